@@ -1,0 +1,103 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Size is the length of a binary record in bytes.
+const Size = 28
+
+// Offsets in a binary record; the field list is in the package comment.
+const (
+	offSec     = 0
+	offUsec    = 4
+	offSrc     = 8
+	offDst     = 12
+	offSrcPort = 16
+	offDstPort = 18
+	offLength  = 20
+	offFlow    = 22
+	offProto   = 26
+	offFlags   = 27
+)
+
+// flagRelayed is the only flag a binary record has.
+const flagRelayed = 1
+
+const (
+	nsPerSec  = 1_000_000_000
+	nsPerUsec = 1_000
+	maxSec    = 1<<32 - 1
+)
+
+// AppendBinary appends r's 28 bytes to dst. It reports false, and appends
+// nothing, if 28 bytes cannot hold r: an IPv6 address, a length of more than
+// 16 bits, or a time of more than 32. Nothing is ever truncated or wrapped.
+func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
+	if r.Flags&IPv6 != 0 || r.Length > 0xffff || r.Time < 0 {
+		return dst, false
+	}
+	sec := uint64(r.Time) / nsPerSec
+	if sec > maxSec {
+		return dst, false
+	}
+	usec := (uint64(r.Time) - sec*nsPerSec) / nsPerUsec
+	n := len(dst)
+	if cap(dst)-n >= Size {
+		dst = dst[:n+Size]
+	} else {
+		dst = append(dst, make([]byte, Size)...)
+	}
+	b := dst[n : n+Size : n+Size]
+	binary.BigEndian.PutUint64(b[offSec:], sec<<32|usec)
+	copy(b[offSrc:offSrc+4], r.Src[12:])
+	copy(b[offDst:offDst+4], r.Dst[12:])
+	binary.BigEndian.PutUint32(b[offSrcPort:], uint32(r.SrcPort)<<16|uint32(r.DstPort))
+	binary.BigEndian.PutUint16(b[offLength:], uint16(r.Length))
+	binary.BigEndian.PutUint32(b[offFlow:], r.Flow())
+	b[offProto] = r.Proto
+	b[offFlags] = 0
+	if r.Flags&(Relayed|MarkRelayed) == Relayed|MarkRelayed {
+		b[offFlags] = flagRelayed
+	}
+	return dst, true
+}
+
+// DecodeBinary reads the first 28 bytes of b into r. Every 28 bytes are a
+// record: the only errors are too few bytes and a microseconds field of a
+// million or more, which means that the stream is out of step or no agent's.
+//
+// A flow ID other than 0 sets MGEN; whether 0 means flow 0 or no MGEN packet
+// cannot be told from 28 bytes, so it does not.
+func DecodeBinary(b []byte, r *Record) error {
+	if len(b) < Size {
+		return fmt.Errorf("wire: record of %d bytes: want %d", len(b), Size)
+	}
+	b = b[:Size:Size]
+	usec := binary.BigEndian.Uint32(b[offUsec:])
+	if usec >= 1_000_000 {
+		return fmt.Errorf("wire: record with %d microseconds: not a stream of 28-byte records", usec)
+	}
+	flow := binary.BigEndian.Uint32(b[offFlow:])
+	*r = Record{
+		Time:    int64(binary.BigEndian.Uint32(b[offSec:]))*nsPerSec + int64(usec)*nsPerUsec,
+		SrcPort: binary.BigEndian.Uint16(b[offSrcPort:]),
+		DstPort: binary.BigEndian.Uint16(b[offDstPort:]),
+		Length:  uint32(binary.BigEndian.Uint16(b[offLength:])),
+		FlowID:  flow,
+		Proto:   b[offProto],
+	}
+	r.SetSrc4([4]byte(b[offSrc:]))
+	r.SetDst4([4]byte(b[offDst:]))
+	if flow != 0 {
+		r.Flags |= MGEN
+	}
+	if b[offFlags]&flagRelayed != 0 {
+		r.Flags |= Relayed | MarkRelayed
+	}
+	if r.isHostStat() {
+		r.Flags = r.Flags&^MGEN | HostStat
+	}
+	return nil
+}

@@ -1,0 +1,47 @@
+package hub
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// chunk is a run of items. Only the publisher writes items, and only behind
+// the hub's tail; readers read only before it.
+type chunk[T any] struct {
+	number atomic.Uint64 // which chunk of the stream this is
+	refs   atomic.Int32  // readers that look at it now
+	items  []T
+
+	encoded []encoded // by format
+}
+
+// encoded is a growing prefix of a chunk's items in one format. What has been
+// handed out is never changed, only appended to.
+type encoded struct {
+	mu   sync.Mutex
+	buf  []byte
+	ends []uint32 // ends[i] is the length of buf before item i; one more than items
+}
+
+// upto encodes items until the first n are there. The ends it returns has n+1
+// entries, the first is 0.
+func (e *encoded) upto(n int, cell func(dst []byte, i int) []byte) (buf []byte, ends []uint32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.ends) == 0 {
+		e.ends = append(e.ends, 0)
+	}
+	for i := len(e.ends) - 1; i < n; i++ {
+		e.buf = cell(e.buf, i)
+		e.ends = append(e.ends, uint32(len(e.buf)))
+	}
+	return e.buf, e.ends[:n+1]
+}
+
+// reset prepares a chunk that nobody looks at for new items.
+func (c *chunk[T]) reset() {
+	for i := range c.encoded {
+		c.encoded[i].buf = c.encoded[i].buf[:0]
+		c.encoded[i].ends = c.encoded[i].ends[:0]
+	}
+}

@@ -1,0 +1,196 @@
+// Package hub is one stream with many readers. Publishing never waits for a
+// reader: each reader has its own position, and one that falls behind by more
+// than the hub keeps loses the oldest items, which its own counter tells.
+// Memory is bounded, and follows what the slowest reader still has to read.
+//
+// The hub knows nothing of what it carries. It can hold encodings of it: an
+// item is encoded once per format, by the first reader that wants it, however
+// many readers send it on.
+package hub
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// Encoding appends item, encoded, to dst. It reports false, and appends
+// nothing, if the format cannot express the item. It must be pure: the same
+// item gives the same bytes.
+type Encoding[T any] func(dst []byte, item *T) ([]byte, bool)
+
+// Config of a hub. Chunk and Chunks bound its memory: the hub keeps at most
+// Chunk x Chunks items, and whatever single chunks readers hold at the moment.
+type Config[T any] struct {
+	// Chunk is the number of items that are stored and reclaimed together, a
+	// power of two.
+	Chunk int
+	// Chunks is the most chunks kept, at least 2.
+	Chunks int
+	// Encodings are the formats that Reader.Encoded can give, by index.
+	Encodings []Encoding[T]
+}
+
+// spareChunks are kept for reuse; what is beyond goes to the garbage collector.
+const spareChunks = 4
+
+// Hub is safe for use by any number of goroutines.
+type Hub[T any] struct {
+	cfg   Config[T]
+	shift uint
+
+	slots  []atomic.Pointer[chunk[T]] // chunk number n lives in slot n % len
+	tail   atomic.Uint64              // items published since the start
+	oldest atomic.Uint64              // number of the oldest chunk kept
+	closed atomic.Bool
+
+	mu      sync.Mutex // publishers, and the set of readers
+	open    *chunk[T]  // the one being filled, nil until the first item
+	spare   []*chunk[T]
+	readers map[*Reader[T]]struct{}
+
+	waiting atomic.Bool // somebody holds wake
+	wakeMu  sync.Mutex
+	wake    chan struct{} // closed when there is something new
+}
+
+// New makes a hub. It panics on a Config that no program should have.
+func New[T any](cfg Config[T]) *Hub[T] {
+	if cfg.Chunk < 1 || cfg.Chunk&(cfg.Chunk-1) != 0 || cfg.Chunks < 2 {
+		panic(fmt.Sprintf("hub: chunk of %d items, %d chunks", cfg.Chunk, cfg.Chunks))
+	}
+	h := &Hub[T]{
+		cfg:     cfg,
+		slots:   make([]atomic.Pointer[chunk[T]], cfg.Chunks),
+		readers: map[*Reader[T]]struct{}{},
+		wake:    make(chan struct{}),
+	}
+	for 1<<h.shift < cfg.Chunk {
+		h.shift++
+	}
+	return h
+}
+
+// Published is the number of items published since the start.
+func (h *Hub[T]) Published() uint64 { return h.tail.Load() }
+
+// Fill lets f write items in place. It calls f once with free space (at least
+// one item, at most a chunk) and publishes as many items as f says it wrote,
+// counted from the front. It never waits for readers; publishers exclude each
+// other while f runs, so f must not block. Nothing may be published after
+// Close.
+func (h *Hub[T]) Fill(f func(free []T) int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tail := h.tail.Load()
+	at := tail & uint64(h.cfg.Chunk-1)
+	if at == 0 && (h.open == nil || h.open.number.Load() != tail>>h.shift) {
+		h.turn(tail >> h.shift)
+	}
+	if n := f(h.open.items[at:]); n > 0 {
+		h.tail.Store(tail + uint64(n))
+		h.wakeReaders()
+	}
+}
+
+// Publish copies items into the hub.
+func (h *Hub[T]) Publish(items ...T) {
+	for len(items) > 0 {
+		h.Fill(func(free []T) int {
+			n := copy(free, items)
+			items = items[n:]
+			return n
+		})
+	}
+}
+
+// turn opens chunk number n, after giving up the chunks that no reader needs
+// and, if there are still too many, the oldest ones.
+func (h *Hub[T]) turn(n uint64) {
+	keep := n
+	for r := range h.readers {
+		keep = min(keep, r.pos.Load()>>h.shift)
+	}
+	if limit := uint64(h.cfg.Chunks); n >= limit {
+		keep = max(keep, n-limit+1)
+	}
+	for old := h.oldest.Load(); old < keep; old++ {
+		// The order matters to Reader.pin: first the number, then the slot.
+		h.oldest.Store(old + 1)
+		h.reclaim(h.slots[old%uint64(len(h.slots))].Swap(nil))
+	}
+	h.open = h.newChunk(n)
+	h.slots[n%uint64(len(h.slots))].Store(h.open)
+}
+
+// reclaim keeps c for reuse unless a reader is looking at it at this moment;
+// then the garbage collector gets it once the reader is done.
+func (h *Hub[T]) reclaim(c *chunk[T]) {
+	if c != nil && c.refs.Load() == 0 && len(h.spare) < spareChunks {
+		h.spare = append(h.spare, c)
+	}
+}
+
+func (h *Hub[T]) newChunk(n uint64) *chunk[T] {
+	var c *chunk[T]
+	if last := len(h.spare) - 1; last >= 0 {
+		c, h.spare = h.spare[last], h.spare[:last]
+		c.reset()
+	} else {
+		c = &chunk[T]{
+			items:   make([]T, h.cfg.Chunk),
+			encoded: make([]encoded, len(h.cfg.Encodings)),
+		}
+	}
+	c.number.Store(n)
+	return c
+}
+
+// Close ends the stream: readers get what is left and then io.EOF.
+func (h *Hub[T]) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed.Store(true)
+	h.wakeReaders()
+}
+
+// wakeReaders is called after tail or closed has changed. A reader announces
+// itself before it looks at them for the last time, so none is missed.
+func (h *Hub[T]) wakeReaders() {
+	if !h.waiting.Load() {
+		return
+	}
+	h.wakeMu.Lock()
+	defer h.wakeMu.Unlock()
+	close(h.wake)
+	h.wake = make(chan struct{})
+	h.waiting.Store(false)
+}
+
+func (h *Hub[T]) waitChannel() <-chan struct{} {
+	h.wakeMu.Lock()
+	defer h.wakeMu.Unlock()
+	h.waiting.Store(true)
+	return h.wake
+}
+
+// wait blocks until there is an item at pos, the hub is closed (io.EOF) or ctx
+// is done.
+func (h *Hub[T]) wait(ctx context.Context, pos uint64) error {
+	for {
+		wake := h.waitChannel()
+		if pos < h.tail.Load() {
+			return nil
+		}
+		if h.closed.Load() {
+			return io.EOF
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package hub
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+)
+
+// Reader reads a hub's stream from where it was when the reader was made. One
+// goroutine uses a reader; only Status may be called by others. A Reader must
+// be closed, or the hub keeps items for it.
+type Reader[T any] struct {
+	hub   *Hub[T]
+	start uint64
+	pos   atomic.Uint64 // next item to read
+	lost  atomic.Uint64
+	skip  atomic.Uint64 // items that the format cannot express
+	end   atomic.Uint64 // where Close found the stream
+
+	held    *chunk[T] // pinned by Items or Encoded until Advance
+	offsets []uint32  // of the held encoding, nil for Items
+}
+
+// Status of a reader. At any moment
+//
+//	Published = Delivered + Skipped + Lost + Pending
+//
+// where Published counts from the reader's making to its closing.
+type Status struct {
+	Published uint64 // items published since the reader was made
+	Delivered uint64 // items read
+	Skipped   uint64 // items read, but not expressible in the reader's format
+	Lost      uint64 // items that were overwritten before they were read
+	Pending   uint64 // items still to be read
+}
+
+// NewReader makes a reader of all items that are published from now on.
+func (h *Hub[T]) NewReader() *Reader[T] {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := &Reader[T]{hub: h, start: h.tail.Load()}
+	r.pos.Store(r.start)
+	r.end.Store(math.MaxUint64)
+	h.readers[r] = struct{}{}
+	return r
+}
+
+// Close ends the reader; what it had not read is counted as lost.
+func (r *Reader[T]) Close() {
+	r.release()
+	h := r.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, open := h.readers[r]; !open {
+		return
+	}
+	delete(h.readers, r)
+	tail := h.tail.Load()
+	r.end.Store(tail)
+	r.lost.Add(tail - r.pos.Load())
+	r.pos.Store(tail)
+}
+
+// Wait blocks until there is something to read. It returns io.EOF once the hub
+// is closed and everything has been read, or ctx's error.
+func (r *Reader[T]) Wait(ctx context.Context) error {
+	pos := r.pos.Load()
+	if pos < r.hub.tail.Load() {
+		return nil
+	}
+	return r.hub.wait(ctx, pos)
+}
+
+// Items gives unread items, in order, without copying: at least one if there
+// is any, but not more than are stored together. They are valid until Advance,
+// which must be called before the next Items or Encoded.
+func (r *Reader[T]) Items() []T {
+	c, from, to := r.pin()
+	if c == nil {
+		return nil
+	}
+	return c.items[from:to]
+}
+
+// Encoded is Items in one of the hub's formats. Item i of the n items that it
+// gives is buf[ends[i]-ends[0] : ends[i+1]-ends[0]], and empty if the format
+// cannot express it; len(ends) is n+1, or 0 if there is nothing to read.
+func (r *Reader[T]) Encoded(format int) (buf []byte, ends []uint32) {
+	c, from, to := r.pin()
+	if c == nil {
+		return nil, nil
+	}
+	encode := r.hub.cfg.Encodings[format]
+	buf, ends = c.encoded[format].upto(to, func(dst []byte, i int) []byte {
+		dst, _ = encode(dst, &c.items[i])
+		return dst
+	})
+	r.offsets = ends[from:]
+	return buf[ends[from]:ends[to]], r.offsets
+}
+
+// Advance says that the first n items of the last Items or Encoded have been
+// dealt with, and gives the rest back.
+func (r *Reader[T]) Advance(n int) {
+	if r.offsets != nil {
+		r.countSkipped(n)
+	}
+	r.release()
+	r.pos.Add(uint64(n))
+}
+
+// Disown says that n items that Advance counted as delivered were not after
+// all.
+func (r *Reader[T]) Disown(n int) { r.lost.Add(uint64(n)) }
+
+func (r *Reader[T]) countSkipped(n int) {
+	skipped := uint64(0)
+	for i := range n {
+		if r.offsets[i+1] == r.offsets[i] {
+			skipped++
+		}
+	}
+	if skipped > 0 {
+		r.skip.Add(skipped)
+	}
+}
+
+func (r *Reader[T]) release() {
+	if r.held != nil {
+		r.held.refs.Add(-1)
+	}
+	r.held, r.offsets = nil, nil
+}
+
+// pin holds the chunk at the reader's position and gives the unread part of
+// it, or nil if there is nothing to read. If the chunk is gone, the reader
+// moves on to the oldest one, and counts what it lost.
+func (r *Reader[T]) pin() (c *chunk[T], from, to int) {
+	h := r.hub
+	for {
+		pos, tail := r.pos.Load(), h.tail.Load()
+		if pos >= tail {
+			return nil, 0, 0
+		}
+		number := pos >> h.shift
+		slot := &h.slots[number%uint64(len(h.slots))]
+		if c := slot.Load(); c != nil {
+			// Hold first, look again after: the publisher empties the slot
+			// first and looks at the holders after.
+			c.refs.Add(1)
+			if slot.Load() == c && c.number.Load() == number {
+				r.held = c
+				first := number << h.shift
+				return c, int(pos - first), int(min(tail-first, uint64(len(c.items))))
+			}
+			c.refs.Add(-1)
+		}
+		if oldest := h.oldest.Load() << h.shift; oldest > pos {
+			r.lost.Add(oldest - pos)
+			r.pos.Store(oldest)
+		}
+	}
+}
+
+// Status may be called by any goroutine. While the reader is reading, single
+// items may be seen on their way from one count to the next; the sum is exact.
+func (r *Reader[T]) Status() Status {
+	pos, lost, skipped := r.pos.Load(), r.lost.Load(), r.skip.Load()
+	tail := max(min(r.hub.tail.Load(), r.end.Load()), pos)
+	s := Status{Published: tail - r.start}
+	s.Lost = min(lost, pos-r.start)
+	s.Skipped = min(skipped, pos-r.start-s.Lost)
+	// A reader that is blocked has not noticed yet what it has lost.
+	if oldest := min(r.hub.oldest.Load()<<r.hub.shift, tail); oldest > pos {
+		s.Lost += oldest - pos
+		pos = oldest
+	}
+	s.Pending = tail - pos
+	s.Delivered = s.Published - s.Pending - s.Lost - s.Skipped
+	return s
+}

@@ -1,0 +1,10 @@
+// Package feed carries records over TCP: Server is the agent's side, Client
+// the collector's. The bytes on the wire are package wire's.
+//
+// The server must suit the C collector, which reads exactly 28 bytes at a time
+// and gives up when it gets less. So a collector that announces nothing is
+// sent whole records only: each message is a number of whole records that fits
+// one TCP segment, is marked with MSG_EOR so that the kernel never joins it
+// with the next (tcp(7), sendmsg(2)), and is sent only when the receiver's
+// window has room for it, since a window probe would cut it.
+package feed

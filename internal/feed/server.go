@@ -1,0 +1,355 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// announceWindow is how long a new collector may take to say what it
+	// wants. What is captured meanwhile waits for it in the hub.
+	announceWindow = 100 * time.Millisecond
+	// maxReceived is the most that a collector may send in all. Collectors
+	// have one line to say; whoever sends more is something else.
+	maxReceived = 64 << 10
+	// farewell is how long an ending agent goes on sending to collectors that
+	// take what is left.
+	farewell = 2 * time.Second
+	// probeEvery is how often a collector that said it will say no more is
+	// asked whether it exists.
+	probeEvery = 5 * time.Second
+	// complainEvery limits messages about a listener that cannot accept.
+	complainEvery = 30 * time.Second
+)
+
+// Reader is one collector's position in the agent's stream.
+type Reader interface {
+	// Wait blocks until there is something to send. It fails with io.EOF at
+	// the end of the stream.
+	Wait(context.Context) error
+	// Encoded gives items that are stored together, in a format: item i is
+	// buf[ends[i]-ends[0]:ends[i+1]-ends[0]]. There is nothing to send if ends
+	// is empty.
+	Encoded(format int) (buf []byte, ends []uint32)
+	// Advance says that the first n of them have been sent.
+	Advance(n int)
+	// Disown says that n items that were counted as sent were not.
+	Disown(n int)
+	// Close counts what was not sent as lost.
+	Close()
+}
+
+// ServerConfig tells a Server where records come from and who wants to know.
+type ServerConfig[R Reader] struct {
+	// NewReader gives a reader that starts at the present moment.
+	NewReader func() R
+	// Binary and Text are the reader's formats for 28-byte records and lines.
+	Binary, Text int
+	// Attached is told how many collectors there are after each change, in
+	// order. It may block, which delays other collectors' coming and going.
+	Attached func(n int)
+	// Left is told of each collector that has left, with the reason, once its
+	// reader is closed and its counters are final.
+	Left func(c Collector[R], why error)
+	// Say takes messages for the user.
+	Say func(format string, args ...any)
+}
+
+// Server sends records to every collector that connects. A collector that is
+// slow or stalled delays nobody: it loses its own oldest records.
+type Server[R Reader] struct {
+	cfg ServerConfig[R]
+
+	mu       sync.Mutex
+	attached map[*collector[R]]struct{}
+
+	changing sync.Mutex // serialises cfg.Attached
+}
+
+// NewServer makes a server that does nothing until Serve.
+func NewServer[R Reader](cfg ServerConfig[R]) *Server[R] {
+	return &Server[R]{cfg: cfg, attached: map[*collector[R]]struct{}{}}
+}
+
+// Collector is what is known of one collector.
+type Collector[R Reader] struct {
+	Addr   netip.AddrPort
+	Since  time.Time
+	Format string // "records", "bulk", "text"; "" while it may still say
+	Reader R      // for its counters only
+}
+
+// String names the collector as messages do.
+func (c Collector[R]) String() string { return "collector " + c.Addr.String() }
+
+// Collectors lists who is attached, the longest attached first.
+func (s *Server[R]) Collectors() []Collector[R] {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Collector[R], 0, len(s.attached))
+	for c := range s.attached {
+		list = append(list, c.describe())
+	}
+	slices.SortFunc(list, func(a, b Collector[R]) int { return a.Since.Compare(b.Since) })
+	return list
+}
+
+// Serve accepts collectors from ln until ctx is done, then ends: each gets
+// what is left for it (its reader must come to an end), for a short time. It
+// closes ln and returns once every collector is gone.
+func (s *Server[R]) Serve(ctx context.Context, ln *net.TCPListener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	defer ln.Close()
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	var pause backoff
+	for {
+		conn, err := ln.AcceptTCP()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			if !temporary(err) {
+				return fmt.Errorf("accept collectors on %s: %w", ln.Addr(), err)
+			}
+			if pause.complain() {
+				s.cfg.Say("cannot accept collectors for now: %v", err)
+			}
+			pause.sleep(ctx)
+			continue
+		}
+		pause.reset()
+		s.attach(ctx, conn, &conns)
+	}
+}
+
+// attach lets the collector's stream begin now, before anything else is done.
+func (s *Server[R]) attach(ctx context.Context, conn *net.TCPConn, conns *sync.WaitGroup) {
+	c := newCollector(s, conn)
+	s.mu.Lock()
+	s.attached[c] = struct{}{}
+	s.mu.Unlock()
+	conns.Go(func() {
+		s.changed()
+		err := c.serve(ctx)
+		s.detach(c, err)
+	})
+}
+
+func (s *Server[R]) detach(c *collector[R], err error) {
+	c.conn.Close()
+	c.reader.Close()
+	s.mu.Lock()
+	delete(s.attached, c)
+	s.mu.Unlock()
+	s.cfg.Left(c.describe(), err)
+	s.changed()
+}
+
+// changed reports the number of collectors. It is read under the lock that
+// serialises the reports, so that the last report is true.
+func (s *Server[R]) changed() {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	n := len(s.attached)
+	s.mu.Unlock()
+	s.cfg.Attached(n)
+}
+
+// temporary: errors of accept(2) that pass, or concern one connection only.
+func temporary(err error) bool {
+	for _, e := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPROTO, syscall.EINTR, syscall.EPERM,
+		syscall.ENETDOWN, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// backoff paces a loop whose call keeps failing.
+type backoff struct {
+	delay time.Duration
+	said  time.Time
+}
+
+func (b *backoff) reset() { b.delay = 0 }
+
+func (b *backoff) complain() bool {
+	if time.Since(b.said) < complainEvery {
+		return false
+	}
+	b.said = time.Now()
+	return true
+}
+
+func (b *backoff) sleep(ctx context.Context) {
+	b.delay = min(max(2*b.delay, 5*time.Millisecond), time.Second)
+	select {
+	case <-ctx.Done():
+	case <-time.After(b.delay):
+	}
+}
+
+// collector is one connection.
+type collector[R Reader] struct {
+	server *Server[R]
+	conn   *net.TCPConn
+	addr   netip.AddrPort
+	since  time.Time
+	reader R
+	format atomic.Int32 // unknown until announced or the window is over
+}
+
+// formats of a feed, as a collector announces them.
+const (
+	unknown int32 = iota
+	records
+	bulk
+	text
+)
+
+var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text"}
+
+func newCollector[R Reader](s *Server[R], conn *net.TCPConn) *collector[R] {
+	addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return &collector[R]{
+		server: s, conn: conn, since: time.Now(), reader: s.cfg.NewReader(),
+		addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+	}
+}
+
+func (c *collector[R]) describe() Collector[R] {
+	return Collector[R]{Addr: c.addr, Since: c.since, Reader: c.reader, Format: formatNames[c.format.Load()]}
+}
+
+var (
+	errLeft    = errors.New("it closed the connection")
+	errGarbage = fmt.Errorf("it sent %d KiB, which no collector does", maxReceived>>10)
+	errEnd     = errors.New("end of capture")
+)
+
+// serve sends until the collector leaves or the stream ends, and says which.
+func (c *collector[R]) serve(ctx context.Context) error {
+	left, leave := context.WithCancelCause(context.Background())
+	announced := make(chan int32, 1)
+	var listener sync.WaitGroup
+	listener.Go(func() { leave(c.listen(left, announced)) })
+	defer listener.Wait()
+	defer c.conn.Close() // ends the listener
+	defer leave(nil)
+
+	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Now().Add(farewell)) })
+	defer stop()
+	unblock := context.AfterFunc(left, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer unblock()
+
+	format := records
+	select {
+	case format = <-announced:
+	case <-time.After(announceWindow):
+	case <-left.Done():
+		return context.Cause(left)
+	}
+	c.format.Store(format)
+	c.server.cfg.Say("%s: attached (%s)", c.describe(), formatNames[format])
+	return c.send(left, format)
+}
+
+// listen reads the announcement, and then only to notice that the collector is
+// gone. A collector that wants text may be a person who has said everything
+// and closed that direction, as nc -N does: that one has not left; it is
+// noticed by writing to it.
+func (c *collector[R]) listen(left context.Context, announced chan<- int32) error {
+	var line []byte
+	buf := make([]byte, 512)
+	total, said := 0, unknown
+	for {
+		n, err := c.conn.Read(buf)
+		total += n
+		if said == unknown && n > 0 {
+			line = append(line, buf[:n]...)
+			if said = parseAnnouncement(line); said != unknown {
+				announced <- said
+				line = nil
+			}
+		}
+		if total >= maxReceived {
+			return errGarbage
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) && said == text && c.format.Load() != records {
+				err = c.awaitDeath(left)
+			}
+			return leaving(err)
+		}
+	}
+}
+
+// awaitDeath waits until the kernel has found out, by keep-alives, that the
+// other end no longer exists.
+func (c *collector[R]) awaitDeath(left context.Context) error {
+	c.conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: probeEvery, Interval: probeEvery, Count: 3})
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-left.Done():
+			return context.Cause(left)
+		case <-tick.C:
+		}
+		if alive, err := connected(c.conn); err != nil || !alive {
+			return errLeft
+		}
+	}
+}
+
+// leaving words the ways in which a connection ends.
+func leaving(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return errLeft
+	}
+	return err
+}
+
+// parseAnnouncement tells what the bytes received so far say: unknown if the
+// line is not complete, records if it is none of ours.
+func parseAnnouncement(line []byte) int32 {
+	for i, b := range line {
+		if b != '\n' {
+			continue
+		}
+		word := string(line[:i])
+		if i > 0 && line[i-1] == '\r' {
+			word = string(line[:i-1])
+		}
+		switch word {
+		case formatNames[bulk]:
+			return bulk
+		case formatNames[text]:
+			return text
+		}
+		return records
+	}
+	if len(line) > len("bulk\r") {
+		return records
+	}
+	return unknown
+}

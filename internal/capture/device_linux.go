@@ -1,0 +1,64 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// headerless tells whether a raw packet socket on the interface gives frames
+// that begin at the network header, in both directions: devices without
+// header_ops->create. GRE is not among them, as it has one if its remote
+// address is open.
+func headerless(fd int, name string) bool {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil || unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, ifr) != nil {
+		return false
+	}
+	switch ifr.Uint16() { // sa_family of ifr_hwaddr: the device's type
+	case unix.ARPHRD_NONE, // tun, wireguard
+		unix.ARPHRD_RAWIP, // mobile modems
+		unix.ARPHRD_PPP,
+		unix.ARPHRD_TUNNEL, unix.ARPHRD_TUNNEL6, unix.ARPHRD_SIT:
+		return true
+	}
+	return false
+}
+
+// ifreqIndex is struct ifreq with ifr_ifindex set, which unix.Ifreq has no
+// way to make.
+type ifreqIndex struct {
+	name  [unix.IFNAMSIZ]byte
+	index int32
+	_     [20]byte
+}
+
+// interfaceName asks for the name of the interface with that index (netdevice(7)).
+func interfaceName(fd, index int) (string, error) {
+	req := ifreqIndex{index: int32(index)}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&req)))
+	if errno != 0 {
+		return "", errno
+	}
+	return unix.ByteSliceToString(req.name[:]), nil
+}
+
+// bigEndian is htons(3).
+func bigEndian(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// hintFor is the next step after an error of OpenRing, or "".
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "capturing needs CAP_NET_RAW: run as root, or `setcap cap_net_raw=ep` on the program"
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return "this kernel has no packet sockets (CONFIG_PACKET)"
+	case errors.Is(err, unix.ENOMEM):
+		return "the kernel has no memory for it: try a smaller buffer"
+	}
+	return ""
+}

@@ -1,0 +1,69 @@
+package capture
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Opcodes of classic BPF (linux/bpf_common.h) that clamp looks for or writes.
+const (
+	opRetK  = unix.BPF_RET | unix.BPF_K
+	opRetA  = unix.BPF_RET | unix.BPF_A
+	opJump  = unix.BPF_JMP | unix.BPF_JA
+	opJgtK  = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
+	bpfMost = unix.BPF_MAXINSNS
+)
+
+// rejectAll takes no frame.
+var rejectAll = []bpf.RawInstruction{{Op: opRetK, K: 0}}
+
+// clamp is the program with its answers cut to snaplen: the answer is how many
+// bytes of the frame the kernel keeps. It does not change its argument.
+func clamp(program []bpf.RawInstruction, snaplen uint32) []bpf.RawInstruction {
+	if len(program) == 0 {
+		return []bpf.RawInstruction{{Op: opRetK, K: snaplen}}
+	}
+	out := make([]bpf.RawInstruction, len(program), len(program)+3)
+	copy(out, program)
+	var returnsA bool
+	for i := range out {
+		switch ins := &out[i]; ins.Op {
+		case opRetK:
+			ins.K = min(ins.K, snaplen)
+		case opRetA:
+			// Jumps of 32 bits reach the tail from anywhere, so that no other
+			// jump has to be changed.
+			*ins = bpf.RawInstruction{Op: opJump, K: uint32(len(program) - i - 1)}
+			returnsA = true
+		}
+	}
+	if returnsA {
+		out = append(out,
+			bpf.RawInstruction{Op: opJgtK, Jt: 0, Jf: 1, K: snaplen},
+			bpf.RawInstruction{Op: opRetK, K: snaplen},
+			bpf.RawInstruction{Op: opRetA})
+	}
+	return out
+}
+
+// attachProgram makes program the socket's filter, in place of any before.
+func attachProgram(fd int, program []bpf.RawInstruction) error {
+	if len(program) > bpfMost {
+		return fmt.Errorf("%w: %d instructions, the kernel takes %d", ErrFilter, len(program), bpfMost)
+	}
+	// bpf.RawInstruction is laid out like struct sock_filter.
+	prog := unix.SockFprog{
+		Len:    uint16(len(program)),
+		Filter: (*unix.SockFilter)(unsafe.Pointer(unsafe.SliceData(program))),
+	}
+	err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
+	runtime.KeepAlive(program)
+	if err != nil {
+		return fmt.Errorf("%w by the kernel: %w", ErrFilter, err)
+	}
+	return nil
+}

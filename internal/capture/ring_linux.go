@@ -1,0 +1,518 @@
+package capture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/packet"
+)
+
+const (
+	// blockSize is what the kernel hands over at a time: some 850 frames of
+	// 64 bytes, so one wake-up per half millisecond at 1.7 million a second,
+	// and small enough to be still in the second-level cache when read.
+	blockSize = 128 << 10
+	// retireAfter is the time in ms after which the kernel hands over a block
+	// that is not full. It is most of the delay between a packet and its
+	// record, which shall stay below 10 ms also where a timer is rounded up to
+	// a jiffy of 4 ms (CONFIG_HZ=250).
+	retireAfter = 4
+	// frameSize is asked for by PACKET_RX_RING and means nothing to version 3,
+	// which packs frames at their real length.
+	frameSize = 2048
+)
+
+// vnetHdrLen is sizeof(struct virtio_net_hdr), which PACKET_VNET_HDR puts
+// before the frame.
+const vnetHdrLen = 10
+
+// Ring is an AF_PACKET socket with a TPACKET_V3 ring (packet(7), and
+// Documentation/networking/packet_mmap.rst in the kernel's source): the kernel
+// writes frames into blocks that are mapped here, and hands over a block when
+// it is full or has been open for a few milliseconds.
+//
+// Known limit: a super-packet of a kind that struct virtio_net_hdr cannot
+// express is dropped by the kernel, and counted in Stats.Dropped. Those are GSO
+// of SCTP and the obsolete UFO, before Linux 6.2 also of UDP (UDP_SEGMENT).
+type Ring struct {
+	cfg  Config
+	fd   int
+	wake int // eventfd: Drain wakes Next
+	mem  []byte
+	vnet bool
+
+	// Owned by the goroutine that calls Next.
+	block   Block
+	current int // the block that was handed out or is waited for
+	held    bool
+
+	draining atomic.Bool
+	outages  atomic.Uint64
+	lost     atomic.Uint64 // frames in blocks that made no sense
+
+	mu     sync.Mutex // guards what follows, and fd against Close
+	closed bool
+	stats  Stats // as last read: the kernel's counters start again at each read
+}
+
+// OpenRing makes a ring that costs nothing yet: it is bound to no interface
+// until Attach. The socket belongs to the network namespace of the calling
+// thread.
+func OpenRing(cfg Config) (*Ring, error) {
+	fail := func(err error) (*Ring, error) {
+		return nil, &Error{Interface: cfg.Interface, Err: err, hint: hintFor(err)}
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fail(err)
+	}
+	r := &Ring{cfg: cfg, fd: -1, wake: -1}
+	if err := r.open(); err != nil {
+		r.Close()
+		cfg.Interface = r.cfg.Interface
+		return fail(err)
+	}
+	return r, nil
+}
+
+func (r *Ring) open() (err error) {
+	if r.fd, err = socket(unix.SOCK_RAW); err != nil {
+		return err
+	}
+	if err = r.resolve(); err != nil {
+		return err
+	}
+	if err = r.chooseSocket(); err != nil {
+		return err
+	}
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	if err = r.attachFilter(r.cfg.Filter); err != nil {
+		return err
+	}
+	return r.mapRing()
+}
+
+// socket is not bound to a protocol, so no packet reaches it before Attach.
+func socket(kind int) (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("packet socket: %w", err)
+	}
+	return fd, nil
+}
+
+// resolve finds the interface's index or name in the socket's own namespace.
+func (r *Ring) resolve() error {
+	if r.cfg.Index == 0 {
+		ifr, err := unix.NewIfreq(r.cfg.Interface)
+		if err != nil {
+			return fmt.Errorf("interface name %q: %w", r.cfg.Interface, err)
+		}
+		if err := unix.IoctlIfreq(r.fd, unix.SIOCGIFINDEX, ifr); err != nil {
+			return fmt.Errorf("no such interface: %w", err)
+		}
+		r.cfg.Index = int(ifr.Uint32())
+		return nil
+	}
+	name, err := interfaceName(r.fd, r.cfg.Index)
+	if err != nil {
+		return fmt.Errorf("interface with index %d: %w", r.cfg.Index, err)
+	}
+	r.cfg.Interface = name
+	return nil
+}
+
+// chooseSocket sets version and offload header. Cooked sockets (SOCK_DGRAM)
+// may not have the header that tells super-packets, so they are used only where
+// a raw socket would not begin at the network header.
+func (r *Ring) chooseSocket() error {
+	if !r.cfg.Ethernet && !headerless(r.fd, r.cfg.Interface) {
+		unix.Close(r.fd)
+		var err error
+		if r.fd, err = socket(unix.SOCK_DGRAM); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
+		return fmt.Errorf("TPACKET_V3 (needs Linux 3.2): %w", err)
+	}
+	// EINVAL on cooked sockets and old kernels: Offloads tells.
+	r.vnet = unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
+	return nil
+}
+
+func (r *Ring) mapRing() error {
+	size := max(r.cfg.RingBytes/blockSize, 2)
+	req := unix.TpacketReq3{
+		Block_size:     blockSize,
+		Block_nr:       uint32(size),
+		Frame_size:     frameSize,
+		Frame_nr:       uint32(size * (blockSize / frameSize)),
+		Retire_blk_tov: retireAfter,
+	}
+	if err := unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return fmt.Errorf("ring of %d bytes: %w", size*blockSize, err)
+	}
+	mem, err := unix.Mmap(r.fd, 0, size*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map ring of %d bytes: %w", size*blockSize, err)
+	}
+	r.mem = mem
+	return nil
+}
+
+// Attach binds the socket, which makes the kernel deliver frames; it takes
+// microseconds. An interface that is down is no error: its frames are taken
+// once it is up.
+func (r *Ring) Attach() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.attach()
+	if err != nil {
+		return &Error{Interface: r.cfg.Interface, Err: err, hint: hintFor(err)}
+	}
+	return nil
+}
+
+func (r *Ring) attach() error {
+	if r.closed || r.draining.Load() {
+		return os.ErrClosed
+	}
+	if r.cfg.Promiscuous {
+		m := unix.PacketMreq{Ifindex: int32(r.cfg.Index), Type: unix.PACKET_MR_PROMISC}
+		if err := unix.SetsockoptPacketMreq(r.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
+			return fmt.Errorf("promiscuous mode: %w", err)
+		}
+	}
+	return r.bind(unix.ETH_P_ALL)
+}
+
+func (r *Ring) bind(etherType uint16) error {
+	addr := unix.SockaddrLinklayer{Protocol: bigEndian(etherType), Ifindex: r.cfg.Index}
+	if err := unix.Bind(r.fd, &addr); err != nil {
+		return fmt.Errorf("bind packet socket: %w", err)
+	}
+	return nil
+}
+
+// Offloads tells whether super-packets are known as such (Frame.GSOType). If
+// not, they look like one frame that is longer than the interface's MTU.
+func (r *Ring) Offloads() bool { return r.vnet }
+
+// Next releases the block before it and waits for one with frames.
+func (r *Ring) Next() (*Block, error) {
+	if r.mem == nil {
+		return nil, os.ErrClosed
+	}
+	r.release()
+	for {
+		if r.load() {
+			if r.block.left > 0 {
+				return &r.block, nil
+			}
+			r.release() // a block without frames
+			continue
+		}
+		if r.draining.Load() && r.empty() {
+			return nil, io.EOF
+		}
+		if err := r.wait(); err != nil {
+			return nil, fmt.Errorf("capture on %q: %w", r.cfg.Interface, err)
+		}
+	}
+}
+
+// Drain stops the capture by a filter that takes nothing, and then makes sure
+// that no processor is still storing a frame by the rules of before: binding to
+// another protocol takes the socket off the interface, which ends with
+// synchronize_net() in the kernel. Next finds the rest.
+func (r *Ring) Drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.draining.Load() {
+		return
+	}
+	// Neither fails on an open socket, but for an interface that is gone.
+	_ = attachProgram(r.fd, rejectAll)
+	_ = r.bind(unix.ETH_P_LOOPBACK)
+	r.draining.Store(true)
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(r.wake, one[:])
+}
+
+// SetFilter replaces the filter; the kernel uses the old one or the new one for
+// a frame, never none.
+func (r *Ring) SetFilter(filter []bpf.RawInstruction) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return os.ErrClosed
+	}
+	if r.draining.Load() {
+		return nil // nothing is taken any more
+	}
+	return r.attachFilter(filter)
+}
+
+func (r *Ring) attachFilter(filter []bpf.RawInstruction) error {
+	return attachProgram(r.fd, clamp(filter, uint32(r.cfg.Snaplen)))
+}
+
+// Stats reads the kernel's counters. It does not block.
+func (r *Ring) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.readCounters()
+	}
+	s := r.stats
+	s.Dropped += r.lost.Load()
+	s.Outages = r.outages.Load()
+	return s
+}
+
+// readCounters adds up what the kernel counts from zero after each read;
+// tp_packets includes tp_drops.
+func (r *Ring) readCounters() {
+	k, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return // not on an open packet socket
+	}
+	r.stats.Received += uint64(k.Packets)
+	r.stats.Dropped += uint64(k.Drops)
+	r.stats.Freezes += uint64(k.Freeze_q_cnt)
+}
+
+// Close unmaps the ring: it is for the goroutine that calls Next, or for
+// another once that one has ended.
+func (r *Ring) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	var err error
+	if r.mem != nil {
+		r.readCounters()
+		err = unix.Munmap(r.mem)
+		r.mem, r.block, r.held = nil, Block{}, false
+	}
+	for _, fd := range []int{r.fd, r.wake} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return err
+}
+
+// wait blocks until the kernel hands over a block, Drain is called, or the
+// interface goes down.
+func (r *Ring) wait() error {
+	fds := [2]unix.PollFd{
+		{Fd: int32(r.fd), Events: unix.POLLIN},
+		{Fd: int32(r.wake), Events: unix.POLLIN},
+	}
+	poll, timeout := fds[:], -1
+	if r.draining.Load() {
+		// The wake-up has been heard, and stays readable. The rest comes when
+		// the kernel's timer retires the open block.
+		poll, timeout = fds[:1], retireAfter
+	}
+	if _, err := unix.Poll(poll, timeout); err != nil && err != unix.EINTR {
+		return fmt.Errorf("poll: %w", err)
+	}
+	if fds[0].Revents&unix.POLLERR != 0 {
+		return r.survive()
+	}
+	return nil
+}
+
+// survive reads, and by that clears, the socket's error. ENETDOWN says that the
+// interface went down or away; the kernel binds the socket again when it comes
+// up. Until then poll(2) blocks.
+func (r *Ring) survive() error {
+	code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return fmt.Errorf("read socket error: %w", err)
+	}
+	switch errno := unix.Errno(code); errno {
+	case 0:
+		return nil
+	case unix.ENETDOWN:
+		r.outages.Add(1)
+		return nil
+	default:
+		return errno
+	}
+}
+
+// Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins
+// after version and offset_to_priv (linux/if_packet.h). Host byte order.
+const (
+	blkStatus = 8
+	blkFrames = 12 // num_pkts
+	blkFirst  = 16 // offset_to_first_pkt
+	blkLen    = 20 // bytes used, the header included
+	blkHdrLen = 48
+)
+
+func (r *Ring) blockMem() []byte {
+	at := r.current * blockSize
+	return r.mem[at : at+blockSize : at+blockSize]
+}
+
+// status is the word by which kernel and program hand a block to each other.
+func status(block []byte) *uint32 {
+	return (*uint32)(unsafe.Pointer(&block[blkStatus]))
+}
+
+// load takes the current block if the kernel has handed it over.
+func (r *Ring) load() bool {
+	mem := r.blockMem()
+	if atomic.LoadUint32(status(mem))&unix.TP_STATUS_USER == 0 {
+		return false
+	}
+	used := min(binary.NativeEndian.Uint32(mem[blkLen:]), blockSize)
+	r.held = true
+	r.block = Block{
+		ring: r,
+		data: mem[:used:used],
+		next: binary.NativeEndian.Uint32(mem[blkFirst:]),
+		left: binary.NativeEndian.Uint32(mem[blkFrames:]),
+	}
+	return true
+}
+
+// release hands the held block back to the kernel. The count is zeroed first,
+// so that empty can tell a block that the kernel has not begun from one that
+// it is filling.
+func (r *Ring) release() {
+	if !r.held {
+		return
+	}
+	r.held = false
+	r.block.left = 0
+	mem := r.blockMem()
+	binary.NativeEndian.PutUint32(mem[blkFrames:], 0)
+	atomic.StoreUint32(status(mem), unix.TP_STATUS_KERNEL)
+	r.current++
+	if r.current*blockSize == len(r.mem) {
+		r.current = 0
+	}
+}
+
+// empty tells whether the block that the kernel is filling has no frame yet.
+// It is final once no more frames are taken: the kernel counts a frame in
+// num_pkts as soon as it has reserved its place.
+func (r *Ring) empty() bool {
+	mem := r.blockMem()
+	frames := (*uint32)(unsafe.Pointer(&mem[blkFrames]))
+	return atomic.LoadUint32(status(mem))&unix.TP_STATUS_USER == 0 && atomic.LoadUint32(frames) == 0
+}
+
+// Offsets in a frame's slot: struct tpacket3_hdr, struct sockaddr_ll after it,
+// then, if asked for, struct virtio_net_hdr right before the frame. All in host
+// byte order but sll_protocol.
+const (
+	tpNext     = 0
+	tpSec      = 4
+	tpNsec     = 8
+	tpSnaplen  = 12
+	tpLen      = 16
+	tpStatus   = 20
+	tpMac      = 24
+	tpNet      = 26
+	tpVLANTCI  = 32
+	tpVLANTPID = 36
+	tpHdrLen   = 48
+
+	sllProtocol = tpHdrLen + 2
+	sllPktType  = tpHdrLen + 10
+	slotHdrLen  = tpHdrLen + 20
+
+	vnetGSOType = 1
+	vnetGSOSize = 4
+	gsoKind     = 0x1f // without ECN (0x80) and the tunnel bits (0x60)
+)
+
+// nextInRing reads the frame at b.next. The kernel is trusted, but not its
+// arithmetic on lengths: whatever it says, nothing outside of the block is
+// read. What cannot be read is counted as dropped.
+func (b *Block) nextInRing(f *packet.Frame) bool {
+	r := b.ring
+	if uint64(b.next)+slotHdrLen > uint64(len(b.data)) {
+		return b.abandon()
+	}
+	slot := b.data[b.next:]
+	hdr := slot[:slotHdrLen]
+	start := uint32(binary.NativeEndian.Uint16(hdr[tpMac:]))
+	end := uint64(start) + uint64(binary.NativeEndian.Uint32(hdr[tpSnaplen:]))
+	if start < slotHdrLen || end > uint64(len(slot)) {
+		return b.abandon()
+	}
+	wireLen := binary.NativeEndian.Uint32(hdr[tpLen:])
+	f.GSOType, f.GSOSize = packet.GSONone, 0
+	if r.vnet && start >= slotHdrLen+vnetHdrLen {
+		vnet := slot[start-vnetHdrLen : start]
+		if kind := vnet[vnetGSOType] & gsoKind; kind != packet.GSONone {
+			f.GSOType, f.GSOSize = kind, binary.NativeEndian.Uint16(vnet[vnetGSOSize:])
+		}
+	}
+	f.Link = packet.Ethernet
+	if !r.cfg.Ethernet {
+		// A raw socket's frame may begin with a link header after all.
+		net := uint32(binary.NativeEndian.Uint16(hdr[tpNet:]))
+		if skip := net - start; net > start && uint64(net) <= end && skip <= wireLen {
+			start, wireLen = net, wireLen-skip
+		}
+		f.Link = packet.Network
+	}
+	f.Data = slot[start:end:end]
+	f.WireLen = max(int(wireLen), len(f.Data))
+	f.Time = int64(binary.NativeEndian.Uint32(hdr[tpSec:]))*1e9 + int64(binary.NativeEndian.Uint32(hdr[tpNsec:]))
+	f.Protocol = binary.BigEndian.Uint16(hdr[sllProtocol:])
+	f.Direction = packet.Incoming
+	if hdr[sllPktType] == unix.PACKET_OUTGOING {
+		f.Direction = packet.Outgoing
+	}
+	f.VLAN = packet.VLAN{}
+	if state := binary.NativeEndian.Uint32(hdr[tpStatus:]); state&unix.TP_STATUS_VLAN_VALID != 0 {
+		f.VLAN = vlan(hdr, state)
+	}
+	b.next += binary.NativeEndian.Uint32(hdr[tpNext:])
+	b.left--
+	return true
+}
+
+// vlan is the tag that the card or the kernel took out. A kernel that does not
+// say which kind of tag (before 3.14) knows only one.
+func vlan(hdr []byte, state uint32) packet.VLAN {
+	v := packet.VLAN{
+		TCI:     uint16(binary.NativeEndian.Uint32(hdr[tpVLANTCI:])),
+		TPID:    unix.ETH_P_8021Q,
+		Present: true,
+	}
+	if state&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		v.TPID = binary.NativeEndian.Uint16(hdr[tpVLANTPID:])
+	}
+	return v
+}
+
+// abandon gives up the rest of a block.
+func (b *Block) abandon() bool {
+	b.ring.lost.Add(uint64(b.left))
+	b.left = 0
+	return false
+}

@@ -1,0 +1,187 @@
+package mgen
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"math"
+)
+
+// Reason says why a payload is MGEN's or is not.
+type Reason uint8
+
+const (
+	// Accepted: the payload begins with an MGEN message.
+	Accepted Reason = iota
+	// Short: too few bytes for the smallest message.
+	Short
+	// Cut: the sender's bytes would suffice, the captured ones do not, and
+	// those that were captured do not exclude a message.
+	Cut
+	// BadVersion: neither 2 nor 4.
+	BadVersion
+	// BadSize: the size is not the payload's, or does not hold the header.
+	BadSize
+	// BadFlags: bits are set that no release knows.
+	BadFlags
+	// BadTime: a million microseconds or more, or seconds beyond all years.
+	BadTime
+	// BadAddress: the address type and length belong to no family.
+	BadAddress
+	// BadChecksum: the whole message is here and its CRC-32 is wrong.
+	BadChecksum
+
+	// Reasons is how many there are.
+	Reasons
+)
+
+var reasonNames = [Reasons]string{
+	"accepted", "short", "cut", "version", "size", "flags", "time", "address", "checksum",
+}
+
+// String is the reason in one word.
+func (r Reason) String() string {
+	if r >= Reasons {
+		return "unknown"
+	}
+	return reasonNames[r]
+}
+
+// Header is what the header of an MGEN message says.
+type Header struct {
+	// Time at which the sender made the message, microseconds since the UNIX
+	// epoch by the sender's clock.
+	Time int64
+	// Flow is the flow ID; 0 is a flow like any other.
+	Flow uint32
+	// Seq is the message's number in its flow.
+	Seq uint32
+	// Size of the message in bytes, header included.
+	Size uint16
+	// Sure: the message names the packet's own destination.
+	Sure bool
+}
+
+const (
+	version2 = 2
+	version4 = 4
+
+	// fixed2 and fixed4 are the bytes before the address, all that it takes to
+	// accept a message.
+	fixed2 = 24
+	fixed4 = 28
+
+	minUDP = fixed2 + 4 // with an IPv4 address
+	minTCP = 76         // mgen makes no smaller one on TCP, not even a fragment
+
+	flagChecksum = 0x04
+	flagsKnown   = 0x1f
+
+	typeIPv4 = 1
+	typeIPv6 = 2
+)
+
+// UDP looks at a datagram's payload. The captured bytes of it may be fewer
+// than size, the UDP length less 8. The destination address has the form it
+// has in wire.Record. Fragments: give the first one, with the UDP length.
+func UDP(payload []byte, size int, dst *[16]byte, port uint16) (Header, Reason) {
+	if size < minUDP {
+		return Header{}, Short
+	}
+	if len(payload) > size {
+		payload = payload[:size]
+	}
+	if len(payload) < fixed2 {
+		return Header{}, cut(payload, size)
+	}
+	if payload[2] != version2 && payload[2] != version4 {
+		return Header{}, BadVersion
+	}
+	if int(binary.BigEndian.Uint16(payload)) != size {
+		return Header{}, BadSize
+	}
+	return parse(payload, dst, port)
+}
+
+// cut judges the beginning of a payload that is too short to accept.
+func cut(b []byte, size int) Reason {
+	switch {
+	case len(b) >= 3 && b[2] != version2 && b[2] != version4:
+		return BadVersion
+	case len(b) >= 2 && int(binary.BigEndian.Uint16(b)) != size:
+		return BadSize
+	case len(b) >= 4 && b[3]&^flagsKnown != 0:
+		return BadFlags
+	}
+	return Cut
+}
+
+// parse reads the header at the beginning of b, which is at least fixed2
+// long, and checks everything but what the size should be.
+func parse(b []byte, dst *[16]byte, port uint16) (Header, Reason) {
+	if b[3]&^flagsKnown != 0 {
+		return Header{}, BadFlags
+	}
+	h := Header{
+		Size: binary.BigEndian.Uint16(b),
+		Flow: binary.BigEndian.Uint32(b[4:]),
+		Seq:  binary.BigEndian.Uint32(b[8:]),
+	}
+	sec := uint64(binary.BigEndian.Uint32(b[12:]))
+	rest := b[16:]
+	if b[2] == version4 {
+		if len(b) < fixed4 {
+			return h, Cut
+		}
+		sec = binary.BigEndian.Uint64(b[12:])
+		rest = b[20:]
+	}
+	usec := binary.BigEndian.Uint32(rest)
+	if usec >= 1_000_000 || sec > math.MaxInt64/1_000_000-1 {
+		return h, BadTime
+	}
+	h.Time = int64(sec)*1_000_000 + int64(usec)
+	n := addressLen(rest[6], rest[7])
+	if n == 0 {
+		return h, BadAddress
+	}
+	if int(h.Size) < len(b)-len(rest)+8+n {
+		return h, BadSize
+	}
+	h.Sure = binary.BigEndian.Uint16(rest[4:]) == port && names(rest[8:], n, dst)
+	return h, checksum(b, int(h.Size))
+}
+
+// addressLen is 4 or 16, or 0 if type and length belong to no family.
+func addressLen(family, length byte) int {
+	switch {
+	case family == typeIPv4 && length == 4, family == typeIPv6 && length == 16:
+		return int(length)
+	}
+	return 0
+}
+
+// names tells whether b begins with the address dst, which is n bytes long in
+// the message and in IPv4-mapped form here.
+func names(b []byte, n int, dst *[16]byte) bool {
+	if len(b) < n {
+		return false
+	}
+	if n == 16 {
+		return [16]byte(b) == *dst
+	}
+	return [4]byte(b) == [4]byte(dst[12:]) && isIPv4(dst)
+}
+
+// isIPv4 tells whether a is an IPv4 address in its IPv4-mapped form.
+func isIPv4(a *[16]byte) bool { return [12]byte(a[:]) == [12]byte{10: 0xff, 11: 0xff} }
+
+// checksum is Accepted unless b holds all of a message with a wrong CRC.
+func checksum(b []byte, size int) Reason {
+	if b[3]&flagChecksum == 0 || len(b) < size {
+		return Accepted
+	}
+	if crc32.ChecksumIEEE(b[:size-4]) != binary.BigEndian.Uint32(b[size-4:]) {
+		return BadChecksum
+	}
+	return Accepted
+}

@@ -1,0 +1,104 @@
+package decode
+
+import (
+	"encoding/binary"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// IPv6 extension headers (IANA, "IPv6 Extension Header Types"). ESP and "no
+// next header" end the chain: what follows cannot be read.
+const (
+	extHopByHop    = 0
+	extRouting     = 43
+	extFragment    = 44
+	extAH          = 51
+	extDestination = 60
+	extMobility    = 135
+	extHIP         = 139
+	extShim6       = 140
+)
+
+const (
+	extMin      = 8
+	fragmentLen = 8
+)
+
+// isExtension marks the headers that have a length of their own in byte 1.
+var isExtension = [256]bool{
+	extHopByHop: true, extRouting: true, extFragment: true, extAH: true,
+	extDestination: true, extMobility: true, extHIP: true, extShim6: true,
+}
+
+// extensions walks the chain of extension headers (RFC 8200, section 4) to the
+// upper-layer protocol. Where a header is cut off the walk ends: the record's
+// protocol is then that header's own number.
+func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
+	b := p.data
+	for isExtension[next] {
+		off := p.l4
+		if len(b)-off < extMin {
+			return d.cutOff(r, next)
+		}
+		n := extMin * (int(b[off+1]) + 1)
+		switch next {
+		case extAH: // counts in 4 bytes, less 2 (RFC 4302, section 2.2)
+			n = 4 * (int(b[off+1]) + 2)
+		case extFragment:
+			n = fragmentLen
+			frag := binary.BigEndian.Uint16(b[off+2:])
+			if frag&^0x6 != 0 { // not an atomic fragment (RFC 6946), which is a whole packet
+				p.l4 += n
+				r.Proto = b[off]
+				id := binary.BigEndian.Uint32(b[off+4:])
+				return d.fragment(p, r, id, int(frag&^7), frag&1 != 0)
+			}
+		}
+		if len(b)-off < n {
+			return d.cutOff(r, next)
+		}
+		p.l4 += n
+		next = b[off]
+	}
+	r.Proto = next
+	d.upper(p, r)
+	return true
+}
+
+// cutOff ends a walk at a header that is not all there.
+func (d *Decoder) cutOff(r *wire.Record, at byte) bool {
+	r.Proto = at
+	d.truncated(r)
+	return true
+}
+
+const (
+	optPad1  = 0
+	optJumbo = 0xc2
+)
+
+// jumboOption finds the jumbo payload option in the hop-by-hop header at the
+// beginning of b and reports that header's length, or 0 if there is none. A
+// jumbo payload is longer than 65,535 bytes (RFC 2675, section 2).
+func jumboOption(b []byte) int {
+	if len(b) < extMin {
+		return 0
+	}
+	hdr := extMin * (int(b[1]) + 1)
+	opts := b[2:min(hdr, len(b))]
+	for len(opts) >= 2 {
+		if opts[0] == optPad1 {
+			opts = opts[1:]
+			continue
+		}
+		n := 2 + int(opts[1])
+		if n > len(opts) {
+			return 0
+		}
+		if opts[0] == optJumbo && n == 6 && binary.BigEndian.Uint32(opts[2:]) > maxTotal {
+			return hdr
+		}
+		opts = opts[n:]
+	}
+	return 0
+}

@@ -1,0 +1,148 @@
+package decode
+
+import (
+	"encoding/binary"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// fragment is what later fragments take from the first one of their datagram.
+type fragment struct {
+	seen             int64  // time of the first fragment, nanoseconds; of completion once whole
+	bytes            uint32 // payload bytes seen so far
+	want             uint32 // payload bytes of the datagram; 0 before the last fragment
+	flow             uint32
+	srcPort, dstPort uint16
+	flags            wire.Flags // MGEN or none
+	proto            uint8
+}
+
+// How long a first fragment is remembered: what Linux keeps for reassembly
+// (ipfrag_time, ip6frag_time; RFC 8200 says 60 s), but only for a moment once
+// all fragments were seen: then a later one is a duplicate, or soon belongs to
+// another datagram with the same 16-bit identification.
+const (
+	fragmentLife4    = 30e9
+	fragmentLife6    = 60e9
+	fragmentLifeDone = 200e6
+)
+
+// fragment decodes a packet that is one of several fragments. off is its place
+// in the datagram, bytes; more whether others follow it; p.l4 is where its
+// payload begins.
+func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more bool) bool {
+	d.c.Fragments++
+	r.Flags |= wire.Fragment
+	if d.cfg.Fragments == FirstOnly {
+		return d.firstOnly(p, r, off)
+	}
+	k := fragmentKey(r, id)
+	hash := d.seed.hash(&k)
+	if off == 0 {
+		return d.firstFragment(p, r, &k, hash)
+	}
+	r.Flags |= wire.LaterFragment
+	e := d.fragments.get(&k, hash)
+	if e != nil && e.expired(r) {
+		d.c.FragmentsExpired++
+		d.fragments.delete(&k, hash)
+		e = nil
+	}
+	if e == nil {
+		d.c.FragmentsUnknown++
+		return true
+	}
+	r.SrcPort, r.DstPort, r.Proto = e.srcPort, e.dstPort, e.proto
+	r.FlowID = e.flow
+	r.Flags |= e.flags
+	e.add(r, p.total-p.l4, off, more)
+	return true
+}
+
+// firstFragment decodes the packet that holds the upper-layer header and
+// remembers what it says.
+func (d *Decoder) firstFragment(p *ipPacket, r *wire.Record, k *key, hash uint32) bool {
+	payload := p.total - p.l4
+	if r.Flags&wire.IPv6 != 0 {
+		// the rest of the header chain; it is in the first fragment (RFC 7112)
+		d.extensions(p, r, r.Proto)
+	} else {
+		d.upper(p, r)
+	}
+	e := d.fragments.get(k, hash)
+	if e == nil {
+		e = d.fragments.put(k, hash)
+	}
+	*e = fragment{
+		seen: r.Time, bytes: uint32(payload),
+		srcPort: r.SrcPort, dstPort: r.DstPort, proto: r.Proto,
+		flow: r.FlowID, flags: r.Flags & wire.MGEN,
+	}
+	return true
+}
+
+// firstOnly is the view that sees datagrams instead of fragments.
+func (d *Decoder) firstOnly(p *ipPacket, r *wire.Record, off int) bool {
+	if off != 0 {
+		d.c.FragmentsLeftOut++
+		return false
+	}
+	if r.Flags&wire.IPv6 != 0 {
+		d.extensions(p, r, r.Proto)
+	} else {
+		d.upper(p, r)
+	}
+	if r.Proto == wire.ProtoUDP && len(p.data)-p.l4 >= udpLen {
+		n := p.l4 + int(binary.BigEndian.Uint16(p.data[p.l4+4:]))
+		if r.Flags&wire.IPv6 != 0 {
+			n -= fragmentLen
+		}
+		r.Length = max(r.Length, uint32(n))
+	}
+	return true
+}
+
+// fragmentKey is what makes fragments belong together: addresses and
+// identification, in IPv4 the protocol too (RFC 791, section 3.2; RFC 8200,
+// section 4.5).
+func fragmentKey(r *wire.Record, id uint32) key {
+	rest := uint64(id)<<32 | uint64(r.Proto)
+	if r.Flags&wire.IPv6 != 0 {
+		rest = uint64(id)<<32 | keyIPv6
+	}
+	return addressKey(r, rest)
+}
+
+// keyIPv6 keeps an IPv6 datagram between IPv4-mapped addresses apart from an
+// IPv4 one.
+const keyIPv6 = 1 << 31
+
+func addressKey(r *wire.Record, rest uint64) key {
+	return key{
+		binary.LittleEndian.Uint64(r.Src[:]), binary.LittleEndian.Uint64(r.Src[8:]),
+		binary.LittleEndian.Uint64(r.Dst[:]), binary.LittleEndian.Uint64(r.Dst[8:]),
+		rest,
+	}
+}
+
+func (e *fragment) expired(r *wire.Record) bool {
+	age := r.Time - e.seen
+	switch {
+	case e.want != 0 && e.bytes >= e.want:
+		return age > fragmentLifeDone
+	case r.Flags&wire.IPv6 != 0:
+		return age > fragmentLife6
+	}
+	return age > fragmentLife4
+}
+
+// add notes that a later fragment with n bytes of payload was seen.
+func (e *fragment) add(r *wire.Record, n, off int, more bool) {
+	e.bytes += uint32(n)
+	if !more {
+		e.want = uint32(off + n)
+	}
+	if e.want != 0 && e.bytes >= e.want {
+		e.seen = r.Time
+	}
+}

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// binary is the program as users start it, built once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "pcapper-test")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "pcapper")
+	out, err := exec.Command("go", append([]string{"build", "-o", bin}, buildFlags...)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%v\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if bin, err := binary(); err == nil {
+		os.RemoveAll(filepath.Dir(bin))
+	}
+	os.Exit(code)
+}
+
+// agentProcess is a running pcapper.
+type agentProcess struct {
+	t    *testing.T
+	host *nettest.Host
+	cmd  *nettest.Cmd
+	port int
+	dir  string // its working directory
+
+	mu     sync.Mutex
+	stderr bytes.Buffer
+	exited chan error
+}
+
+func (a *agentProcess) Write(b []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stderr.Write(b)
+}
+
+func (a *agentProcess) said() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stderr.String()
+}
+
+// launch starts pcapper on a host without waiting for anything.
+func launch(t *testing.T, host *nettest.Host, args ...string) *agentProcess {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agentProcess{t: t, host: host, port: 7073, dir: t.TempDir(), exited: make(chan error, 1)}
+	for i, arg := range args {
+		if arg == "-p" {
+			fmt.Sscan(args[i+1], &a.port)
+		}
+	}
+	a.cmd = host.Command(context.Background(), bin, args...)
+	a.cmd.Dir = a.dir
+	a.cmd.Stdout, a.cmd.Stderr = a, a
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { a.exited <- a.cmd.Wait() }()
+	t.Cleanup(func() {
+		a.cmd.Process.Kill()
+		if t.Failed() {
+			t.Logf("pcapper %s said:\n%s", strings.Join(args, " "), a.said())
+		}
+	})
+	return a
+}
+
+// start is launch, and waits until collectors can connect.
+func start(t *testing.T, host *nettest.Host, args ...string) *agentProcess {
+	t.Helper()
+	a := launch(t, host, args...)
+	a.await("open to anyone", 1)
+	return a
+}
+
+// await waits until the agent has said something a number of times.
+func (a *agentProcess) await(text string, times int) {
+	a.t.Helper()
+	if !nettest.Eventually(20*time.Second, func() bool { return strings.Count(a.said(), text) >= times }) {
+		a.t.Fatalf("pcapper did not say %q %d times, but:\n%s", text, times, a.said())
+	}
+}
+
+func (a *agentProcess) signal(s os.Signal) {
+	a.t.Helper()
+	if err := a.cmd.Process.Signal(s); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// stop ends the agent as a user does and gives the lines of its summary.
+func (a *agentProcess) stop() []string {
+	a.t.Helper()
+	a.signal(syscall.SIGINT)
+	if code := a.wait(); code != 0 {
+		a.t.Errorf("exit code %d after an interrupt", code)
+	}
+	_, summary, _ := strings.Cut(a.said(), "pcapper: summary: ")
+	return strings.Split("pcapper: summary: "+summary, "\n")
+}
+
+// wait gives the exit code.
+func (a *agentProcess) wait() int {
+	a.t.Helper()
+	select {
+	case <-a.exited:
+		return a.cmd.ProcessState.ExitCode()
+	case <-time.After(30 * time.Second):
+		a.t.Fatalf("pcapper does not end; it said:\n%s", a.said())
+		return -1
+	}
+}
+
+// dial connects a collector from a host, says what it says, and waits until
+// the agent has settled what it gets.
+func (a *agentProcess) dial(from *nettest.Host, says string) *net.TCPConn {
+	a.t.Helper()
+	attached := strings.Count(a.said(), ": attached")
+	to := "127.0.0.1"
+	if from != a.host {
+		to = a.host.Interface.IPv4.String()
+	}
+	conn, err := from.Dial("tcp", fmt.Sprintf("%s:%d", to, a.port))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { conn.Close() })
+	if _, err := conn.Write([]byte(says)); err != nil {
+		a.t.Fatal(err)
+	}
+	a.await(": attached", attached+1)
+	return conn.(*net.TCPConn)
+}
+
+// collect reads n records, and fails the test if there is one more.
+func collect(t *testing.T, conn net.Conn, n int) []wire.Record {
+	t.Helper()
+	recs, err := readRecords(conn, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if k, _ := conn.Read(make([]byte, 1)); k > 0 {
+		t.Errorf("there is a record beyond the %d expected", n)
+	}
+	return recs
+}
+
+// readRecords reads n records and not a byte more.
+func readRecords(conn net.Conn, n int) ([]wire.Record, error) {
+	conn.SetReadDeadline(time.Now().Add(60 * time.Second))
+	r := bufio.NewReaderSize(io.LimitReader(conn, int64(n*wire.Size)), 1<<20)
+	recs := make([]wire.Record, n)
+	buf := make([]byte, wire.Size)
+	for i := range recs {
+		if _, err := io.ReadFull(r, buf); err != nil {
+			return nil, fmt.Errorf("record %d of %d: %w", i, n, err)
+		}
+		if err := wire.DecodeBinary(buf, &recs[i]); err != nil {
+			return nil, fmt.Errorf("record %d: %w", i, err)
+		}
+	}
+	return recs, nil
+}
+
+// readLines is readRecords for a collector that asked for text.
+func readLines(conn net.Conn, n int) ([]wire.Record, error) {
+	conn.SetReadDeadline(time.Now().Add(60 * time.Second))
+	scan := bufio.NewScanner(conn)
+	recs := make([]wire.Record, n)
+	for i := range recs {
+		if !scan.Scan() {
+			return nil, fmt.Errorf("line %d of %d: %v", i, n, scan.Err())
+		}
+		if err := wire.ParseLine(scan.Bytes(), &recs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return recs, nil
+}
+
+func collectLines(t *testing.T, conn net.Conn, n int) []wire.Record {
+	t.Helper()
+	recs, err := readLines(conn, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recs
+}
+
+// send sends n frames, cycling through those given.
+func send(t *testing.T, from *nettest.Host, n int, rate float64, frames ...[]byte) (begin, end time.Time) {
+	t.Helper()
+	g, err := from.Generator(frames...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	begin = time.Now()
+	sent, _, err := g.Send(t.Context(), n, rate)
+	if err != nil || sent != n {
+		t.Fatalf("sent %d of %d: %v", sent, n, err)
+	}
+	return begin, time.Now()
+}
+
+// logLines reads the agent's log.
+func (a *agentProcess) logLines(name string) []wire.Record {
+	a.t.Helper()
+	data, err := os.ReadFile(filepath.Join(a.dir, name))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	var recs []wire.Record
+	for _, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
+		var r wire.Record
+		if err := wire.ParseLine(line, &r); err != nil {
+			a.t.Fatal(err)
+		}
+		recs = append(recs, r)
+	}
+	return recs
+}

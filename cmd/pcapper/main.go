@@ -1,0 +1,81 @@
+// Command pcapper watches one network interface, turns each packet into a
+// small record, and sends it to every attached collector.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/pcapper/pcapper/internal/agent"
+	"github.com/pcapper/pcapper/internal/iface"
+)
+
+// version is set by the build (-ldflags -X main.version=...).
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// From the first signal on the next one has its default effect: it kills.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main with everything it touches, and gives the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd, err := parse(args, stderr)
+	if err != nil {
+		return report(stderr, err)
+	}
+	cmd.cfg.Stderr, cmd.cfg.Stdout = stderr, stdout
+	switch cmd.action {
+	case actionHelp:
+		io.WriteString(stdout, usage())
+	case actionVersion:
+		fmt.Fprintln(stdout, "pcapper", version)
+	case actionList:
+		err = list(stdout)
+	case actionRead:
+		err = agent.ReadFile(ctx, cmd.cfg)
+	case actionCheck:
+		err = agent.Check(ctx, cmd.cfg)
+	default:
+		err = agent.Run(ctx, cmd.cfg)
+		if errors.Is(err, context.Canceled) {
+			err = nil // stopped while waiting for the interface
+		}
+	}
+	if err != nil {
+		return report(stderr, err)
+	}
+	return 0
+}
+
+// report prints an error with the next step and gives its exit code.
+func report(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "pcapper: %v\n", err)
+	if hint := agent.Hint(err); hint != "" {
+		fmt.Fprintf(stderr, "pcapper: hint: %s\n", hint)
+	}
+	var coded *agent.Error
+	if errors.As(err, &coded) {
+		return coded.Code
+	}
+	return 1
+}
+
+// list prints the interfaces there are.
+func list(stdout io.Writer) error {
+	all, err := iface.List()
+	if err != nil {
+		return fmt.Errorf("cannot list the interfaces: %w", err)
+	}
+	for _, i := range all {
+		fmt.Fprintln(stdout, i)
+	}
+	return nil
+}

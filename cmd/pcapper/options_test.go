@@ -1,0 +1,181 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pcapper/pcapper/internal/agent"
+)
+
+func TestDefaults(t *testing.T) {
+	cmd, err := parse(nil, io.Discard)
+	want := agent.Config{
+		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every",
+		Version: version,
+	}
+	if err != nil || cmd.action != actionRun || !reflect.DeepEqual(cmd.cfg, want) {
+		t.Errorf("%+v, %v, want %+v", cmd, err, want)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	cmd, err := parse(strings.Fields("-f l -p 7074 -i eth1 -m udp -r br0 -engine ring -include-self -stats -fragments first -mark-relayed -bmf"), io.Discard)
+	want := agent.Config{
+		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
+		IncludeSelf: true, Stats: true, Version: version, Fragments: "first", MarkRelayed: true, BMF: true,
+	}
+	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {
+		t.Errorf("%+v, %v, want %+v", cmd.cfg, err, want)
+	}
+}
+
+func TestExitCodesOfUsage(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"-i", 13, "-i needs a value"},
+		{"-p", 14, "-p needs a value"},
+		{"-f", 18, "-f needs a value"},
+		{"-m", 20, "-m needs a value"},
+		{"-p 0", 15, `-p "0": want a port from 1 to 65535`},
+		{"-p 65536", 15, "65535"},
+		{"-p -1", 15, "65535"},
+		{"-p http", 15, "65535"},
+		{"-p 70x", 15, "65535"},
+		{"-x", 12, "-x"},
+		{"-s", 12, "-s needs a value"},
+		{"-r", 12, "-r needs a value"},
+		{"-i eth0 extra", 12, `unexpected argument "extra"`},
+		{"-m src udp", 12, "one argument of -m"},
+		{"-stats=maybe", 12, "stats"},
+		{"-fragments last", 12, "want every or first"},
+		{"-mac 02:00:00:00:00:0a", 12, "belong to -read"},
+		{"-read", 12, "-read needs a value"},
+		{"-read f -mac 02:00", 12, `-mac "02:00"`},
+		{"-read f -ip 10.0.0", 12, `-ip "10.0.0"`},
+	} {
+		_, err := parse(strings.Fields(tt.args), io.Discard)
+		var coded *agent.Error
+		if !errors.As(err, &coded) || coded.Code != tt.code || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%q: %v, want exit code %d and %q", tt.args, err, tt.code, tt.says)
+		}
+		if agent.Hint(err) == "" {
+			t.Errorf("%q: no hint", tt.args)
+		}
+	}
+	if _, err := parse([]string{"-i", ""}, io.Discard); err == nil {
+		t.Error("an empty interface name is taken")
+	}
+}
+
+func TestObsoleteFlagIsAcceptedWithAWarning(t *testing.T) {
+	var said strings.Builder
+	cmd, err := parse([]string{"-s", "eth9", "-i", "eth1"}, &said)
+	if err != nil || cmd.cfg.Interface != "eth1" || !strings.Contains(said.String(), "warning: -s is obsolete") {
+		t.Errorf("%+v, %v, said %q", cmd, err, said.String())
+	}
+}
+
+func TestReadFlags(t *testing.T) {
+	cmd, err := parse(strings.Fields("-read - -m spoof -mac 02:00:00:00:00:0a -ip 10.0.0.1,fd00::1"), io.Discard)
+	if err != nil || cmd.action != actionRead || cmd.cfg.Read != "-" || cmd.cfg.Mode != "spoof" ||
+		cmd.cfg.MAC.String() != "02:00:00:00:00:0a" || fmt.Sprint(cmd.cfg.Addrs) != "[10.0.0.1 fd00::1]" {
+		t.Errorf("%+v, %v", cmd.cfg, err)
+	}
+	if cmd, err = parse([]string{"-read", "f"}, io.Discard); err != nil || cmd.cfg.Mode != "none" {
+		t.Errorf("mode %q, %v: want none", cmd.cfg.Mode, err)
+	}
+}
+
+func TestActions(t *testing.T) {
+	for args, want := range map[string]action{
+		"-h": actionHelp, "-help": actionHelp, "--help": actionHelp, "-version": actionVersion,
+		"-D": actionList, "-check": actionCheck, "-i eth1 -check": actionCheck,
+	} {
+		if cmd, err := parse(strings.Fields(args), io.Discard); err != nil || cmd.action != want {
+			t.Errorf("%q: action %d, %v, want %d", args, cmd.action, err, want)
+		}
+	}
+}
+
+// flagNames are the flags that the program has, sorted.
+func flagNames() (names []string) {
+	newOptions().VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	slices.Sort(names)
+	return names
+}
+
+// matches are the distinct first groups of a pattern in a text, sorted.
+func matches(text, pattern string) (found []string) {
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		found = append(found, m[1])
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestDocumentsAgree: usage, README and man page name the same flags, with the
+// same defaults.
+func TestDocumentsAgree(t *testing.T) {
+	flags := flagNames()
+	readme, man := read(t, "../../README.md"), read(t, "../../man/pcapper.1")
+	if got := matches(usage(), `(?m)^  -([A-Za-z-]+) `); !slices.Equal(got, flags) {
+		t.Errorf("usage has the flags %q, the program %q", got, flags)
+	}
+	if got := matches(man, `(?m)^\.It Fl ([A-Za-z-]+)(?: Ar \w+)?$`); !slices.Equal(got, flags) {
+		t.Errorf("the man page has the flags %q, the program %q", got, flags)
+	}
+	if got := matches(readme, "(?m)^\\| `-([A-Za-z-]+)[ `]"); !slices.Equal(got, flags) {
+		t.Errorf("README.md has the flags %q, the program %q", got, flags)
+	}
+	newOptions().VisitAll(func(f *flag.Flag) {
+		if f.DefValue == "" || f.DefValue == "false" {
+			return
+		}
+		for name, text := range map[string]string{"README.md": readme, "the man page": man, "usage": usage()} {
+			if !strings.Contains(text, f.DefValue) {
+				t.Errorf("%s does not give the default %q of -%s", name, f.DefValue, f.Name)
+			}
+		}
+	})
+}
+
+func TestManPageNamesEveryExitCode(t *testing.T) {
+	man := read(t, "../../man/pcapper.1")
+	for _, code := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "12", "15", "16", "22"} {
+		if !strings.Contains(man, "\n.It "+code+"\n") {
+			t.Errorf("the man page does not explain exit code %s", code)
+		}
+	}
+}
+
+func TestUsageHasFiveExamples(t *testing.T) {
+	_, examples, ok := strings.Cut(usage(), "Examples:\n")
+	if n := strings.Count(examples, "\n  pcapper ") + 1; !ok || n != 5 {
+		t.Errorf("%d examples, want 5", n)
+	}
+	for _, line := range strings.Split(usage(), "\n") {
+		if len(line) > 100 {
+			t.Errorf("a line of %d columns: %s", len(line), line)
+		}
+	}
+}

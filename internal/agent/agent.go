@@ -1,0 +1,293 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/sink"
+	"github.com/pcapper/pcapper/wire"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sync/errgroup"
+)
+
+// The hub's formats.
+const (
+	formatBinary = iota
+	formatText
+)
+
+// The hub keeps a quarter of a million records for readers that are late: at a
+// million packets a second that is a quarter of a second, in about 30 MiB.
+const (
+	hubChunk  = 1024
+	hubChunks = 256
+)
+
+type (
+	recordHub    = hub.Hub[wire.Record]
+	recordReader = hub.Reader[wire.Record]
+)
+
+// agent is the running program.
+type agent struct {
+	cfg     Config
+	out     printer
+	target  *target
+	engine  engine
+	hub     *recordHub
+	capture *capturer
+	feed    *feed.Server[*recordReader]
+	ln      *net.TCPListener
+	log     *logTask
+	stats   *hostStats // nil unless asked for
+	started time.Time
+	past    departed // collectors
+	self    *self
+}
+
+// Run is the agent's life: it returns when ctx is done and everything captured
+// has been dealt with, or with the first error. Errors that have an exit code
+// are *Error.
+func Run(ctx context.Context, cfg Config) error {
+	a, err := newAgent(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if a.ln, err = listen(cfg.Port); err != nil {
+		a.capture.close()
+		return err
+	}
+	a.announce()
+	raiseFileLimit(a.out.printf)
+	err = a.run(ctx)
+	a.summary()
+	return err
+}
+
+// Check does everything that Run does before it waits for collectors, starts
+// and ends a capture, and reports.
+func Check(ctx context.Context, cfg Config) error {
+	a, err := newAgent(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer a.capture.close()
+	src, err := a.capture.attach()
+	if err != nil {
+		return err
+	}
+	src.Drain()
+	if a.ln, err = listen(cfg.Port); err != nil {
+		return err
+	}
+	defer a.ln.Close()
+	a.out.w = cfg.Stdout
+	a.report()
+	return nil
+}
+
+// newAgent opens everything but the port. Nothing runs yet.
+func newAgent(ctx context.Context, cfg Config) (*agent, error) {
+	a := &agent{cfg: cfg, started: time.Now()}
+	a.out.w = cfg.Stderr
+	var err error
+	if a.engine, err = chooseEngine(cfg.Engine); err != nil {
+		return nil, err
+	}
+	if a.target, err = prepare(ctx, &cfg, a.out.printf); err != nil {
+		return nil, err
+	}
+	a.hub = hub.New(hub.Config[wire.Record]{
+		Chunk: hubChunk, Chunks: hubChunks,
+		Encodings: []hub.Encoding[wire.Record]{
+			formatBinary: wire.AppendBinary,
+			formatText:   func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true },
+		},
+	})
+	if err := a.openCapture(); err != nil {
+		return nil, err
+	}
+	a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
+	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
+		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText,
+		Attached: a.attached, Left: a.left, Say: a.out.printf,
+	})
+	if cfg.Stats {
+		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
+	}
+	return a, nil
+}
+
+func (a *agent) openCapture() error {
+	a.self = newSelf(a.cfg.Port, a.target.addrs)
+	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
+		c := a.target.captureConfig(&a.cfg)
+		c.Filter = filter
+		return a.engine.open(c)
+	}
+	var err error
+	a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(a.cfg.decoder()))
+	if err != nil {
+		return fail(captureCode(err), err)
+	}
+	a.capture.fill = a.hub.Fill
+	a.capture.drop = a.leaveOut()
+	a.capture.local.Store(a.target.local())
+	return nil
+}
+
+// leaveOut gives the test for records that are not to be reported, or nil.
+func (a *agent) leaveOut() func(*wire.Record) bool {
+	switch {
+	case a.cfg.spoofInside():
+		return func(r *wire.Record) bool { return !a.self.local(r.SrcAddr()) || !a.cfg.IncludeSelf && a.self.sent(r) }
+	case !a.cfg.IncludeSelf:
+		return a.self.sent
+	}
+	return nil
+}
+
+// attached is told by the feed how many collectors there are.
+func (a *agent) attached(n int) {
+	a.capture.want(n > 0)
+	a.log.attached(n > 0)
+	if a.stats != nil {
+		a.stats.attached(n > 0)
+	}
+}
+
+// run runs the parts in their order of life: those that produce end first,
+// then the hub, then those that read it. The first that fails ends all.
+func (a *agent) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.capture.failed = cancel
+	var producers, readers errgroup.Group
+	start := func(g *errgroup.Group, run func(context.Context) error) {
+		g.Go(func() error {
+			err := run(ctx)
+			if err != nil {
+				cancel(err)
+			}
+			return err
+		})
+	}
+	start(&readers, a.log.run)
+	start(&readers, func(ctx context.Context) error { return a.feed.Serve(ctx, a.ln) })
+	start(&producers, a.capture.run)
+	start(&producers, a.watch)
+	start(&producers, a.signals)
+	if a.stats != nil {
+		start(&producers, a.stats.run)
+	}
+	err := producers.Wait()
+	a.hub.Close()
+	return cmp.Or(err, readers.Wait())
+}
+
+// watch follows the interface and this host's addresses: the filter and what
+// counts as our own change with them.
+func (a *agent) watch(ctx context.Context) error {
+	w, err := iface.NewWatcher(iface.Any)
+	if err != nil {
+		return fmt.Errorf("cannot follow the interfaces: %w", err)
+	}
+	defer w.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err = w.Run(ctx, func(e iface.Event) {
+		if err := a.event(ctx, e); err != nil {
+			cancel(err)
+		}
+	})
+	var coded *Error
+	if cause := context.Cause(ctx); errors.As(cause, &coded) {
+		return cause
+	}
+	return err
+}
+
+func (a *agent) event(ctx context.Context, e iface.Event) error {
+	mine := e.Interface.Index == a.target.iface.Index
+	if mine {
+		switch e.Kind {
+		case iface.Removed:
+			return fail(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
+		case iface.Down:
+			a.out.printf("%s is down: going on when it is up again", e.Interface.Name)
+		case iface.Up:
+			a.out.printf("%s is up again", e.Interface.Name)
+		}
+		a.target.iface = e.Interface
+	}
+	return a.refresh(ctx)
+}
+
+// refresh makes the filter anew and puts it in place if it differs.
+func (a *agent) refresh(ctx context.Context) error {
+	now := *a.target
+	if err := now.compile(ctx, &a.cfg); err != nil {
+		// An interface on its way down has lost its addresses already; the
+		// filter stays until there are others.
+		a.self.set(now.addrs)
+		return nil
+	}
+	a.self.set(now.addrs)
+	a.capture.local.Store(now.local())
+	if now.filter.Text == a.target.filter.Text {
+		return nil
+	}
+	a.target.filter = now.filter
+	a.out.printf("filter is now: %s", now.filter.Text)
+	return a.capture.setFilter(now.filter.Instructions())
+}
+
+// signals serves those that do not end the program.
+func (a *agent) signals(ctx context.Context) error {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(c)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-c:
+			if s == syscall.SIGHUP {
+				a.out.printf("reopening the log %q", a.cfg.Log)
+				a.log.file.Reopen()
+			} else {
+				a.summary()
+			}
+		}
+	}
+}
+
+// raiseFileLimit lets as many collectors attach as the system permits.
+func raiseFileLimit(say func(string, ...any)) {
+	const want = 1 << 20
+	var lim syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim) != nil {
+		return
+	}
+	for max := uint64(want); max > lim.Max; max /= 2 { // needs CAP_SYS_RESOURCE
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: max, Max: max}) == nil {
+			return
+		}
+	}
+	lim.Cur = lim.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		say("cannot raise the limit of open files: %v", err)
+	}
+}

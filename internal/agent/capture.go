@@ -1,0 +1,295 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/packet"
+	"github.com/pcapper/pcapper/wire"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sync/errgroup"
+)
+
+// capturer runs captures while somebody wants them. Between them it holds one
+// ready in standby, which takes no packets and costs nothing, so that the next
+// begins within microseconds of a collector's coming.
+type capturer struct {
+	open func([]bpf.RawInstruction) (capture.Source, error)
+	fill func(func(free []wire.Record) int) // the hub's
+	drop func(*wire.Record) bool            // records to leave out, or nil
+
+	wanted chan bool   // the latest wish, never blocking
+	failed func(error) // told at once of a capture that broke
+
+	mu      sync.Mutex
+	filter  []bpf.RawInstruction
+	standby capture.Source
+	current capture.Source   // attached and wanted
+	reading []capture.Source // attached, and not yet read to the end
+	past    capture.Stats    // of captures that have been
+
+	decoder  *decode.Decoder              // owned by read
+	local    atomic.Pointer[decode.Local] // news for the decoder, until taken
+	counters counts                       // published by read after each block
+}
+
+// counts is what the user may ask about while packets pass.
+type counts struct {
+	mu      sync.Mutex
+	decoder decode.Counters
+	dropped uint64 // records that were left out
+}
+
+func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter []bpf.RawInstruction, d *decode.Decoder) (*capturer, error) {
+	c := &capturer{open: open, filter: filter, wanted: make(chan bool, 1), decoder: d}
+	var err error
+	c.standby, err = open(filter)
+	return c, err
+}
+
+// want says whether there is anybody to capture for. It does not wait.
+func (c *capturer) want(yes bool) {
+	select {
+	case <-c.wanted:
+	default:
+	}
+	c.wanted <- yes
+}
+
+// run starts and ends captures as wanted until ctx is done. It returns when
+// all that was captured has been published.
+func (c *capturer) run(ctx context.Context) error {
+	sources := make(chan capture.Source)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.readAll(sources) })
+	g.Go(func() error {
+		defer close(sources)
+		return c.control(ctx, sources, g)
+	})
+	err := g.Wait()
+	c.close()
+	return err
+}
+
+// close gives up what is open and does not run.
+func (c *capturer) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range append(c.reading, c.standby) {
+		if s != nil {
+			s.Close()
+		}
+	}
+	c.reading, c.standby = nil, nil
+}
+
+// control is the only one who attaches and drains.
+func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g *errgroup.Group) error {
+	defer func() { c.detach()() }()
+	capturing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case yes := <-c.wanted:
+			switch {
+			case yes == capturing:
+			case yes:
+				src, err := c.attach()
+				if err != nil {
+					return err
+				}
+				sources <- src
+			default:
+				g.Go(c.detach())
+			}
+			capturing = yes
+		}
+	}
+}
+
+func (c *capturer) attach() (capture.Source, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.standby == nil {
+		var err error
+		if c.standby, err = c.open(c.filter); err != nil {
+			return nil, fail(captureCode(err), err)
+		}
+	}
+	if err := c.standby.Attach(); err != nil {
+		return nil, fail(captureCode(err), err)
+	}
+	c.current, c.standby = c.standby, nil
+	c.reading = append(c.reading, c.current)
+	return c.current, nil
+}
+
+// detach gives up the current capture, if there is one; its last packets are
+// still read, by readAll. Draining it takes some milliseconds, for which the
+// next attach need not wait.
+func (c *capturer) detach() (drain func() error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.current
+	c.current = nil
+	return func() error {
+		if old != nil {
+			old.Drain()
+			c.prepareStandby()
+		}
+		return nil
+	}
+}
+
+// prepareStandby gets the next capture ready. A failure is not the end: attach
+// will try again, and tell.
+func (c *capturer) prepareStandby() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.standby == nil && c.current == nil {
+		c.standby, _ = c.open(c.filter)
+	}
+}
+
+// setFilter changes what is captured from now on.
+func (c *capturer) setFilter(filter []bpf.RawInstruction) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.filter = filter
+	for _, s := range []capture.Source{c.current, c.standby} {
+		if s == nil {
+			continue
+		}
+		if err := s.SetFilter(filter); err != nil {
+			return fail(captureCode(err), err)
+		}
+	}
+	return nil
+}
+
+// readAll reads one capture after the other, each to its end.
+func (c *capturer) readAll(sources <-chan capture.Source) error {
+	var first error
+	for src := range sources {
+		if err := c.read(src); err != nil && first == nil {
+			first = err
+			c.failed(err)
+		}
+		c.end(src)
+	}
+	return first
+}
+
+// end closes a capture that has been read to its end.
+func (c *capturer) end(src capture.Source) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	src.Close()
+	add(&c.past, src.Stats())
+	c.reading = slices.DeleteFunc(c.reading, func(s capture.Source) bool { return s == src })
+	if c.current == src {
+		c.current = nil
+	}
+}
+
+func add(sum *capture.Stats, s capture.Stats) {
+	sum.Received += s.Received
+	sum.Dropped += s.Dropped
+	sum.Freezes += s.Freezes
+	sum.Outages += s.Outages
+}
+
+// read decodes frames straight into the hub's memory. Nothing here waits for
+// anything but the kernel.
+func (c *capturer) read(src capture.Source) error {
+	var block *capture.Block
+	var dropped uint64
+	var frame packet.Frame
+	fill := func(free []wire.Record) int {
+		n := 0
+		for n < len(free) {
+			var got int
+			if c.decoder.Pending() {
+				got = c.decoder.Drain(free[n:])
+			} else if block.Next(&frame) {
+				got = c.decoder.Decode(&frame, free[n:])
+			} else {
+				break
+			}
+			kept := c.keep(free[n:], got)
+			dropped += uint64(got - kept)
+			n += kept
+		}
+		return n
+	}
+	for {
+		var err error
+		block, err = src.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fail(ExitDevice, fmt.Errorf("capture: %w", err))
+		}
+		if l := c.local.Swap(nil); l != nil {
+			c.decoder.SetLocal(*l)
+		}
+		for block.Len() > 0 || c.decoder.Pending() {
+			c.fill(fill)
+		}
+		block.Release()
+		c.counters.publish(c.decoder.Counters(), dropped)
+		dropped = 0
+	}
+}
+
+// keep closes the gaps that dropped records leave among the first n, and tells
+// how many remain.
+func (c *capturer) keep(recs []wire.Record, n int) int {
+	if c.drop == nil {
+		return n
+	}
+	kept := 0
+	for i := range n {
+		if c.drop(&recs[i]) {
+			continue
+		}
+		if kept != i {
+			recs[kept] = recs[i]
+		}
+		kept++
+	}
+	return kept
+}
+
+func (c *counts) publish(d decode.Counters, dropped uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.decoder = d
+	c.dropped += dropped
+}
+
+func (c *counts) get() (decode.Counters, uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.decoder, c.dropped
+}
+
+// stats of all captures so far.
+func (c *capturer) stats() capture.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past
+	for _, s := range c.reading {
+		add(&sum, s.Stats())
+	}
+	return sum
+}

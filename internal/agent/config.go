@@ -1,0 +1,155 @@
+// Package agent assembles the program pcapper: an interface, a filter, a
+// capture, a decoder and a hub, whose readers are the attached collectors and
+// the log.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/decode"
+)
+
+// Exit codes of the program. Those before Usage are the C program's, where
+// they are taken for the same reasons.
+const (
+	ExitSocket        = 1
+	ExitBind          = 2
+	ExitListen        = 3
+	ExitDevice        = 4
+	ExitFilterSyntax  = 6
+	ExitFilterRefused = 7
+	ExitUsage         = 12
+	ExitNoInterface   = 13 // -i without value
+	ExitNoPort        = 14 // -p without value
+	ExitBadPort       = 15
+	ExitNoAddress     = 16
+	ExitNoLogFile     = 18 // -f without value
+	ExitNoMode        = 20 // -m without value
+	ExitNoMAC         = 22
+	// ExitRemoved: the interface was removed while it was watched.
+	ExitRemoved = 5
+)
+
+// Defaults of the command line.
+const (
+	DefaultInterface = "eth0"
+	DefaultPort      = 7073
+	DefaultLog       = "pcapper.conf" // documented so since the first release
+	DefaultMode      = "src"
+	DefaultEngine    = "auto"
+)
+
+// Config is what the command line says.
+type Config struct {
+	Interface   string // to watch
+	MACFrom     string // take the MAC address from this one instead, if not ""
+	Mode        string // src, dst, spoof, none or a pcap filter expression
+	Port        int    // to listen on, 1 to 65,535
+	Log         string // path of the text log
+	Engine      string // auto, ring or libpcap
+	IncludeSelf bool   // report the feed's own packets too
+	Stats       bool   // report CPU and memory once a second
+	RingBytes   int    // of the kernel's buffer, 0 for the default
+	Fragments   string // every (or "") or first: what to report of fragments
+	MarkRelayed bool   // say in the 28-byte record which packets were relayed
+	BMF         bool   // look into BMF encapsulation
+
+	// Read is a capture file to print instead of watching an interface; "-" is
+	// standard input. MAC and Addrs are then those of the host that it was
+	// taken on, as far as the mode asks for them.
+	Read  string
+	MAC   net.HardwareAddr
+	Addrs []netip.Addr
+
+	// Stderr takes everything the agent says, line by line; Stdout takes
+	// Check's report.
+	Stderr, Stdout io.Writer
+	// Version is reported by Check.
+	Version string
+
+	// wait is how long an interface may take to become ready.
+	wait time.Duration
+}
+
+// decoder is how the command line wants packets decoded.
+func (cfg *Config) decoder() decode.Config {
+	c := decode.Config{BMF: cfg.BMF, MarkRelayed: cfg.MarkRelayed}
+	if cfg.Fragments == "first" {
+		c.Fragments = decode.FirstOnly
+	}
+	return c
+}
+
+// spoofInside: whether a packet has one of our addresses as its source can be
+// told only after decoding, since it may be inside BMF encapsulation.
+func (cfg *Config) spoofInside() bool { return cfg.BMF && cfg.Mode == "spoof" }
+
+// kernelMode is the mode that the kernel, or a file's filter, applies.
+func (cfg *Config) kernelMode() string {
+	if cfg.spoofInside() {
+		return "dst" // the half of it that the Ethernet header tells
+	}
+	return cfg.Mode
+}
+
+// interfaceWait is how long the C program waits for addresses.
+const interfaceWait = 60 * time.Second
+
+// Error has the program's exit code.
+type Error struct {
+	Code int
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint is the next step for the user, if some cause of err knows one.
+func Hint(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// fail gives err an exit code.
+func fail(code int, err error) error { return &Error{Code: code, Err: err} }
+
+// hinted is an error with a next step.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string { return h.hint }
+
+func (h hinted) Unwrap() error { return h.error }
+
+// captureCode is the exit code for a capture that cannot be opened.
+func captureCode(err error) int {
+	if errors.Is(err, capture.ErrFilter) {
+		return ExitFilterRefused
+	}
+	return ExitDevice
+}
+
+// printer writes whole lines for several goroutines.
+type printer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (p *printer) printf(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, "pcapper: "+format+"\n", args...)
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/match"
+	"github.com/pcapper/pcapper/internal/packet"
+	"github.com/pcapper/pcapper/internal/pcapfile"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// ExitDamaged: a capture file is damaged; everything before was printed.
+const ExitDamaged = 8
+
+// lineBuffer is how much text ReadFile gathers for one write.
+const lineBuffer = 256 << 10
+
+// ReadFile prints a log line for every packet of a capture file. A damaged
+// file gives everything before the damage, and an error.
+func ReadFile(ctx context.Context, cfg Config) error {
+	in, err := pcapfile.Open(cfg.Read)
+	if err != nil {
+		return fail(ExitDevice, err)
+	}
+	defer in.Close()
+	p := filePrinter{
+		ctx: ctx, cfg: &cfg, decoder: decode.New(cfg.decoder()), out: cfg.Stdout,
+		recs: make([]wire.Record, 512), text: make([]byte, 0, lineBuffer+512*wire.MaxLine),
+		self: newSelf(0, cfg.Addrs),
+	}
+	p.decoder.SetLocal(decode.Local{MAC: cfg.MAC, Addrs: cfg.Addrs})
+	err = p.all(in)
+	if flushErr := p.flush(); flushErr != nil {
+		return flushErr
+	}
+	if n := in.Skipped(); n > 0 {
+		fmt.Fprintf(cfg.Stderr, "pcapper: %s: %s frames of link types %v are not understood and were left out\n",
+			cfg.Read, number(n), in.SkippedLinks())
+	}
+	var damage *pcapfile.DamageError
+	if errors.As(err, &damage) {
+		return fail(ExitDamaged, err)
+	}
+	return err
+}
+
+// filePrinter takes frames from a file to text.
+type filePrinter struct {
+	ctx     context.Context
+	cfg     *Config
+	decoder *decode.Decoder
+	filters [3]*match.Filter // by packet.LinkType, made when first needed
+	self    *self
+	recs    []wire.Record
+	text    []byte
+	out     io.Writer
+}
+
+func (p *filePrinter) all(in *pcapfile.Reader) error {
+	var f packet.Frame
+	for n := 0; ; n++ {
+		if err := in.Next(&f); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if p.cfg.Mode != "none" {
+			ok, err := p.wanted(&f)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+		}
+		p.print(p.decoder.Decode(&f, p.recs))
+		for p.decoder.Pending() {
+			p.print(p.decoder.Drain(p.recs))
+		}
+		if len(p.text) >= lineBuffer {
+			if err := p.flush(); err != nil {
+				return err
+			}
+		}
+		if n&1023 == 0 && p.ctx.Err() != nil {
+			return nil // interrupted: what was printed is right
+		}
+	}
+}
+
+// wanted applies -m.
+func (p *filePrinter) wanted(f *packet.Frame) (bool, error) {
+	if p.filters[f.Link] == nil {
+		filter, err := match.CompileFile(p.ctx, p.cfg.kernelMode(), p.cfg.MAC, p.cfg.Addrs, f.Link)
+		if err != nil {
+			return false, fail(filterCode(err), err)
+		}
+		p.filters[f.Link] = filter
+	}
+	return p.filters[f.Link].Match(f), nil
+}
+
+func (p *filePrinter) print(n int) {
+	for i := range n {
+		if p.cfg.spoofInside() && !p.self.local(p.recs[i].SrcAddr()) {
+			continue
+		}
+		p.text = wire.AppendLine(p.text, &p.recs[i])
+	}
+}
+
+func (p *filePrinter) flush() error {
+	_, err := p.out.Write(p.text)
+	p.text = p.text[:0]
+	if err != nil {
+		return fmt.Errorf("cannot print: %w", err)
+	}
+	return nil
+}

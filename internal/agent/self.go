@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// self recognises the feed's own packets. Left in, a collector on the watched
+// network would feed itself: each record sent makes a packet that makes a
+// record. They are all the TCP packets of the listening port at an address of
+// this host, handshakes and farewells included, since no other process can
+// have that port there.
+type self struct {
+	port  uint16
+	addrs atomic.Pointer[map[netip.Addr]struct{}]
+}
+
+func newSelf(port int, addrs []netip.Addr) *self {
+	s := &self{port: uint16(port)}
+	s.set(addrs)
+	return s
+}
+
+// set tells which addresses this host has; any goroutine may call it.
+func (s *self) set(addrs []netip.Addr) {
+	m := make(map[netip.Addr]struct{}, len(addrs))
+	for _, a := range addrs {
+		m[a.Unmap()] = struct{}{}
+	}
+	s.addrs.Store(&m)
+}
+
+// sent tells whether r is a packet of the feed. Nearly every packet is
+// dismissed by its ports.
+func (s *self) sent(r *wire.Record) bool {
+	if r.SrcPort != s.port && r.DstPort != s.port || r.Proto != wire.ProtoTCP {
+		return false
+	}
+	return r.SrcPort == s.port && s.local(r.SrcAddr()) || r.DstPort == s.port && s.local(r.DstAddr())
+}
+
+// local tells whether an address is this host's.
+func (s *self) local(a netip.Addr) bool {
+	_, mine := (*s.addrs.Load())[a]
+	return mine || a.IsLoopback()
+}

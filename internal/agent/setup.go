@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/match"
+)
+
+// target is what is watched, and how.
+type target struct {
+	iface  iface.Interface
+	mac    net.HardwareAddr // the modes' MAC; nil if it has none
+	addrs  []netip.Addr     // of this host
+	filter *match.Filter
+}
+
+// prepare waits for the interface and compiles the filter for it.
+func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*target, error) {
+	wait := cfg.wait
+	if wait == 0 {
+		wait = interfaceWait
+	}
+	i, err := iface.Wait(ctx, cfg.Interface, wait, cfg.missing, func(m string) { say("%s", m) })
+	i, err = cfg.settle(i, err, say)
+	if err != nil {
+		return nil, fail(waitCode(err), err)
+	}
+	t := &target{iface: i}
+	return t, t.compile(ctx, cfg)
+}
+
+// missing says what the interface has to wait for before it can be watched. A
+// link-local address alone is what an interface has while its real addresses
+// are on their way, so that waits, too; see settle.
+func (cfg *Config) missing(i iface.Interface) string {
+	addrs := i
+	if cfg.MACFrom != "" {
+		// A bridge port has no addresses; its bridge has.
+		if from, err := iface.ByName(cfg.MACFrom); err == nil {
+			addrs.Addrs = append(addrs.Addrs[:len(addrs.Addrs):len(addrs.Addrs)], from.Addrs...)
+		}
+	}
+	switch {
+	case !i.Up:
+		return "is down"
+	case len(addrs.Addrs) == 0:
+		return "has no IP address"
+	case cfg.needsIPv4() && len(addrs.IPv4()) == 0:
+		return fmt.Sprintf("has no IPv4 address, which %%i in -m %q needs", cfg.Mode)
+	case addrs.HasLinkLocalOnly():
+		return "has a link-local address only"
+	}
+	return ""
+}
+
+// needsIPv4: %i is the interface's IPv4 address. Mode spoof is content with
+// IPv6 addresses.
+func (cfg *Config) needsIPv4() bool { return strings.Contains(cfg.Mode, "%i") }
+
+// settle goes on with a link-local address if no other came.
+func (cfg *Config) settle(i iface.Interface, err error, say func(string, ...any)) (iface.Interface, error) {
+	var timeout *iface.TimeoutError
+	if errors.As(err, &timeout) && timeout.Interface.Up && timeout.Interface.HasLinkLocalOnly() && !cfg.needsIPv4() {
+		say("%s: going on with a link-local address only", timeout.Interface.Name)
+		return timeout.Interface, nil
+	}
+	return i, err
+}
+
+func waitCode(err error) int {
+	var timeout *iface.TimeoutError
+	if errors.As(err, &timeout) && timeout.Interface.Up {
+		return ExitNoAddress
+	}
+	return ExitDevice
+}
+
+// compile makes the filter for the interface as it is now.
+func (t *target) compile(ctx context.Context, cfg *Config) error {
+	t.mac = t.iface.MAC
+	v4 := t.iface.IPv4()
+	if cfg.MACFrom != "" {
+		from, err := iface.ByName(cfg.MACFrom)
+		if err != nil {
+			return fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
+		}
+		if from.MAC == nil {
+			return fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
+				"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"})
+		}
+		t.mac = from.MAC
+		v4 = append(v4, from.IPv4()...)
+	}
+	var err error
+	if t.addrs, err = iface.LocalAddrs(); err != nil {
+		return fail(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
+	}
+	m := match.Target{
+		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
+		Loopback: t.iface.Loopback, MAC: t.mac, Addrs: t.addrs,
+	}
+	if len(v4) > 0 {
+		m.IPv4 = v4[0]
+	}
+	if t.filter, err = match.Compile(ctx, cfg.kernelMode(), m); err != nil {
+		return fail(filterCode(err), err)
+	}
+	return nil
+}
+
+// local is the host as the decoder knows it.
+func (t *target) local() *decode.Local { return &decode.Local{MAC: t.mac, Addrs: t.addrs} }
+
+func filterCode(err error) int {
+	switch {
+	case errors.Is(err, match.ErrNoMAC):
+		return ExitNoMAC
+	case errors.Is(err, match.ErrTooLong):
+		return ExitFilterRefused
+	case errors.Is(err, match.ErrNoIPv4), errors.Is(err, match.ErrNoAddress):
+		return ExitNoAddress
+	}
+	return ExitFilterSyntax
+}
+
+// listen opens the feed's port on all addresses.
+func listen(port int) (*net.TCPListener, error) {
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{Port: port})
+	if err == nil {
+		return ln, nil
+	}
+	code := ExitListen
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		switch call.Syscall {
+		case "socket":
+			code = ExitSocket
+		case "bind":
+			code = ExitBind
+		}
+	}
+	err = fmt.Errorf("cannot listen on port %d: %w", port, err)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = hinted{err, "another pcapper may be running; -p takes another port"}
+	case errors.Is(err, syscall.EACCES):
+		err = hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE; -p takes another port"}
+	}
+	return nil, fail(code, err)
+}
+
+// engine opens captures of one kind.
+type engine struct {
+	name string
+	why  string
+	open func(capture.Config) (capture.Source, error)
+}
+
+// chooseEngine answers -engine.
+func chooseEngine(name string) (engine, error) {
+	switch name {
+	case "auto", "ring":
+		why := "needs CAP_NET_RAW only and sees what leaves after the queueing discipline"
+		if name == "ring" {
+			why = "as asked with -engine"
+		}
+		return engine{"ring (AF_PACKET TPACKET_V3)", why, opener(capture.OpenRing)}, nil
+	case "libpcap":
+		return engine{"libpcap", "as asked with -engine", opener(capture.OpenPcap)}, nil
+	}
+	return engine{}, fail(ExitUsage, hinted{fmt.Errorf("no engine %q", name), "engines are auto, ring and libpcap"})
+}
+
+// opener makes an engine's own open function return the interface, which must
+// be nil after an error.
+func opener[S capture.Source](open func(capture.Config) (S, error)) func(capture.Config) (capture.Source, error) {
+	return func(c capture.Config) (capture.Source, error) {
+		s, err := open(c)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+}
+
+// captureConfig is what every engine is opened with.
+func (t *target) captureConfig(cfg *Config) capture.Config {
+	return capture.Config{
+		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
+		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes,
+		// A host's own frames are seen in any case.
+		Promiscuous: cfg.Mode != "src",
+	}
+}

@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/hub"
+)
+
+type collector = feed.Collector[*recordReader]
+
+// rememberDeparted is how many collectors that have left are listed one by
+// one; the totals know all of them.
+const rememberDeparted = 50
+
+// departed remembers the collectors that have left.
+type departed struct {
+	mu    sync.Mutex
+	n     int
+	total hub.Status
+	last  []string // newest last
+}
+
+// left is told by the feed of each collector that has left.
+func (a *agent) left(c collector, why error) {
+	s := c.Reader.Status()
+	line := account(c, s)
+	a.out.printf("%s: detached: %v; %s", c, why, counted(s))
+	d := &a.past
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n++
+	d.total.Delivered += s.Delivered
+	d.total.Skipped += s.Skipped
+	d.total.Lost += s.Lost
+	if d.last = append(d.last, line); len(d.last) > rememberDeparted {
+		d.last = d.last[1:]
+	}
+}
+
+// announce says what a user needs to know at the start, a line each.
+func (a *agent) announce() {
+	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
+	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
+	a.out.printf("listening on TCP port %d on all addresses; log %q while a collector is attached", a.cfg.Port, a.cfg.Log)
+	a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
+}
+
+// report is what Check prints.
+func (a *agent) report() {
+	a.announce()
+	addrs := make([]string, len(a.target.iface.Addrs))
+	for i, p := range a.target.iface.Addrs {
+		addrs[i] = p.String()
+	}
+	mac := "none; direction takes its place"
+	if a.target.mac != nil {
+		mac = a.target.mac.String()
+	}
+	a.out.printf("%s: MAC %s, addresses %s", a.target.iface.Name, mac, strings.Join(addrs, " "))
+	a.out.printf("all is well: nothing was captured, nothing runs")
+}
+
+// summary accounts for every packet so far.
+func (a *agent) summary() {
+	kernel := a.capture.stats()
+	packets, dropped := a.capture.counters.get()
+	stats := uint64(0)
+	if a.stats != nil {
+		stats = a.stats.sent.Load()
+	}
+	published := a.hub.Published()
+	a.out.printf("summary: %s packets captured in %s, %s dropped by the kernel, %s dropped by slow readers",
+		number(published-stats), time.Since(a.started).Round(time.Second), number(kernel.Dropped), number(a.lost()))
+	if line := a.leftOut(packets, dropped, stats); line != "" {
+		a.out.printf("%s", line)
+	}
+	for _, line := range a.past.lines() {
+		a.out.printf("%s", line)
+	}
+	for _, c := range a.feed.Collectors() {
+		a.out.printf("%s", account(c, c.Reader.Status()))
+	}
+	written, lost := a.log.file.Lines()
+	s := a.log.reader.Status()
+	a.out.printf("log %q: %s lines written, %s lost, %s in flight", a.cfg.Log,
+		number(written), number(lost+s.Lost), number(s.Published-s.Lost-min(written+lost, s.Published-s.Lost)))
+}
+
+// lost is what all readers together have lost to slowness: collectors and log.
+func (a *agent) lost() uint64 {
+	a.past.mu.Lock()
+	sum := a.past.total.Lost
+	a.past.mu.Unlock()
+	for _, c := range a.feed.Collectors() {
+		sum += c.Reader.Status().Lost
+	}
+	return sum + a.log.reader.Status().Lost
+}
+
+// leftOut lists what gave no record, and why, and what else was noticed.
+func (a *agent) leftOut(packets decode.Counters, dropped, stats uint64) string {
+	var parts []string
+	add := func(name string, n uint64) {
+		if n > 0 {
+			parts = append(parts, number(n)+" "+name)
+		}
+	}
+	if a.cfg.spoofInside() {
+		add("with other sources left out", dropped)
+	} else {
+		add("of our own feed left out", dropped)
+	}
+	add("host statistics sent", stats)
+	packets.Frames, packets.Records = 0, 0 // said already
+	packets.Each(add)
+	if len(parts) == 0 {
+		return ""
+	}
+	return "summary: " + strings.Join(parts, ", ")
+}
+
+func (d *departed) lines() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var lines []string
+	if d.n > len(d.last) {
+		lines = append(lines, fmt.Sprintf("%d collectors have left in all: %s", d.n, counted(d.total)))
+	}
+	return append(lines, d.last...)
+}
+
+// account is a collector's line in the summary.
+func account(c collector, s hub.Status) string {
+	format := c.Format
+	if format == "" {
+		format = "not yet said what it wants"
+	}
+	return fmt.Sprintf("%s (%s): %s", c, format, counted(s))
+}
+
+func counted(s hub.Status) string {
+	line := fmt.Sprintf("%s delivered, %s lost", number(s.Delivered), number(s.Lost))
+	if s.Skipped > 0 {
+		line += fmt.Sprintf(", %s not expressible in 28 bytes", number(s.Skipped))
+	}
+	if s.Pending > 0 {
+		line += fmt.Sprintf(", %s in flight", number(s.Pending))
+	}
+	return line
+}
+
+// number groups digits by thousands.
+func number(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

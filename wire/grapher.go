@@ -31,7 +31,7 @@ func AppendGrapherLine(dst []byte, l *GrapherLine) []byte {
 }
 
 // GrapherValue is what a grapher line says of r: bits for a packet, busy ticks
-// for CPU, bits for memory.
+// for CPU, bytes for memory.
 func (r *Record) GrapherValue() uint64 {
 	switch r.Stat() {
 	case CPU:

@@ -97,7 +97,7 @@ func (m *machine) load(f *packet.Frame, in bpf.RawInstruction, x uint32, mem *[m
 		v, ok := loadBytes(f.Data, in.K, unix.BPF_B)
 		return 4 * (v & 0xf), ok
 	case unix.BPF_IND:
-		return loadBytes(f.Data, in.K+x, in.Op&opSize)
+		return loadBytes(f.Data, m.resolve(in.K+x), in.Op&opSize)
 	}
 	if in.K >= adOff {
 		return m.ancillary(f, in.K), true
@@ -105,8 +105,26 @@ func (m *machine) load(f *packet.Frame, in bpf.RawInstruction, x uint32, mem *[m
 	return loadBytes(f.Data, in.K, in.Op&opSize)
 }
 
-// loadBytes loads in network byte order. There is nothing at an offset of 31
-// bits or more: negative ones are for what only the kernel has.
+// Negative offsets of indirect loads count from a header of the frame
+// (linux/filter.h).
+const (
+	fromNetwork = 1<<32 - 0x100000 // SKF_NET_OFF
+	fromLink    = 1<<32 - 0x200000 // SKF_LL_OFF
+)
+
+// resolve makes an offset into the data of one that an expression has computed.
+func (m *machine) resolve(off uint32) uint32 {
+	switch {
+	case off >= fromNetwork:
+		return off - fromNetwork + networkOffset(m.link)
+	case off >= fromLink && m.link == packet.Ethernet:
+		return off - fromLink
+	}
+	return off
+}
+
+// loadBytes loads in network byte order, and reports whether there is anything
+// at that offset.
 func loadBytes(data []byte, off uint32, size uint16) (uint32, bool) {
 	n := uint32(len(data))
 	switch {

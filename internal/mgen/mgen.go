@@ -80,26 +80,31 @@ const (
 	typeIPv6 = 2
 )
 
-// UDP looks at a datagram's payload. The captured bytes of it may be fewer
-// than size, the UDP length less 8. The destination address has the form it
-// has in wire.Record. Fragments: give the first one, with the UDP length.
-func UDP(payload []byte, size int, dst *[16]byte, port uint16) (Header, Reason) {
+// UDP looks at a datagram's payload and fills h, which is valid iff it returns
+// Accepted. The captured bytes may be fewer than size, the UDP length less 8.
+// The destination address has the form it has in wire.Record. Of a fragmented
+// datagram give the first fragment.
+func UDP(h *Header, payload []byte, size int, dst *[16]byte, port uint16) Reason {
 	if size < minUDP {
-		return Header{}, Short
+		return Short
 	}
 	if len(payload) > size {
 		payload = payload[:size]
 	}
 	if len(payload) < fixed2 {
-		return Header{}, cut(payload, size)
+		return cut(payload, size)
 	}
 	if payload[2] != version2 && payload[2] != version4 {
-		return Header{}, BadVersion
+		return BadVersion
 	}
 	if int(binary.BigEndian.Uint16(payload)) != size {
-		return Header{}, BadSize
+		return BadSize
 	}
-	return parse(payload, dst, port)
+	reason := parse(h, payload, dst, port)
+	if reason == Accepted && !intact(payload, size) {
+		return BadChecksum
+	}
+	return reason
 }
 
 // cut judges the beginning of a payload that is too short to accept.
@@ -116,39 +121,37 @@ func cut(b []byte, size int) Reason {
 }
 
 // parse reads the header at the beginning of b, which is at least fixed2
-// long, and checks everything but what the size should be.
-func parse(b []byte, dst *[16]byte, port uint16) (Header, Reason) {
+// long, and checks everything but version, size and checksum.
+func parse(h *Header, b []byte, dst *[16]byte, port uint16) Reason {
 	if b[3]&^flagsKnown != 0 {
-		return Header{}, BadFlags
-	}
-	h := Header{
-		Size: binary.BigEndian.Uint16(b),
-		Flow: binary.BigEndian.Uint32(b[4:]),
-		Seq:  binary.BigEndian.Uint32(b[8:]),
+		return BadFlags
 	}
 	sec := uint64(binary.BigEndian.Uint32(b[12:]))
 	rest := b[16:]
 	if b[2] == version4 {
 		if len(b) < fixed4 {
-			return h, Cut
+			return Cut
 		}
 		sec = binary.BigEndian.Uint64(b[12:])
 		rest = b[20:]
 	}
 	usec := binary.BigEndian.Uint32(rest)
 	if usec >= 1_000_000 || sec > math.MaxInt64/1_000_000-1 {
-		return h, BadTime
+		return BadTime
 	}
-	h.Time = int64(sec)*1_000_000 + int64(usec)
 	n := addressLen(rest[6], rest[7])
 	if n == 0 {
-		return h, BadAddress
+		return BadAddress
 	}
+	h.Size = binary.BigEndian.Uint16(b)
 	if int(h.Size) < len(b)-len(rest)+8+n {
-		return h, BadSize
+		return BadSize
 	}
+	h.Flow = binary.BigEndian.Uint32(b[4:])
+	h.Seq = binary.BigEndian.Uint32(b[8:])
+	h.Time = int64(sec)*1_000_000 + int64(usec)
 	h.Sure = binary.BigEndian.Uint16(rest[4:]) == port && names(rest[8:], n, dst)
-	return h, checksum(b, int(h.Size))
+	return Accepted
 }
 
 // addressLen is 4 or 16, or 0 if type and length belong to no family.
@@ -175,13 +178,10 @@ func names(b []byte, n int, dst *[16]byte) bool {
 // isIPv4 tells whether a is an IPv4 address in its IPv4-mapped form.
 func isIPv4(a *[16]byte) bool { return [12]byte(a[:]) == [12]byte{10: 0xff, 11: 0xff} }
 
-// checksum is Accepted unless b holds all of a message with a wrong CRC.
-func checksum(b []byte, size int) Reason {
+// intact is false if b holds all of a message, size bytes, and its CRC is wrong.
+func intact(b []byte, size int) bool {
 	if b[3]&flagChecksum == 0 || len(b) < size {
-		return Accepted
+		return true
 	}
-	if crc32.ChecksumIEEE(b[:size-4]) != binary.BigEndian.Uint32(b[size-4:]) {
-		return BadChecksum
-	}
-	return Accepted
+	return crc32.ChecksumIEEE(b[:size-4]) == binary.BigEndian.Uint32(b[size-4:])
 }

@@ -84,7 +84,8 @@ func TestUDPAccepts(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			b := tt.m.bytes()
-			h, reason := UDP(b, len(b), &tt.dst, 5001)
+			var h Header
+			reason := UDP(&h, b, len(b), &tt.dst, 5001)
 			want := Header{
 				Time: int64(tt.m.sec)*1e6 + int64(tt.m.usec), Flow: tt.m.flow, Seq: tt.m.seq,
 				Size: uint16(tt.m.size), Sure: tt.sure,
@@ -134,7 +135,7 @@ func TestUDPRejects(t *testing.T) {
 			if size == 0 {
 				size = len(tt.b)
 			}
-			if _, reason := UDP(tt.b, size, &dst4, 5001); reason != tt.want {
+			if reason := UDP(new(Header), tt.b, size, &dst4, 5001); reason != tt.want {
 				t.Errorf("got %v, want %v", reason, tt.want)
 			}
 		})
@@ -154,7 +155,8 @@ func (m message) flip(i int) []byte {
 func TestUDPCut(t *testing.T) {
 	bad := with(v4(200), func(m *message) { m.flags = flagChecksum }).flip(199)
 	for n := range bad {
-		h, reason := UDP(bad[:n], 200, &dst4, 5001)
+		var h Header
+		reason := UDP(&h, bad[:n], 200, &dst4, 5001)
 		switch {
 		case n < fixed2:
 			if reason != Cut {
@@ -182,10 +184,11 @@ func TestReasonNames(t *testing.T) {
 func TestAllocations(t *testing.T) {
 	b := v4(200).bytes()
 	var s Stream
+	var h Header
 	seg := Segment{Len: len(b), Data: b, Dst: &dst4, Port: 5001}
 	if n := testing.AllocsPerRun(1000, func() {
-		UDP(b, len(b), &dst4, 5001)
-		s.Segment(&seg)
+		UDP(&h, b, len(b), &dst4, 5001)
+		s.Segment(&h, &seg)
 		seg.Seq += uint32(seg.Len)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -202,13 +205,15 @@ func FuzzUDP(f *testing.F) {
 		if size < 0 || size > 0xffff {
 			return
 		}
-		h, reason := UDP(b, size, &dst4, 5001)
+		var h Header
+		reason := UDP(&h, b, size, &dst4, 5001)
 		if reason == Accepted {
 			if int(h.Size) != size || size < minUDP || len(b) < fixed2 || h.Time < 0 || (b[2] != 2 && b[2] != 4) {
 				t.Fatalf("accepted %+v", h)
 			}
 		}
-		less, short := UDP(b[:min(int(cut), len(b))], size, &dst4, 5001)
+		var less Header
+		short := UDP(&less, b[:min(int(cut), len(b))], size, &dst4, 5001)
 		less.Sure = h.Sure
 		// With several things wrong fewer bytes may show another of them first.
 		if short != Cut && reason != BadChecksum && ((short == Accepted) != (reason == Accepted) || less != h) {
@@ -219,7 +224,8 @@ func FuzzUDP(f *testing.F) {
 
 func BenchmarkUDP(b *testing.B) {
 	m := v4(200).bytes()
+	var h Header
 	for b.Loop() {
-		UDP(m, len(m), &dst4, 5001)
+		UDP(&h, m, len(m), &dst4, 5001)
 	}
 }

@@ -87,96 +87,100 @@ func (s *Stream) Flow() (uint32, bool) {
 	return s.flow, !s.mixed && (s.sure || s.headers > 1)
 }
 
-// Segment takes the next segment as captured, in whatever order.
-func (s *Stream) Segment(seg *Segment) (Header, Verdict) {
+// Segment takes the next segment as captured, in whatever order, and fills of
+// h what the verdict says is valid.
+func (s *Stream) Segment(h *Header, seg *Segment) Verdict {
 	ahead := int(int32(s.next - seg.Seq)) // bytes from the segment's start to the next header
 	switch {
 	case s.place == lost:
-		return s.restart(seg)
+		return s.restart(h, seg)
 	case ahead > farAway || ahead < -farAway:
 		*s = Stream{}
-		return s.restart(seg)
+		return s.restart(h, seg)
 	case s.place == guessed && s.have == 0:
-		return s.expect(seg)
+		return s.expect(h, seg)
 	case ahead >= seg.Len:
-		return s.inside(seg, ahead)
+		return s.inside(h, seg, ahead)
 	case ahead >= 0:
 		s.have = 0
-		return s.walk(seg, ahead)
+		return s.walk(h, seg, ahead)
 	case s.have > 0 && ahead+int(s.have) >= 0:
-		return s.complete(seg, ahead+int(s.have))
+		return s.complete(h, seg, ahead+int(s.have))
 	}
 	s.guess(seg.Seq) // the header was missed
-	return s.expect(seg)
+	return s.expect(h, seg)
 }
 
 // expect looks for a header wherever it may be, last of all where the guess
 // puts it.
-func (s *Stream) expect(seg *Segment) (Header, Verdict) {
-	if h, v := s.restart(seg); v == Starts || s.place == lost {
-		return h, v
+func (s *Stream) expect(h *Header, seg *Segment) Verdict {
+	if v := s.restart(h, seg); v == Starts || s.place == lost {
+		return v
 	}
 	if int32(s.next-seg.Seq) < 0 {
 		s.guess(seg.Seq)
 	}
 	if ahead := int(int32(s.next - seg.Seq)); ahead < seg.Len {
-		return s.walk(seg, ahead)
+		return s.walk(h, seg, ahead)
 	}
-	return s.last()
+	return s.last(h)
 }
 
 // inside judges a segment that ends before the next header: more of the
 // message before it, or something older that was sent again.
-func (s *Stream) inside(seg *Segment, ahead int) (Header, Verdict) {
+func (s *Stream) inside(h *Header, seg *Segment, ahead int) Verdict {
+	if s.headers == 0 {
+		return s.last(h)
+	}
 	last := ahead - int(s.size) // where the last header was, from the segment's start
-	if last < 0 && s.headers > 0 {
-		return Header{Flow: s.flow}, Continues
+	switch {
+	case last < 0:
+		h.Flow = s.flow
+		return Continues
+	case start(h, seg.Data, seg):
+		return Starts
+	case last < len(seg.Data) && start(h, seg.Data[last:], seg):
+		return Starts
 	}
-	if h, ok := s.start(seg.Data, seg); ok && s.headers > 0 {
-		return h, Starts
-	}
-	if last < len(seg.Data) && s.headers > 0 {
-		if h, ok := s.start(seg.Data[last:], seg); ok {
-			return h, Starts
-		}
-	}
-	return s.last()
+	return s.last(h)
 }
 
 // walk goes from header to header through a segment, from the one at pos.
-func (s *Stream) walk(seg *Segment, pos int) (first Header, v Verdict) {
+func (s *Stream) walk(h *Header, seg *Segment, pos int) Verdict {
+	v := None
 	if s.place == known && s.headers > 0 && 0 < pos && pos <= int(s.size) {
-		first, v = Header{Flow: s.flow}, Continues
+		h.Flow, v = s.flow, Continues
 	}
 	for pos < seg.Len {
+		var next Header
 		b := seg.Data[min(pos, len(seg.Data)):]
-		h, ok := s.start(b, seg)
-		if !ok {
+		if !start(&next, b, seg) {
 			s.unread(seg, pos, b)
 			break
 		}
-		s.note(&h, seg.Seq+uint32(pos))
+		s.note(&next, seg.Seq+uint32(pos))
 		if v != Starts {
-			first, v = h, Starts
+			*h, v = next, Starts
 		}
-		pos += int(h.Size)
+		pos += int(next.Size)
 	}
 	switch {
 	case v != Starts && s.place == lost:
-		return s.restart(seg)
+		return s.restart(h, seg)
 	case v != None:
-		return first, v
+		return v
 	}
-	return s.last()
+	return s.last(h)
 }
 
-// start reads the header at the beginning of b.
-func (s *Stream) start(b []byte, seg *Segment) (Header, bool) {
-	if !MayStart(b) {
-		return Header{}, false
-	}
-	h, reason := parse(b, seg.Dst, seg.Port)
-	return h, reason == Accepted && h.Size >= minTCP
+// start reads the header at the beginning of b, if there is one.
+func start(h *Header, b []byte, seg *Segment) bool {
+	return accept(h, b, seg) && intact(b, int(h.Size))
+}
+
+// accept is start for bytes that are never a whole message.
+func accept(h *Header, b []byte, seg *Segment) bool {
+	return MayStart(b) && parse(h, b, seg.Dst, seg.Port) == Accepted && h.Size >= minTCP
 }
 
 // unread deals with the header at pos, of which b was captured: if b is all
@@ -204,9 +208,9 @@ func need(b []byte) int {
 
 // complete adds a segment's data, from offset off on, to a header whose
 // beginning came before.
-func (s *Stream) complete(seg *Segment, off int) (Header, Verdict) {
+func (s *Stream) complete(h *Header, seg *Segment, off int) Verdict {
 	if off >= seg.Len {
-		return s.last() // nothing new in it
+		return s.last(h) // nothing new in it
 	}
 	s.have += uint8(copy(s.part[s.have:], seg.Data[min(off, len(seg.Data)):]))
 	b := s.part[:s.have]
@@ -214,33 +218,33 @@ func (s *Stream) complete(seg *Segment, off int) (Header, Verdict) {
 		if len(seg.Data) < seg.Len {
 			s.guess(seg.Seq + uint32(seg.Len))
 		}
-		return s.last()
+		return s.last(h)
 	}
 	s.have = 0
-	h, ok := s.start(b, seg)
-	if !ok {
+	if !accept(h, b, seg) {
 		s.lose()
-		return s.restart(seg)
+		return s.restart(h, seg)
 	}
-	s.note(&h, s.next)
+	s.note(h, s.next)
 	if pos := int(int32(s.next - seg.Seq)); pos < seg.Len {
-		s.walk(seg, pos)
+		var next Header
+		s.walk(&next, seg, pos)
 	}
-	return h, Starts
+	return Starts
 }
 
 // restart looks for a header at the beginning of a segment, where most are,
 // or anywhere in it if it names the destination as others did before. Without
 // any the Stream stays as it is.
-func (s *Stream) restart(seg *Segment) (Header, Verdict) {
+func (s *Stream) restart(h *Header, seg *Segment) Verdict {
 	pos := 0
-	if _, ok := s.start(seg.Data, seg); !ok {
+	if !start(h, seg.Data, seg) {
 		if pos = s.search(seg); pos < 0 {
-			return s.last()
+			return s.last(h)
 		}
 	}
 	s.lose()
-	return s.walk(seg, pos)
+	return s.walk(h, seg, pos)
 }
 
 // search finds the first header in a segment that names the packet's
@@ -262,7 +266,8 @@ func (s *Stream) search(seg *Segment) int {
 			if pos < 0 {
 				continue
 			}
-			if h, ok := s.start(seg.Data[pos:], seg); ok && h.Sure {
+			var h Header
+			if start(&h, seg.Data[pos:], seg) && h.Sure {
 				return pos
 			}
 		}
@@ -306,13 +311,14 @@ func (s *Stream) guess(seq uint32) {
 func (s *Stream) lose() { s.place, s.have = lost, 0 }
 
 // last is the verdict on a segment whose message is not known.
-func (s *Stream) last() (Header, Verdict) {
+func (s *Stream) last(h *Header) Verdict {
 	flow, ok := s.Flow()
 	switch {
 	case ok:
-		return Header{Flow: flow}, Continues
+		h.Flow = flow
+		return Continues
 	case s.mixed, s.place != lost:
-		return Header{}, Unknown
+		return Unknown
 	}
-	return Header{}, None
+	return None
 }

@@ -50,6 +50,12 @@ func (p placed) fixed() int {
 	return fixed2
 }
 
+// take gives a segment to a stream.
+func take(st *Stream, seg *Segment) (h Header, v Verdict) {
+	v = st.Segment(&h, seg)
+	return h, v
+}
+
 // want is what a stream that saw all bytes in order must say of from..to: the
 // first header that is completed in it, else the message it continues.
 func (s *sent) want(from, to int) (Header, Verdict) {
@@ -122,7 +128,7 @@ func TestStreamInOrder(t *testing.T) {
 			s := randomStream(rng, 40, 3)
 			st := Open(isn)
 			for _, c := range cuts(rng, len(s.data), longest) {
-				h, v := st.Segment(s.segment(c[0], c[1], 1<<20))
+				h, v := take(&st, s.segment(c[0], c[1], 1<<20))
 				s.check(t, c[0], c[1], h, v)
 				if v == None {
 					t.Fatalf("bytes %d..%d: given up", c[0], c[1])
@@ -139,11 +145,11 @@ func TestStreamResends(t *testing.T) {
 	st := Open(isn)
 	segs := cuts(rng, len(s.data), 1448)
 	for i, c := range segs {
-		h, v := st.Segment(s.segment(c[0], c[1], 1<<20))
+		h, v := take(&st, s.segment(c[0], c[1], 1<<20))
 		s.check(t, c[0], c[1], h, v)
 		if i > 2 && rng.IntN(3) == 0 {
 			old := segs[i-rng.IntN(3)]
-			h, v := st.Segment(s.segment(old[0], old[1], 1<<20))
+			h, v := take(&st, s.segment(old[0], old[1], 1<<20))
 			if v == Starts || v == Continues {
 				s.checkFlow(t, old, h)
 			}
@@ -191,7 +197,7 @@ func testLossy(t *testing.T, rng *rand.Rand, snap, flows int) {
 	seen := map[uint32]bool{}
 	found := 0
 	for _, c := range segs {
-		h, v := st.Segment(s.segment(c[0], c[1], snap))
+		h, v := take(&st, s.segment(c[0], c[1], snap))
 		if v == Starts {
 			found++
 			seen[h.Flow] = true
@@ -225,7 +231,7 @@ func TestStreamNever(t *testing.T) {
 			if rng.IntN(5) == 0 {
 				continue
 			}
-			h, v := st.Segment(s.segment(c[0], c[1], 190))
+			h, v := take(&st, s.segment(c[0], c[1], 190))
 			if v == Starts || v == Continues || v == Unknown && i > 0 && st.have == 0 {
 				t.Fatalf("bytes %v: %+v, %v", c, h, v)
 			}
@@ -243,7 +249,7 @@ func TestStreamGuess(t *testing.T) {
 	st := Open(isn)
 	found, segs := 0, 0
 	for from := 0; from+9050 < len(s.data); from += 9050 {
-		h, v := st.Segment(s.segment(from, from+9050, 190))
+		h, v := take(&st, s.segment(from, from+9050, 190))
 		segs++
 		if v != Starts && v != Continues || h.Flow != 1001 {
 			t.Fatalf("bytes %d on: %+v, %v", from, h, v)
@@ -304,7 +310,7 @@ func TestStreamStory(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			st := tt.st
 			for i, c := range tt.segs {
-				if _, v := st.Segment(tt.s.segment(c[0], c[1], c[2])); v != tt.want[i] {
+				if _, v := take(&st, tt.s.segment(c[0], c[1], c[2])); v != tt.want[i] {
 					t.Fatalf("bytes %v: %v, want %v", c, v, tt.want[i])
 				}
 			}
@@ -318,12 +324,12 @@ func TestStreamReused(t *testing.T) {
 	var s sent
 	s.add(v4(1000))
 	st := Open(isn)
-	if _, v := st.Segment(s.segment(0, 500, 500)); v != Starts {
+	if _, v := take(&st, s.segment(0, 500, 500)); v != Starts {
 		t.Fatal(v)
 	}
 	next := isn // a variable, so that it may wrap
 	seg := Segment{Seq: next + 2*farAway, Len: 100, Data: make([]byte, 100), Dst: &dst4, Port: 5001}
-	if h, v := st.Segment(&seg); v != None {
+	if h, v := take(&st, &seg); v != None {
 		t.Fatalf("%+v, %v", h, v)
 	}
 }
@@ -346,7 +352,7 @@ func FuzzStream(f *testing.F) {
 			}
 			captured := min(int(plan[1]), n)
 			seg := Segment{Seq: at + uint32(plan[2]), Len: n, Data: data[:captured:captured], Dst: &dst4, Port: 5001}
-			h, v := st.Segment(&seg)
+			h, v := take(&st, &seg)
 			if v == Starts && h.Size < minTCP {
 				t.Fatalf("%+v", h)
 			}
@@ -365,10 +371,11 @@ func BenchmarkStream(b *testing.B) {
 		s.add(v4(5000))
 	}
 	segs := cuts(rand.New(rand.NewPCG(1, 1)), len(s.data), 1448)
+	var h Header
 	for b.Loop() {
 		st := Open(isn)
 		for _, c := range segs {
-			st.Segment(s.segment(c[0], c[1], 1448))
+			st.Segment(&h, s.segment(c[0], c[1], 1448))
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(segs)), "ns/segment")

@@ -31,10 +31,10 @@ type Config struct {
 	// Fragments is what to report of fragmented datagrams.
 	Fragments Fragments
 	// FragmentEntries is how many datagrams' first fragments are remembered;
-	// 0 means DefaultFragmentEntries. An entry takes about 90 bytes.
+	// 0 means DefaultFragmentEntries. An entry takes about 100 bytes.
 	FragmentEntries int
 	// TCPEntries is in how many directions of TCP connections MGEN messages
-	// are followed; 0 means DefaultTCPEntries. An entry takes about 120 bytes.
+	// are followed; 0 means DefaultTCPEntries. An entry takes about 140 bytes.
 	TCPEntries int
 	// BMF looks into the encapsulation of olsrd's BMF plug-in: the record
 	// describes the packet inside, in all fields. Fragments of encapsulated

@@ -92,14 +92,27 @@ func (d *Decoder) firstOnly(p *ipPacket, r *wire.Record, off int) bool {
 	} else {
 		d.upper(p, r)
 	}
-	if r.Proto == wire.ProtoUDP && len(p.data)-p.l4 >= udpLen {
-		n := p.l4 + int(binary.BigEndian.Uint16(p.data[p.l4+4:]))
-		if r.Flags&wire.IPv6 != 0 {
-			n -= fragmentLen
-		}
-		r.Length = max(r.Length, uint32(n))
+	if n := datagramLength(p, r); n > int(r.Length) {
+		r.Length = uint32(n)
 	}
 	return true
+}
+
+// datagramLength is the total length that a UDP datagram will have once its
+// fragments are put together, or 0 if its first one does not tell.
+func datagramLength(p *ipPacket, r *wire.Record) int {
+	if r.Proto != wire.ProtoUDP || len(p.data)-p.l4 < udpLen {
+		return 0
+	}
+	n, most := p.l4+int(binary.BigEndian.Uint16(p.data[p.l4+4:])), maxTotal
+	if r.Flags&wire.IPv6 != 0 {
+		n -= fragmentLen
+		most += ipv6Len
+	}
+	if n > most {
+		return 0 // nonsense: no packet can be that long
+	}
+	return n
 }
 
 // fragmentKey is what makes fragments belong together: addresses and

@@ -35,7 +35,7 @@ const (
 	vlanLen      = 4
 	mplsLen      = 4
 	snapLen      = 8
-	pppoeLen     = 8 // with the PPP protocol
+	pppoeLen     = 6
 )
 
 // link finds the IP header: its offset in f.Data and whether it is IPv4's or
@@ -123,20 +123,25 @@ func mpls(b []byte) (n, next int) {
 	return mplsLen, mplsOther
 }
 
-// pppoe takes a PPPoE session header and the PPP protocol off (RFC 2516).
+// pppoe takes a PPPoE session header (RFC 2516) and the PPP protocol off, which
+// may be compressed to one byte (RFC 1661, section 6.5).
 func pppoe(b []byte) (n, next int) {
-	if len(b) < pppoeLen {
+	if len(b) < pppoeLen+2 {
 		return 0, 0
 	}
-	switch binary.BigEndian.Uint16(b[6:]) {
-	case pppIPv4:
-		return pppoeLen, etherIPv4
-	case pppIPv6:
-		return pppoeLen, etherIPv6
-	case pppMPLS:
-		return pppoeLen, etherMPLS
+	n, next = pppoeLen+2, int(binary.BigEndian.Uint16(b[pppoeLen:]))
+	if b[pppoeLen]&1 != 0 {
+		n, next = pppoeLen+1, int(b[pppoeLen])
 	}
-	return pppoeLen, pppOther
+	switch next {
+	case pppIPv4:
+		return n, etherIPv4
+	case pppIPv6:
+		return n, etherIPv6
+	case pppMPLS:
+		return n, etherMPLS
+	}
+	return n, pppOther
 }
 
 // isSNAP tells whether an LLC frame carries an EtherType (RFC 1042).

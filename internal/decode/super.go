@@ -128,6 +128,7 @@ func (d *Decoder) cut(r *wire.Record) {
 		d.c.Fragments++
 		if s.more {
 			r.Flags = r.Flags&^wire.MGENHeader | wire.LaterFragment
+			r.MGENSeq, r.MGENTime = 0, 0
 		}
 	}
 	s.more = true
@@ -142,11 +143,12 @@ func (d *Decoder) cut(r *wire.Record) {
 func (d *Decoder) datagram(r *wire.Record, n int, data []byte) {
 	flags := r.Flags
 	r.Flags &^= wire.MGEN | wire.MGENHeader
-	h, reason := mgen.UDP(data, n, &r.Dst, r.DstPort)
+	var h mgen.Header
+	reason := mgen.UDP(&h, data, n, &r.Dst, r.DstPort)
 	d.c.MGEN[reason]++
 	switch {
 	case reason == mgen.Accepted:
-		d.mgen(r, h)
+		d.mgen(r, &h)
 		return
 	case reason == mgen.Cut && n == d.rest.size:
 		r.Flags |= flags & wire.MGEN

@@ -113,11 +113,12 @@ func (d *Decoder) verdict(r *wire.Record, st *mgen.Stream, seq uint32, n int, da
 	seg.Seq, seg.Len = seq, n
 	seg.Data = data[:min(n, len(data))]
 	seg.Dst, seg.Port = &r.Dst, r.DstPort
-	h, v := st.Segment(&seg)
+	var h mgen.Header
+	v := st.Segment(&h, &seg)
 	switch v {
 	case mgen.Starts:
 		d.c.MGENSegmentStarts++
-		d.mgen(r, h)
+		d.mgen(r, &h)
 	case mgen.Continues:
 		d.c.MGENSegmentContinues++
 		r.Flags |= wire.MGEN

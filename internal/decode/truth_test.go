@@ -74,6 +74,7 @@ func frames(t testing.TB, name string) []packet.Frame {
 // truth is one line of a truth file.
 type truth struct {
 	text string // what the record must say, as fields(r) puts it; empty: no record
+	frag string // offset, and + if more follow; empty: no fragment
 	kind string
 	seq  string
 }
@@ -86,7 +87,7 @@ func truths(t testing.TB, name string) []truth {
 	}
 	var all []truth
 	for _, row := range rows[1:] {
-		tr := truth{kind: row[12], seq: row[11]}
+		tr := truth{frag: row[9], kind: row[12], seq: row[11]}
 		if row[3] != "" {
 			tr.text = fmt.Sprintf("%s %s:%s > %s:%s len %s proto %s flow %s",
 				row[1], row[3], row[4], row[5], row[6], row[7], row[8], row[10])
@@ -159,6 +160,11 @@ func checkTruth(t *testing.T, d *Decoder, name string, frame int, f *packet.Fram
 	}
 	if n == 1 {
 		checkMGEN(t, frame, &dst[0], want)
+		r := &dst[0]
+		if first, later := want.frag == "0+", want.frag != "" && want.frag != "0+"; (r.Flags&wire.Fragment != 0) != (first || later) ||
+			(r.Flags&wire.LaterFragment != 0) != later {
+			t.Errorf("frame %d: flags %b, fragment %q", frame, r.Flags, want.frag)
+		}
 	}
 }
 
@@ -302,4 +308,24 @@ func lessOrEqual(cut, whole *wire.Record) string {
 		return "flow"
 	}
 	return ""
+}
+
+// TestDetector counts on crafted frames: real messages in every disguise, and
+// what a careless detector takes for one.
+func TestDetector(t *testing.T) {
+	for name, want := range map[string]int{"mgen/crafted-positive": 120, "mgen/crafted-negative": 0} {
+		d := New(Config{})
+		found := 0
+		fs := frames(t, name)
+		for i := range fs {
+			var dst [1]wire.Record
+			if d.Decode(&fs[i], dst[:]) == 1 && dst[0].Flags&wire.MGEN != 0 {
+				found++
+			}
+		}
+		t.Logf("%s: %d of %d frames", name, found, len(fs))
+		if found != want || len(fs) < 120 {
+			t.Errorf("%s: %d of %d frames are MGEN's, want %d", name, found, len(fs), want)
+		}
+	}
 }

@@ -76,15 +76,16 @@ func (d *Decoder) udp(p *ipPacket, r *wire.Record) {
 	if p.frame.GSOType == packet.GSOUDPL4 {
 		size = min(int(p.frame.GSOSize), p.total-p.l4-udpLen)
 	}
-	h, reason := mgen.UDP(b[udpLen:], size, &r.Dst, r.DstPort)
+	var h mgen.Header
+	reason := mgen.UDP(&h, b[udpLen:], size, &r.Dst, r.DstPort)
 	d.c.MGEN[reason]++
 	if reason == mgen.Accepted {
-		d.mgen(r, h)
+		d.mgen(r, &h)
 	}
 }
 
 // mgen writes what an MGEN header says.
-func (d *Decoder) mgen(r *wire.Record, h mgen.Header) {
+func (d *Decoder) mgen(r *wire.Record, h *mgen.Header) {
 	r.Flags |= wire.MGEN | wire.MGENHeader
 	r.FlowID = h.Flow
 	r.MGENSeq = h.Seq

@@ -64,6 +64,7 @@ func TestClock(t *testing.T) {
 		{127, 0, math.MaxUint64, 0},
 		{28, 0, math.MaxUint64, 1},
 		{6, 0, math.MaxUint64, math.MaxInt64},
+		{6, 1, math.MaxInt64/1000 - 1, math.MaxInt64},
 		{9, math.MinInt64, 0, math.MinInt64},
 		{9, math.MaxInt64, math.MaxUint64, math.MaxInt64},
 	}

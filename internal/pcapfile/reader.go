@@ -1,8 +1,8 @@
 // Package pcapfile reads capture files: pcap and pcapng in either byte order,
 // with any time resolution, plain or gzip'd, from a file or a pipe. It gives
 // frames as a live capture would, without their bytes being copied or memory
-// being allocated for them, and uses the same memory (half a mebibyte, somewhat
-// more for gzip) whatever the file says.
+// being allocated for them, and uses the same memory (half a mebibyte, a little
+// more than twice as much for gzip) whatever the file says.
 //
 // It writes no files, decodes nothing above the link layer, and does not try to
 // find its way back into a file that is damaged: it says where the damage is.
@@ -146,7 +146,8 @@ func isGzip(b []byte) bool {
 	return len(b) == 3 && b[0] == 0x1f && b[1] == 0x8b && b[2] == 8
 }
 
-// unpack puts a decompressor between the source and the buffer.
+// unpack puts a decompressor between the source and the buffer. What has been
+// read of the source already moves out of the way of what it unpacks to.
 func (r *Reader) unpack() error {
 	begun := bytes.Clone(r.in.buf[r.in.pos:r.in.end])
 	packed := io.MultiReader(bytes.NewReader(begun), &rest{r.in.src, r.in.err})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -72,6 +73,7 @@ func TestPcapOldVersions(t *testing.T) {
 		{3, 10, 20, 10, 20},
 		{3, 20, 10, 10, 20},
 		{2, 20, 10, 10, 20},
+		{2, 10, 20, 20, 20},
 		{0, 10, 10, 10, 10},
 	}
 	for _, tt := range tests {
@@ -396,6 +398,24 @@ func TestNoCaptureFile(t *testing.T) {
 	}
 }
 
+// TestGzipLarge: packed data that is longer than every buffer, and packets
+// for which much of it has to be unpacked at once.
+func TestGzipLarge(t *testing.T) {
+	rnd := rand.NewChaCha8([32]byte{})
+	p := newPcap(binary.LittleEndian, magicMicro, linkEthernet)
+	var want []packet.Frame
+	for i := range 10 {
+		data := make([]byte, 200_000)
+		rnd.Read(data)
+		for j := range data {
+			data[j] &= 0x0f // packs to half its length
+		}
+		p.packet(uint32(i), 0, data, len(data))
+		want = append(want, packet.Frame{Data: data, Time: int64(i) * 1e9, WireLen: len(data)})
+	}
+	expect(t, gzipped(t, p.b), want)
+}
+
 // TestGzipDamage: what could be unpacked is delivered.
 func TestGzipDamage(t *testing.T) {
 	p := newPcap(binary.LittleEndian, magicMicro, linkEthernet)
@@ -427,10 +447,28 @@ func TestReadError(t *testing.T) {
 			t.Errorf("after %d bytes: %d frames, error %v", n, len(frames), err)
 		}
 	}
+	once := &errOnce{data: gzipped(t, file)[:30], err: broken}
+	if _, _, err := readAll(t, once); !errors.Is(err, broken) {
+		t.Errorf("an error that comes with the first bytes of a gzip'd file: %v", err)
+	}
 	_, err := NewReader(idle{}, "test")
 	if !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("a source that gives nothing: %v", err)
 	}
+}
+
+// errOnce gives data and an error in one call, and says EOF afterwards.
+type errOnce struct {
+	data []byte
+	err  error
+}
+
+func (e *errOnce) Read(b []byte) (int, error) {
+	err := e.err
+	e.err = io.EOF
+	n := copy(b, e.data)
+	e.data = e.data[n:]
+	return n, err
 }
 
 // idle is a broken source.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -67,7 +68,7 @@ func (l *LogFile) Write(lines []byte, n int) {
 
 // Flush writes what is in memory.
 func (l *LogFile) Flush() {
-	if len(l.buf) == 0 {
+	if len(l.buf) == 0 && len(l.half) == 0 {
 		return
 	}
 	done, err := l.flush()
@@ -96,6 +97,9 @@ func (l *LogFile) flush() (done uint64, err error) {
 			return 0, err
 		}
 	}
+	if len(l.buf) == 0 {
+		return 0, nil
+	}
 	n, err := l.file.Write(l.buf)
 	if err == nil {
 		return l.lines, nil
@@ -111,13 +115,23 @@ func (l *LogFile) repair(n int) (done uint64) {
 	if whole == n {
 		return done
 	}
-	if info, err := l.file.Stat(); err == nil && info.Mode().IsRegular() &&
-		l.file.Truncate(info.Size()-int64(n-whole)) == nil {
+	if l.cutBack(int64(n - whole)) {
 		return done
 	}
 	end := bytes.IndexByte(l.buf[n:], '\n') + 1
 	l.half = append(l.half[:0], l.buf[n:n+end]...)
 	return done + 1 // it will be whole before anything else is written
+}
+
+// cutBack takes the last bytes that were written out of the file again, unless
+// it is no regular file or another program has written to it since.
+func (l *LogFile) cutBack(n int64) bool {
+	end, err := l.file.Seek(0, io.SeekCurrent) // behind what was appended, see write(2)
+	if err != nil {
+		return false
+	}
+	info, err := l.file.Stat()
+	return err == nil && info.Mode().IsRegular() && info.Size() == end && l.file.Truncate(end-n) == nil
 }
 
 func (l *LogFile) open() error {

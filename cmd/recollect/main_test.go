@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/pcapper/pcapper/internal/screen/screentest"
+)
+
+// binDir has the program as users get it.
+var binDir string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if binDir, err = os.MkdirTemp("", "recollect"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(binDir)
+		build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3", "-o", binDir, ".")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// TestScripts tells the command line's stories; see agents_test.go for what
+// scripts can do with agents.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", binDir+string(os.PathListSeparator)+env.Getenv("PATH"))
+			agents := newAgents()
+			env.Values[agentsKey{}] = agents
+			env.Defer(agents.close)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"agent":  agentCommand,
+			"config": configCommand,
+		},
+	})
+}
+
+// TestUsageNamesFlags: the usage text has every flag, and the contract's
+// default.
+func TestUsageNamesFlags(t *testing.T) {
+	for _, want := range []string{"-c FILE", "-lines", "-version", "-h ", "collector.conf"} {
+		if !strings.Contains(usage, want) {
+			t.Errorf("the usage text lacks %q", want)
+		}
+	}
+	for _, line := range strings.Split(usage, "\n") {
+		if len(line) > 80 || strings.TrimRight(line, " ") != line {
+			t.Errorf("the usage text has a line too long or with blanks at its end: %q", line)
+		}
+	}
+}
+
+// startLive runs the program on a terminal of its own, as a shell would.
+func startLive(t *testing.T, tty *screentest.Terminal, config string) *exec.Cmd {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "collector.conf")
+	if err := os.WriteFile(name, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(binDir, "recollect"))
+	cmd.Dir = filepath.Dir(name)
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty.TTY, tty.TTY, tty.TTY
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd
+}
+
+const (
+	enterScreen = "\x1b[?1049h"
+	leaveScreen = "\x1b[?1049l"
+)
+
+// TestLiveView: shown in color, stopped with Ctrl-Z, continued, resized, and
+// ended with Ctrl-C; each time with the terminal in order.
+func TestLiveView(t *testing.T) {
+	agents := newAgents()
+	t.Cleanup(agents.close)
+	if err := agents.start("A"); err != nil {
+		t.Fatal(err)
+	}
+	tty := screentest.New(t, 100, 20)
+	cmd := startLive(t, tty, "1=2000\na:"+agents.byName["A"].address+"\n")
+	tty.Expect(t, 0, enterScreen)
+	tty.Expect(t, 0, "no traffic yet")
+	record := "1560390672.895279:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n"
+	if err := agents.send("A", []byte(record), 0); err != nil {
+		t.Fatal(err)
+	}
+	out := tty.Expect(t, 0, "■\x1b[0m 1")
+
+	tty.Type(t, "secret\x1a") // Ctrl-Z
+	out = tty.Expect(t, len(out), leaveScreen)
+	waitState(t, cmd.Process.Pid, "T")
+	if !tty.Echoes(t) {
+		t.Error("the terminal of a stopped program does not echo")
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	out = tty.Expect(t, len(out), enterScreen)
+	tty.Resize(t, 60, 5) // sends SIGWINCH, as it is the controlling terminal
+	out = tty.Expect(t, len(out), "+1 more")
+
+	tty.Type(t, "\x03") // Ctrl-C
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	rest := tty.Expect(t, len(out), "1 record from 1 agent")[len(out):]
+	if end := strings.Index(rest, leaveScreen); end < 0 || end > strings.Index(rest, "1 record from") {
+		t.Errorf("the summary does not come after the view: %q", rest)
+	}
+	if all := tty.Output(); !tty.Echoes(t) || strings.Contains(all, "secret") {
+		t.Errorf("echo %v, or what was typed was shown: %q", tty.Echoes(t), all)
+	}
+}
+
+// TestLiveViewTerminated: SIGTERM and SIGHUP leave the terminal in order, too.
+func TestLiveViewTerminated(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+		tty := screentest.New(t, 100, 20)
+		cmd := startLive(t, tty, "a:127.0.0.1:1\n")
+		tty.Expect(t, 0, "no agent answers yet")
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v", s, err)
+		}
+		if tty.Expect(t, 0, leaveScreen); !tty.Echoes(t) {
+			t.Errorf("%v: the terminal does not echo any more", s)
+		}
+	}
+}
+
+// waitState waits until a process is in the state that proc(5) calls so.
+func waitState(t *testing.T, pid int, state string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("waiting for state %s: %q, %v", state, stat, err)
+		}
+		if _, rest, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(rest, state) {
+			return
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package collect
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// agent is one line label:host:port of the file, and the connection to it.
+type agent struct {
+	c      *collector
+	index  uint32
+	host   *Host
+	client *feed.Client
+
+	records     atomic.Uint64 // received
+	connections atomic.Uint64 // made
+	state       atomic.Pointer[feed.ClientState]
+
+	said string // the last failure told; used by the client's goroutine only
+}
+
+func newAgent(c *collector, index uint32) *agent {
+	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	a.client = feed.NewClient(feed.ClientConfig{
+		Address: a.host.Address(),
+		Records: a.take,
+		State:   a.change,
+	})
+	return a
+}
+
+// String names the agent in messages.
+func (a *agent) String() string {
+	return fmt.Sprintf("%s (%s)", a.host.Label, a.host.Address())
+}
+
+// take sorts records into flows and publishes them. It waits for nobody but
+// other agents' take.
+func (a *agent) take(records []wire.Record) {
+	a.records.Add(uint64(len(records)))
+	for len(records) > 0 {
+		a.c.hub.Fill(func(free []Item) int {
+			n := min(len(free), len(records))
+			for i := range n {
+				item := &free[i]
+				item.Record = records[i]
+				item.Host = a.index
+				item.match = a.c.classes.match(&item.Record)
+			}
+			records = records[n:]
+			return n
+		})
+	}
+}
+
+// change tells of a new state of the connection, once until it is another one.
+func (a *agent) change(s feed.ClientState) {
+	switch s.Phase {
+	case feed.Connected:
+		a.connections.Add(1)
+		a.said = ""
+		a.c.say.printf("%v: connected", a)
+	case feed.Unreachable, feed.Lost:
+		if text := stateText(&s); text != a.said {
+			a.said = text
+			a.c.say.printf("%v: %s; trying again, at longest every 10 s", a, text)
+		}
+	}
+	a.state.Store(&s)
+}
+
+// stateText is a state in a few words.
+func stateText(s *feed.ClientState) string {
+	switch s.Phase {
+	case feed.Unreachable:
+		return "cannot connect: " + failure(s.Err)
+	case feed.Lost:
+		return "connection lost: " + failure(s.Err)
+	}
+	return s.Phase.String()
+}
+
+// failure is a network error without the addresses, which the reader knows.
+func failure(err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns):
+		return "name lookup: " + dns.Err
+	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, os.ErrDeadlineExceeded):
+		return "no answer"
+	case errors.Is(err, feed.ErrNotRecords):
+		return err.Error()
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return "no answer"
+	}
+	return cause(err).Error()
+}

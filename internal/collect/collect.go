@@ -1,0 +1,154 @@
+// Package collect is the collector: it dials the agents that a collector.conf
+// names, tells flows apart, and shows what arrives, as grapher lines or as a
+// live view on the terminal. See package wire for the formats.
+//
+// Reading never waits for showing. A hub lies between them that keeps the
+// newest million records; a pipe that is too slow loses the oldest, counted,
+// instead of stopping the agents, which in the C agent's case would stop its
+// other collectors too.
+package collect
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pcapper/pcapper/internal/hub"
+)
+
+// Config of a collector.
+type Config struct {
+	File *File
+	// Stdout gets grapher lines, or the live view if it is a terminal and
+	// Lines is not set. It stays open.
+	Stdout *os.File
+	// Stderr gets one line for each thing worth saying, each with Prefix.
+	Stderr *os.File
+	Lines  bool
+	// Summary asks for the summary on Stderr, once per signal. It may be nil.
+	Summary <-chan os.Signal
+}
+
+// The hub keeps hubChunk x hubChunks records (88 MiB) for a slow reader; it
+// uses no more than a few chunks while nobody is slow.
+const (
+	hubChunk  = 1024
+	hubChunks = 1024
+)
+
+func newHub() *hub.Hub[Item] {
+	return hub.New(hub.Config[Item]{Chunk: hubChunk, Chunks: hubChunks})
+}
+
+// drainTime is how long the output may take for what had arrived when the
+// collector was told to end.
+const drainTime = time.Second
+
+// collector is one run.
+type collector struct {
+	file    *File
+	classes *classifier
+	hub     *hub.Hub[Item]
+	agents  []*agent
+	say     *printer
+	started time.Time
+}
+
+// output shows what the hub carries. It returns once the hub is closed and
+// empty, or with an error.
+type output interface {
+	run() error
+	// stop is called when the collector was told to end, perhaps more than
+	// once and from any goroutine; run returns soon after the hub is closed,
+	// whatever it waits for.
+	stop()
+	// status is what the output has done, for the summary; from any goroutine.
+	status() outputStatus
+}
+
+// outputStatus counts an output's work since the start.
+type outputStatus struct {
+	done string // what was made of the records: "123 lines written"
+	lost uint64 // records that it was too slow for
+}
+
+// Run collects until ctx is done or stdout is closed by its reader; both are
+// a clean end and give nil.
+func Run(ctx context.Context, cfg Config) error {
+	c := &collector{file: cfg.File, say: newPrinter(cfg.Stderr), started: time.Now()}
+	var err error
+	if c.classes, err = newClassifier(c.file.Flows); err != nil {
+		return err
+	}
+	c.hub = newHub()
+	for i := range c.file.Hosts {
+		c.agents = append(c.agents, newAgent(c, uint32(i)))
+	}
+	out, err := c.openOutput(cfg)
+	if errors.Is(err, errStdoutClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = c.run(ctx, cfg, out)
+	closed := errors.Is(err, errStdoutClosed)
+	if err != nil && !closed {
+		return err
+	}
+	if !closed || ctx.Err() != nil { // quiet only if that is why it ends
+		c.summarize(out)
+	}
+	return nil
+}
+
+// openOutput chooses how to show things.
+func (c *collector) openOutput(cfg Config) (output, error) {
+	if !cfg.Lines && canDraw(cfg.Stdout) {
+		return newLiveView(c, cfg)
+	}
+	return newLineWriter(c, cfg.Stdout)
+}
+
+// run starts everything and waits for its end: first the agents', so that the
+// output still gets what has arrived.
+func (c *collector) run(ctx context.Context, cfg Config, out output) error {
+	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, out.stop)()
+	start := func(f func() error) { g.Go(guarded(out, f)) }
+	start(out.run)
+	start(func() error { return watchClosed(ctx, cfg.Stdout) })
+	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
+	start(func() error {
+		defer c.hub.Close()
+		return c.runAgents(ctx, out)
+	})
+	return g.Wait()
+}
+
+func (c *collector) runAgents(ctx context.Context, out output) error {
+	var g errgroup.Group
+	for _, a := range c.agents {
+		g.Go(guarded(out, func() error { return a.client.Run(ctx) }))
+	}
+	return g.Wait()
+}
+
+// guarded is f, but if f panics the terminal is in order when the panic is
+// printed.
+func guarded(out output, f func() error) func() error {
+	return func() error {
+		returned := false
+		defer func() {
+			if !returned {
+				out.stop()
+			}
+		}()
+		err := f()
+		returned = true
+		return err
+	}
+}

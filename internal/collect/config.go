@@ -1,0 +1,363 @@
+package collect
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// File is what a collector.conf says: which traffic is which flow, and which
+// agents to dial. Both are in file order, which decides the order of lines for
+// a packet of several flows.
+type File struct {
+	Flows []Flow
+	Hosts []Host
+}
+
+// FlowKind is what a flow line looks at.
+type FlowKind uint8
+
+const (
+	// Port: the destination port of TCP or UDP.
+	Port FlowKind = iota
+	// MGEN: the MGEN flow ID.
+	MGEN
+)
+
+// limit is the highest number of a kind.
+func (k FlowKind) limit() uint32 {
+	if k == Port {
+		return 1<<16 - 1
+	}
+	return 1<<32 - 1
+}
+
+// Flow is a line N=first-last or N=Mfirst-last.
+type Flow struct {
+	ID          uint32 // N; several lines may have the same
+	Kind        FlowKind
+	First, Last uint32 // both included, First <= Last
+	Line        int    // in the file, from 1
+}
+
+// Host is a line label:host:port: an agent, and the name its traffic has on
+// the grapher. Several agents may have the same label.
+type Host struct {
+	Label string // neither empty nor with colon, white space or control characters
+	Name  string // an address, an IPv6 one without brackets, or a host name
+	Port  uint16
+	Line  int
+}
+
+// Address is the host's address as net.Dial takes it.
+func (h *Host) Address() string {
+	return net.JoinHostPort(h.Name, strconv.Itoa(int(h.Port)))
+}
+
+// String is the line's text in its shortest form.
+func (h Host) String() string { return h.Label + ":" + h.Address() }
+
+// Range is what the flow looks for, as the file has it: 2000, 2020-2029, M7.
+func (f Flow) Range() string {
+	b := make([]byte, 0, 24)
+	if f.Kind == MGEN {
+		b = append(b, 'M')
+	}
+	b = strconv.AppendUint(b, uint64(f.First), 10)
+	if f.Last != f.First {
+		b = append(b, '-')
+		b = strconv.AppendUint(b, uint64(f.Last), 10)
+	}
+	return string(b)
+}
+
+// String is the line's text in its shortest form.
+func (f Flow) String() string {
+	return strconv.FormatUint(uint64(f.ID), 10) + "=" + f.Range()
+}
+
+// String is a file that reads as f does, the line numbers apart.
+func (f *File) String() string {
+	var b strings.Builder
+	for _, flow := range f.Flows {
+		fmt.Fprintln(&b, flow)
+	}
+	for _, host := range f.Hosts {
+		fmt.Fprintln(&b, host)
+	}
+	return b.String()
+}
+
+// maxProblems is how many bad lines one error names.
+const maxProblems = 20
+
+// ConfigError names the bad lines of a configuration file, each as
+// "file:line: what is wrong: what was expected".
+type ConfigError struct {
+	Name     string
+	Problems []string // at most maxProblems
+	Total    int
+}
+
+func (e *ConfigError) Error() string {
+	text := strings.Join(e.Problems, "\n")
+	if more := e.Total - len(e.Problems); more > 0 {
+		text += fmt.Sprintf("\n%s: %d more bad lines", e.Name, more)
+	}
+	return text
+}
+
+// ReadFile reads the configuration file called name. A file with bad lines is
+// a *ConfigError that names all of them.
+func ReadFile(name string) (*File, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
+	}
+	return Parse(name, data)
+}
+
+// Parse reads data, the contents of the file called name.
+func Parse(name string, data []byte) (*File, error) {
+	p := parser{errs: ConfigError{Name: name}, seen: make(map[hostKey]int)}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	for text := range bytes.Lines(data) {
+		p.line++
+		p.parseLine(string(text))
+	}
+	if len(p.file.Hosts) == 0 && p.errs.Total == 0 {
+		p.errs.add(name + ": no agents: want at least one line label:host:port")
+	}
+	if p.errs.Total > 0 {
+		return nil, &p.errs
+	}
+	return &p.file, nil
+}
+
+func (e *ConfigError) add(problem string) {
+	if e.Total++; e.Total <= maxProblems {
+		e.Problems = append(e.Problems, problem)
+	}
+}
+
+// hostKey is what two host lines must not have in common.
+type hostKey struct {
+	label, name string
+	port        uint16
+}
+
+// parser reads a file line by line and goes on after a bad one.
+type parser struct {
+	file File
+	errs ConfigError
+	line int
+	seen map[hostKey]int // line number
+}
+
+func (p *parser) parseLine(text string) {
+	text, _, _ = strings.Cut(text, "#")
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return
+	}
+	var err error
+	if number, rest, ok := cutFlow(text); ok {
+		err = p.addFlow(number, rest)
+	} else if label, rest, ok := strings.Cut(text, ":"); ok {
+		err = p.addHost(label, rest)
+	} else {
+		err = wrong(text, "not a line of this file",
+			"a flow N=port, N=first-last, N=Mflow or N=Mfirst-last, or an agent label:host:port")
+	}
+	if err != nil {
+		p.errs.add(fmt.Sprintf("%s:%d: %v", p.errs.Name, p.line, err))
+	}
+}
+
+// wrong is the error for a piece of a line: the piece, what is wrong with it,
+// and what was expected.
+func wrong(piece, problem, want string) error {
+	const most = 60 // bytes of a piece, so that a line of 1 MB stays readable
+	if len(piece) > most {
+		piece = strings.ToValidUTF8(piece[:most], "") + "..."
+	}
+	return fmt.Errorf("%q: %s: want %s", piece, problem, want)
+}
+
+// cutFlow splits a flow line at its equals sign. A label may have one too, so
+// a line with a colon is a flow only if digits come before the sign.
+func cutFlow(text string) (number, rest string, ok bool) {
+	number, rest, ok = strings.Cut(text, "=")
+	number, rest = strings.TrimSpace(number), strings.TrimSpace(rest)
+	if !ok || strings.Contains(number, ":") {
+		return "", "", false
+	}
+	return number, rest, isDigits(number) || !strings.Contains(rest, ":")
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+func (p *parser) addFlow(number, rest string) error {
+	flow := Flow{Line: p.line}
+	var err error
+	if flow.ID, err = parseNumber(number, 1<<32-1, "a flow number"); err != nil {
+		return err
+	}
+	what := "a port"
+	span, isMGEN := strings.CutPrefix(rest, "M")
+	if isMGEN {
+		flow.Kind, what = MGEN, "an MGEN flow ID"
+	}
+	first, last, isRange := strings.Cut(span, "-")
+	if flow.First, err = parseNumber(first, flow.Kind.limit(), what); err != nil {
+		return err
+	}
+	flow.Last = flow.First
+	if isRange {
+		if flow.Last, err = parseNumber(last, flow.Kind.limit(), what); err != nil {
+			return err
+		}
+	}
+	if flow.Last < flow.First {
+		return wrong(rest, "range runs backwards", "first-last with first <= last")
+	}
+	p.file.Flows = append(p.file.Flows, flow)
+	return nil
+}
+
+// parseNumber reads a number from 0 to limit, with white space around it.
+func parseNumber(text string, limit uint32, what string) (uint32, error) {
+	text = strings.TrimSpace(text)
+	v, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || !isDigits(text) || uint32(v) > limit {
+		return 0, wrong(text, "not "+what, fmt.Sprintf("a number from 0 to %d", limit))
+	}
+	return uint32(v), nil
+}
+
+func (p *parser) addHost(label, rest string) error {
+	host := Host{Label: strings.TrimSpace(label), Line: p.line}
+	var err error
+	if err = checkLabel(host.Label); err != nil {
+		return err
+	}
+	if host.Name, host.Port, err = parseAddress(strings.TrimSpace(rest)); err != nil {
+		return err
+	}
+	key := hostKey{host.Label, host.Name, host.Port}
+	if first := p.seen[key]; first != 0 {
+		return wrong(host.String(), fmt.Sprintf("the same agent as in line %d", first),
+			"another label, host or port")
+	}
+	p.seen[key] = p.line
+	p.file.Hosts = append(p.file.Hosts, host)
+	return nil
+}
+
+func checkLabel(label string) error {
+	const want = "at least one character, without white space or control characters, before the first colon"
+	if label == "" {
+		return wrong(label, "no label", want)
+	}
+	bad := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	if strings.ContainsFunc(label, bad) {
+		return wrong(label, "not a label", want)
+	}
+	return nil
+}
+
+// parseAddress reads host:port.
+func parseAddress(text string) (name string, port uint16, err error) {
+	if scheme, _, ok := strings.Cut(text, "://"); ok {
+		return "", 0, wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
+			"an agent label:host:port")
+	}
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return "", 0, wrong(text, "no port", "host:port")
+	}
+	if name, err = parseName(strings.TrimSpace(text[:i])); err != nil {
+		return "", 0, err
+	}
+	digits := strings.TrimSpace(text[i+1:])
+	v, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || v == 0 || !isDigits(digits) {
+		return "", 0, wrong(digits, "not a TCP port", "a number from 1 to 65535")
+	}
+	return name, uint16(v), nil
+}
+
+// parseName reads the host in host:port.
+func parseName(text string) (string, error) {
+	const want = "a dotted quad, a host name, or an IPv6 address in brackets"
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		a, err := netip.ParseAddr(inner)
+		if !ok || err != nil || !a.Is6() || !printable(a.Zone()) {
+			return "", wrong(text, "not an IPv6 address", "one like [2001:db8::1]")
+		}
+		return a.String(), nil
+	}
+	switch {
+	case text == "":
+		return "", wrong(text, "no host", want)
+	case strings.Contains(text, ":"):
+		return "", wrong(text, "more than one colon in the host", want)
+	}
+	// A name whose last part is a number is an address or nothing (RFC 1123,
+	// 2.1): no name server is asked for 10.0.0.300.
+	if isDigits(text[strings.LastIndexByte(text, '.')+1:]) {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return "", wrong(text, "not a dotted quad", "four numbers from 0 to 255, without leading zeros")
+		}
+		return a.String(), nil
+	}
+	if !isHostName(text) {
+		return "", wrong(text, "not a host name", want)
+	}
+	return text, nil
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ']' || r == '#' })
+}
+
+// isHostName allows what RFC 1123 does, and underscores, which are in use.
+func isHostName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for part := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		ends := part == "" || part[0] == '-' || part[len(part)-1] == '-'
+		if ends || len(part) > 63 || strings.ContainsFunc(part, notInName) {
+			return false
+		}
+	}
+	return true
+}
+
+func notInName(r rune) bool {
+	letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	return !letter && !('0' <= r && r <= '9') && r != '-' && r != '_'
+}
+
+// cause is the innermost error of err that still says why: paths and
+// addresses around it are in the message already.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

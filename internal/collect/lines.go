@@ -1,0 +1,143 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/sink"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// lineWriter prints each record as grapher lines.
+type lineWriter struct {
+	c      *collector
+	stdout *os.File
+	reader *hub.Reader[Item]
+	graph  *sink.Grapher
+	wrote  atomic.Uint64 // lines that stdout has taken
+	missed atomic.Uint64 // lines that it has not taken in the time to drain
+
+	ids     []string // of flow lines, as printed
+	scratch []uint32
+}
+
+func newLineWriter(c *collector, stdout *os.File) (*lineWriter, error) {
+	stdout, err := openAgain(stdout)
+	if err != nil {
+		return nil, err
+	}
+	w := &lineWriter{
+		c:       c,
+		stdout:  stdout,
+		reader:  c.hub.NewReader(),
+		graph:   sink.NewGrapher(stdout),
+		scratch: make([]uint32, 0, len(c.file.Flows)),
+	}
+	for _, f := range c.file.Flows {
+		w.ids = append(w.ids, strconv.FormatUint(uint64(f.ID), 10))
+	}
+	return w, nil
+}
+
+// run writes in large pieces while more is waiting, and at once when nothing
+// is. As 64 KiB of lines are made in about a millisecond, no line is kept
+// longer than that before it is offered to stdout.
+func (w *lineWriter) run() error {
+	defer w.stdout.Close()
+	defer w.reader.Close()
+	for {
+		items := w.reader.Items()
+		for i := range items {
+			if err := w.write(&items[i]); err != nil {
+				w.reader.Advance(i + 1) // the buffer has it
+				return w.failed(err)
+			}
+		}
+		if len(items) > 0 {
+			w.reader.Advance(len(items))
+			w.count()
+			continue
+		}
+		if err := w.graph.Flush(); err != nil {
+			return w.failed(err)
+		}
+		w.count()
+		if w.reader.Wait(context.Background()) != nil {
+			return nil // the hub is closed and empty
+		}
+	}
+}
+
+// write prints one line for each flow of the record: the first primary, the
+// others secondary, as is all that the agent's host relayed for others.
+func (w *lineWriter) write(item *Item) error {
+	line := wire.GrapherLine{
+		Time:  item.Time,
+		Host:  w.c.file.Hosts[item.Host].Label,
+		ID:    wire.Unmatched,
+		Value: item.GrapherValue(),
+	}
+	const relayed = wire.Relayed | wire.MarkRelayed
+	if item.Flags&relayed == relayed {
+		line.Level = 1
+	}
+	switch item.Stat() {
+	case wire.CPU:
+		line.ID = "C"
+	case wire.Memory:
+		line.ID = "M"
+	}
+	flows := w.c.classes.lines(item.match, w.scratch)
+	if len(flows) == 0 {
+		return w.graph.Line(&line)
+	}
+	for _, flow := range flows {
+		line.ID = w.ids[flow]
+		if err := w.graph.Line(&line); err != nil {
+			return err
+		}
+		line.Level = 1
+	}
+	return nil
+}
+
+func (w *lineWriter) count() {
+	written, _ := w.graph.Lines()
+	w.wrote.Store(written)
+}
+
+// failed turns the end of stdout's reader, and of the time to drain, into a
+// quiet end.
+func (w *lineWriter) failed(err error) error {
+	w.count()
+	_, kept := w.graph.Lines()
+	w.missed.Store(kept)
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return errStdoutClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	}
+	return err
+}
+
+// stop bounds the time that writing may still take.
+func (w *lineWriter) stop() {
+	// Regular files take no deadline and need none.
+	_ = w.stdout.SetWriteDeadline(time.Now().Add(drainTime))
+}
+
+func (w *lineWriter) status() outputStatus {
+	done := count(w.wrote.Load(), "line") + " written"
+	if n := w.missed.Load(); n > 0 {
+		done += fmt.Sprintf(", %d not taken", n)
+	}
+	return outputStatus{done: done, lost: w.reader.Status().Lost}
+}

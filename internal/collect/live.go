@@ -1,0 +1,330 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/screen"
+	"github.com/pcapper/pcapper/wire"
+)
+
+const (
+	// drawEvery is how often rates are worked out and shown.
+	drawEvery = time.Second
+	// lookEvery is how often the hub is emptied: far less than it takes to
+	// fill it, and not worth measuring.
+	lookEvery = 100 * time.Millisecond
+)
+
+// mostRanges is how many of a flow's ranges are worth showing; no window has
+// room for so many.
+const mostRanges = 30
+
+func canDraw(f *os.File) bool { return screen.CanDraw(f) }
+
+// liveView counts what arrives and shows it once a second. It counts by
+// arrival, not by the packets' time: a host whose clock is wrong would have no
+// rate otherwise.
+type liveView struct {
+	c       *collector
+	reader  *hub.Reader[Item]
+	stdout  *os.File // the terminal
+	term    *screen.Terminal
+	painter screen.Painter
+	once    sync.Once
+	stopped chan struct{}
+	counted atomic.Uint64 // records
+
+	rows   []screen.Flow // of any agent: flows in file order, then the rest
+	rowOf  []int         // by index of flow line
+	agents []tally
+
+	states []*feed.ClientState // as last shown, by agent
+
+	since   time.Time // when counting for the rates began
+	view    screen.View
+	scratch []uint32
+}
+
+// tally is what has arrived from one agent since liveView.since.
+type tally struct {
+	sum         counts
+	rows        []counts // as liveView.rows
+	cpu, memory gauge
+}
+
+type counts struct {
+	packets, bits uint64
+	seen          bool // ever
+}
+
+func (n *counts) add(bits uint64) {
+	n.packets++
+	n.bits += bits
+	n.seen = true
+}
+
+// take is the rate in a time of so many seconds, and begins anew.
+func (n *counts) take(seconds float64) screen.Rate {
+	r := screen.Rate{Packets: float64(n.packets) / seconds, Bits: float64(n.bits) / seconds}
+	n.packets, n.bits = 0, 0
+	return r
+}
+
+// gauge is the last value of a host statistic, which comes once a second.
+type gauge struct {
+	value float64
+	at    time.Time // of arrival
+}
+
+// gaugeAge is when a statistic that is no longer sent is no longer shown.
+const gaugeAge = 5 * time.Second
+
+func (g gauge) show(now time.Time) screen.Gauge {
+	return screen.Gauge{Value: g.value, Valid: !g.at.IsZero() && now.Sub(g.at) < gaugeAge}
+}
+
+func newLiveView(c *collector, cfg Config) (*liveView, error) {
+	stdout, err := openAgain(cfg.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	l := &liveView{
+		c:       c,
+		stdout:  stdout,
+		painter: screen.Painter{Color: os.Getenv("NO_COLOR") == ""},
+		stopped: make(chan struct{}),
+		scratch: make([]uint32, 0, len(c.file.Flows)),
+		since:   time.Now(),
+	}
+	l.makeRows()
+	l.makeAgents()
+	if l.term, err = screen.Open(stdout); err != nil {
+		stdout.Close()
+		return nil, err
+	}
+	c.say.mute(term.IsTerminal(int(cfg.Stderr.Fd())))
+	l.reader = c.hub.NewReader()
+	return l, nil
+}
+
+func (l *liveView) makeAgents() {
+	n := len(l.c.agents)
+	l.agents, l.states = make([]tally, n), make([]*feed.ClientState, n)
+	l.view.Agents = make([]screen.Agent, n)
+	for i, a := range l.c.agents {
+		l.agents[i].rows = make([]counts, len(l.rows))
+		l.view.Agents[i] = screen.Agent{
+			Label: a.host.Label, Address: a.host.Address(),
+			State: screen.Dialling, Status: "dialling",
+		}
+	}
+}
+
+// makeRows gives each flow number one row, whatever the number of its lines.
+func (l *liveView) makeRows() {
+	byID := make(map[uint32]int)
+	ranges := make(map[int][]string)
+	for _, f := range l.c.file.Flows {
+		row, ok := byID[f.ID]
+		if !ok {
+			row = len(l.rows)
+			byID[f.ID] = row
+			l.rows = append(l.rows, screen.Flow{Name: fmt.Sprint(f.ID), Color: row})
+		}
+		l.rowOf = append(l.rowOf, row)
+		if len(ranges[row]) < mostRanges {
+			ranges[row] = append(ranges[row], f.Range())
+		}
+	}
+	for row, r := range ranges {
+		l.rows[row].Detail = strings.Join(r, ", ")
+	}
+	l.rows = append(l.rows, screen.Flow{Name: wire.Unmatched, Detail: "no flow", Color: screen.Grey})
+}
+
+// run counts and draws until it is stopped, then gives the terminal back and
+// counts what is left.
+func (l *liveView) run() error {
+	defer l.stdout.Close()
+	defer l.reader.Close()
+	defer l.stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGTSTP)
+	defer signal.Stop(signals)
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		if err := l.draw(); err != nil {
+			return err
+		}
+		if !l.wait(look.C, signals) {
+			return l.drain()
+		}
+	}
+}
+
+// wait counts until there is something new to draw; false means stop.
+func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
+	for {
+		select {
+		case <-l.stopped:
+			return false
+		case s := <-signals:
+			if s == syscall.SIGTSTP {
+				l.suspend()
+			}
+			return true
+		case now := <-look:
+			l.count(now)
+			if l.update(now) {
+				return true
+			}
+		}
+	}
+}
+
+// drain counts what arrives until the hub is closed.
+func (l *liveView) drain() error {
+	for l.reader.Wait(context.Background()) == nil {
+		l.count(time.Now())
+	}
+	return nil
+}
+
+// suspend does what Ctrl-Z asks for, with the terminal in order meanwhile.
+func (l *liveView) suspend() {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	l.term.Close()
+	_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP) // cannot fail: it is our own process
+	select {
+	case <-continued:
+		_ = l.term.Resume() // if not, drawing fails and says why
+	case <-l.stopped:
+	}
+}
+
+// count adds everything that the hub holds.
+func (l *liveView) count(now time.Time) {
+	for items := l.reader.Items(); len(items) > 0; items = l.reader.Items() {
+		for i := range items {
+			l.add(&items[i], now)
+		}
+		l.counted.Add(uint64(len(items)))
+		l.reader.Advance(len(items))
+	}
+}
+
+func (l *liveView) add(item *Item, now time.Time) {
+	t := &l.agents[item.Host]
+	value := item.GrapherValue()
+	switch item.Stat() {
+	case wire.CPU:
+		t.cpu = gauge{float64(value), now} // ticks of 1/100 s in one second: percent
+		return
+	case wire.Memory:
+		t.memory = gauge{float64(value), now}
+		return
+	}
+	t.sum.add(value)
+	lines := l.c.classes.lines(item.match, l.scratch)
+	if len(lines) == 0 {
+		t.rows[len(t.rows)-1].add(value)
+	}
+	for _, line := range lines {
+		t.rows[l.rowOf[line]].add(value)
+	}
+}
+
+// update brings the view up to date and says whether anything has changed:
+// rates each second, states of connections at once.
+func (l *liveView) update(now time.Time) bool {
+	changed := l.updateStates()
+	since := now.Sub(l.since)
+	if since < drawEvery-lookEvery/2 {
+		return changed
+	}
+	l.since = now
+	l.view.Uptime = now.Sub(l.c.started)
+	l.view.Lost = l.reader.Status().Lost
+	l.view.Records = 0
+	for i := range l.agents {
+		l.view.Records += l.c.agents[i].records.Load()
+		l.updateRates(&l.view.Agents[i], &l.agents[i], now, since.Seconds())
+	}
+	return true
+}
+
+func (l *liveView) updateRates(a *screen.Agent, t *tally, now time.Time, seconds float64) {
+	a.Rate = t.sum.take(seconds)
+	a.CPU, a.Memory = t.cpu.show(now), t.memory.show(now)
+	a.Flows = a.Flows[:0]
+	for i := range t.rows {
+		if t.rows[i].seen {
+			row := l.rows[i]
+			row.Rate = t.rows[i].take(seconds)
+			a.Flows = append(a.Flows, row)
+		}
+	}
+}
+
+func (l *liveView) updateStates() (changed bool) {
+	for i, a := range l.c.agents {
+		if s := a.state.Load(); l.states[i] != s {
+			l.states[i] = s
+			changed = showState(&l.view.Agents[i], s) || changed
+		}
+	}
+	return changed
+}
+
+// showState puts s into a. While a failed agent is dialled again, the screen
+// goes on saying why it failed.
+func showState(a *screen.Agent, s *feed.ClientState) (changed bool) {
+	old := *a
+	switch s.Phase {
+	case feed.Connected:
+		a.State, a.Status = screen.Connected, ""
+	case feed.Unreachable, feed.Lost:
+		a.State, a.Status = screen.Failed, stateText(s)+"; trying again"
+	}
+	return old.State != a.State || old.Status != a.Status
+}
+
+func (l *liveView) draw() error {
+	width, height := l.term.Size()
+	if err := l.term.Draw(l.painter.Paint(&l.view, width, height)); err != nil {
+		if errors.Is(err, syscall.EIO) {
+			return errStdoutClosed // the terminal is gone
+		}
+		return fmt.Errorf("cannot draw: %w", err)
+	}
+	return nil
+}
+
+// stop gives the terminal back at once; messages go to stderr again.
+func (l *liveView) stop() {
+	l.once.Do(func() {
+		close(l.stopped)
+		_ = l.term.Close() // nothing can be done about a terminal that is gone
+		l.c.say.mute(false)
+	})
+}
+
+func (l *liveView) status() outputStatus {
+	return outputStatus{done: count(l.counted.Load(), "record") + " shown", lost: l.reader.Status().Lost}
+}

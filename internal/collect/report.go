@@ -1,0 +1,106 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Prefix begins each line on stderr.
+const Prefix = "recollect: "
+
+// lossEvery is the least time between two complaints about a slow stdout.
+const lossEvery = 10 * time.Second
+
+// printer writes lines with Prefix. Each is one write, so that lines of
+// several goroutines do not mix.
+type printer struct {
+	mu    sync.Mutex
+	w     io.Writer
+	muted bool
+}
+
+func newPrinter(w io.Writer) *printer { return &printer{w: w} }
+
+// mute keeps lines from a terminal that shows the live view, which says the
+// same in its own way.
+func (p *printer) mute(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.muted = on
+}
+
+func (p *printer) printf(format string, args ...any) {
+	text := Prefix + fmt.Sprintf(format, args...) + "\n"
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.muted {
+		io.WriteString(p.w, text)
+	}
+}
+
+// report says when records are lost, and the summary when it is asked for,
+// until ctx is done.
+func (c *collector) report(ctx context.Context, out output, summary <-chan os.Signal) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	losses := lossReport{every: lossEvery}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-summary:
+			c.summarize(out)
+		case now := <-tick.C:
+			if n := losses.news(now, out.status().lost); n > 0 {
+				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)
+			}
+		}
+	}
+}
+
+// lossReport decides when losses are worth a line.
+type lossReport struct {
+	every time.Duration
+	told  uint64
+	last  time.Time
+}
+
+// news is the number of records lost since the last line, or 0 if it is too
+// early for another.
+func (l *lossReport) news(now time.Time, lost uint64) uint64 {
+	n := lost - l.told
+	if n == 0 || !l.last.IsZero() && now.Sub(l.last) < l.every {
+		return 0
+	}
+	l.told, l.last = lost, now
+	return n
+}
+
+// summarize says what has been done so far.
+func (c *collector) summarize(out output) {
+	var b strings.Builder
+	total := uint64(0)
+	for _, a := range c.agents {
+		n := a.records.Load()
+		total += n
+		fmt.Fprintf(&b, "\n%s  %v: %s, %s", Prefix, a,
+			count(n, "record"), count(a.connections.Load(), "connection"))
+	}
+	st := out.status()
+	c.say.printf("%s from %s in %v; %s, %s lost%s",
+		count(total, "record"), count(uint64(len(c.agents)), "agent"),
+		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.lost, "record"), b.String())
+}
+
+// count is "1 record", "2 records".
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

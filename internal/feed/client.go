@@ -1,0 +1,255 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// What a client does unless its configuration says otherwise.
+const (
+	defaultMinRetry    = 250 * time.Millisecond
+	defaultMaxRetry    = 10 * time.Second
+	defaultDialTimeout = 5 * time.Second
+)
+
+const (
+	// readSize is the most bytes taken from the kernel at once: a whole write
+	// of an agent of ours in bulk.
+	readSize = 64 << 10
+	// batchSize is the most records handed over at once. At 72 bytes each it
+	// stays in the first-level cache and adds 18 KiB to a client.
+	batchSize = 256
+)
+
+// announcement asks an agent of ours for large writes. A C agent never reads.
+const announcement = "bulk\n"
+
+// keepAlive finds out within 30 s (idle + count x interval) that a silent
+// host is gone; without it a host that lost its power looks idle for ever.
+var keepAlive = net.KeepAliveConfig{
+	Enable:   true,
+	Idle:     10 * time.Second,
+	Interval: 5 * time.Second,
+	Count:    4,
+}
+
+var (
+	// ErrClosed: the agent ended the connection in the orderly way.
+	ErrClosed = errors.New("closed by the agent")
+	// ErrCut: the connection ended in the middle of a record.
+	ErrCut = errors.New("closed by the agent in the middle of a record")
+	// ErrNotRecords: what arrives are no 28-byte records.
+	ErrNotRecords = errors.New("this is no agent")
+)
+
+// ClientConfig says which agent a Client dials and who takes its records.
+type ClientConfig struct {
+	// Address is host:port. A host name is looked up at each dial.
+	Address string
+	// Records takes records in the order of their arrival. It is called from
+	// Run; the slice belongs to the client and is used again after the call.
+	// While it blocks nothing is read, which in the end stops a C agent.
+	Records func([]wire.Record)
+	// State is told each change, from Run, unless it is nil.
+	State func(ClientState)
+	// MinRetry and MaxRetry bound the pause between two dials, DialTimeout one
+	// dial with its name lookup. Zero means 0.25 s, 10 s and 5 s.
+	MinRetry, MaxRetry, DialTimeout time.Duration
+}
+
+// ClientPhase is what a client is doing.
+type ClientPhase uint8
+
+const (
+	// Dialling: looking the name up or connecting.
+	Dialling ClientPhase = iota
+	// Connected: records arrive when there are any.
+	Connected
+	// Unreachable: the dial failed; another follows.
+	Unreachable
+	// Lost: the connection ended; a dial follows.
+	Lost
+)
+
+func (p ClientPhase) String() string {
+	switch p {
+	case Dialling:
+		return "dialling"
+	case Connected:
+		return "connected"
+	case Unreachable:
+		return "unreachable"
+	case Lost:
+		return "lost"
+	}
+	return fmt.Sprintf("phase %d", uint8(p))
+}
+
+// ClientState is a client's phase and what belongs to it.
+type ClientState struct {
+	Phase ClientPhase
+	// Peer is the agent's address. Valid iff Phase is Connected.
+	Peer net.Addr
+	// Err is why. Valid iff Phase is Unreachable or Lost.
+	Err error
+	// Retry is how long the client pauses now. Valid iff Err is.
+	Retry time.Duration
+}
+
+// Client keeps one connection to one agent, for ever.
+type Client struct {
+	cfg   ClientConfig
+	pause dialPause
+	buf   []byte        // nil until the first connection
+	batch []wire.Record // likewise
+}
+
+// NewClient returns a client that has not dialled yet.
+func NewClient(cfg ClientConfig) *Client {
+	if cfg.MinRetry == 0 {
+		cfg.MinRetry = defaultMinRetry
+	}
+	if cfg.MaxRetry == 0 {
+		cfg.MaxRetry = defaultMaxRetry
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = defaultDialTimeout
+	}
+	return &Client{cfg: cfg, pause: dialPause{min: cfg.MinRetry, max: cfg.MaxRetry}}
+}
+
+// String names the client in a log.
+func (c *Client) String() string { return "agent " + c.cfg.Address }
+
+// Run dials, receives, and dials again until ctx is done. It returns nil then;
+// there is no other end.
+func (c *Client) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c.tell(ClientState{Phase: Dialling})
+		state := c.connect(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		state.Retry = c.pause.next()
+		c.tell(state)
+		sleep(ctx, state.Retry)
+	}
+	return nil
+}
+
+func (c *Client) tell(s ClientState) {
+	if c.cfg.State != nil {
+		c.cfg.State(s)
+	}
+}
+
+// connect is one dial and the connection it may give, and says how that ended.
+func (c *Client) connect(ctx context.Context) ClientState {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return ClientState{Phase: Unreachable, Err: err}
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	c.tell(ClientState{Phase: Connected, Peer: conn.RemoteAddr()})
+	return ClientState{Phase: Lost, Err: c.talk(conn)}
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: c.cfg.DialTimeout, KeepAliveConfig: keepAlive}
+	return dialer.DialContext(ctx, "tcp", c.cfg.Address)
+}
+
+// talk announces the client and receives until the connection ends.
+func (c *Client) talk(conn net.Conn) error {
+	if c.buf == nil {
+		c.buf = make([]byte, readSize)
+		c.batch = make([]wire.Record, batchSize)
+	}
+	start := time.Now()
+	// A connection that fails here fails the read too, which knows the cause
+	// better: the peer's last words may still be waiting.
+	io.WriteString(conn, announcement)
+	delivered, err := c.receive(conn)
+	proven := delivered || time.Since(start) >= c.cfg.MaxRetry
+	if proven && !errors.Is(err, ErrNotRecords) {
+		c.pause.reset()
+	}
+	return err
+}
+
+// receive hands over records until the stream ends or makes no sense, and says
+// whether there was any.
+func (c *Client) receive(r io.Reader) (delivered bool, err error) {
+	have := 0
+	for {
+		n, readErr := r.Read(c.buf[have:])
+		have += n
+		used, err := c.deliver(c.buf[:have])
+		delivered = delivered || used > 0
+		have = copy(c.buf, c.buf[used:have])
+		switch {
+		case err != nil:
+			return delivered, err
+		case readErr == io.EOF && have > 0:
+			return delivered, ErrCut
+		case readErr == io.EOF:
+			return delivered, ErrClosed
+		case readErr != nil:
+			return delivered, readErr
+		}
+	}
+}
+
+// deliver hands over the whole records in b and says how many bytes they were.
+func (c *Client) deliver(b []byte) (used int, err error) {
+	for err == nil && len(b)-used >= wire.Size {
+		n := 0
+		for n < len(c.batch) && len(b)-used >= wire.Size {
+			if err = wire.DecodeBinary(b[used:], &c.batch[n]); err != nil {
+				err = fmt.Errorf("%w: %w", ErrNotRecords, err)
+				break
+			}
+			used += wire.Size
+			n++
+		}
+		if n > 0 {
+			c.cfg.Records(c.batch[:n])
+		}
+	}
+	return used, err
+}
+
+// sleep waits for d or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// dialPause gives pauses that double from min to max. Each is drawn from the
+// upper half of its step, so that many collectors whose agent returns, or one
+// collector's many agents, do not dial in the same instant.
+type dialPause struct {
+	min, max time.Duration
+	step     time.Duration // upper bound of the last pause, 0 before the first
+}
+
+func (b *dialPause) next() time.Duration {
+	b.step = min(max(2*b.step, 2*b.min), b.max)
+	low := max(b.step/2, min(b.min, b.max))
+	return low + rand.N(b.step-low+1)
+}
+
+func (b *dialPause) reset() { b.step = 0 }

@@ -1,0 +1,155 @@
+// Package screen is the collector's live view on a terminal: what it looks
+// like (View) and how it gets there (Terminal). It counts nothing and knows no
+// agents; it is told once a second what to show.
+package screen
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// Control sequences, ECMA-48 and xterm's private modes.
+const (
+	enter     = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J" // alternate screen, no cursor, no wrapping
+	leave     = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+	syncBegin = "\x1b[?2026h" // terminals that know it show the frame at once, others ignore it
+	syncEnd   = "\x1b[?2026l"
+	home      = "\x1b[H"
+	eraseLine = "\x1b[K"
+	eraseRest = "\x1b[J"
+)
+
+// writeTime is how long a frame may take; the next one comes anyway.
+const writeTime = 100 * time.Millisecond
+
+// Terminal is a terminal that shows full-screen frames, from Open to Close.
+type Terminal struct {
+	mu    sync.Mutex
+	f     *os.File
+	saved *unix.Termios // settings before Open
+	open  bool
+}
+
+// CanDraw tells whether f is a terminal that understands control sequences.
+func CanDraw(f *os.File) bool {
+	name := os.Getenv("TERM")
+	return name != "" && name != "dumb" && term.IsTerminal(int(f.Fd()))
+}
+
+// Open takes over the terminal f: alternate screen, no cursor, no echo of what
+// is typed. f should be non-blocking, so that a terminal that takes nothing
+// (a stuck remote shell) holds nobody up.
+func Open(f *os.File) (*Terminal, error) {
+	t := &Terminal{f: f}
+	if err := t.Resume(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Resume does what Open does, after Close.
+func (t *Terminal) Resume() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open {
+		return nil
+	}
+	err := t.control(func(fd int) error {
+		old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		if err != nil {
+			return err
+		}
+		quiet := *old
+		quiet.Lflag &^= unix.ECHO
+		quiet.Iflag &^= unix.IXON // Ctrl-S would stop the terminal, and keep Close from tidying up
+		t.saved = old
+		return unix.IoctlSetTermios(fd, unix.TCSETS, &quiet)
+	})
+	if err != nil {
+		return fmt.Errorf("cannot set up the terminal: %w", err)
+	}
+	t.open = true
+	return t.write([]byte(enter))
+}
+
+// Close gives the terminal back as it was. It may be called twice, and by any
+// goroutine.
+func (t *Terminal) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.open {
+		return nil
+	}
+	t.open = false
+	err := t.write([]byte(leave))
+	// TCSETSF throws away what was typed meanwhile: it was not meant for the
+	// shell.
+	restore := func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETSF, t.saved) }
+	if ctlErr := t.control(restore); err == nil {
+		err = ctlErr
+	}
+	return err
+}
+
+// Size of the terminal in character cells; 80 x 24 if it does not tell.
+func (t *Terminal) Size() (width, height int) {
+	width, height = 80, 24
+	_ = t.control(func(fd int) error {
+		ws, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+		if err == nil && ws.Col > 0 && ws.Row > 0 {
+			width, height = int(ws.Col), int(ws.Row)
+		}
+		return err
+	})
+	return width, height
+}
+
+// Draw shows a frame, lines separated by newlines. A closed terminal shows
+// nothing, which is no error.
+func (t *Terminal) Draw(frame []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.open {
+		return nil
+	}
+	out := make([]byte, 0, len(frame)+256)
+	out = append(out, syncBegin+home...)
+	for i, line := range bytes.Split(frame, []byte("\n")) {
+		if i > 0 {
+			out = append(out, "\r\n"...)
+		}
+		out = append(out, line...)
+		out = append(out, eraseLine...)
+	}
+	return t.write(append(out, eraseRest+syncEnd...))
+}
+
+// write gives up after writeTime, which is no error.
+func (t *Terminal) write(b []byte) error {
+	_ = t.f.SetWriteDeadline(time.Now().Add(writeTime)) // not every terminal can
+	_, err := t.f.Write(b)
+	if os.IsTimeout(err) {
+		return nil
+	}
+	return err
+}
+
+// control calls f with the terminal's descriptor, leaving it non-blocking if
+// it is.
+func (t *Terminal) control(f func(fd int) error) error {
+	conn, err := t.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}

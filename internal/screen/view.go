@@ -1,0 +1,406 @@
+package screen
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// View is what the screen shows: one block for each agent, a row for each of
+// its flows.
+type View struct {
+	Uptime  time.Duration
+	Records uint64 // received since the start
+	Lost    uint64 // records that could not be counted in time
+	Agents  []Agent
+}
+
+// Agent is one connection and its traffic in the last second.
+type Agent struct {
+	Label, Address string
+	State          State
+	// Status is a few words on why there is no connection. Valid unless State
+	// is Connected.
+	Status string
+	Rate   Rate // each packet once, whatever the number of its flows
+	CPU    Gauge
+	Memory Gauge // bytes
+	Flows  []Flow
+}
+
+// State of a connection.
+type State uint8
+
+// The states, in the order in which they usually come.
+const (
+	Dialling State = iota
+	Connected
+	Failed // and will be tried again
+)
+
+// Rate of a stream in one second.
+type Rate struct{ Packets, Bits float64 }
+
+// Gauge is a host statistic; not every agent sends any.
+type Gauge struct {
+	Value float64 // CPU: percent of all processors; memory: bytes
+	Valid bool
+}
+
+// Flow is one flow of one agent.
+type Flow struct {
+	Name   string // as grapher lines have it
+	Detail string // what makes the flow, or ""
+	Color  int    // a number that is the flow's for all agents and times, or Grey
+	Rate   Rate
+}
+
+// Grey is the color of traffic that belongs to no flow.
+const Grey = -1
+
+// Painter draws views. It remembers what must not jump from one view to the
+// next: the scale of the bars.
+type Painter struct {
+	Color bool // unless NO_COLOR is set, https://no-color.org
+	scale scale
+}
+
+// Styles, as parameters of SGR (ECMA-48, 8.3.117).
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	grey   = "38;5;245"
+)
+
+// palette has colors of the 256-color cube that can be told from each other
+// and read on black and on white.
+var palette = [...]string{
+	"38;5;33", "38;5;208", "38;5;35", "38;5;170", "38;5;178", "38;5;203",
+	"38;5;37", "38;5;99", "38;5;106", "38;5;131", "38;5;67", "38;5;173",
+}
+
+func flowStyle(color int) string {
+	if color == Grey {
+		return grey
+	}
+	return palette[color%len(palette)]
+}
+
+func (p *Painter) paint(style, text string) string {
+	if !p.Color || style == "" || text == "" {
+		return text
+	}
+	return "\x1b[" + style + "m" + text + "\x1b[0m"
+}
+
+// columns are the widths of a table's columns in cells; 0 leaves one out.
+type columns struct {
+	name, packets, bits, cpu, memory, bar int
+	// label and flow are the first parts of name: an agent's label, a flow's
+	// number. What explains them is aligned behind.
+	label, flow int
+}
+
+const gap = 2 // cells between two columns
+
+// Cells before the name: a margin and an agent's dot, or a flow's square.
+const (
+	agentIndent = 3
+	flowIndent  = 6
+)
+
+// layout divides the width: the names get what they need, up to a third of it;
+// the bars get the rest if it is worth it.
+func layout(v *View, width int) columns {
+	c := columns{packets: 9, bits: 12}
+	address, detail := 0, 0
+	for i := range v.Agents {
+		a := &v.Agents[i]
+		c.label = max(c.label, textCells(clean(a.Label)))
+		address = max(address, textCells(a.Address))
+		for j := range a.Flows {
+			c.flow = max(c.flow, textCells(a.Flows[j].Name))
+			detail = max(detail, textCells(a.Flows[j].Detail))
+		}
+		if a.CPU.Valid && width >= 72 {
+			c.cpu = 5
+		}
+		if a.Memory.Valid && width >= 72 {
+			c.memory = 8
+		}
+	}
+	rates := 2*gap + c.packets + c.bits
+	need := max(agentIndent+c.label+gap+address, flowIndent+c.flow+gap+detail)
+	c.name = max(1, min(need, max(width/3, 24), width-rates-1))
+	c.label = max(1, min(c.label, c.name-agentIndent))
+	c.flow = max(1, min(c.flow, c.name-flowIndent))
+	c.bar = width - c.name - rates - extra(c.cpu) - extra(c.memory) - gap - 1
+	if c.bar < 8 {
+		c.bar = 0
+	}
+	return c
+}
+
+func extra(width int) int {
+	if width == 0 {
+		return 0
+	}
+	return gap + width
+}
+
+// Paint draws v for a terminal of the given size: at most height lines,
+// without a newline at the end, none wider than width.
+func (p *Painter) Paint(v *View, width, height int) []byte {
+	cols := layout(v, width)
+	full := p.scale.fit(peak(v))
+	lines := []string{p.header(v, width), "", p.titles(cols, full)}
+	notes := p.notes(v, width)
+	room := height - len(lines) - len(notes) - 1 // the footer
+	shown, hidden := share(v, room)
+	for i, flows := range shown {
+		lines = append(lines, p.agentRow(&v.Agents[i], cols, full))
+		for j := range flows {
+			lines = append(lines, p.flowRow(&v.Agents[i].Flows[j], cols, full))
+		}
+	}
+	lines = append(lines, notes...)
+	for len(lines) < height-1 {
+		lines = append(lines, "")
+	}
+	lines = append(lines[:max(0, min(len(lines), height-1))], p.footer(hidden, width))
+	return []byte(strings.Join(lines, "\n"))
+}
+
+// peak is the highest bit rate of any row.
+func peak(v *View) float64 {
+	top := 0.0
+	for i := range v.Agents {
+		top = max(top, v.Agents[i].Rate.Bits)
+		for _, f := range v.Agents[i].Flows {
+			top = max(top, f.Rate.Bits)
+		}
+	}
+	return top
+}
+
+// share says how many flows of each agent have room: agents come first, then
+// flows, one of each agent in turn until the rows are used up.
+func share(v *View, room int) (flows []int, hidden int) {
+	total := len(v.Agents)
+	for i := range v.Agents {
+		total += len(v.Agents[i].Flows)
+	}
+	flows = make([]int, max(0, min(len(v.Agents), room)))
+	used := len(flows)
+	for grown := true; grown; {
+		grown = false
+		for i := range flows {
+			if used < room && flows[i] < len(v.Agents[i].Flows) {
+				flows[i]++
+				used++
+				grown = true
+			}
+		}
+	}
+	return flows, total - used
+}
+
+func (p *Painter) header(v *View, width int) string {
+	connected, sum := 0, Rate{}
+	for i := range v.Agents {
+		if v.Agents[i].State == Connected {
+			connected++
+		}
+		sum.Packets += v.Agents[i].Rate.Packets
+		sum.Bits += v.Agents[i].Rate.Bits
+	}
+	agents := fmt.Sprintf("%d of %d", connected, len(v.Agents)) + plural(uint64(len(v.Agents)), " agent")
+	if width >= 90 {
+		agents += " connected"
+	}
+	style := green
+	switch {
+	case connected == 0:
+		style = red
+	case connected < len(v.Agents):
+		style = yellow
+	}
+	left := []cell{{bold, "recollect"}, {style, agents}}
+	if v.Lost > 0 {
+		left = append(left, cell{red, grouped(v.Lost) + " lost"})
+	}
+	left = append(left, cell{"", "up " + clock(v.Uptime)}, cell{dim, grouped(v.Records) + plural(v.Records, " record")})
+	right := []cell{{bold, strings.TrimRight(si(sum.Packets), " ") + " packets/s"}, {bold, si(sum.Bits) + "bit/s"}}
+	return " " + p.spread(left, right, width-2)
+}
+
+// cell is a piece of text with its style.
+type cell struct{ style, text string }
+
+// spread puts cells at both ends of a line, leaving out the last of the left
+// ones if there is no room.
+func (p *Painter) spread(left, right []cell, width int) string {
+	const between = 3
+	need := func(cells []cell) (n int) {
+		for i, c := range cells {
+			if i > 0 {
+				n += between
+			}
+			n += textCells(c.text)
+		}
+		return n
+	}
+	for len(left) > 1 && need(left)+between+need(right) > width {
+		left = left[:len(left)-1]
+	}
+	for len(right) > 0 && need(left)+between+need(right) > width {
+		right = right[1:]
+	}
+	fill := max(0, width-need(left)-need(right))
+	return p.join(left, between) + strings.Repeat(" ", fill) + p.join(right, between)
+}
+
+func (p *Painter) join(cells []cell, between int) string {
+	var parts []string
+	for _, c := range cells {
+		parts = append(parts, p.paint(c.style, c.text))
+	}
+	return strings.Join(parts, strings.Repeat(" ", between))
+}
+
+func plural(n uint64, noun string) string {
+	if n == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+// grouped writes n with spaces between thousands.
+func grouped(n uint64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}
+
+func (p *Painter) titles(c columns, full float64) string {
+	line := padRight("   agent / flow", c.name) + pad(c.packets, "packets/s") + pad(c.bits, "bits/s") +
+		pad(c.cpu, "cpu") + pad(c.memory, "memory")
+	if c.bar > 0 {
+		ends := "0" + padLeft(si(full)+"bit/s", c.bar-1)
+		if c.bar < 14 { // no room for both
+			ends = padLeft("to "+strings.TrimRight(si(full), " "), c.bar)
+		}
+		line += strings.Repeat(" ", gap) + ends
+	}
+	return p.paint(dim, line)
+}
+
+// pad is a right-aligned column with the gap before it, or nothing if the
+// column is left out.
+func pad(width int, text string) string {
+	if width == 0 {
+		return ""
+	}
+	return strings.Repeat(" ", gap) + padLeft(text, width)
+}
+
+func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
+	dot, style := "●", green
+	switch a.State {
+	case Dialling:
+		dot, style = "○", yellow
+	case Failed:
+		dot, style = "○", red
+	}
+	line := " " + p.paint(style, dot) + " " +
+		p.named(cell{bold, a.Label}, a.Address, c.label, c.name-agentIndent)
+	if a.State != Connected && a.Rate == (Rate{}) {
+		room := gap + c.packets + gap + c.bits + extra(c.cpu) + extra(c.memory) + extra(c.bar)
+		return line + strings.Repeat(" ", gap) + p.paint(style, fit(clean(a.Status), room-gap))
+	}
+	line += p.rates(a.Rate, c, bold) + pad(c.cpu, percent(a.CPU)) + pad(c.memory, memory(a.Memory))
+	if c.bar > 0 {
+		line += strings.Repeat(" ", gap) + p.stack(a, c.bar, full)
+	}
+	return line
+}
+
+// named is a name of so many cells and what explains it, in exactly width cells.
+func (p *Painter) named(name cell, detail string, cells, width int) string {
+	text := padRight(clean(name.text), min(cells, width))
+	rest := max(0, width-textCells(text))
+	if rest <= gap {
+		return p.paint(name.style, text) + strings.Repeat(" ", rest)
+	}
+	return p.paint(name.style, text) + strings.Repeat(" ", gap) + p.paint(dim, padRight(clean(detail), rest-gap))
+}
+
+func percent(g Gauge) string {
+	if !g.Valid {
+		return ""
+	}
+	return fmt.Sprintf("%.0f %%", g.Value)
+}
+
+func memory(g Gauge) string {
+	if !g.Valid {
+		return ""
+	}
+	return si(g.Value) + "B"
+}
+
+func (p *Painter) flowRow(f *Flow, c columns, full float64) string {
+	style := flowStyle(f.Color)
+	line := "    " + p.paint(style, "■") + " " +
+		p.named(cell{"", f.Name}, f.Detail, c.flow, c.name-flowIndent)
+	line += p.rates(f.Rate, c, "") + pad(c.cpu, "") + pad(c.memory, "")
+	if c.bar > 0 {
+		line += strings.Repeat(" ", gap) + p.paint(style, bar(f.Rate.Bits/full, c.bar))
+	}
+	return line
+}
+
+// rates are the two numbers of a row; a row without traffic is dim.
+func (p *Painter) rates(r Rate, c columns, style string) string {
+	if r == (Rate{}) {
+		style = dim
+	}
+	text := pad(c.packets, si(r.Packets)) + pad(c.bits, si(r.Bits)+"bit/s")
+	return p.paint(style, text)
+}
+
+// notes say what to do when there is nothing to see.
+func (p *Painter) notes(v *View, width int) []string {
+	if v.Records > 0 {
+		return nil
+	}
+	connected := false
+	for i := range v.Agents {
+		connected = connected || v.Agents[i].State == Connected
+	}
+	text := []string{"",
+		"no agent answers yet: start pcapper on the hosts above, or check that their",
+		"ports can be reached from here. recollect keeps trying."}
+	if connected {
+		text = []string{"",
+			"no traffic yet: the agents are connected and wait for packets. Make some across",
+			"an interface that they watch: open a web page there, or run mgen or iperf3."}
+	}
+	for i := range text {
+		text[i] = " " + p.paint(yellow, fit(text[i], width-2))
+	}
+	return text
+}
+
+func (p *Painter) footer(hidden, width int) string {
+	left := []cell{{dim, "Ctrl-C ends"}}
+	if hidden > 0 {
+		left = []cell{{yellow, fmt.Sprintf("+%d more", hidden)}, {dim, "a taller window shows them"}, left[0]}
+	}
+	return " " + p.spread(left, nil, width-2)
+}

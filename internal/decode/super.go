@@ -37,8 +37,9 @@ const maxTCPLen = 60
 func (d *Decoder) plan(p *ipPacket, r *wire.Record) {
 	size := int(p.frame.GSOSize)
 	if d.rest.left == 0 && size > 0 {
-		if s := planOther(p, r); s.left > size {
-			s.size = size
+		s := planOther(p, r)
+		// An IPv6 fragment has a header more than the sender thought of.
+		if s.size = min(size, maxPacket(r)-s.hdr); s.size > 0 && s.left > s.size {
 			d.rest = s
 		}
 	}
@@ -48,6 +49,15 @@ func (d *Decoder) plan(p *ipPacket, r *wire.Record) {
 	} else if p.total-p.l4 > size+maxTCPLen {
 		r.Flags |= wire.Super
 	}
+}
+
+// maxPacket is the most that a packet's length fields can say: IPv6's does not
+// count the header.
+func maxPacket(r *wire.Record) int {
+	if r.Flags&wire.IPv6 != 0 {
+		return ipv6Len + 0xffff
+	}
+	return 0xffff
 }
 
 // planOther is for all super-packets but those that are TCP's outside.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/wire"
+	"golang.org/x/sys/unix"
 )
 
 // binary is the program as users start it, built once.
@@ -219,7 +221,8 @@ func collectLines(t *testing.T, conn net.Conn, n int) []wire.Record {
 	return recs
 }
 
-// send sends n frames, cycling through those given.
+// send sends n frames, cycling through those given, all from one processor:
+// frames of two may overtake each other on their way.
 func send(t *testing.T, from *nettest.Host, n int, rate float64, frames ...[]byte) (begin, end time.Time) {
 	t.Helper()
 	g, err := from.Generator(frames...)
@@ -227,12 +230,37 @@ func send(t *testing.T, from *nettest.Host, n int, rate float64, frames ...[]byt
 		t.Fatal(err)
 	}
 	defer g.Close()
+	defer pin(t)()
 	begin = time.Now()
 	sent, _, err := g.Send(t.Context(), n, rate)
 	if err != nil || sent != n {
 		t.Fatalf("sent %d of %d: %v", sent, n, err)
 	}
 	return begin, time.Now()
+}
+
+// pin keeps the goroutine on one processor until the function that it returns
+// is called.
+func pin(t *testing.T) (release func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	var before, one unix.CPUSet
+	err := unix.SchedGetaffinity(0, &before)
+	for cpu := 0; err == nil && one.Count() == 0; cpu++ {
+		if before.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	if err == nil {
+		err = unix.SchedSetaffinity(0, &one)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		unix.SchedSetaffinity(0, &before)
+		runtime.UnlockOSThread()
+	}
 }
 
 // logLines reads the agent's log.

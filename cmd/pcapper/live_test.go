@@ -16,6 +16,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/wire"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -249,12 +250,16 @@ func TestFirstRecordIsQuick(t *testing.T) {
 	frame := nettest.Between(a, b, 1, 2, nil)
 	var late []time.Duration
 	for range 50 {
-		begin, _ := send(t, a, 1, 0, frame.Ethernet())
-		collectSome(t, c, 1)
-		late = append(late, time.Since(begin))
+		send(t, a, 1, 0, frame.Ethernet())
+		r := collectSome(t, c, 1)[0]
+		late = append(late, time.Since(time.Unix(0, r.Time)))
 	}
 	slices.Sort(late)
-	if median := late[len(late)/2]; median > 20*time.Millisecond {
+	limit := 20 * time.Millisecond
+	if os.Getenv("PCAPPER_VM") != "" {
+		limit *= 10 // every instruction is emulated
+	}
+	if median := late[len(late)/2]; median > limit {
 		t.Errorf("a record takes %v (median); all: %v", median, late)
 	}
 }
@@ -353,6 +358,45 @@ func TestInterfaceDownUpAndRemoved(t *testing.T) {
 	}
 	if code := p.wait(); code != 5 || !strings.Contains(p.said(), `interface "eth0" was removed`) {
 		t.Errorf("exit code %d, said:\n%s", code, p.said())
+	}
+}
+
+// TestAddressesAreFollowed: the filter knows a new MAC and new IP addresses.
+func TestAddressesAreFollowed(t *testing.T) {
+	a, b := nettest.Pair(t)
+	src := start(t, a, "-m", "src", "-p", "7401")
+	spoof := start(t, a, "-m", "spoof", "-p", "7402")
+	link, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := nettest.MAC{2, 0, 0, 0, 0, 0x66}
+	if err := a.Netlink().LinkSetHardwareAddr(link, mac[:]); err != nil {
+		t.Fatal(err)
+	}
+	src.await("filter is now: ether src "+mac.String(), 1)
+	spoof.await("filter is now: ", 1)
+	addr, _ := netlink.ParseAddr("10.88.0.1/24")
+	if err := a.Netlink().AddrAdd(link, addr); err != nil {
+		t.Fatal(err)
+	}
+	spoof.await("one of 5 own addresses", 1)
+	own := nettest.Between(a, b, 1, 2, nil)
+	own.SrcMAC, own.Dst = mac, netip.AddrPortFrom(nobody, 2)
+	echo := own
+	echo.SrcMAC, echo.Src = b.Interface.MAC, netip.MustParseAddrPort("10.88.0.1:3")
+	fromA, fromB := src.dial(a, ""), spoof.dial(a, "")
+	send(t, a, 10, 1000, own.Ethernet())
+	send(t, b, 10, 1000, echo.Ethernet())
+	for _, r := range collect(t, fromA, 10) {
+		if r.SrcPort != 1 {
+			t.Errorf("src: %+v", r)
+		}
+	}
+	for _, r := range collect(t, fromB, 10) {
+		if r.SrcPort != 3 {
+			t.Errorf("spoof: %+v", r)
+		}
 	}
 }
 

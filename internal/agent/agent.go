@@ -207,6 +207,9 @@ func (a *agent) watch(ctx context.Context) error {
 	defer w.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if err := a.catchUp(ctx, w.Interfaces()); err != nil {
+		return err
+	}
 	err = w.Run(ctx, func(e iface.Event) {
 		if err := a.event(ctx, e); err != nil {
 			cancel(err)
@@ -219,9 +222,22 @@ func (a *agent) watch(ctx context.Context) error {
 	return err
 }
 
+// catchUp acts on what happened before the watcher began.
+func (a *agent) catchUp(ctx context.Context, now []iface.Interface) error {
+	e := iface.Event{Kind: iface.Removed, Interface: a.target.iface}
+	for _, i := range now {
+		if i.Index == a.target.iface.Index {
+			e = iface.Event{Kind: iface.Changed, Interface: i}
+			if !i.Up {
+				e.Kind = iface.Down
+			}
+		}
+	}
+	return a.event(ctx, e)
+}
+
 func (a *agent) event(ctx context.Context, e iface.Event) error {
-	mine := e.Interface.Index == a.target.iface.Index
-	if mine {
+	if e.Interface.Index == a.target.iface.Index {
 		switch e.Kind {
 		case iface.Removed:
 			return fail(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
@@ -235,21 +251,27 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 	return a.refresh(ctx)
 }
 
-// refresh makes the filter anew and puts it in place if it differs.
+// refresh tells everyone about changed addresses, and makes the filter anew if
+// it depends on them.
 func (a *agent) refresh(ctx context.Context) error {
 	now := *a.target
-	if err := now.compile(ctx, &a.cfg); err != nil {
-		// An interface on its way down has lost its addresses already; the
-		// filter stays until there are others.
-		a.self.set(now.addrs)
-		return nil
+	m, err := now.resolve(&a.cfg)
+	if err != nil {
+		return nil // the -r interface is gone: its MAC stays what it was
 	}
+	a.target.mac, a.target.addrs = now.mac, now.addrs
 	a.self.set(now.addrs)
 	a.capture.local.Store(now.local())
-	if now.filter.Text == a.target.filter.Text {
+	if !a.target.affected(&a.cfg, m) || now.compile(ctx, &a.cfg) != nil {
+		// An interface on its way down has lost its addresses already; the
+		// filter stays until there are others.
 		return nil
 	}
-	a.target.filter = now.filter
+	old := a.target.filter
+	a.target.filter, a.target.matched = now.filter, now.matched
+	if now.filter.Same(old) {
+		return nil
+	}
 	a.out.printf("filter is now: %s", now.filter.Text)
 	return a.capture.setFilter(now.filter.Instructions())
 }

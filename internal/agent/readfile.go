@@ -81,7 +81,7 @@ func (p *filePrinter) all(in *pcapfile.Reader) error {
 		for p.decoder.Pending() {
 			p.print(p.decoder.Drain(p.recs))
 		}
-		if len(p.text) >= lineBuffer {
+		if len(p.text) >= lineBuffer || in.Buffered() == 0 { // a live pipe may block now
 			if err := p.flush(); err != nil {
 				return err
 			}

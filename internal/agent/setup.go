@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,8 @@ type target struct {
 	mac    net.HardwareAddr // the modes' MAC; nil if it has none
 	addrs  []netip.Addr     // of this host
 	filter *match.Filter
+	// matched is what the filter was made for.
+	matched match.Target
 }
 
 // prepare waits for the interface and compiles the filter for it.
@@ -87,15 +90,28 @@ func waitCode(err error) int {
 
 // compile makes the filter for the interface as it is now.
 func (t *target) compile(ctx context.Context, cfg *Config) error {
+	m, err := t.resolve(cfg)
+	if err != nil {
+		return err
+	}
+	if t.filter, err = match.Compile(ctx, cfg.kernelMode(), m); err != nil {
+		return fail(filterCode(err), err)
+	}
+	t.matched = m
+	return nil
+}
+
+// resolve finds out whose MAC and IP addresses the modes mean.
+func (t *target) resolve(cfg *Config) (match.Target, error) {
 	t.mac = t.iface.MAC
 	v4 := t.iface.IPv4()
 	if cfg.MACFrom != "" {
 		from, err := iface.ByName(cfg.MACFrom)
 		if err != nil {
-			return fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
+			return match.Target{}, fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
 		}
 		if from.MAC == nil {
-			return fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
+			return match.Target{}, fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
 				"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"})
 		}
 		t.mac = from.MAC
@@ -103,7 +119,7 @@ func (t *target) compile(ctx context.Context, cfg *Config) error {
 	}
 	var err error
 	if t.addrs, err = iface.LocalAddrs(); err != nil {
-		return fail(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
+		return match.Target{}, fail(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
 	}
 	m := match.Target{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
@@ -112,10 +128,14 @@ func (t *target) compile(ctx context.Context, cfg *Config) error {
 	if len(v4) > 0 {
 		m.IPv4 = v4[0]
 	}
-	if t.filter, err = match.Compile(ctx, cfg.kernelMode(), m); err != nil {
-		return fail(filterCode(err), err)
-	}
-	return nil
+	return m, nil
+}
+
+// affected tells whether the filter for m would be another one than t's: only
+// spoof asks for addresses other than MAC and %i.
+func (t *target) affected(cfg *Config, m match.Target) bool {
+	return !slices.Equal(m.MAC, t.matched.MAC) || m.IPv4 != t.matched.IPv4 ||
+		cfg.kernelMode() == "spoof" && !slices.Equal(m.Addrs, t.matched.Addrs)
 }
 
 // local is the host as the decoder knows it.

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/wire"
+)
+
+func TestSelf(t *testing.T) {
+	s := newSelf(7073, []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")})
+	packet := func(proto uint8, src, dst string) *wire.Record {
+		from, to := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
+		r := &wire.Record{
+			Src: from.Addr().As16(), Dst: to.Addr().As16(), SrcPort: from.Port(), DstPort: to.Port(), Proto: proto,
+		}
+		if from.Addr().Is6() {
+			r.Flags |= wire.IPv6
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		r    *wire.Record
+		want bool
+	}{
+		{packet(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000"), true},
+		{packet(wire.ProtoTCP, "10.0.0.9:40000", "10.0.0.1:7073"), true},
+		{packet(wire.ProtoTCP, "[fd00::1]:7073", "[fd00::9]:40000"), true},
+		{packet(wire.ProtoTCP, "127.0.0.1:40000", "127.0.0.1:7073"), true},
+		{packet(wire.ProtoTCP, "[::1]:7073", "[::1]:40000"), true},
+		{packet(wire.ProtoTCP, "10.0.0.9:7073", "10.0.0.8:40000"), false}, // another agent's
+		{packet(wire.ProtoTCP, "10.0.0.1:40000", "10.0.0.9:7073"), false}, // a collector here, an agent there
+		{packet(wire.ProtoUDP, "10.0.0.1:7073", "10.0.0.9:40000"), false},
+		{packet(wire.ProtoTCP, "10.0.0.1:7074", "10.0.0.9:40000"), false},
+	} {
+		if got := s.sent(tt.r); got != tt.want {
+			t.Errorf("%s: %v", wire.AppendLine(nil, tt.r), got)
+		}
+	}
+	s.set(nil)
+	if s.sent(packet(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000")) {
+		t.Error("an address that is gone still counts as ours")
+	}
+}
+
+func TestKeepClosesGaps(t *testing.T) {
+	c := capturer{drop: func(r *wire.Record) bool { return r.Length%3 == 0 }}
+	recs := make([]wire.Record, 10)
+	for i := range recs {
+		recs[i].Length = uint32(i)
+	}
+	n := c.keep(recs, 8) // the last two are not new
+	var got []uint32
+	for _, r := range recs[:n] {
+		got = append(got, r.Length)
+	}
+	if fmt.Sprint(got) != "[1 2 4 5 7]" {
+		t.Errorf("kept %v", got)
+	}
+	c.drop = nil
+	if n := c.keep(recs, 8); n != 8 {
+		t.Errorf("kept %d of 8 although nothing is to be dropped", n)
+	}
+}
+
+func TestWhatAnInterfaceWaitsFor(t *testing.T) {
+	with := func(addrs ...string) iface.Interface {
+		i := iface.Interface{Name: "eth0", Up: true}
+		for _, a := range addrs {
+			i.Addrs = append(i.Addrs, netip.MustParsePrefix(a))
+		}
+		return i
+	}
+	down := with("10.0.0.1/8")
+	down.Up = false
+	for _, tt := range []struct {
+		mode string
+		i    iface.Interface
+		want string
+	}{
+		{"src", with("10.0.0.1/8"), ""},
+		{"src", with("fd00::1/64"), ""},
+		{"spoof", with("fd00::1/64"), ""},
+		{"src", down, "is down"},
+		{"src", with(), "has no IP address"},
+		{"src", with("fe80::1/64"), "has a link-local address only"},
+		{"src host %i", with("fd00::1/64"), `has no IPv4 address, which %i in -m "src host %i" needs`},
+		{"src host %i", with("fd00::1/64", "10.0.0.1/8"), ""},
+	} {
+		cfg := Config{Mode: tt.mode}
+		if got := cfg.missing(tt.i); got != tt.want {
+			t.Errorf("-m %q, %v: %q, want %q", tt.mode, tt.i.Addrs, got, tt.want)
+		}
+	}
+}
+
+func TestSpoofInsideBMF(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Mode: "spoof"}, "spoof"}, {Config{Mode: "spoof", BMF: true}, "dst"}, {Config{Mode: "src", BMF: true}, "src"},
+	} {
+		if got := tt.cfg.kernelMode(); got != tt.want {
+			t.Errorf("%+v: %s, want %s", tt.cfg, got, tt.want)
+		}
+	}
+}
+
+func TestCounted(t *testing.T) {
+	s := hub.Status{Published: 1_234_577, Delivered: 1_234_567, Lost: 3, Skipped: 2, Pending: 5}
+	if got := counted(s); got != "1,234,567 delivered, 3 lost, 2 not expressible in 28 bytes, 5 in flight" {
+		t.Error(got)
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1<<64 - 1: "18,446,744,073,709,551,615"} {
+		if got := number(n); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
+
+func TestFragmentsOption(t *testing.T) {
+	if c := (&Config{Fragments: "first"}).decoder(); c.Fragments != decode.FirstOnly {
+		t.Error("-fragments first is ignored")
+	}
+	if c := (&Config{}).decoder(); c.Fragments != decode.EveryFragment {
+		t.Error("every fragment is not the default")
+	}
+}

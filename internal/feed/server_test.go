@@ -240,8 +240,10 @@ func TestHalfClosedTextCollectorStays(t *testing.T) {
 	b.awaitMessage("attached (text)")
 	b.publish(0, 2)
 	scan := bufio.NewScanner(c)
-	if !scan.Scan() || !scan.Scan() {
-		t.Fatalf("no two lines: %v", scan.Err())
+	for range 2 {
+		if !scan.Scan() {
+			t.Fatalf("no two lines: %v", scan.Err())
+		}
 	}
 	c.Close()
 	// The first write after it is gone tells.

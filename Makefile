@@ -1,0 +1,40 @@
+# Two commands do everything: `make run` and `make test`. Both install what is
+# missing (Debian packages, as root).
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+.PHONY: run lab build libpcap test race bench fuzz lint clean
+
+build: bin/pcapper bin/recollect ## build the two static programs
+
+.PHONY: bin/pcapper bin/recollect
+bin/pcapper bin/recollect:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$(@F)
+
+libpcap: ## build bin/pcapper-libpcap, which compiles filters and captures with libpcap
+	scripts/need gcc:gcc pcap.h:libpcap-dev
+	CGO_ENABLED=1 $(GO) build -trimpath -tags libpcap -ldflags '$(LDFLAGS)' -o bin/pcapper-libpcap ./cmd/pcapper
+
+run: build ## watch this host's own traffic
+	@scripts/run
+
+lab: build ## watch three hosts, in namespaces, that talk to each other with mgen
+	@scripts/lab
+
+test: ## everything, as root, in under ten minutes
+	@scripts/test
+
+lint: ## format, vet, staticcheck
+	@scripts/lint
+
+bench: build ## packets/s and CPU per packet, beside tcpdump
+	scripts/need tcpdump:tcpdump ip:iproute2
+	$(GO) run ./bench
+
+fuzz: ## every fuzz target for FUZZTIME each (default 30s)
+	@scripts/fuzz $(FUZZTIME)
+
+clean:
+	rm -rf bin

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,14 +23,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binary is the program as users start it, built once.
-var binary = sync.OnceValues(func() (string, error) {
+// program is what users start it, built once.
+var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "pcapper-test")
 	if err != nil {
 		return "", err
 	}
 	bin := filepath.Join(dir, "pcapper")
-	out, err := exec.Command("go", append([]string{"build", "-o", bin}, buildFlags...)...).CombinedOutput()
+	args := slices.Concat([]string{"build", "-o", bin}, raceFlags, tagFlags)
+	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%v\n%s", err, out)
 	}
@@ -38,7 +40,7 @@ var binary = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := binary(); err == nil {
+	if bin, err := program(); err == nil {
 		os.RemoveAll(filepath.Dir(bin))
 	}
 	os.Exit(code)
@@ -72,7 +74,7 @@ func (a *agentProcess) said() string {
 // launch starts pcapper on a host without waiting for anything.
 func launch(t *testing.T, host *nettest.Host, args ...string) *agentProcess {
 	t.Helper()
-	bin, err := binary()
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -291,7 +291,7 @@ func TestStalledCollector(t *testing.T) {
 			t.Errorf("a good collector got %d records", len(recs))
 		}
 	}
-	if kb := peakRSS(t, p.cmd.Process.Pid); kb > 128<<10 && len(buildFlags) == 0 {
+	if kb := peakRSS(t, p.cmd.Process.Pid); kb > 128<<10 && len(raceFlags) == 0 {
 		t.Errorf("peak memory %d kB", kb)
 	}
 	read := make(chan int)
@@ -471,7 +471,7 @@ func TestCheck(t *testing.T) {
 
 func TestListInterfaces(t *testing.T) {
 	a, _ := nettest.Pair(t)
-	bin, err := binary()
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,4 +3,4 @@
 package main
 
 // A test with the race detector tests a program with it.
-var buildFlags = []string{"-race"}
+var raceFlags = []string{"-race"}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -26,23 +27,35 @@ const captures = "../../internal/decode/testdata/"
 // capturesWithTruth are all captures whose every frame is known.
 func capturesWithTruth(t *testing.T) []string {
 	t.Helper()
-	files, err := filepath.Glob(captures + "*/*.pcap")
-	if err != nil || len(files) < 25 {
+	files, err := filepath.Glob(captures + "*/*.pcap*")
+	if err != nil || len(files) < 30 {
 		t.Fatalf("%d captures, %v", len(files), err)
 	}
 	return files
+}
+
+// open opens a file that may be compressed.
+func open(t *testing.T, name string) io.Reader {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(name, ".gz") {
+		return bytes.NewReader(data)
+	}
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // truth gives the lines that a capture's truth file asks for, by frame number
 // from 1; frames without record have none.
 func truth(t *testing.T, capture string) []string {
 	t.Helper()
-	f, err := os.Open(strings.TrimSuffix(capture, ".pcap") + ".truth.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
+	rows, err := csv.NewReader(open(t, strings.Replace(capture, ".pcap", ".truth.csv", 1))).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +98,7 @@ var differing = map[string]map[int]string{
 // run runs the program to its end.
 func runProgram(t *testing.T, stdin io.Reader, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	bin, err := binary()
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +116,7 @@ func runProgram(t *testing.T, stdin io.Reader, args ...string) (stdout, stderr s
 // TestReadGivesTheTruth: the lines of -read equal the truth files' columns.
 func TestReadGivesTheTruth(t *testing.T) {
 	for _, capture := range capturesWithTruth(t) {
-		name := strings.TrimSuffix(filepath.Base(capture), ".pcap")
+		name, _, _ := strings.Cut(filepath.Base(capture), ".pcap")
 		t.Run(name, func(t *testing.T) {
 			out, said, code := runProgram(t, nil, "-read", capture)
 			if code != 0 || said != "" {
@@ -215,12 +228,7 @@ func jumbo(t *testing.T, a, b *nettest.Host) {
 // with an Ethernet header, and not too long.
 func sendable(t *testing.T, capture string) (frames [][]byte) {
 	t.Helper()
-	f, err := os.Open(capture)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := pcapgo.NewReader(f)
+	r, err := pcapgo.NewReader(open(t, capture))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,6 +298,24 @@ func TestReadWithModes(t *testing.T) {
 	}
 	if _, said, code := runProgram(t, nil, "-read", relays, "-m", "src"); code != 22 || !strings.Contains(said, "MAC") {
 		t.Errorf("-m src without -mac: exit code %d, said %q", code, said)
+	}
+}
+
+// TestReadBMF: n1 sent 20 packets, which the others carried on inside BMF.
+func TestReadBMF(t *testing.T) {
+	for _, tt := range []struct {
+		args string
+		want int
+	}{
+		{"-m spoof -mac 02:00:00:00:00:01 -ip 10.50.0.1", 0},       // outside they are the forwarder's
+		{"-m spoof -mac 02:00:00:00:00:01 -ip 10.50.0.1 -bmf", 20}, // inside they are n1's echoes
+		{"-m src -mac 02:00:00:00:00:02 -ip 10.50.0.2 -bmf", 20},   // what n2 carried on
+		{"-m none", 0},
+	} {
+		out, said, code := runProgram(t, nil, append([]string{"-read", captures + "relay/bmf.n1.pcap.gz"}, strings.Fields(tt.args)...)...)
+		if n := strings.Count(out, ":10.50.0.1:4001:225.1.2.3:5001:228:9002:17\n"); code != 0 || n != tt.want {
+			t.Errorf("%s: %d packets, want %d (exit code %d, %s)", tt.args, n, tt.want, code, said)
+		}
 	}
 }
 

@@ -50,7 +50,7 @@ type agent struct {
 	capture *capturer
 	feed    *feed.Server[*recordReader]
 	ln      *net.TCPListener
-	log     *logTask
+	log     *logTask   // nil if the log is /dev/null
 	stats   *hostStats // nil unless asked for
 	started time.Time
 	past    departed // collectors
@@ -119,7 +119,9 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err := a.openCapture(); err != nil {
 		return nil, err
 	}
-	a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
+	if cfg.Log != os.DevNull { // formatting lines for nobody is most of the work
+		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
+	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
 		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText,
 		Attached: a.attached, Left: a.left, Say: a.out.printf,
@@ -162,7 +164,9 @@ func (a *agent) leaveOut() func(*wire.Record) bool {
 // attached is told by the feed how many collectors there are.
 func (a *agent) attached(n int) {
 	a.capture.want(n > 0)
-	a.log.attached(n > 0)
+	if a.log != nil {
+		a.log.attached(n > 0)
+	}
 	if a.stats != nil {
 		a.stats.attached(n > 0)
 	}
@@ -184,7 +188,9 @@ func (a *agent) run(ctx context.Context) error {
 			return err
 		})
 	}
-	start(&readers, a.log.run)
+	if a.log != nil {
+		start(&readers, a.log.run)
+	}
 	start(&readers, func(ctx context.Context) error { return a.feed.Serve(ctx, a.ln) })
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
@@ -286,11 +292,12 @@ func (a *agent) signals(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-c:
-			if s == syscall.SIGHUP {
+			switch {
+			case s == syscall.SIGUSR1:
+				a.summary()
+			case a.log != nil:
 				a.out.printf("reopening the log %q", a.cfg.Log)
 				a.log.file.Reopen()
-			} else {
-				a.summary()
 			}
 		}
 	}

@@ -86,6 +86,10 @@ func (a *agent) summary() {
 	for _, c := range a.feed.Collectors() {
 		a.out.printf("%s", account(c, c.Reader.Status()))
 	}
+	if a.log == nil {
+		a.out.printf("log: off, as it is %s", a.cfg.Log)
+		return
+	}
 	written, lost := a.log.file.Lines()
 	s := a.log.reader.Status()
 	a.out.printf("log %q: %s lines written, %s lost, %s in flight", a.cfg.Log,
@@ -100,7 +104,10 @@ func (a *agent) lost() uint64 {
 	for _, c := range a.feed.Collectors() {
 		sum += c.Reader.Status().Lost
 	}
-	return sum + a.log.reader.Status().Lost
+	if a.log != nil {
+		sum += a.log.reader.Status().Lost
+	}
+	return sum
 }
 
 // leftOut lists what gave no record, and why, and what else was noticed.

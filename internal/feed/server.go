@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -244,6 +245,7 @@ var (
 	errLeft    = errors.New("it closed the connection")
 	errGarbage = fmt.Errorf("it sent %d KiB, which no collector does", maxReceived>>10)
 	errEnd     = errors.New("end of capture")
+	errSlow    = fmt.Errorf("end of capture; it did not take the rest within %v", farewell)
 )
 
 // serve sends until the collector leaves or the stream ends, and says which.
@@ -325,6 +327,9 @@ func (c *collector[R]) awaitDeath(left context.Context) error {
 func leaving(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return errLeft
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSlow
 	}
 	return err
 }

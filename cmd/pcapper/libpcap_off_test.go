@@ -1,0 +1,5 @@
+//go:build !libpcap
+
+package main
+
+var tagFlags []string

@@ -93,13 +93,15 @@ type Stats struct {
 type Source interface {
 	// Attach starts the capture: frames are taken from now on.
 	Attach() error
-	// Next releases the block before it and blocks until there is another with
-	// at least one frame. It is io.EOF after Drain, once all has been read.
+	// Next releases the block before it and blocks until there is another. It is
+	// io.EOF after Drain, once all has been read.
 	Next() (*Block, error)
 	// Drain ends the capture: no frame is taken after it has returned, and none
 	// that was taken before is lost. It may block for some milliseconds.
 	Drain()
-	// SetFilter replaces the filter, for whole frames and without a gap.
+	// SetFilter replaces the filter, for whole frames and without a gap. It is
+	// for changes of addresses and the like: the kernel frees old programs at
+	// leisure, and does not like thousands of them a second.
 	SetFilter([]bpf.RawInstruction) error
 	// Stats since Attach; after Close, those at Close.
 	Stats() Stats
@@ -161,7 +163,7 @@ func (b *Block) Next(f *packet.Frame) bool {
 	return true
 }
 
-// Len is the number of frames that Next has still to give.
+// Len is the most frames that Next has still to give.
 func (b *Block) Len() int { return int(b.left) }
 
 // Release gives the block's memory back to the kernel. A second call does

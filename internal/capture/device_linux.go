@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"encoding/binary"
 	"errors"
 	"unsafe"
 
@@ -43,11 +42,6 @@ func interfaceName(fd, index int) (string, error) {
 		return "", errno
 	}
 	return unix.ByteSliceToString(req.name[:]), nil
-}
-
-// bigEndian is htons(3).
-func bigEndian(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
 // hintFor is the next step after an error of OpenRing, or "".

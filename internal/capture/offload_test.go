@@ -2,10 +2,12 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -169,10 +171,14 @@ func TestUDPSuperPackets(t *testing.T) {
 		}
 	}
 	r.Drain()
-	if s := r.Stats(); s.Dropped != 0 {
-		t.Skipf("this kernel cannot tell of UDP super-packets and drops them (needs Linux 6.2): %+v", s)
-	}
 	frames := rest(t, r)
+	if s := r.Stats(); s.Dropped != 0 {
+		// Before Linux 6.2 the offload header has no word for it.
+		if len(frames) != 0 || s != (Stats{Received: 1, Dropped: 1}) {
+			t.Errorf("%d frames, stats %+v, want none, and one dropped", len(frames), s)
+		}
+		return
+	}
 	if len(frames) != 1 {
 		t.Fatalf("%d frames, want 1", len(frames))
 	}
@@ -199,9 +205,17 @@ func tun(t *testing.T, h *nettest.Host, name string, flags uint16) *os.File {
 	t.Helper()
 	var file *os.File
 	h.Do(func() {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		const path = "/dev/net/tun"
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) {
+			// A module that nobody has asked for yet.
+			if err := exec.Command("modprobe", "tun").Run(); err != nil {
+				t.Logf("modprobe tun: %v", err)
+			}
+			fd, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		}
 		if err != nil {
-			t.Skipf("no tun devices (CONFIG_TUN): %v", err)
+			t.Skipf("no tun devices (CONFIG_TUN): %s: %v", path, err)
 		}
 		ifr, err := unix.NewIfreq(name)
 		if err != nil {

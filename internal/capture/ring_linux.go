@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -25,6 +26,12 @@ const (
 	// record, which shall stay below 10 ms also where a timer is rounded up to
 	// a jiffy of 4 ms (CONFIG_HZ=250).
 	retireAfter = 4
+	// busy is from how many frames at once Next sleeps for a nap before it asks
+	// the kernel to be woken. At lower rates it is woken at once.
+	busy = 1000
+	nap  = 3 * time.Millisecond
+	// roomy is how large a ring must be for that.
+	roomy = 4 << 20
 	// frameSize is asked for by PACKET_RX_RING and means nothing to version 3,
 	// which packs frames at their real length.
 	frameSize = 2048
@@ -53,6 +60,7 @@ type Ring struct {
 	block   Block
 	current int // the block that was handed out or is waited for
 	held    bool
+	burst   uint32 // frames since Next last waited
 
 	draining atomic.Bool
 	outages  atomic.Uint64
@@ -100,15 +108,6 @@ func (r *Ring) open() (err error) {
 		return err
 	}
 	return r.mapRing()
-}
-
-// socket is not bound to a protocol, so no packet reaches it before Attach.
-func socket(kind int) (int, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, fmt.Errorf("packet socket: %w", err)
-	}
-	return fd, nil
 }
 
 // resolve finds the interface's index or name in the socket's own namespace.
@@ -194,15 +193,7 @@ func (r *Ring) attach() error {
 			return fmt.Errorf("promiscuous mode: %w", err)
 		}
 	}
-	return r.bind(unix.ETH_P_ALL)
-}
-
-func (r *Ring) bind(etherType uint16) error {
-	addr := unix.SockaddrLinklayer{Protocol: bigEndian(etherType), Ifindex: r.cfg.Index}
-	if err := unix.Bind(r.fd, &addr); err != nil {
-		return fmt.Errorf("bind packet socket: %w", err)
-	}
-	return nil
+	return bind(r.fd, r.cfg.Index, unix.ETH_P_ALL)
 }
 
 // Offloads tells whether super-packets are known as such (Frame.GSOType). If
@@ -218,6 +209,7 @@ func (r *Ring) Next() (*Block, error) {
 	for {
 		if r.load() {
 			if r.block.left > 0 {
+				r.burst += r.block.left
 				return &r.block, nil
 			}
 			r.release() // a block without frames
@@ -226,29 +218,30 @@ func (r *Ring) Next() (*Block, error) {
 		if r.draining.Load() && r.empty() {
 			return nil, io.EOF
 		}
+		if r.burst >= busy && len(r.mem) >= roomy {
+			// Being woken for each block costs more than decoding it. The ring
+			// holds many times what arrives meanwhile.
+			r.burst = 0
+			time.Sleep(nap)
+			continue
+		}
+		r.burst = 0
 		if err := r.wait(); err != nil {
 			return nil, fmt.Errorf("capture on %q: %w", r.cfg.Interface, err)
 		}
 	}
 }
 
-// Drain stops the capture by a filter that takes nothing, and then makes sure
-// that no processor is still storing a frame by the rules of before: binding to
-// another protocol takes the socket off the interface, which ends with
-// synchronize_net() in the kernel. Next finds the rest.
+// Drain ends the capture; Next finds what the ring still has.
 func (r *Ring) Drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed || r.draining.Load() {
 		return
 	}
-	// Neither fails on an open socket, but for an interface that is gone.
-	_ = attachProgram(r.fd, rejectAll)
-	_ = r.bind(unix.ETH_P_LOOPBACK)
+	takeNothing(r.fd, r.cfg.Index)
 	r.draining.Store(true)
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = unix.Write(r.wake, one[:])
+	signal(r.wake)
 }
 
 // SetFilter replaces the filter; the kernel uses the old one or the new one for
@@ -334,28 +327,9 @@ func (r *Ring) wait() error {
 		return fmt.Errorf("poll: %w", err)
 	}
 	if fds[0].Revents&unix.POLLERR != 0 {
-		return r.survive()
+		return survive(r.fd, &r.outages)
 	}
 	return nil
-}
-
-// survive reads, and by that clears, the socket's error. ENETDOWN says that the
-// interface went down or away; the kernel binds the socket again when it comes
-// up. Until then poll(2) blocks.
-func (r *Ring) survive() error {
-	code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return fmt.Errorf("read socket error: %w", err)
-	}
-	switch errno := unix.Errno(code); errno {
-	case 0:
-		return nil
-	case unix.ENETDOWN:
-		r.outages.Add(1)
-		return nil
-	default:
-		return errno
-	}
 }
 
 // Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins
@@ -373,15 +347,15 @@ func (r *Ring) blockMem() []byte {
 	return r.mem[at : at+blockSize : at+blockSize]
 }
 
-// status is the word by which kernel and program hand a block to each other.
-func status(block []byte) *uint32 {
+// owner is the word by which kernel and program hand a block to each other.
+func owner(block []byte) *uint32 {
 	return (*uint32)(unsafe.Pointer(&block[blkStatus]))
 }
 
 // load takes the current block if the kernel has handed it over.
 func (r *Ring) load() bool {
 	mem := r.blockMem()
-	if atomic.LoadUint32(status(mem))&unix.TP_STATUS_USER == 0 {
+	if atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 {
 		return false
 	}
 	used := min(binary.NativeEndian.Uint32(mem[blkLen:]), blockSize)
@@ -406,7 +380,7 @@ func (r *Ring) release() {
 	r.block.left = 0
 	mem := r.blockMem()
 	binary.NativeEndian.PutUint32(mem[blkFrames:], 0)
-	atomic.StoreUint32(status(mem), unix.TP_STATUS_KERNEL)
+	atomic.StoreUint32(owner(mem), unix.TP_STATUS_KERNEL)
 	r.current++
 	if r.current*blockSize == len(r.mem) {
 		r.current = 0
@@ -419,7 +393,7 @@ func (r *Ring) release() {
 func (r *Ring) empty() bool {
 	mem := r.blockMem()
 	frames := (*uint32)(unsafe.Pointer(&mem[blkFrames]))
-	return atomic.LoadUint32(status(mem))&unix.TP_STATUS_USER == 0 && atomic.LoadUint32(frames) == 0
+	return atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 && atomic.LoadUint32(frames) == 0
 }
 
 // Offsets in a frame's slot: struct tpacket3_hdr, struct sockaddr_ll after it,
@@ -447,22 +421,45 @@ const (
 	gsoKind     = 0x1f // without ECN (0x80) and the tunnel bits (0x60)
 )
 
-// nextInRing reads the frame at b.next. The kernel is trusted, but not its
-// arithmetic on lengths: whatever it says, nothing outside of the block is
-// read. What cannot be read is counted as dropped.
+// nextInRing reads the next frame, in the slot at b.next. The kernel is trusted,
+// but not its arithmetic on lengths: whatever it says, nothing outside of the
+// block is read. What cannot be read is counted as dropped.
 func (b *Block) nextInRing(f *packet.Frame) bool {
-	r := b.ring
-	if uint64(b.next)+slotHdrLen > uint64(len(b.data)) {
-		return b.abandon()
+	for b.left > 0 {
+		if uint64(b.next)+slotHdrLen > uint64(len(b.data)) {
+			return b.abandon()
+		}
+		slot := b.data[b.next:]
+		status := binary.NativeEndian.Uint32(slot[tpStatus:])
+		if status&unix.TP_STATUS_USER != 0 {
+			if !b.ring.read(slot, status, f) {
+				return b.abandon()
+			}
+			b.advance(slot)
+			return true
+		}
+		// A hole: the kernel made room for a frame and then dropped it, as it
+		// could not write the offload header. It has counted that itself, and
+		// the rest of the slot is what an older frame has left behind.
+		b.advance(slot)
 	}
-	slot := b.data[b.next:]
+	return false
+}
+
+func (b *Block) advance(slot []byte) {
+	b.next += binary.NativeEndian.Uint32(slot[tpNext:])
+	b.left--
+}
+
+// read fills f from a slot, which has all of its headers. It reports false if
+// the frame is not within the slot's block.
+func (r *Ring) read(slot []byte, status uint32, f *packet.Frame) bool {
 	hdr := slot[:slotHdrLen]
 	start := uint32(binary.NativeEndian.Uint16(hdr[tpMac:]))
 	end := uint64(start) + uint64(binary.NativeEndian.Uint32(hdr[tpSnaplen:]))
 	if start < slotHdrLen || end > uint64(len(slot)) {
-		return b.abandon()
+		return false
 	}
-	wireLen := binary.NativeEndian.Uint32(hdr[tpLen:])
 	f.GSOType, f.GSOSize = packet.GSONone, 0
 	if r.vnet && start >= slotHdrLen+vnetHdrLen {
 		vnet := slot[start-vnetHdrLen : start]
@@ -470,6 +467,7 @@ func (b *Block) nextInRing(f *packet.Frame) bool {
 			f.GSOType, f.GSOSize = kind, binary.NativeEndian.Uint16(vnet[vnetGSOSize:])
 		}
 	}
+	wireLen := binary.NativeEndian.Uint32(hdr[tpLen:])
 	f.Link = packet.Ethernet
 	if !r.cfg.Ethernet {
 		// A raw socket's frame may begin with a link header after all.
@@ -488,23 +486,21 @@ func (b *Block) nextInRing(f *packet.Frame) bool {
 		f.Direction = packet.Outgoing
 	}
 	f.VLAN = packet.VLAN{}
-	if state := binary.NativeEndian.Uint32(hdr[tpStatus:]); state&unix.TP_STATUS_VLAN_VALID != 0 {
-		f.VLAN = vlan(hdr, state)
+	if status&unix.TP_STATUS_VLAN_VALID != 0 {
+		f.VLAN = vlan(hdr, status)
 	}
-	b.next += binary.NativeEndian.Uint32(hdr[tpNext:])
-	b.left--
 	return true
 }
 
 // vlan is the tag that the card or the kernel took out. A kernel that does not
 // say which kind of tag (before 3.14) knows only one.
-func vlan(hdr []byte, state uint32) packet.VLAN {
+func vlan(hdr []byte, status uint32) packet.VLAN {
 	v := packet.VLAN{
 		TCI:     uint16(binary.NativeEndian.Uint32(hdr[tpVLANTCI:])),
 		TPID:    unix.ETH_P_8021Q,
 		Present: true,
 	}
-	if state&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		v.TPID = binary.NativeEndian.Uint16(hdr[tpVLANTPID:])
 	}
 	return v

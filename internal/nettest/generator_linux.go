@@ -20,18 +20,20 @@ const sendBatch = 64
 // again, through the interface's queue and all its taps, as a program's own
 // packets go. (PACKET_QDISC_BYPASS would be faster and seen by no tap.)
 //
-// A generator is made in the namespace where it sends: see [NewGenerator] and
-// [Host.Generator]. It belongs to one goroutine.
+// A generator is made in the namespace where it sends: see [NewGenerator],
+// [NewBurst], [Host.Generator] and [Host.Burst]. It belongs to one goroutine.
 type Generator struct {
 	// Refused counts frames that the device did not take (ENOBUFS) and that
 	// were therefore sent again. A tap on the sender's side has seen those too:
 	// there sent + Refused frames pass; the receiver gets those sent.
 	Refused uint64
 
-	fd   int
-	msgs []mmsghdr // a whole number of rounds through the frames
-	next int
-	keep []unix.Iovec
+	fd    int
+	per   int       // frames on the wire for each message
+	msgs  []mmsghdr // a whole number of rounds through the frames; never none
+	next  int
+	keep  []unix.Iovec
+	burst *burst // nil for messages that are frames
 }
 
 // mmsghdr is struct mmsghdr (sendmmsg(2)).
@@ -48,23 +50,31 @@ func NewGenerator(ifname string, frames [][]byte) (*Generator, error) {
 	if len(frames) == 0 {
 		return nil, errors.New("generator: no frames")
 	}
-	ifi, err := net.InterfaceByName(ifname)
+	fd, err := sendSocket(ifname)
 	if err != nil {
 		return nil, fmt.Errorf("generator on %q: %w", ifname, err)
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("generator on %q: packet socket: %w", ifname, err)
-	}
-	// Protocol 0: the socket receives nothing, and the kernel reads the
-	// EtherType from each frame.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifi.Index}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("generator on %q: bind: %w", ifname, err)
-	}
-	g := &Generator{fd: fd}
+	g := &Generator{fd: fd, per: 1}
 	g.prepare(frames)
 	return g, nil
+}
+
+// sendSocket is bound to the interface, but to no protocol: the socket receives
+// nothing, and the kernel reads the EtherType from each frame.
+func sendSocket(ifname string) (int, error) {
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("packet socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: ifi.Index}); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("bind: %w", err)
+	}
+	return fd, nil
 }
 
 // Generator makes one that sends on the host's eth0.
@@ -94,11 +104,15 @@ func (g *Generator) Close() error { return unix.Close(g.fd) }
 
 // Send sends n frames, rate per second or, if that is 0, as fast as it goes.
 // sent frames have left when it returns, also with an error: less than n only
-// then, or when ctx is done. The next Send goes on with the next frame.
+// then, or when ctx is done. The next Send goes on with the next frame, or, of
+// a burst, with its first.
 func (g *Generator) Send(ctx context.Context, n int, rate float64) (sent int, elapsed time.Duration, err error) {
 	begin := time.Now()
+	if g.burst != nil {
+		g.next = 0 // a burst begins with its first segment
+	}
 	for sent < n && err == nil && ctx.Err() == nil {
-		batch := min(n-sent, sendBatch)
+		batch := min(n-sent, sendBatch*g.per)
 		if rate > 0 {
 			due := min(int(time.Since(begin).Seconds()*rate)+1, n) - sent
 			if due <= 0 {
@@ -123,21 +137,35 @@ func nap(d time.Duration) {
 	runtime.Gosched()
 }
 
-// sendSome sends at most n frames with one system call.
+// sendSome sends at least one and at most n frames with one system call.
 func (g *Generator) sendSome(n int) (int, error) {
-	n = min(n, len(g.msgs)-g.next)
+	if n < g.per {
+		return g.push(g.burst.message(n), n)
+	}
+	k := min(n/g.per, len(g.msgs)-g.next)
+	sent, err := g.push(g.msgs[g.next:g.next+k], g.per)
+	g.next = (g.next + sent/g.per) % len(g.msgs)
+	return sent, err
+}
+
+// push sends messages of so many frames each.
+func (g *Generator) push(msgs []mmsghdr, frames int) (int, error) {
 	sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(g.fd),
-		uintptr(unsafe.Pointer(&g.msgs[g.next])), uintptr(n), 0, 0, 0)
+		uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), 0, 0, 0)
 	switch errno {
 	case 0:
-		g.next = (g.next + int(sent)) % len(g.msgs)
-		return int(sent), nil
+		return int(sent) * frames, nil
 	case unix.EINTR, unix.EAGAIN:
 		return 0, nil
 	case unix.ENOBUFS:
-		g.Refused++
+		g.Refused += uint64(frames)
 		runtime.Gosched()
 		return 0, nil
+	case unix.EINVAL:
+		if frames > 1 {
+			g.cutHere()
+			return 0, nil
+		}
 	}
 	return 0, fmt.Errorf("generator: sendmmsg: %w", errno)
 }

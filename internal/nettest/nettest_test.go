@@ -207,6 +207,55 @@ func TestGeneratorIsExact(t *testing.T) {
 	}
 }
 
+// Every frame of a burst is one on the wire, right down to the checksum that the
+// receiving stack looks at, and the number is exact, whole bursts or not.
+func TestBurst(t *testing.T) {
+	a, b := nettest.Pair(t)
+	server, err := b.ListenPacket("udp", "10.77.0.2:5001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	const size, segments, n = 18, 32, 3*32 + 5
+	payload := make([]byte, size*segments)
+	for i := range payload {
+		payload[i] = byte(i / size)
+	}
+	g, err := a.Burst(nettest.Between(a, b, 4001, 5001, payload), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	before := rx(t, b)
+	for range 2 {
+		if sent, _, err := g.Send(context.Background(), n, 0); sent != n || err != nil {
+			t.Fatalf("sent %d, %v, want %d", sent, err, n)
+		}
+	}
+	buf := make([]byte, 64)
+	for i := range 2 * n {
+		server.SetReadDeadline(time.Now().Add(5 * time.Second))
+		k, _, err := server.ReadFrom(buf)
+		if want := byte(i % n % segments); err != nil || k != size || buf[0] != want || buf[size-1] != want {
+			t.Fatalf("datagram %d: % x, %v, want %d times %d", i, buf[:k], err, size, want)
+		}
+	}
+	if got := rx(t, b) - before; got != 2*n {
+		t.Errorf("%d frames arrived, want %d", got, 2*n)
+	}
+	for name, f := range map[string]nettest.Frame{
+		"too many":    nettest.Between(a, b, 1, 2, make([]byte, 65*size)),
+		"not whole":   nettest.Between(a, b, 1, 2, make([]byte, size+1)),
+		"no payload":  nettest.Between(a, b, 1, 2, nil),
+		"no datagram": {Src: v4src, Dst: v4dst, Proto: 6, Payload: make([]byte, size)},
+	} {
+		if g, err := a.Burst(f, size); err == nil {
+			g.Close()
+			t.Errorf("%s: a burst was made", name)
+		}
+	}
+}
+
 func TestGeneratorStops(t *testing.T) {
 	a, b := nettest.Pair(t)
 	f := nettest.Between(a, b, 1, 2, nil)

@@ -41,20 +41,38 @@ func (h *Host) waitCarrier() error {
 	return nil
 }
 
-// settle returns once the one frame that the kernel cannot be talked out of has
+// silent is how long nothing must have been sent for the network to be taken for
+// silent: a multiple of the three ticks after which listener reports are sent.
+const silent = 50 * time.Millisecond
+
+// settle returns once the frames that the kernel cannot be talked out of have
 // gone by: an MLD report for the solicited-node group (RFC 3810, 6.1), sent to
-// all within three ticks of the interface coming up. A kernel that sends none
-// costs 100 ms.
+// all when the interface is ready, by some kernels twice. A kernel that sends
+// none costs a second.
 func settle(hosts []*Host) {
-	Eventually(100*time.Millisecond, func() bool {
-		for _, h := range hosts {
-			c, err := h.Counters(ifName)
-			if err != nil || c.TxPackets < 1 || c.RxPackets < min(1, uint64(len(hosts)-1)) {
-				return false
-			}
+	begin := time.Now()
+	last, since := uint64(0), begin
+	Eventually(patience, func() bool {
+		all, sum := traffic(hosts)
+		if sum != last {
+			last, since = sum, time.Now()
 		}
-		return true
+		return time.Since(since) > silent && (all || time.Since(begin) > time.Second)
 	})
+}
+
+// traffic is the number of frames that the hosts have sent and received, and
+// whether each of them has sent one.
+func traffic(hosts []*Host) (all bool, sum uint64) {
+	all = true
+	for _, h := range hosts {
+		c, err := h.Counters(ifName)
+		if err != nil || c.TxPackets == 0 {
+			all = false
+		}
+		sum += c.TxPackets + c.RxPackets
+	}
+	return all, sum
 }
 
 // Counters are an interface's statistics, as `ip -s link` shows them.

@@ -1,0 +1,68 @@
+package capture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a packet socket needs, whoever made it. See packet(7).
+
+// socket is not bound to a protocol, so no packet reaches it before bind.
+func socket(kind int) (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("packet socket: %w", err)
+	}
+	return fd, nil
+}
+
+func bind(fd, index int, etherType uint16) error {
+	addr := unix.SockaddrLinklayer{Protocol: bigEndian(etherType), Ifindex: index}
+	if err := unix.Bind(fd, &addr); err != nil {
+		return fmt.Errorf("bind packet socket: %w", err)
+	}
+	return nil
+}
+
+// bigEndian is htons(3).
+func bigEndian(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// takeNothing ends what the socket receives: by a filter that rejects all, and
+// then by binding it to another protocol. The latter takes it off the interface,
+// which ends with synchronize_net() in the kernel, so that no processor is
+// still storing a frame by the rules of before when this returns.
+func takeNothing(fd, index int) {
+	// Neither fails on an open socket, but for an interface that is gone, and
+	// then there is nothing to be taken.
+	_ = attachProgram(fd, rejectAll)
+	_ = bind(fd, index, unix.ETH_P_LOOPBACK)
+}
+
+// survive reads, and by that clears, the socket's error. ENETDOWN says that the
+// interface went down or away; the kernel binds the socket again when it comes
+// up. Until then poll(2) blocks.
+func survive(fd int, outages *atomic.Uint64) error {
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return fmt.Errorf("read socket error: %w", err)
+	}
+	switch errno := unix.Errno(code); errno {
+	case 0:
+		return nil
+	case unix.ENETDOWN:
+		outages.Add(1)
+		return nil
+	default:
+		return errno
+	}
+}
+
+// signal makes an eventfd readable, for good.
+func signal(eventfd int) {
+	_, _ = unix.Write(eventfd, binary.NativeEndian.AppendUint64(nil, 1))
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -648,10 +649,13 @@ func TestRealMGEN(t *testing.T) {
 	mgen := a.Command(ctx, "mgen", "output", "/dev/null",
 		"event", "on 77 udp src 4001 dst "+b.Interface.IPv4.String()+"/5001 periodic [100 200] count 50",
 		"event", "on 88 udp src 4002 dst 239.1.2.3/5002 periodic [100 28] count 30 interface eth0")
-	if err := mgen.Start(); err != nil {
+	mgen6 := a.Command(ctx, "mgen", "ipv6", "output", "/dev/null",
+		"event", "on 99 udp src 4003 dst "+b.Interface.IPv6.String()+"/5003 periodic [100 100] count 20")
+	if err := errors.Join(mgen.Start(), mgen6.Start()); err != nil {
 		t.Fatal(err)
 	}
 	defer mgen.Wait()
+	defer mgen6.Wait()
 	defer cancel() // mgen does not end by itself
 	count := map[uint32]int{}
 	for _, r := range collectSome(t, c, 80) {
@@ -667,5 +671,22 @@ func TestRealMGEN(t *testing.T) {
 	}
 	if count[77] != 50 || count[88] != 30 {
 		t.Errorf("flows %v", count)
+	}
+	// What 28 bytes cannot say is in the log, and counted.
+	var six int
+	nettest.Eventually(10*time.Second, func() bool {
+		six = 0
+		for _, r := range p.logLines("pcapper.conf") {
+			if r.FlowID == 99 && r.DstAddr() == b.Interface.IPv6 && r.DstPort == 5003 && r.Length == 148 {
+				six++
+			}
+		}
+		return six == 20
+	})
+	if six != 20 {
+		t.Errorf("%d IPv6 messages in the log, want 20", six)
+	}
+	if summary := strings.Join(p.stop(), "\n"); !strings.Contains(summary, "20 not expressible in 28 bytes") {
+		t.Errorf("IPv6 packets are not counted:\n%s", summary)
 	}
 }

@@ -33,6 +33,11 @@ func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*targe
 	if wait == 0 {
 		wait = interfaceWait
 	}
+	if cfg.MACFrom != "" {
+		if _, err := cfg.macFrom(); err != nil {
+			return nil, err
+		}
+	}
 	i, err := iface.Wait(ctx, cfg.Interface, wait, cfg.missing, func(m string) { say("%s", m) })
 	i, err = cfg.settle(i, err, say)
 	if err != nil {
@@ -106,13 +111,9 @@ func (t *target) resolve(cfg *Config) (match.Target, error) {
 	t.mac = t.iface.MAC
 	v4 := t.iface.IPv4()
 	if cfg.MACFrom != "" {
-		from, err := iface.ByName(cfg.MACFrom)
+		from, err := cfg.macFrom()
 		if err != nil {
-			return match.Target{}, fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
-		}
-		if from.MAC == nil {
-			return match.Target{}, fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
-				"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"})
+			return match.Target{}, err
 		}
 		t.mac = from.MAC
 		v4 = append(v4, from.IPv4()...)
@@ -129,6 +130,19 @@ func (t *target) resolve(cfg *Config) (match.Target, error) {
 		m.IPv4 = v4[0]
 	}
 	return m, nil
+}
+
+// macFrom is the interface that -r names.
+func (cfg *Config) macFrom() (iface.Interface, error) {
+	from, err := iface.ByName(cfg.MACFrom)
+	if err != nil {
+		return from, fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
+	}
+	if from.MAC == nil {
+		return from, fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
+			"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"})
+	}
+	return from, nil
 }
 
 // affected tells whether the filter for m would be another one than t's: only

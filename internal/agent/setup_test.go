@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/vishvananda/netlink"
+)
+
+// TestInterfacesThatAreNotReady are waited for, and refused with the C
+// program's exit codes when they stay so.
+func TestInterfacesThatAreNotReady(t *testing.T) {
+	h, _ := nettest.Pair(t)
+	link, err := h.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared := func(cfg Config) (said string, err error) {
+		cfg.wait = 50 * time.Millisecond
+		say := func(format string, args ...any) { said += fmt.Sprintf(format, args...) + "\n" }
+		h.Do(func() { _, err = prepare(t.Context(), &cfg, say) })
+		return said, err
+	}
+	only := func(addrs ...string) {
+		t.Helper()
+		list, err := h.Netlink().AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range list {
+			h.Netlink().AddrDel(link, &a)
+		}
+		for _, text := range addrs {
+			a, _ := netlink.ParseAddr(text)
+			if err := h.Netlink().AddrAdd(link, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	code := func(err error) int {
+		var coded *Error
+		if errors.As(err, &coded) {
+			return coded.Code
+		}
+		return 0
+	}
+
+	only()
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src"}); code(err) != ExitNoAddress ||
+		!strings.Contains(said, "eth0 has no IP address: waiting up to") || Hint(err) == "" {
+		t.Errorf("without address: %v, said %q", err, said)
+	}
+	only("fd00::1/64")
+	if said, err := prepared(Config{Interface: "eth0", Mode: "spoof"}); err != nil || said != "" {
+		t.Errorf("with an IPv6 address only: %v, said %q", err, said)
+	}
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src host %i"}); code(err) != ExitNoAddress ||
+		!strings.Contains(said, "has no IPv4 address, which %i") {
+		t.Errorf("%%i with an IPv6 address only: %v, said %q", err, said)
+	}
+	only("fe80::1/64")
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src"}); err != nil ||
+		!strings.Contains(said, "has a link-local address only: waiting") || !strings.Contains(said, "going on with") {
+		t.Errorf("with a link-local address only: %v, said %q", err, said)
+	}
+	if err := h.Down("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := prepared(Config{Interface: "eth0", Mode: "src"}); code(err) != ExitDevice {
+		t.Errorf("down: %v", err)
+	}
+	if said, err := prepared(Config{Interface: "nope", Mode: "src"}); code(err) != ExitDevice || said != "" ||
+		!strings.Contains(Hint(err), "eth0") {
+		t.Errorf("missing: %v, said %q", err, said)
+	}
+}
+
+// TestAddressesOfTheBridge: with -r a port without addresses is ready, and the
+// bridge's MAC and IPv4 address are meant.
+func TestAddressesOfTheBridge(t *testing.T) {
+	h, _ := nettest.Pair(t)
+	link, err := h.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name, bridge.HardwareAddr = "br7", []byte{2, 0, 0, 0, 0, 0x71}
+	addr, _ := netlink.ParseAddr("10.71.0.1/24")
+	list, err := h.Netlink().AddrList(link, netlink.FAMILY_ALL)
+	if err = errors.Join(err, h.Netlink().LinkAdd(bridge), h.Netlink().LinkSetUp(bridge), h.Netlink().AddrAdd(bridge, addr)); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		h.Netlink().AddrDel(link, &a)
+	}
+	cfg := Config{Interface: "eth0", MACFrom: "br7", Mode: "src", wait: time.Second}
+	var target *target
+	h.Do(func() { target, err = prepare(t.Context(), &cfg, t.Logf) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target.filter.Text != "ether src 02:00:00:00:00:71" || target.matched.IPv4.String() != "10.71.0.1" {
+		t.Errorf("filter %q, %%i is %v", target.filter.Text, target.matched.IPv4)
+	}
+	var none *iface.NotFoundError
+	cfg.MACFrom = "br8"
+	h.Do(func() { _, err = prepare(t.Context(), &cfg, t.Logf) })
+	if !errors.As(err, &none) {
+		t.Errorf("a bridge that does not exist: %v", err)
+	}
+}

@@ -362,6 +362,24 @@ func TestInterfaceDownUpAndRemoved(t *testing.T) {
 	}
 }
 
+// TestCollectorComesWhileDown: it gets what passes once the interface is up.
+func TestCollectorComesWhileDown(t *testing.T) {
+	a, b := nettest.Pair(t)
+	p := start(t, a)
+	if err := a.Down("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	p.await("eth0 is down", 1)
+	c := p.dial(a, "")
+	if err := a.Up("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	p.await("eth0 is up again", 1)
+	frames, wants := variety(a, b, 20)
+	begin, end := send(t, a, 20, 1000, frames...)
+	compare(t, "the collector", collect(t, c, 20), wants, begin, end)
+}
+
 // TestAddressesAreFollowed: the filter knows a new MAC and new IP addresses.
 func TestAddressesAreFollowed(t *testing.T) {
 	a, b := nettest.Pair(t)

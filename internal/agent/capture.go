@@ -92,7 +92,7 @@ func (c *capturer) close() {
 
 // control is the only one who attaches and drains.
 func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g *errgroup.Group) error {
-	defer func() { c.detach()() }()
+	defer c.finish()
 	capturing := false
 	for {
 		select {
@@ -132,20 +132,31 @@ func (c *capturer) attach() (capture.Source, error) {
 	return c.current, nil
 }
 
-// detach gives up the current capture, if there is one; its last packets are
-// still read, by readAll. Draining it takes some milliseconds, for which the
-// next attach need not wait.
+// detach gives up the current capture; its last packets are still read, by
+// readAll. Draining it takes some milliseconds, for which the next attach need
+// not wait.
 func (c *capturer) detach() (drain func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.current
 	c.current = nil
 	return func() error {
-		if old != nil {
+		if old != nil { // nil if it broke
 			old.Drain()
 			c.prepareStandby()
 		}
 		return nil
+	}
+}
+
+// finish ends the current capture for good.
+func (c *capturer) finish() {
+	c.mu.Lock()
+	last := c.current
+	c.current = nil
+	c.mu.Unlock()
+	if last != nil {
+		last.Drain()
 	}
 }
 

@@ -448,7 +448,7 @@ func TestRefusals(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"-i eth7", 4, []string{`cannot capture on "eth7": no such interface`, "hint: this host has lo, eth0"}},
+		{"-i eth7", 4, []string{`cannot capture on "eth7": no such interface`, "hint: this host has lo, ", "eth0"}},
 		{"-p 7200", 2, []string{"cannot listen on port 7200", "-p takes another port"}},
 		{"-m ((", 6, []string{`filter "(("`}},
 		{"-m nonsense", 6, []string{`filter "nonsense"`}},
@@ -694,6 +694,9 @@ func TestRealMGEN(t *testing.T) {
 	var six int
 	nettest.Eventually(10*time.Second, func() bool {
 		six = 0
+		if _, err := os.Stat(filepath.Join(p.dir, "pcapper.conf")); err != nil {
+			return false
+		}
 		for _, r := range p.logLines("pcapper.conf") {
 			if r.FlowID == 99 && r.DstAddr() == b.Interface.IPv6 && r.DstPort == 5003 && r.Length == 148 {
 				six++

@@ -174,6 +174,9 @@ func TestRealMGENFragmentsAndTCP(t *testing.T) {
 	if err := sink.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if !nettest.Eventually(10*time.Second, func() bool { return listening(t, b, 5002) }) {
+		t.Fatal("mgen does not listen")
+	}
 	to := b.Interface.IPv4.String()
 	source := a.Command(ctx, "mgen", "output", "/dev/null",
 		"event", "on 91 udp src 4001 dst "+to+"/5001 periodic [50 4000] count 20",
@@ -210,6 +213,19 @@ func TestRealMGENFragmentsAndTCP(t *testing.T) {
 		t.Errorf("%d fragments of %d bytes, want 60 of %d; %d bytes of messages by TCP, want 50000; without flow: %+v",
 			fragments, datagrams, 20*4008, bytes, wrong)
 	}
+}
+
+// listening tells whether a TCP socket of a host listens on a port: state 0A in
+// /proc/net/tcp.
+func listening(t *testing.T, h *nettest.Host, port int) bool {
+	t.Helper()
+	var data []byte
+	var err error
+	h.Do(func() { data, err = os.ReadFile("/proc/thread-self/net/tcp") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(data), fmt.Sprintf(":%04X 00000000:0000 0A", port))
 }
 
 // TestRecollectOverAgent: our collector prints the lines of our agent, also of

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -139,6 +140,10 @@ func TestLiveView(t *testing.T) {
 
 // TestLiveViewTerminated: SIGTERM and SIGHUP leave the terminal in order, too.
 func TestLiveViewTerminated(t *testing.T) {
+	// What a test's parent ignores, as nohup(1) does, its child would, too.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
 		tty := screentest.New(t, 100, 20)
 		cmd := startLive(t, tty, "a:127.0.0.1:1\n")

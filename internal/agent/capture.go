@@ -25,8 +25,9 @@ type capturer struct {
 	fill func(func(free []wire.Record) int) // the hub's
 	drop func(*wire.Record) bool            // records to leave out, or nil
 
-	wanted chan bool   // the latest wish, never blocking
-	failed func(error) // told at once of a capture that broke
+	wishes chan wish
+	ended  chan struct{} // no wish is heard any more
+	failed func(error)   // told at once of a capture that broke
 
 	mu      sync.Mutex
 	filter  []bpf.RawInstruction
@@ -48,19 +49,32 @@ type counts struct {
 }
 
 func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter []bpf.RawInstruction, d *decode.Decoder) (*capturer, error) {
-	c := &capturer{open: open, filter: filter, wanted: make(chan bool, 1), decoder: d}
+	c := &capturer{open: open, filter: filter, wishes: make(chan wish), ended: make(chan struct{}), decoder: d}
 	var err error
 	c.standby, err = open(filter)
 	return c, err
 }
 
-// want says whether there is anybody to capture for. It does not wait.
+// wish is that there be a capture, or none.
+type wish struct {
+	capture bool
+	granted chan<- struct{} // closed once it is so
+}
+
+// want says whether there is anybody to capture for, and returns once the
+// capture runs, or is on its way to its end. It must not be called by several
+// goroutines at once.
 func (c *capturer) want(yes bool) {
+	granted := make(chan struct{})
 	select {
-	case <-c.wanted:
-	default:
+	case c.wishes <- wish{yes, granted}:
+	case <-c.ended:
+		return
 	}
-	c.wanted <- yes
+	select {
+	case <-granted:
+	case <-c.ended:
+	}
 }
 
 // run starts and ends captures as wanted until ctx is done. It returns when
@@ -93,24 +107,29 @@ func (c *capturer) close() {
 // control is the only one who attaches and drains.
 func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g *errgroup.Group) error {
 	defer c.finish()
+	defer close(c.ended)
 	capturing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case yes := <-c.wanted:
+		case w := <-c.wishes:
+			var begun capture.Source
 			switch {
-			case yes == capturing:
-			case yes:
-				src, err := c.attach()
-				if err != nil {
+			case w.capture == capturing:
+			case w.capture:
+				var err error
+				if begun, err = c.attach(); err != nil {
 					return err
 				}
-				sources <- src
 			default:
 				g.Go(c.detach())
 			}
-			capturing = yes
+			capturing = w.capture
+			close(w.granted)
+			if begun != nil {
+				sources <- begun // when the one before it has been read
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -478,4 +479,35 @@ func mustDup(t *testing.T, fd int) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestNetcat: a person reads along as the manual says, with or without closing
+// the own direction first.
+func TestNetcat(t *testing.T) {
+	for _, options := range [][]string{nil, {"-N"}} {
+		b := serve(t, 64)
+		host, port, _ := net.SplitHostPort(b.addr)
+		script := []string{"-c", `printf 'text\n' | exec nc "$@"`, "sh"}
+		nc := exec.Command("sh", slices.Concat(script, options, []string{host, port})...)
+		out, err := nc.StdoutPipe()
+		if err == nil {
+			err = nc.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.awaitMessage("attached (text)")
+		b.publish(0, 3)
+		scan := bufio.NewScanner(out)
+		for i := range 3 {
+			want := record(i)
+			if !scan.Scan() || scan.Text()+"\n" != string(wire.AppendLine(nil, &want)) {
+				t.Fatalf("nc %s: line %d is %q", options, i, scan.Text())
+			}
+		}
+		b.end() // the agent ends, and nc with it
+		if err := nc.Wait(); err != nil {
+			t.Errorf("nc %s: %v", options, err)
+		}
+	}
 }

@@ -82,7 +82,7 @@ func TestEveryPacketToEveryone(t *testing.T) {
 	p := start(t, a, "-i", "eth0", "-f", "packets.log")
 	silent, bulk, text := p.dial(a, ""), p.dial(a, "bulk\n"), p.dial(b, "text\n")
 	frames, wants := variety(a, b, 3000)
-	begin, end := send(t, a, n, 50_000, frames...)
+	begin, end := send(t, a, n, 20_000, frames...)
 	compare(t, "the silent collector", collect(t, silent, n), wants, begin, end)
 	compare(t, "the bulk collector", collect(t, bulk, n), wants, begin, end)
 	compare(t, "the text collector", collectLines(t, text, n), wants, begin, end)
@@ -284,7 +284,11 @@ func TestStalledCollector(t *testing.T) {
 			done <- recs
 		}()
 	}
-	begin, end := send(t, a, n, 100_000, frames...)
+	rate := 100_000.0
+	if len(raceFlags) > 0 {
+		rate /= 2 // the race detector makes all of this ten times slower
+	}
+	begin, end := send(t, a, n, rate, frames...)
 	for range good {
 		recs := <-done
 		compare(t, "a good collector", recs, wants, begin, end)

@@ -123,7 +123,6 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	case given["read"]:
 		o.cmd.action = actionRead
 	}
-	o.cmd.cfg.Version = version
 	return o.cmd, nil
 }
 

@@ -19,7 +19,6 @@ func TestDefaults(t *testing.T) {
 	cmd, err := parse(nil, io.Discard)
 	want := agent.Config{
 		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every",
-		Version: version,
 	}
 	if err != nil || cmd.action != actionRun || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd, err, want)
@@ -30,7 +29,7 @@ func TestFlags(t *testing.T) {
 	cmd, err := parse(strings.Fields("-f l -p 7074 -i eth1 -m udp -r br0 -engine ring -include-self -stats -fragments first -mark-relayed -bmf"), io.Discard)
 	want := agent.Config{
 		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
-		IncludeSelf: true, Stats: true, Version: version, Fragments: "first", MarkRelayed: true, BMF: true,
+		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true,
 	}
 	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd.cfg, err, want)

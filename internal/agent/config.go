@@ -71,8 +71,6 @@ type Config struct {
 	// Stderr takes everything the agent says, line by line; Stdout takes
 	// Check's report.
 	Stderr, Stdout io.Writer
-	// Version is reported by Check.
-	Version string
 
 	// wait is how long an interface may take to become ready.
 	wait time.Duration

@@ -282,7 +282,7 @@ func (p *Pcap) Next() (*Block, error) {
 		if n > 0 {
 			continue // all of them from before Attach
 		}
-		if err := p.wait(); err != nil {
+		if err := wait(p.fd, p.wake, p.draining.Load(), &p.outages); err != nil {
 			return nil, fmt.Errorf("capture on %q: %w", p.cfg.Interface, err)
 		}
 	}
@@ -346,24 +346,6 @@ func (p *Pcap) complete() bool {
 	defer p.mu.Unlock()
 	p.readCounters()
 	return p.delivered+p.stats.Dropped >= p.stats.Received
-}
-
-func (p *Pcap) wait() error {
-	fds := [2]unix.PollFd{
-		{Fd: int32(p.fd), Events: unix.POLLIN},
-		{Fd: int32(p.wake), Events: unix.POLLIN},
-	}
-	poll, timeout := fds[:], -1
-	if p.draining.Load() {
-		poll, timeout = fds[:1], retireAfter
-	}
-	if _, err := unix.Poll(poll, timeout); err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll: %w", err)
-	}
-	if fds[0].Revents&unix.POLLERR != 0 {
-		return survive(p.fd, &p.outages)
-	}
-	return nil
 }
 
 // Drain see Source and Ring.Drain.

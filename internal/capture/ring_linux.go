@@ -226,7 +226,7 @@ func (r *Ring) Next() (*Block, error) {
 			continue
 		}
 		r.burst = 0
-		if err := r.wait(); err != nil {
+		if err := wait(r.fd, r.wake, r.draining.Load(), &r.outages); err != nil {
 			return nil, fmt.Errorf("capture on %q: %w", r.cfg.Interface, err)
 		}
 	}
@@ -308,28 +308,6 @@ func (r *Ring) Close() error {
 		}
 	}
 	return err
-}
-
-// wait blocks until the kernel hands over a block, Drain is called, or the
-// interface goes down.
-func (r *Ring) wait() error {
-	fds := [2]unix.PollFd{
-		{Fd: int32(r.fd), Events: unix.POLLIN},
-		{Fd: int32(r.wake), Events: unix.POLLIN},
-	}
-	poll, timeout := fds[:], -1
-	if r.draining.Load() {
-		// The wake-up has been heard, and stays readable. The rest comes when
-		// the kernel's timer retires the open block.
-		poll, timeout = fds[:1], retireAfter
-	}
-	if _, err := unix.Poll(poll, timeout); err != nil && err != unix.EINTR {
-		return fmt.Errorf("poll: %w", err)
-	}
-	if fds[0].Revents&unix.POLLERR != 0 {
-		return survive(r.fd, &r.outages)
-	}
-	return nil
 }
 
 // Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins

@@ -43,6 +43,28 @@ func takeNothing(fd, index int) {
 	_ = bind(fd, index, unix.ETH_P_LOOPBACK)
 }
 
+// wait blocks until the socket has something, the eventfd wake says that it is
+// to be drained, or the interface goes down.
+func wait(fd, wake int, draining bool, outages *atomic.Uint64) error {
+	fds := [2]unix.PollFd{
+		{Fd: int32(fd), Events: unix.POLLIN},
+		{Fd: int32(wake), Events: unix.POLLIN},
+	}
+	poll, timeout := fds[:], -1
+	if draining {
+		// The wake-up has been heard, and stays readable. The rest comes when
+		// the kernel's timer retires the open block.
+		poll, timeout = fds[:1], retireAfter
+	}
+	if _, err := unix.Poll(poll, timeout); err != nil && err != unix.EINTR {
+		return fmt.Errorf("poll: %w", err)
+	}
+	if fds[0].Revents&unix.POLLERR != 0 {
+		return survive(fd, outages)
+	}
+	return nil
+}
+
 // survive reads, and by that clears, the socket's error. ENETDOWN says that the
 // interface went down or away; the kernel binds the socket again when it comes
 // up. Until then poll(2) blocks.

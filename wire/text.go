@@ -5,99 +5,168 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
 // MaxLine is the most bytes that AppendLine appends.
 const MaxLine = 20 + 1 + 6 + 1 + 2*(41+1+5+1) + 10 + 1 + 10 + 1 + 3 + 1
 
+// lineRoom is where one line is composed. Its size is a power of two so that
+// an index masked with lineRoom-1 needs no bounds check.
+const lineRoom = 256
+
+// Fields are written with up to three bytes too many, so a line's room must
+// be wider than the longest line; this does not compile if it is not.
+const _ = uint(lineRoom - MaxLine - 4)
+
 // AppendLine appends r's log line, newline included, to dst. Every record has
 // a line: IPv6 addresses stand in brackets, lengths are whole, times before
-// 1970 have a minus sign.
+// 1970 have a minus sign. It does not allocate if dst has 256 bytes to spare.
 func AppendLine(dst []byte, r *Record) []byte {
-	dst = appendTime(dst, r.Time)
-	dst = append(dst, ':')
+	// Appending field by field would check dst's capacity forty times a line.
+	dst, b := lineAt(dst)
+	n := putTime(b, 0, r.Time)
+	n = putByte(b, n, ':')
 	v6 := r.Flags&IPv6 != 0
-	dst = appendAddr(dst, &r.Src, v6)
-	dst = append(dst, ':')
-	dst = appendUint(dst, uint32(r.SrcPort))
-	dst = append(dst, ':')
-	dst = appendAddr(dst, &r.Dst, v6)
-	dst = append(dst, ':')
-	dst = appendUint(dst, uint32(r.DstPort))
-	dst = append(dst, ':')
-	dst = appendUint(dst, r.Length)
-	dst = append(dst, ':')
-	dst = appendUint(dst, r.Flow())
-	dst = append(dst, ':')
-	dst = appendUint(dst, uint32(r.Proto))
-	return append(dst, '\n')
+	n = putAddr(b, n, &r.Src, v6)
+	n = putByte(b, n, ':')
+	n = putUint(b, n, uint32(r.SrcPort))
+	n = putByte(b, n, ':')
+	n = putAddr(b, n, &r.Dst, v6)
+	n = putByte(b, n, ':')
+	n = putUint(b, n, uint32(r.DstPort))
+	n = putByte(b, n, ':')
+	n = putUint(b, n, r.Length)
+	n = putByte(b, n, ':')
+	n = putUint(b, n, r.Flow())
+	n = putByte(b, n, ':')
+	n = putUint(b, n, uint32(r.Proto))
+	b[n&(lineRoom-1)] = '\n'
+	return dst[:len(dst)+n+1]
 }
 
-// appendTime appends t (nanoseconds since the epoch) as seconds with exactly
-// six decimals, cut rather than rounded as time stamps are.
-func appendTime(dst []byte, t int64) []byte {
+// lineAt makes room for a line behind dst.
+func lineAt(dst []byte) ([]byte, *[lineRoom]byte) {
+	dst = slices.Grow(dst, lineRoom)
+	return dst, (*[lineRoom]byte)(dst[len(dst) : len(dst)+lineRoom])
+}
+
+// putTime writes t (nanoseconds since the epoch) at b[n:] as seconds with
+// exactly six decimals, cut rather than rounded as time stamps are.
+func putTime(b *[lineRoom]byte, n int, t int64) int {
 	u := uint64(t)
 	if t < 0 {
-		dst = append(dst, '-')
+		b[n&(lineRoom-1)] = '-'
+		n++
 		u = -u
 	}
 	sec := u / nsPerSec
 	usec := uint32((u - sec*nsPerSec) / nsPerUsec)
 	if sec <= math.MaxUint32 {
-		dst = appendUint(dst, uint32(sec))
+		n = putUint(b, n, uint32(sec))
 	} else {
-		dst = strconv.AppendUint(dst, sec, 10)
+		n += len(strconv.AppendUint(b[n:n], sec, 10))
 	}
-	hi, mid := usec/10_000, usec/100%100
-	lo := usec % 100
-	return append(dst, '.',
-		digits[2*hi], digits[2*hi+1], digits[2*mid], digits[2*mid+1], digits[2*lo], digits[2*lo+1])
+	b[n&(lineRoom-1)] = '.'
+	put2(b, n+1, usec/10_000)
+	put2(b, n+3, usec/100%100)
+	put2(b, n+5, usec%100)
+	return n + 7
 }
 
-func appendAddr(dst []byte, a *[16]byte, v6 bool) []byte {
+// appendTime is putTime for lines of other kinds.
+func appendTime(dst []byte, t int64) []byte {
+	dst, b := lineAt(dst)
+	return dst[:len(dst)+putTime(b, 0, t)]
+}
+
+func putAddr(b *[lineRoom]byte, n int, a *[16]byte, v6 bool) int {
 	if v6 {
-		dst = append(dst, '[')
-		dst = netip.AddrFrom16(*a).AppendTo(dst)
-		return append(dst, ']')
+		b[n&(lineRoom-1)] = '['
+		n++
+		n += len(netip.AddrFrom16(*a).AppendTo(b[n:n]))
+		return putByte(b, n, ']')
 	}
-	dst = append(dst, octets[a[12]].text[:octets[a[12]].n]...)
-	dst = append(dst, '.')
-	dst = append(dst, octets[a[13]].text[:octets[a[13]].n]...)
-	dst = append(dst, '.')
-	dst = append(dst, octets[a[14]].text[:octets[a[14]].n]...)
-	dst = append(dst, '.')
-	return append(dst, octets[a[15]].text[:octets[a[15]].n]...)
+	n = putOctet(b, n, a[12])
+	n = putOctet(b, n, a[13])
+	n = putOctet(b, n, a[14])
+	return putOctet(b, n, a[15]) - 1 // the last dot is written over
 }
 
-// appendUint writes v in base 10, two digits at a time.
-func appendUint(dst []byte, v uint32) []byte {
-	var b [10]byte
-	i := len(b)
+func putByte(b *[lineRoom]byte, n int, c byte) int {
+	b[n&(lineRoom-1)] = c
+	return n + 1
+}
+
+// putOctet writes v and a dot, always four bytes: what is too much is written
+// over by the next field.
+func putOctet(b *[lineRoom]byte, n int, v byte) int {
+	o := &octets[v]
+	*(*[4]byte)(b[n:]) = o.text
+	return n + int(o.n)
+}
+
+func put2(b *[lineRoom]byte, n int, v uint32) {
+	b[n&(lineRoom-1)] = digits[2*v]
+	b[(n+1)&(lineRoom-1)] = digits[2*v+1]
+}
+
+// putUint writes v in base 10 at b[n:], two digits at a time from the end.
+func putUint(b *[lineRoom]byte, n int, v uint32) int {
+	end := n + decimals(v)
+	i := end
 	for v >= 100 {
 		q := v / 100
-		d := 2 * (v - 100*q)
-		v = q
 		i -= 2
-		b[i+1] = digits[d+1]
-		b[i] = digits[d]
+		put2(b, i, v-100*q)
+		v = q
 	}
 	if v >= 10 {
-		i -= 2
-		b[i+1] = digits[2*v+1]
-		b[i] = digits[2*v]
+		put2(b, i-2, v)
 	} else {
-		i--
-		b[i] = byte('0' + v)
+		b[(i-1)&(lineRoom-1)] = byte('0' + v)
 	}
-	return append(dst, b[i:]...)
+	return end
 }
 
-// digits holds the numbers 00 to 99; octets the numbers 0 to 255 as text.
+// decimals is how many digits v has in base 10.
+func decimals(v uint32) int {
+	switch {
+	case v < 10:
+		return 1
+	case v < 100:
+		return 2
+	case v < 1_000:
+		return 3
+	case v < 10_000:
+		return 4
+	case v < 100_000:
+		return 5
+	case v < 1_000_000:
+		return 6
+	case v < 10_000_000:
+		return 7
+	case v < 100_000_000:
+		return 8
+	case v < 1_000_000_000:
+		return 9
+	}
+	return 10
+}
+
+// appendUint is putUint for lines of other kinds.
+func appendUint(dst []byte, v uint32) []byte {
+	dst, b := lineAt(dst)
+	return dst[:len(dst)+putUint(b, 0, v)]
+}
+
+// digits holds the numbers 00 to 99; octets the numbers 0 to 255
+// as text with a dot behind it and n, the length of both.
 var (
 	digits [200]byte
 	octets [256]struct {
-		text [3]byte
+		text [4]byte
 		n    uint8
 	}
 )
@@ -107,7 +176,7 @@ func init() {
 		digits[2*i], digits[2*i+1] = byte('0'+i/10), byte('0'+i%10)
 	}
 	for i := range octets {
-		octets[i].n = uint8(copy(octets[i].text[:], strconv.Itoa(i)))
+		octets[i].n = uint8(copy(octets[i].text[:], strconv.Itoa(i)+"."))
 	}
 }
 

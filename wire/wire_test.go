@@ -191,7 +191,8 @@ func TestNumbersOfAllSizes(t *testing.T) {
 	}
 	for i := range 256 {
 		a := [16]byte{12: byte(i), 13: byte(255 - i), 14: 1, 15: byte(i)}
-		if got, want := string(appendAddr(nil, &a, false)), netip.AddrFrom4([4]byte(a[12:])).String(); got != want {
+		var b [lineRoom]byte
+		if got, want := string(b[:putAddr(&b, 0, &a, false)]), netip.AddrFrom4([4]byte(a[12:])).String(); got != want {
 			t.Errorf("address %q, want %q", got, want)
 		}
 	}

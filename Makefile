@@ -29,9 +29,9 @@ test: ## everything, as root, in under ten minutes
 lint: ## format, vet, staticcheck
 	@scripts/lint
 
-bench: build ## packets/s and CPU per packet, beside tcpdump
-	scripts/need tcpdump:tcpdump ip:iproute2
-	$(GO) run ./bench
+bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REGEXP" ...
+	scripts/need tcpdump:tcpdump softflowd:softflowd
+	$(GO) run ./bench $(BENCH)
 
 fuzz: ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)

@@ -2,176 +2,192 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/internal/nettest"
 )
 
-// Of the 28-byte record, see package wire.
-const (
-	recordDstPort = 18
-	agentPort     = 7073
-)
+const agentPort = 7073
 
-// agent is pcapper with one collector.
+// agent is pcapper, ours or C, with collectors.
 type agent struct {
 	*program
-	announce  string // what the collector says first
-	collector *collector
-	base      uint64 // records before the measurement
-}
+	engine     string // "" is C's only one
+	collectors int
+	silent     bool // they say nothing, as C collectors do
+	log        bool
 
-// start runs the agent with its log to /dev/null, attaches the collector and
-// feeds both until records flow.
-func (a *agent) start(ctx context.Context, b *bench) (err error) {
-	a.program, err = b.launch(ctx, b.opt.agent, "-i", "eth0", "-p", strconv.Itoa(agentPort), "-m", "src", "-f", os.DevNull)
-	if err != nil {
-		return err
-	}
-	if err := a.waitFor("listening on", 10*time.Second); err != nil {
-		return err
-	}
-	conn, err := b.host.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", agentPort))
-	if err != nil {
-		return fmt.Errorf("attach a collector: %w", err)
-	}
-	if a.collector, err = newCollector(conn.(*net.TCPConn), a.announce); err != nil {
-		return err
-	}
-	for range 50 {
-		if _, err := b.send(ctx, warmUp, 1000); err != nil {
-			return err
-		}
-		if a.collector.records.Load() > 0 {
-			a.base = a.collector.quiet(time.Second, 0)
-			return nil
-		}
-	}
-	return fmt.Errorf("the agent sends no records: %s", a.said())
+	logFile string
+	readers []*collector
+	note    string // what the agent says of its engine
 }
-
-func (a *agent) pid() int { return a.cmd.Process.Pid }
 
 var (
+	agentListens = regexp.MustCompile(`listening on`)
+	agentSummary = regexp.MustCompile(`(?s)dropped by slow readers.*\n.*(lines written|log: off)`)
+	agentEngine  = regexp.MustCompile(`(?m)engine: (.*)$`)
+	agentUnknown = regexp.MustCompile(`engine`)
 	agentDropped = regexp.MustCompile(`([\d,]+) dropped by the kernel`)
 	agentSlow    = regexp.MustCompile(`([\d,]+) dropped by slow readers`)
 )
 
-// received waits for n records, or until no more come, and then reads the
-// agent's own summary.
-func (a *agent) received(n uint64) (got, dropped uint64, err error) {
-	got = a.collector.quiet(settle, a.base+n) - a.base
-	said, err := a.stop()
-	if err != nil {
-		return 0, 0, fmt.Errorf("agent: %w: %s", err, said)
+func (a *agent) ours() bool { return a.engine != "" }
+
+func (a *agent) start(ctx context.Context, b *bench, s *scene) (err error) {
+	a.logFile = os.DevNull
+	if a.log {
+		a.logFile = filepath.Join(b.tmp, "log")
 	}
-	if err := a.collector.close(); err != nil {
-		return 0, 0, err
+	path := b.opt.agent
+	args := []string{"-i", s.host.Interface.Name, "-p", strconv.Itoa(agentPort), "-m", "src", "-f", a.logFile}
+	if s.received {
+		args[5] = "dst"
+	}
+	if a.ours() {
+		args = append(args, "-engine", a.engine)
+	} else if path = b.opt.cAgent; path == "" {
+		return skipped{errors.New("BENCH_C_PCAPPER names no C agent")}
+	}
+	if a.program, err = launch(ctx, s, path, args...); err != nil {
+		return err
+	}
+	if err := a.ready(); err != nil {
+		return err
+	}
+	for range a.collectors {
+		if err := a.attach(s); err != nil {
+			return err
+		}
+	}
+	return a.warm(ctx, b, s)
+}
+
+// ready waits until ours says that it listens. The C agent says nothing; attach
+// tries until it does.
+func (a *agent) ready() error {
+	if !a.ours() {
+		return nil
+	}
+	said, err := a.waitFor(0, agentListens, 10*time.Second)
+	if err != nil {
+		select {
+		case <-a.eof:
+			if text := a.said(0); agentUnknown.MatchString(text) {
+				first, _, _ := strings.Cut(text, "\n")
+				return skipped{errors.New(first)}
+			}
+		default:
+		}
+		return err
+	}
+	if m := agentEngine.FindStringSubmatch(said); m != nil {
+		a.note = m[1]
+	}
+	return nil
+}
+
+func (a *agent) attach(s *scene) error {
+	var conn net.Conn
+	var err error
+	if !nettest.Eventually(5*time.Second, func() bool {
+		conn, err = s.host.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", agentPort))
+		return err == nil
+	}) {
+		return fmt.Errorf("attach a collector: %w: %s", err, a.said(0))
+	}
+	announce := "bulk\n"
+	if a.silent {
+		announce = ""
+	}
+	c, err := newCollector(conn.(*net.TCPConn), announce)
+	if err != nil {
+		return err
+	}
+	a.readers = append(a.readers, c)
+	return nil
+}
+
+// warm feeds the agent slowly until every collector gets records.
+func (a *agent) warm(ctx context.Context, b *bench, s *scene) error {
+	if a.collectors == 0 {
+		return nil
+	}
+	senders, err := b.traffic(warmUp[s.name])
+	if err != nil {
+		return err
+	}
+	for range 30 {
+		if _, err := send(ctx, senders[:1], 100*time.Millisecond, 1000); err != nil {
+			return err
+		}
+		some := 0
+		for _, c := range a.readers {
+			if c.quiet(200*time.Millisecond, 1) > 0 {
+				some++
+			}
+		}
+		if some == len(a.readers) {
+			for _, c := range a.readers {
+				c.base = c.quiet(200*time.Millisecond, 0)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("the agent sends no records: %s", a.said(0))
+}
+
+// seen counts what the collector that has got least has got. The agent's own
+// count of losses is that of its summary.
+func (a *agent) seen(want uint64) (got, dropped uint64, err error) {
+	for i, c := range a.readers {
+		n := c.quiet(settle, c.base+want) - c.base
+		if got = min(got, n); i == 0 {
+			got = n
+		}
+	}
+	if a.log {
+		// What was written is memory that was not free before.
+		if err := os.Truncate(a.logFile, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return got, 0, err
+		}
+	}
+	if !a.ours() {
+		return got, 0, nil
+	}
+	said, err := a.ask(unix.SIGUSR1, agentSummary)
+	if err != nil {
+		return got, 0, err
 	}
 	kernel, err1 := number(said, agentDropped)
 	slow, err2 := number(said, agentSlow)
 	return got, kernel + slow, errors.Join(err1, err2)
 }
 
-func (a *agent) kill() {
-	a.program.kill()
-	if a.collector != nil {
-		_ = a.collector.close()
+func (a *agent) stop() error {
+	err := a.program.stop()
+	for _, c := range a.readers {
+		err = errors.Join(err, c.close())
 	}
+	if a.log {
+		os.Remove(a.logFile)
+	}
+	return err
 }
 
-// collector counts the records of a feed, on the tap's processor: that much of
-// the work a real one would do there, too, if it ran on the same host.
-type collector struct {
-	conn    *net.TCPConn
-	records atomic.Uint64 // of the sender's frames
-	done    chan error
-}
-
-// newCollector says what it wants, if anything, and reads on a blocking socket:
-// a thread of its own costs less than the runtime's poller.
-func newCollector(conn *net.TCPConn, announce string) (*collector, error) {
-	if _, err := conn.Write([]byte(announce)); err != nil {
-		return nil, fmt.Errorf("collector: %w", err)
+// cpu is what all collectors have used.
+func (a *agent) collectorCPU() (d time.Duration) {
+	for _, c := range a.readers {
+		d += c.cpu()
 	}
-	file, err := conn.File() // a duplicate in blocking mode
-	if err != nil {
-		return nil, fmt.Errorf("collector: %w", err)
-	}
-	c := &collector{conn: conn, done: make(chan error, 1)}
-	go func() {
-		defer file.Close()
-		onCPU(tapCPU, func(err error) {
-			if err == nil {
-				err = c.read(int(file.Fd()))
-			}
-			c.done <- err
-		})
-	}()
-	return c, nil
-}
-
-func (c *collector) read(fd int) error {
-	buf := make([]byte, 256<<10)
-	held := 0
-	for {
-		n, err := unix.Read(fd, buf[held:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECONNRESET, err == nil && n == 0:
-			if held != 0 {
-				return fmt.Errorf("collector: the feed ended %d bytes into a record", held)
-			}
-			return nil
-		case err != nil:
-			return fmt.Errorf("collector: %w", err)
-		}
-		held = c.count(buf[:held+n])
-	}
-}
-
-// count counts whole records and moves the rest to the front.
-func (c *collector) count(b []byte) (rest int) {
-	var ours uint64
-	whole := b
-	for ; len(whole) >= wire.Size; whole = whole[wire.Size:] {
-		if binary.BigEndian.Uint16(whole[recordDstPort:]) == dstPort {
-			ours++
-		}
-	}
-	c.records.Add(ours)
-	return copy(b, whole)
-}
-
-// quiet waits until there are n records (if n is not 0) or no more have come
-// for a time, and gives their number.
-func (c *collector) quiet(d time.Duration, n uint64) uint64 {
-	last, since := c.records.Load(), time.Now()
-	for time.Since(since) < d && (n == 0 || last < n) {
-		time.Sleep(5 * time.Millisecond)
-		if now := c.records.Load(); now != last {
-			last, since = now, time.Now()
-		}
-	}
-	return last
-}
-
-func (c *collector) close() error {
-	// The duplicate is another descriptor: a shutdown reaches both.
-	err := c.conn.CloseRead()
-	if errors.Is(err, unix.ENOTCONN) {
-		err = nil
-	}
-	return errors.Join(err, <-c.done, c.conn.Close())
+	return d
 }

@@ -11,13 +11,23 @@ import (
 )
 
 // pinThread binds the calling thread, and what it will start, to a processor.
-func pinThread(cpu int) error {
+func pinThread(cpu int) error { return pin(0, cpu) }
+
+func pin(tid, cpu int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := unix.SchedSetaffinity(tid, &set); err != nil {
 		return fmt.Errorf("bind to processor %d: %w", cpu, err)
 	}
 	return nil
+}
+
+// threadCPU is the time that the calling thread has run for, the kernel's work
+// in its place (soft interrupts) included.
+func threadCPU() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+	return time.Duration(ts.Nano())
 }
 
 // processCPU is the time that all threads of a process have run for, also those
@@ -38,33 +48,53 @@ func processCPU(pid int) (time.Duration, error) {
 // tick is the unit of /proc/stat: USER_HZ, 100 on all of Linux.
 const tick = 10 * time.Millisecond
 
-// machineCPU is the time that all processors together were not idle.
-func machineCPU() (time.Duration, error) {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	return parseStat(string(stat))
+// clock is a moment, and how long all processors together have been idle until
+// then.
+type clock struct {
+	wall time.Time
+	idle time.Duration
+	cpus int
 }
 
-// parseStat adds up the first line of /proc/stat (proc_stat(5)): user, nice,
-// system, then idle and iowait, which do not count, irq, softirq, steal. Guest
-// time is in user already.
-func parseStat(stat string) (time.Duration, error) {
-	line, _, _ := strings.Cut(stat, "\n")
+// readClock takes idle time, which kernels that stop the tick when idle measure
+// exactly, and not busy time, which they sample.
+func readClock() (clock, error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return clock{}, err
+	}
+	c := clock{wall: time.Now()}
+	c.idle, c.cpus, err = parseStat(string(stat))
+	return c, err
+}
+
+// busySince is how long processors were busy, their times added up.
+func (c clock) busySince(o clock) time.Duration {
+	return time.Duration(c.cpus)*c.wall.Sub(o.wall) - (c.idle - o.idle)
+}
+
+// parseStat reads /proc/stat (proc_stat(5)): idle and iowait of the first line,
+// and how many lines there are for single processors.
+func parseStat(stat string) (idle time.Duration, cpus int, err error) {
+	line, rest, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)
 	if len(fields) < 8 || fields[0] != "cpu" {
-		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+		return 0, 0, fmt.Errorf("/proc/stat begins with %q", line)
 	}
 	var ticks int64
-	for _, i := range []int{1, 2, 3, 6, 7} {
+	for _, i := range []int{4, 5} {
 		n, err := strconv.ParseInt(fields[i], 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: %w", err)
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
 		}
 		ticks += n
 	}
-	return time.Duration(ticks) * tick, nil
+	for line := range strings.Lines(rest) {
+		if strings.HasPrefix(line, "cpu") {
+			cpus++
+		}
+	}
+	return time.Duration(ticks) * tick, cpus, nil
 }
 
 // peakRSS is the most memory that the process has had, in bytes: VmHWM.

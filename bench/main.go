@@ -1,13 +1,18 @@
-// Bench measures what capturing costs: packets per second without loss and CPU
-// time per packet of bin/pcapper with a collector attached, beside tcpdump that
-// throws everything away, in the same run.
+// Bench measures what capturing costs: how much slower the observed host sends,
+// how much CPU time a packet takes, how many packets are lost, and how late they
+// are told, for bin/pcapper with its engines beside others: a program in the
+// kernel that only counts, tcpdump that throws everything away, softflowd, and
+// the C agent, if BENCH_C_PCAPPER names one.
 //
-// The sender is a host in a network namespace, on a veth pair, which sends
-// frames of 64 bytes (60 and the checksum that a veth does not have) as fast as
-// one processor can; taps run on that host and on another processor. What a tap
-// makes the sender slower is part of its cost, and shown.
+// The watched host is in a network namespace, on a veth pair. One processor
+// sends, all taps and collectors run on another. Taps take turns in several
+// rounds, so that a slow minute of the machine hits all alike; figures are
+// medians. A cell is a tap with a traffic; -cells picks some by their names,
+// which -list prints.
 //
-// It needs root, two processors and a machine that does nothing else.
+// It needs root, two processors and a machine that does nothing else. A whole
+// run starts each tap a few dozen times: kernels do not like it much faster, as
+// they free socket filters at leisure.
 package main
 
 import (
@@ -17,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -25,21 +31,50 @@ import (
 // options are the command line.
 type options struct {
 	agent    string
+	cAgent   string
 	out      string
 	duration time.Duration
 	rounds   int
+	cells    *regexp.Regexp
+	list     bool
+	args     string
+}
+
+func parse(args []string) (options, error) {
+	opt := options{cAgent: os.Getenv("BENCH_C_PCAPPER"), args: strings.Join(args, " ")}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.StringVar(&opt.agent, "agent", "bin/pcapper", "the agent's program")
+	f.StringVar(&opt.out, "o", "bench/RESULTS.md", "write the results to this `file` as well; none if empty")
+	f.DurationVar(&opt.duration, "t", 800*time.Millisecond, "time of one measurement")
+	f.IntVar(&opt.rounds, "rounds", 3, "measurements of each cell, in turn")
+	cells := f.String("cells", "", "measure only cells whose name matches this `regexp`")
+	quick := f.Bool("quick", false, "one short round, and no file: to see whether all works")
+	f.BoolVar(&opt.list, "list", false, "print the names of all cells and exit")
+	if err := f.Parse(args); err != nil {
+		return opt, err
+	}
+	if *quick {
+		opt.rounds, opt.duration, opt.out = 1, 300*time.Millisecond, ""
+	}
+	if opt.rounds < 1 || opt.duration <= 0 || f.NArg() > 0 {
+		return opt, errors.New("-rounds and -t: want more than nothing, and no other arguments")
+	}
+	var err error
+	opt.cells, err = regexp.Compile(*cells)
+	return opt, err
 }
 
 func main() {
-	var opt options
-	flag.StringVar(&opt.agent, "agent", "bin/pcapper", "the agent's program")
-	flag.StringVar(&opt.out, "o", "bench/RESULTS.md", "write the results to this file as well")
-	flag.DurationVar(&opt.duration, "t", 3*time.Second, "time of one measurement")
-	flag.IntVar(&opt.rounds, "rounds", 3, "measurements of each tap, in turn")
-	flag.Parse()
+	opt, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, opt); err != nil {
+	if err == nil {
+		err = run(ctx, opt)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -47,10 +82,13 @@ func main() {
 
 // run measures and reports; all it made is gone when it returns.
 func run(ctx context.Context, opt options) (err error) {
-	if opt.rounds < 1 || opt.duration <= 0 {
-		return errors.New("-rounds and -t: want more than nothing")
+	if opt.list {
+		for _, name := range cellNames() {
+			fmt.Println(name)
+		}
+		return nil
 	}
-	b := &bench{opt: opt}
+	b := newBench(opt)
 	defer b.cleanup()
 	defer func() {
 		if failure, ok := recover().(setupError); ok {
@@ -58,14 +96,18 @@ func run(ctx context.Context, opt options) (err error) {
 		}
 	}()
 	b.setUp()
-	results, err := b.measure(ctx)
+	begin := time.Now()
+	r, err := b.measure(ctx)
 	if err != nil {
 		return err
 	}
+	r.about = about(opt.args, time.Since(begin))
 	fmt.Println()
-	fmt.Print(table(results))
-	report := document(results, machine(), strings.Join(os.Args[1:], " "))
-	if err := os.WriteFile(opt.out, []byte(report), 0o644); err != nil {
+	fmt.Print(terminal(r))
+	if opt.out == "" {
+		return nil
+	}
+	if err := os.WriteFile(opt.out, []byte(document(r)), 0o644); err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
 	return nil

@@ -6,7 +6,12 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"sync"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pcapper/pcapper/internal/nettest"
 )
@@ -17,28 +22,30 @@ const (
 	tapCPU    = 1
 )
 
+// scene is a network of two hosts. Taps watch host's interface.
+type scene struct {
+	name       string
+	host, peer *nettest.Host
+	received   bool // taps look at what host receives, not at what it sends
+}
+
+// The scenes. Frames are single and pass no queueing discipline but where the
+// name says otherwise.
 const (
-	srcPort = 4001
-	dstPort = 5001
-	// payload makes frames of 60 bytes: 14 Ethernet, 20 IPv4, 8 UDP.
-	payload = 18
-	// burst is the frames that the sender hands to the kernel as one; it cuts
-	// them apart before the taps. One by one the sender would be slower than
-	// what is to be measured.
-	burst = 32
-	// warmUp is how long a tap is fed slowly before it is measured.
-	warmUp = 200 * time.Millisecond
-	// settle is the time without progress after which what is missing is lost.
-	settle = 1500 * time.Millisecond
-	// everything is more frames than any measurement sends.
-	everything = 1 << 40
+	sending   = "sending"
+	queueing  = "queueing"  // a pfifo is the interface's queueing discipline
+	receiving = "receiving" // GRO is on, or a veth would take no frames from XDP
+	offload   = "offload"   // so are all other offloads
 )
 
-// bench has the network, in which host runs sender and taps.
+// bench has the scenes, each made when it is needed first.
 type bench struct {
 	opt      options
-	host     *nettest.Host
-	gen      *nettest.Generator
+	say      func(format string, args ...any)
+	scenes   map[string]*scene
+	senders  map[string][]sender // by traffic
+	counter  *counter            // loaded once: see the note on programs in main.go
+	tmp      string              // for logs: memory if possible
 	cleanups []func()
 }
 
@@ -65,6 +72,13 @@ func (b *bench) cleanup() {
 	}
 }
 
+func newBench(opt options) *bench {
+	return &bench{
+		opt: opt, scenes: map[string]*scene{}, senders: map[string][]sender{},
+		say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
+	}
+}
+
 func (b *bench) setUp() {
 	if runtime.NumCPU() < 2 {
 		b.Fatalf("this machine has one processor: sender and tap need one each")
@@ -72,45 +86,172 @@ func (b *bench) setUp() {
 	if _, err := os.Stat(b.opt.agent); err != nil {
 		b.Fatalf("no agent to measure: %w (hint: make build)", err)
 	}
-	a, peer := nettest.Pair(b)
-	b.host = a
-	frame := nettest.Between(a, peer, srcPort, dstPort, make([]byte, payload*burst))
-	// To nobody: the receiving stack drops it at once, and answers nothing.
-	frame.DstMAC = nettest.MAC{2, 0, 0, 0, 0, 0xcc}
-	gen, err := a.Burst(frame, payload)
+	if err := pinProcess(tapCPU); err != nil {
+		b.Fatalf("%w", err)
+	}
+	tmp, err := os.MkdirTemp("/dev/shm", "bench")
+	if err != nil {
+		tmp, err = os.MkdirTemp("", "bench")
+	}
 	if err != nil {
 		b.Fatalf("%w", err)
 	}
-	b.gen = gen
-	b.Cleanup(func() { gen.Close() })
+	b.tmp = tmp
+	b.Cleanup(func() { os.RemoveAll(tmp) })
+	if b.counter, err = newCounter(); err != nil {
+		b.Fatalf("%w", err)
+	}
+	b.Cleanup(func() { b.counter.close() })
 }
 
-// load is what a sender did.
+// scene makes a scene, or gives the one that was made.
+func (b *bench) scene(name string) *scene {
+	if s := b.scenes[name]; s != nil {
+		return s
+	}
+	s := &scene{name: name, received: name == receiving}
+	s.host, s.peer = nettest.Pair(b)
+	var err error
+	switch name {
+	case queueing:
+		err = queue(s.host)
+	case receiving:
+		err = s.host.SetFeatures(true, "rx-gro")
+	case offload:
+		err = errors.Join(s.host.SetOffloads(true), s.peer.SetOffloads(true))
+	}
+	if err != nil {
+		b.Fatalf("scene %s: %w", name, err)
+	}
+	b.scenes[name] = s
+	return s
+}
+
+func indexOf(h *nettest.Host) (int, error) {
+	l, err := h.Netlink().LinkByName(h.Interface.Name)
+	if err != nil {
+		return 0, err
+	}
+	return l.Attrs().Index, nil
+}
+
+func queue(h *nettest.Host) error {
+	index, err := indexOf(h)
+	if err != nil {
+		return err
+	}
+	return h.Netlink().QdiscAdd(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		QdiscType:  "pfifo",
+	})
+}
+
+// traffic gives a traffic's senders, one for each processor that sends.
+func (b *bench) traffic(t traffic) ([]sender, error) {
+	if s := b.senders[t.name]; s != nil {
+		return s, nil
+	}
+	var all []sender
+	for range max(t.processors, 1) {
+		s, err := t.make(b.scene(t.scene))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.name, err)
+		}
+		b.Cleanup(func() { s.close() })
+		all = append(all, s)
+	}
+	b.senders[t.name] = all
+	return all, nil
+}
+
+// load is what senders did.
 type load struct {
-	frames  uint64 // that passed the taps of its host
+	tally
 	elapsed time.Duration
+	cpu     time.Duration // of the senders' threads
 }
 
-func (l load) rate() float64 { return float64(l.frames) / l.elapsed.Seconds() }
+func (l load) rate() float64 { return float64(l.packets) / l.elapsed.Seconds() }
 
-// send sends for a time on the sender's processor, rate frames a second or, if
-// that is 0, as many as it can.
-func (b *bench) send(ctx context.Context, d time.Duration, rate float64) (l load, err error) {
+// send sends for a time, the first sender on its processor, the second on the
+// taps': rate packets a second or, if that is 0, as many as they can.
+func send(ctx context.Context, senders []sender, d time.Duration, rate float64) (load, error) {
+	before, err := total(senders)
+	if err != nil {
+		return load{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	onCPU(senderCPU, func(pinned error) {
-		if err = pinned; err != nil {
-			return
-		}
-		refused := b.gen.Refused
-		var sent int
-		sent, l.elapsed, err = b.gen.Send(ctx, everything, rate)
-		l.frames = uint64(sent) + b.gen.Refused - refused
-	})
-	if err == nil && l.frames == 0 {
-		err = errors.New("the sender sent nothing")
+	done := make([]load, len(senders))
+	errs := make([]error, len(senders))
+	var running sync.WaitGroup
+	for i, s := range senders {
+		running.Go(func() {
+			s.host().Do(func() {
+				if errs[i] = pinThread(senderCPU + i); errs[i] == nil {
+					done[i], errs[i] = work(ctx, s, rate)
+				}
+			})
+		})
 	}
-	return l, err
+	running.Wait()
+	after, err := total(senders)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return load{}, err
+	}
+	l := load{tally: after.minus(before)}
+	for _, one := range done {
+		l.elapsed = max(l.elapsed, one.elapsed)
+		l.cpu += one.cpu
+	}
+	if l.packets == 0 {
+		return l, errors.New("the sender sent nothing")
+	}
+	return l, nil
+}
+
+func total(senders []sender) (t tally, err error) {
+	for _, s := range senders {
+		one, err := s.count()
+		if err != nil {
+			return t, err
+		}
+		t = t.plus(one)
+	}
+	return t, nil
+}
+
+// work is one sender's thread.
+func work(ctx context.Context, s sender, rate float64) (l load, err error) {
+	cpu := threadCPU()
+	begin := time.Now()
+	for pushed := 0; ctx.Err() == nil; {
+		n := s.batch()
+		if rate > 0 {
+			due := int(time.Since(begin).Seconds()*rate) + 1 - pushed
+			if due <= 0 {
+				rest(time.Duration(float64(time.Second) / rate * float64(1-due)))
+				continue
+			}
+			n = min(n, due)
+		}
+		k, err := s.push(n)
+		if err != nil {
+			return l, err
+		}
+		pushed += k
+	}
+	return load{elapsed: time.Since(begin), cpu: threadCPU() - cpu}, nil
+}
+
+// rest gives up the processor if the wait is long enough for it to come back in
+// time. The runtime's timers would be late by up to a millisecond.
+func rest(d time.Duration) {
+	if d < 100*time.Microsecond {
+		return
+	}
+	ts := unix.NsecToTimespec(int64(min(d, 10*time.Millisecond)))
+	_ = unix.Nanosleep(&ts, nil)
 }
 
 // onCPU runs f on a thread that is bound to a processor, and so is all that f
@@ -123,4 +264,22 @@ func onCPU(cpu int, f func(error)) {
 		f(pinThread(cpu))
 	}()
 	<-done
+}
+
+// pinProcess binds all threads of this process, and those to come.
+func pinProcess(cpu int) error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := pin(tid, cpu); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,135 +14,286 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// values of a sample's figure, sorted.
-func values(samples []sample, figure func(sample) float64) []float64 {
-	v := make([]float64, len(samples))
-	for i, s := range samples {
-		v[i] = figure(s)
-	}
-	slices.Sort(v)
-	return v
+// section of the page: a table, and what must be said about it.
+type section struct {
+	title string
+	rows  [][]string // the first is the header; none is no table
+	text  string
 }
 
-func median(samples []sample, figure func(sample) float64) float64 {
-	v := values(samples, figure)
-	if len(v) == 0 {
-		return 0
+func sections(r *results) []section {
+	return []section{
+		{"64-byte packets, one flow, as fast as one processor can", r.basicRows(), basicText},
+		{"Other traffic", r.otherRows(), otherText},
+		{"Little to do, and how late records are", r.slowRows(), slowText},
+		{"Goals", goalRows(r), ""},
+		{"Where we lose", nil, list(losses(r))},
+		{"What was not measured, and which way engines took", nil, list(r.remarks())},
+		{"How it is measured", nil, method},
 	}
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 // spread is a median with the least and the most in brackets.
-func spread(samples []sample, format string, figure func(sample) float64) string {
-	v := values(samples, figure)
-	return fmt.Sprintf(format+" ("+format+"..."+format+")", median(samples, figure), v[0], v[len(v)-1])
+func (r *result) spread(format string, figure func(sample) float64) string {
+	v := r.values(figure)
+	return fmt.Sprintf(format+" ("+format+"..."+format+")", middle(v), v[0], v[len(v)-1])
 }
 
-// header of the table; see cells.
-var header = []string{
-	"tap", "packets/s, M", "sender keeps", "tap ns", "machine ns", "added ns", "lost", "own count", "lossless, M/s", "RSS, MiB",
-}
+func millions(s sample) float64 { return s.rate / 1e6 }
 
-// cells of a row: packets per second and nanoseconds of CPU per packet are
-// medians with their range, what is added is against the base, lost packets are
-// those of all rounds.
-func cells(r, base *result) []string {
-	rate := func(s sample) float64 { return s.rate / 1e6 }
-	machineNs := func(s sample) float64 { return s.machineNs }
-	row := []string{
-		r.name,
-		spread(r.samples, "%.2f", rate),
-		fmt.Sprintf("%.2f", median(r.samples, rate)/median(base.samples, rate)),
-		spread(r.samples, "%.0f", func(s sample) float64 { return s.tapNs }),
-		spread(r.samples, "%.0f", machineNs),
-		fmt.Sprintf("%.0f", median(r.samples, machineNs)-median(base.samples, machineNs)),
-		loss(r),
-		fmt.Sprint(sum(r.samples, func(s sample) uint64 { return s.toldDropped })),
-		lossless(r),
-		fmt.Sprintf("%.1f", median(r.samples, func(s sample) float64 { return float64(s.rss) / (1 << 20) })),
+func (r *results) basicRows() [][]string {
+	rows := [][]string{{
+		"tap", "packets/s, M", "sender keeps", "sender +ns", "x count-only", "agent ns", "machine +ns", "x tcpdump", "lost", "own count", "lossless, M/s", "RSS, MiB",
+	}}
+	if base := r.cell(noTap, basic.name); base != nil {
+		rows = append(rows, append([]string{noTap, base.spread("%.2f", millions)}, dashes(10)...))
 	}
-	if r == base {
-		for _, i := range []int{2, 3, 5, 6, 7, 8, 9} {
-			row[i] = "-"
+	for _, c := range contenders() {
+		cell := r.cell(c.name, basic.name)
+		if cell == nil {
+			continue
+		}
+		rows = append(rows, []string{
+			c.name,
+			cell.spread("%.2f", millions),
+			cell.spread("%.2f", keeps),
+			cell.spread("%.0f", addedNs),
+			r.times(cell, r.cell(countTap, basic.name), addedNs),
+			withProcess(cell, cell.spread("%.0f", agentNs)),
+			cell.spread("%.0f", machineNs),
+			r.times(cell, r.cell(dumpTap, basic.name), machineNs),
+			cell.loss(),
+			withProcess(cell, fmt.Sprint(cell.told())),
+			cell.highest(),
+			withProcess(cell, fmt.Sprintf("%.1f", cell.median(memory))),
+		})
+	}
+	return rows
+}
+
+func (r *results) otherRows() [][]string {
+	rows := [][]string{{
+		"traffic", "tap", "packets/s, M", "sender keeps", "sender +ns", "x count-only", "agent ns", "machine +ns", "x tcpdump", "lost",
+	}}
+	for _, t := range others {
+		base := r.cell(noTap, t.name)
+		if base == nil {
+			continue
+		}
+		rows = append(rows, append([]string{t.what, noTap, base.spread("%.2f", millions)}, dashes(7)...))
+		for _, c := range contenders() {
+			cell := r.cell(c.name, t.name)
+			if cell == nil {
+				continue
+			}
+			rows = append(rows, []string{
+				t.name, c.name,
+				cell.spread("%.2f", millions),
+				cell.spread("%.2f", keeps),
+				cell.spread("%.0f", addedNs),
+				r.times(cell, r.cell(countTap, t.name), addedNs),
+				withProcess(cell, cell.spread("%.0f", agentNs)),
+				cell.spread("%.0f", machineNs),
+				r.times(cell, r.cell(dumpTap, t.name), machineNs),
+				cell.loss(),
+			})
 		}
 	}
-	return row
+	return rows
 }
 
-func sum(samples []sample, figure func(sample) uint64) (n uint64) {
-	for _, s := range samples {
-		n += figure(s)
+// times is a cell's figure as a multiple of another cell's.
+func (r *results) times(cell, other *result, figure func(sample) float64) string {
+	if other == nil || other.median(figure) <= 0 {
+		return "-"
 	}
-	return n
+	return fmt.Sprintf("%.2f", cell.median(figure)/other.median(figure))
 }
 
-func loss(r *result) string {
-	if r.lost() == 0 {
+func dashes(n int) []string { return slices.Repeat([]string{"-"}, n) }
+
+func withProcess(r *result, text string) string {
+	if r.median(memory) == 0 {
+		return "-"
+	}
+	return text
+}
+
+func (r *result) loss() string {
+	switch {
+	case !r.counted():
+		return "-"
+	case r.lost() == 0:
 		return "0"
 	}
 	return fmt.Sprintf("%d (%.2g %%)", r.lost(), 100*float64(r.lost())/float64(r.sent()))
 }
 
-func lossless(r *result) string {
-	if !r.found {
+func (r *result) highest() string {
+	switch {
+	case !r.counted():
+		return "-"
+	case !r.found:
 		return "none found"
 	}
 	return fmt.Sprintf("%.2f", r.lossless/1e6)
 }
 
-func rows(results []result) [][]string {
-	all := [][]string{header}
-	for i := range results {
-		all = append(all, cells(&results[i], &results[0]))
+func (r *results) slowRows() [][]string {
+	header := []string{"tap", "idle, %"}
+	for _, rate := range lowRates {
+		header = append(header, grouped(rate)+"/s, %")
+	}
+	for _, rate := range delayRates {
+		header = append(header, "p50 / p99 at "+grouped(rate)+"/s, ms")
+	}
+	rows := [][]string{header}
+	for _, c := range contenders() {
+		s := r.slows[c.name]
+		if s == nil || len(s.cpu) == 0 {
+			continue
+		}
+		row := []string{c.name, fmt.Sprintf("%.2f", middle(s.cpu[idle]))}
+		for _, rate := range lowRates {
+			row = append(row, fmt.Sprintf("%.2f", middle(s.cpu[grouped(rate)])))
+		}
+		for _, rate := range delayRates {
+			row = append(row, fmt.Sprintf("%.1f / %.1f", middle(s.p50[grouped(rate)]), middle(s.p99[grouped(rate)])))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// grouped is a rate with commas between the thousands.
+func grouped(rate float64) string {
+	s := strconv.FormatFloat(rate, 'f', 0, 64)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// remarks are what engines say they chose, and what could not be measured.
+func (r *results) remarks() (all []string) {
+	bases, disturbed := 0, 0
+	for _, t := range append([]traffic{basic}, others...) {
+		if cell := r.cell(noTap, t.name); cell != nil {
+			for _, s := range cell.samples {
+				if bases++; s.disturbed() {
+					disturbed++
+				}
+			}
+		}
+	}
+	if disturbed > 0 {
+		all = append(all, fmt.Sprintf("in %d of %d measurements without a tap other programs ran on this machine: figures with a wide range say little", disturbed, bases))
+	}
+	for _, c := range contenders() {
+		if why := r.skipped[c.name]; why != "" {
+			all = append(all, fmt.Sprintf("%s was not measured: %s", c.name, why))
+		}
+	}
+	for _, engine := range engines {
+		for _, scene := range []string{sending, queueing, receiving, offload} {
+			if note := r.notes[engine+scene]; note != "" {
+				all = append(all, note)
+			}
+		}
 	}
 	return all
 }
 
-// table is for a terminal.
-func table(results []result) string {
-	var buf bytes.Buffer
-	w := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
-	for _, row := range rows(results) {
-		fmt.Fprintln(w, strings.Join(row, "\t"))
-	}
-	w.Flush()
-	return buf.String()
-}
-
-// document is the same in Markdown, with what must be known to repeat it.
-func document(results []result, machine, args string) string {
+func list(items []string) string {
 	var b strings.Builder
-	b.WriteString("# What capturing costs\n\n")
-	fmt.Fprintf(&b, "Measured on %s by `make bench`%s: %s.\n\n", time.Now().UTC().Format(time.DateOnly), argument(args), machine)
-	for i, row := range rows(results) {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-		if i == 0 {
-			b.WriteString(strings.Repeat("|---", len(row)) + "|\n")
-		}
+	for _, i := range items {
+		fmt.Fprintf(&b, "- %s\n", i)
 	}
-	b.WriteString(explanation)
+	if len(items) == 0 {
+		return "Nothing.\n"
+	}
 	return b.String()
 }
 
-func argument(args string) string {
-	if args == "" {
-		return ""
+// terminal is the page for a terminal.
+func terminal(r *results) string {
+	var buf bytes.Buffer
+	for _, s := range sections(r)[:6] { // how it is measured is no news
+		if len(s.rows) == 1 {
+			continue
+		}
+		fmt.Fprintf(&buf, "%s\n\n", s.title)
+		w := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
+		for _, row := range s.rows {
+			fmt.Fprintln(w, strings.Join(row, "\t"))
+		}
+		w.Flush()
+		if s.rows == nil {
+			buf.WriteString(s.text)
+		}
+		buf.WriteByte('\n')
 	}
-	return " (`go run ./bench " + args + "`)"
+	return buf.String()
 }
 
-const explanation = `
-Frames of 64 bytes, sent by the watched host over a veth pair as fast as one
-processor can; taps and their collector run on the other. Medians of all rounds,
-which take the taps in turn, with least and most. *Sender keeps* is its rate by
-that without a tap. *Tap ns* is user and system CPU time of the tap's process per
-packet, *machine ns* that of everything, sender included, and *added ns* what it
-is more than without a tap. *Lost* is what was sent less what the collector
-counted, or tcpdump said it captured; *own count* is what the tap itself said it
-had dropped. *Lossless* is full speed if nothing was lost at that, else the
-highest rate that a search found. *RSS* is the most memory at any time, the ring
-of 16 MiB included.
+// document is the page in Markdown, with what must be known to repeat it.
+func document(r *results) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What capturing costs\n\n%s\n", r.about)
+	for _, s := range sections(r) {
+		if len(s.rows) == 1 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n", s.title)
+		for i, row := range s.rows {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+			if i == 0 {
+				b.WriteString(strings.Repeat("|---", len(row)) + "|\n")
+			}
+		}
+		if len(s.rows) > 0 && s.text != "" {
+			b.WriteByte('\n')
+		}
+		b.WriteString(s.text)
+	}
+	return b.String()
+}
+
+const basicText = `Medians over the rounds, with least and most. *Packets/s* is past the tap. *Sender keeps* is the sender's rate with the tap by that
+without it just before. *Sender +ns* is what the tap adds to each packet in the sender's path, in the kernel. *Agent ns* is user
+and system CPU time of the tap's process per packet. *Machine +ns* is the time per packet in which any processor was not idle, less
+the sender's without the tap: sender's path, tap and collector together, and whatever else ran. *Lost* is what was sent less what was recorded, in all rounds: what
+the collector that got least received, or the tap's own count of packets; *own count* is what the tap itself says it has lost.
+*Lossless* is full speed if nothing was lost at that, else the highest rate that a search found. *RSS* is the most memory at any
+time, rings shared with the kernel included.
 `
+
+const otherText = `With offloads a packet is one on the wire, as our agent reports it; tcpdump, softflowd and the counting program see super-packets of
+up to 44 and more, and their losses are of those. Costs are per packet on the wire for all.
+`
+
+const slowText = `CPU time of the agent's process, in % of one processor, with one collector attached; and the time between the time stamp of a packet
+and the arrival of its record at the collector.
+`
+
+const method = `The watched host is a network namespace, on a veth pair; what it sends is for nobody, so the receiving stack drops it at once. The
+sender has processor 0, taps, agents and collectors have processor 1. Senders: a program in the kernel that clones a packet to the
+interface's egress (BPF_PROG_RUN, bpf_clone_redirect), past every hook; a program that redirects XDP frames into the veth, for what
+is received; an AF_PACKET socket with sendmmsg; UDP_SEGMENT and TCP sockets. Each tap's figures are compared with the sender's alone,
+measured just before the tap is started. Collectors are threads that let the kernel throw away what they read, as a real one is on
+another host; *silent* ones say nothing, as the C collector, and get whole records per segment. The log is on a tmpfs. tcpdump has
+the agent's snapshot length, ring size and filter, softflowd room for 200,000 flows and the filter. Idle time comes from /proc/stat,
+CPU times of threads and processes from their clocks.
+`
+
+// about says what was measured, when and on what.
+func about(args string, took time.Duration) string {
+	if args != "" {
+		args = fmt.Sprintf(" (`go run ./bench %s`)", args)
+	}
+	return fmt.Sprintf("Written by `make bench`%s on %s, in %v: %s. Every figure is of that run.",
+		args, time.Now().UTC().Format(time.DateOnly), took.Round(time.Second), machine())
+}
 
 // machine is what the figures depend on.
 func machine() string {

@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"cmd/pcapper":                {"internal/agent", "internal/iface"},
 	"cmd/recollect":              {"internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only
-	"bench":                      {"internal/nettest", "internal/capture", "internal/packet", "wire"},
+	"bench":                      {"internal/nettest", "wire"},
 	"internal/archtest":          nil,
 }
 

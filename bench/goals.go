@@ -1,0 +1,224 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// goal is a figure to reach.
+type goal struct {
+	what   string
+	want   string
+	figure func(*results) (got float64, ok bool)
+	reach  func(got float64) bool
+	format string
+}
+
+func atMost(limit float64) func(float64) bool  { return func(got float64) bool { return got <= limit } }
+func atLeast(limit float64) func(float64) bool { return func(got float64) bool { return got >= limit } }
+
+const notReached = "**not reached**"
+
+// of is a median of a cell's figure.
+func of(tap, traffic string, figure func(sample) float64) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		c := r.cell(tap, traffic)
+		if c == nil {
+			return 0, false
+		}
+		return c.median(figure), true
+	}
+}
+
+// ratio of two figures.
+func ratio(a, b func(*results) (float64, bool)) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		x, ok1 := a(r)
+		y, ok2 := b(r)
+		return x / y, ok1 && ok2 && y != 0
+	}
+}
+
+func losslessOf(tap string) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		c := r.cell(tap, basic.name)
+		if c == nil || !c.found {
+			return 0, false
+		}
+		return c.lossless, true
+	}
+}
+
+func slowOf(tap, what string) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		s := r.slows[tap]
+		if s == nil || len(s.cpu[what]) == 0 {
+			return 0, false
+		}
+		return middle(s.cpu[what]), true
+	}
+}
+
+func delayOf(tap, rate string, p99 bool) func(*results) (float64, bool) {
+	return func(r *results) (float64, bool) {
+		s := r.slows[tap]
+		if s == nil {
+			return 0, false
+		}
+		v := s.p50[rate]
+		if p99 {
+			v = s.p99[rate]
+		}
+		return middle(v), len(v) > 0
+	}
+}
+
+// The C agent's CPU at low rates, % of a processor, where it was measured when
+// the goals were set: what ours must not exceed if there is none beside it.
+var cAgentCPU = map[string]float64{"10": 0.2, "100": 1.0, "1,000": 2.0, "10,000": 9.6}
+
+const (
+	ebpfOne, ebpfLog = "ebpf" + oneBulk, "ebpf" + oneLog
+	ringOne, ringLog = "ring" + oneBulk, "ring" + oneLog
+)
+
+func goals() []goal {
+	cell := func(tap string, figure func(sample) float64) func(*results) (float64, bool) {
+		return of(tap, basic.name, figure)
+	}
+	count := cell(countTap, addedNs)
+	dump := cell(dumpTap, machineNs)
+	all := []goal{
+		{"ebpf: added in the sender's path / count-only", "at most 2.0", ratio(cell(ebpfOne, addedNs), count), atMost(2.0), "%.2f"},
+		{"the same behind a queueing discipline", "at most 4.5", ratio(of(ebpfOne, "queued", addedNs), of(countTap, "queued", addedNs)), atMost(4.5), "%.2f"},
+		{"ebpf: the same with two senders at once / with one", "at most 1.3", ratio(of(ebpfOne, "two", addedNs), cell(ebpfOne, addedNs)), atMost(1.3), "%.2f"},
+		{"ebpf: the sender keeps", "at least 0.80", cell(ebpfOne, keeps), atLeast(0.80), "%.2f"},
+		{"ebpf: the sender keeps / with tcpdump", "at least 1.3", ratio(cell(ebpfOne, keeps), cell(dumpTap, keeps)), atLeast(1.3), "%.2f"},
+		{"ebpf, no log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfOne), atLeast(2.5e6), "%.0f"},
+		{"ebpf, log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfLog), atLeast(2.5e6), "%.0f"},
+		{"ebpf, no log: agent ns", "at most 25", cell(ebpfOne, agentNs), atMost(25), "%.0f"},
+		{"ebpf, log: agent ns", "at most 60", cell(ebpfLog, agentNs), atMost(60), "%.0f"},
+		{"ebpf, no log: machine / tcpdump", "at most 0.30", ratio(cell(ebpfOne, machineNs), dump), atMost(0.30), "%.2f"},
+		{"ebpf, log: machine / tcpdump", "at most 0.45", ratio(cell(ebpfLog, machineNs), dump), atMost(0.45), "%.2f"},
+		{"ebpf, log: machine / C agent", "at most 1/35 = 0.029", ratio(cell(ebpfLog, machineNs), cell(cTap, machineNs)), atMost(1.0 / 35), "%.3f"},
+		{"ebpf, no log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfOne, "64-100k", machineNs), cell(ebpfOne, machineNs)), atMost(1.15), "%.2f"},
+		{"ebpf, log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfLog, "64-100k", machineNs), cell(ebpfLog, machineNs)), atMost(1.15), "%.2f"},
+		{"ring, no log: machine / tcpdump", "at most 1.1", ratio(cell(ringOne, machineNs), dump), atMost(1.1), "%.2f"},
+		{"ring, log: machine / tcpdump", "at most 1.3", ratio(cell(ringLog, machineNs), dump), atMost(1.3), "%.2f"},
+	}
+	for _, rate := range lowRates {
+		name := grouped(rate)
+		all = append(all, goal{
+			"ebpf: % of a processor at " + name + " packets/s", fmt.Sprintf("at most %.1f", cAgentCPU[name]),
+			slowOf(ebpfOne, name), atMost(cAgentCPU[name]), "%.2f",
+		})
+	}
+	const million = "1,000,000"
+	return append(all,
+		goal{"ebpf: % of a processor when idle", "at most 0.2", slowOf(ebpfOne, idle), atMost(0.2), "%.2f"},
+		goal{"ebpf: packet to collector at 1 M/s, p50, ms", "at most 5", delayOf(ebpfOne, million, false), atMost(5), "%.1f"},
+		goal{"ebpf: packet to collector at 1 M/s, p99, ms", "at most 20", delayOf(ebpfOne, million, true), atMost(20), "%.1f"},
+		goal{"ebpf: RSS, MiB", "at most 48", cell(ebpfOne, memory), atMost(48), "%.1f"},
+	)
+}
+
+func goalRows(r *results) [][]string {
+	rows := [][]string{{"figure", "goal", "measured", ""}}
+	for _, g := range goals() {
+		got, ok := g.figure(r)
+		if !ok {
+			rows = append(rows, []string{g.what, g.want, "-", "not measured"})
+			continue
+		}
+		verdict := notReached
+		if g.reach(got) {
+			verdict = "reached"
+		}
+		rows = append(rows, []string{g.what, g.want, fmt.Sprintf(g.format, got), verdict})
+	}
+	return rows
+}
+
+// rivalry is a figure by which others are compared with the best of ours that
+// has a collector.
+type rivalry struct {
+	what   string // the other does, if it is better
+	figure func(sample) float64
+	format string
+	more   bool // is better
+}
+
+var rivalries = []rivalry{
+	{"keeps more of its sender's rate", keeps, "%.2f", true},
+	{"takes less time of the whole machine", machineNs, "%.0f ns", false},
+	{"takes less time itself", agentNs, "%.0f ns", false},
+	{"needs less memory", memory, "%.0f MiB", false},
+}
+
+// losses are the figures in which another tap that records is better than ours,
+// what ours lost, and the goals that were not reached.
+func losses(r *results) (all []string) {
+	for _, c := range contenders() {
+		if c.engine != "" || c.name == countTap {
+			continue
+		}
+		for _, f := range rivalries {
+			if where := r.beaten(c, f); len(where) > 0 {
+				all = append(all, fmt.Sprintf("%s %s: %s", c.name, f.what, strings.Join(where, ", ")))
+			}
+		}
+	}
+	for _, t := range append([]traffic{basic}, others...) {
+		all = append(all, r.leaks(t)...)
+	}
+	for _, row := range goalRows(r) {
+		if slices.Contains(row, notReached) {
+			all = append(all, fmt.Sprintf("Goal not reached: %s: %s, want %s", row[0], row[2], row[1]))
+		}
+	}
+	return all
+}
+
+// doubt is the share by which two medians must differ to be different.
+const doubt = 0.03
+
+// beaten lists the traffic with which c is better, and by how much.
+func (r *results) beaten(c contender, f rivalry) (where []string) {
+	for _, t := range append([]traffic{basic}, others...) {
+		cell := r.cell(c.name, t.name)
+		best, ok := r.best(t, f)
+		if cell == nil || !ok {
+			continue
+		}
+		if got := cell.median(f.figure); got > best == f.more && math.Abs(got-best) > doubt*math.Abs(best) {
+			where = append(where, fmt.Sprintf("%s ("+f.format+", ours "+f.format+")", t.name, got, best))
+		}
+	}
+	return where
+}
+
+// best of ours.
+func (r *results) best(t traffic, f rivalry) (best float64, ok bool) {
+	for _, c := range contenders() {
+		cell := r.cell(c.name, t.name)
+		if cell == nil || c.engine == "" || !c.collected {
+			continue
+		}
+		if got := cell.median(f.figure); !ok || got > best == f.more {
+			best, ok = got, true
+		}
+	}
+	return best, ok
+}
+
+// leaks are what ours lost.
+func (r *results) leaks(t traffic) (all []string) {
+	for _, c := range contenders() {
+		if cell := r.cell(c.name, t.name); cell != nil && c.engine != "" && cell.lost() > 0 {
+			all = append(all, fmt.Sprintf("%s loses, %s: %s", c.name, t.what, cell.loss()))
+		}
+	}
+	return all
+}

@@ -27,6 +27,9 @@ func main() {
 
 // run is main with everything it touches, and gives the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "cert" {
+		return makeCerts(args[1:], stdout, stderr)
+	}
 	cmd, err := parse(args, stderr)
 	if err != nil {
 		return report(stderr, err)

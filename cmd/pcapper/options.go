@@ -49,6 +49,7 @@ type options struct {
 	*flag.FlagSet
 	cmd                        command
 	port, obsolete, mac, ip    string
+	tlsPort, listen, allow     string
 	help, version, list, check bool
 }
 
@@ -57,7 +58,14 @@ func newOptions() *options {
 	cfg := &o.cmd.cfg
 	o.SetOutput(io.Discard)
 	o.StringVar(&cfg.Interface, "i", agent.DefaultInterface, "watch this `interface`")
-	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`, on all addresses")
+	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`; 0: by TLS only")
+	o.StringVar(&o.listen, "listen", "", "listen on this `address` of this host instead of all")
+	o.StringVar(&o.allow, "allow", "", "let in collectors from these `networks` only, such as 10.0.0.0/8,192.168.1.7")
+	o.IntVar(&cfg.MaxPerSource, "max-per-source", agent.DefaultMaxPerSource, "at most this `number` of connections from one address")
+	o.StringVar(&cfg.TLS.Cert, "tls-cert", "", "serve collectors by TLS, with this certificate `file`")
+	o.StringVar(&cfg.TLS.Key, "tls-key", "", "`file` with the certificate's key")
+	o.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "`file` with the authorities whose certificates collectors must show")
+	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
 	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
@@ -92,15 +100,13 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	if o.NArg() > 0 {
 		return command{}, wrong(agent.ExitUsage, "unexpected argument %q: a filter expression is one argument of -m", o.Arg(0))
 	}
-	port, err := strconv.ParseUint(o.port, 10, 16)
-	if err != nil || port == 0 {
-		return command{}, wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535", o.port)
-	}
-	o.cmd.cfg.Port = int(port)
 	for name, code := range missingValue {
 		if o.Lookup(name).Value.String() == "" && name != "m" {
 			return command{}, wrong(code, "-%s needs a value", name)
 		}
+	}
+	if err := o.feed(); err != nil {
+		return command{}, err
 	}
 	given := map[string]bool{}
 	o.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -124,6 +130,62 @@ func parse(args []string, stderr io.Writer) (command, error) {
 		o.cmd.action = actionRead
 	}
 	return o.cmd, nil
+}
+
+// feed settles what says where collectors connect, and who may.
+func (o *options) feed() error {
+	cfg := &o.cmd.cfg
+	for _, f := range []struct {
+		name, value string
+		port        *int
+	}{{"p", o.port, &cfg.Port}, {"tls-port", o.tlsPort, &cfg.TLSPort}} {
+		port, err := strconv.ParseUint(f.value, 10, 16)
+		if err != nil || port == 0 && f.name != "p" {
+			return wrong(agent.ExitBadPort, "-%s %q: want a port from 1 to 65535", f.name, f.value)
+		}
+		*f.port = int(port)
+	}
+	for _, f := range []struct{ name, value string }{
+		{"tls-cert", cfg.TLS.Cert}, {"tls-key", cfg.TLS.Key}, {"tls-client-ca", cfg.TLS.CA},
+	} {
+		if cfg.TLS.Any() && f.value == "" {
+			return wrong(agent.ExitUsage, "-%s is missing: TLS takes -tls-cert, -tls-key and -tls-client-ca", f.name)
+		}
+	}
+	if cfg.Port == 0 && !cfg.TLS.Any() {
+		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert", o.port)
+	}
+	if cfg.TLS.Any() && cfg.Port == cfg.TLSPort {
+		return wrong(agent.ExitBadPort, "-p and -tls-port are both %d: want two ports", cfg.Port)
+	}
+	if cfg.MaxPerSource < 0 {
+		return wrong(agent.ExitBadPort, "-max-per-source %d: want a number from 0 on", cfg.MaxPerSource)
+	}
+	var err error
+	if o.listen != "" {
+		if cfg.Listen, err = netip.ParseAddr(strings.Trim(o.listen, "[]")); err != nil {
+			return wrong(agent.ExitBadPort, "-listen %q: want an IP address; the port is that of -p", o.listen)
+		}
+	}
+	if cfg.Allow, err = parseNetworks(o.allow); err != nil {
+		return err
+	}
+	return nil
+}
+
+// parseNetworks reads the value of -allow: networks and single addresses.
+func parseNetworks(list string) (networks []netip.Prefix, err error) {
+	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+		p, err := netip.ParsePrefix(text)
+		if a, aerr := netip.ParseAddr(text); aerr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return nil, wrong(agent.ExitBadPort, "-allow %q: want networks such as 10.0.0.0/8 or fd00::/8, or addresses, separated by commas", text)
+		}
+		networks = append(networks, p.Masked())
+	}
+	return networks, nil
 }
 
 // file settles what belongs to -read.
@@ -209,14 +271,14 @@ Modes of -m, MAC and IP being those of the watched interface:
 Examples:
   pcapper -i eth1                      report what this host sends on eth1
   pcapper -i eth1 -m dst -p 7074       report what it receives, to collectors on port 7074
-  pcapper -i wlan0 -m none -f all.log  report everything, and keep it in all.log
   pcapper -i eth0 -m 'udp and not ether src %m'
                                        report the UDP packets of others
   pcapper -i br0 -check                see whether it would work, and how
+  pcapper cert -h                      how to make certificates and let in nobody without
 
 Try it: recollect with the line "1:127.0.0.1:7073" in collector.conf, or
   printf 'text\n' | nc 127.0.0.1 7073
-Signals: HUP reopens the log, USR1 prints a summary, INT and TERM end with one.
+Signals: HUP reopens log and certificates, USR1 prints a summary, INT and TERM end with one.
 `)
 	return b.String()
 }

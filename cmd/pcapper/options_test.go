@@ -13,12 +13,14 @@ import (
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/agent"
+	"github.com/pcapper/pcapper/internal/certs"
 )
 
 func TestDefaults(t *testing.T) {
 	cmd, err := parse(nil, io.Discard)
 	want := agent.Config{
 		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every",
+		TLSPort: 7443, MaxPerSource: 4096,
 	}
 	if err != nil || cmd.action != actionRun || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd, err, want)
@@ -30,9 +32,21 @@ func TestFlags(t *testing.T) {
 	want := agent.Config{
 		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
 		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true,
+		TLSPort: 7443, MaxPerSource: 4096,
 	}
 	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd.cfg, err, want)
+	}
+}
+
+func TestFeedFlags(t *testing.T) {
+	cmd, err := parse(strings.Fields("-p 0 -tls-cert c -tls-key k -tls-client-ca a -tls-port 9 -listen [fe80::1%eth0] "+
+		"-allow 10.1.2.3/8,192.168.1.7,fd00::/8 -max-per-source 0"), io.Discard)
+	cfg := cmd.cfg
+	if err != nil || cfg.Port != 0 || cfg.TLSPort != 9 || cfg.TLS != (certs.Files{Cert: "c", Key: "k", CA: "a"}) ||
+		cfg.Listen.String() != "fe80::1%eth0" || cfg.MaxPerSource != 0 ||
+		fmt.Sprint(cfg.Allow) != "[10.0.0.0/8 192.168.1.7/32 fd00::/8]" {
+		t.Errorf("%+v, %v", cfg, err)
 	}
 }
 
@@ -46,7 +60,16 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-p", 14, "-p needs a value"},
 		{"-f", 18, "-f needs a value"},
 		{"-m", 20, "-m needs a value"},
-		{"-p 0", 15, `-p "0": want a port from 1 to 65535`},
+		{"-p 0", 15, `-p "0": want a port from 1 to 65535, or 0 together with -tls-cert`},
+		{"-tls-port 0 -tls-cert c -tls-key k -tls-client-ca a", 15, `-tls-port "0": want a port`},
+		{"-tls-cert c -tls-client-ca a", 12, "-tls-key is missing"},
+		{"-tls-cert c -tls-key k", 12, "-tls-client-ca is missing"},
+		{"-p 7443 -tls-cert c -tls-key k -tls-client-ca a", 15, "both 7443"},
+		{"-listen eth0", 15, `-listen "eth0": want an IP address`},
+		{"-listen 10.0.0.1:80", 15, "the port is that of -p"},
+		{"-allow 10.0.0.0/33", 15, `-allow "10.0.0.0/33": want networks`},
+		{"-allow 10.0.0.0/8,home", 15, `-allow "home"`},
+		{"-max-per-source -1", 15, "from 0 on"},
 		{"-p 65536", 15, "65535"},
 		{"-p -1", 15, "65535"},
 		{"-p http", 15, "65535"},

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/collect"
 )
 
@@ -36,6 +37,10 @@ func run(args []string) int {
 	flags.SetOutput(io.Discard)
 	config := flags.String("c", "collector.conf", "")
 	lines := flags.Bool("lines", false, "")
+	var files certs.Files
+	flags.StringVar(&files.Cert, "tls-cert", "", "")
+	flags.StringVar(&files.Key, "tls-key", "", "")
+	flags.StringVar(&files.CA, "tls-ca", "", "")
 	showVersion := flags.Bool("version", false, "")
 	err := flags.Parse(args)
 	if err == nil && flags.NArg() > 0 {
@@ -53,10 +58,10 @@ func run(args []string) int {
 		fmt.Println("recollect", version)
 		return 0
 	}
-	return start(*config, *lines)
+	return start(*config, *lines, files)
 }
 
-func start(config string, lines bool) int {
+func start(config string, lines bool, files certs.Files) int {
 	file, err := collect.ReadFile(config)
 	if err != nil {
 		return explain(err)
@@ -72,7 +77,7 @@ func start(config string, lines bool) int {
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	return explain(collect.Run(ctx, collect.Config{
-		File: file, Stdout: os.Stdout, Stderr: os.Stderr, Lines: lines, Summary: summary,
+		File: file, Stdout: os.Stdout, Stderr: os.Stderr, Lines: lines, TLS: files, Summary: summary,
 	}))
 }
 

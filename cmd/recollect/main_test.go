@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 // TestUsageNamesFlags: the usage text has every flag, and the contract's
 // default.
 func TestUsageNamesFlags(t *testing.T) {
-	for _, want := range []string{"-c FILE", "-lines", "-version", "-h ", "collector.conf"} {
+	for _, want := range []string{"-c FILE", "-lines", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage text lacks %q", want)
 		}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/decode"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
@@ -49,9 +49,10 @@ type agent struct {
 	hub     *recordHub
 	capture *capturer
 	feed    *feed.Server[*recordReader]
-	ln      *net.TCPListener
-	log     *logTask   // nil if the log is /dev/null
-	stats   *hostStats // nil unless asked for
+	ports   []feed.Listener
+	certs   *certs.Server // nil without TLS
+	log     *logTask      // nil if the log is /dev/null
+	stats   *hostStats    // nil unless asked for
 	started time.Time
 	past    departed // collectors
 	self    *self
@@ -65,7 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if a.ln, err = listen(cfg.Port); err != nil {
+	if err := a.listen(); err != nil {
 		a.capture.close()
 		return err
 	}
@@ -89,10 +90,10 @@ func Check(ctx context.Context, cfg Config) error {
 		return err
 	}
 	src.Drain()
-	if a.ln, err = listen(cfg.Port); err != nil {
+	if err := a.listen(); err != nil {
 		return err
 	}
-	defer a.ln.Close()
+	defer a.closePorts()
 	a.out.w = cfg.Stdout
 	a.report()
 	return nil
@@ -102,7 +103,10 @@ func Check(ctx context.Context, cfg Config) error {
 func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	a := &agent{cfg: cfg, started: time.Now()}
 	a.out.w = cfg.Stderr
-	var err error
+	err := a.loadCerts()
+	if err != nil {
+		return nil, err
+	}
 	if a.engine, err = chooseEngine(cfg.Engine); err != nil {
 		return nil, err
 	}
@@ -124,6 +128,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
 		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText,
+		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Left: a.left, Say: a.out.printf,
 	})
 	if cfg.Stats {
@@ -133,7 +138,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 }
 
 func (a *agent) openCapture() error {
-	a.self = newSelf(a.cfg.Port, a.target.addrs)
+	a.self = newSelf(a.cfg.ports(), a.target.addrs)
 	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
 		c := a.target.captureConfig(&a.cfg)
 		c.Filter = filter
@@ -191,7 +196,7 @@ func (a *agent) run(ctx context.Context) error {
 	if a.log != nil {
 		start(&readers, a.log.run)
 	}
-	start(&readers, func(ctx context.Context) error { return a.feed.Serve(ctx, a.ln) })
+	start(&readers, func(ctx context.Context) error { return a.feed.Serve(ctx, a.ports...) })
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
 	start(&producers, a.signals)
@@ -292,13 +297,15 @@ func (a *agent) signals(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-c:
-			switch {
-			case s == syscall.SIGUSR1:
+			if s == syscall.SIGUSR1 {
 				a.summary()
-			case a.log != nil:
+				continue
+			}
+			if a.log != nil {
 				a.out.printf("reopening the log %q", a.cfg.Log)
 				a.log.file.Reopen()
 			}
+			a.reloadCerts()
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestSelf(t *testing.T) {
-	s := newSelf(7073, []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")})
+	s := newSelf([]uint16{7073}, []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")})
 	packet := func(proto uint8, src, dst string) *wire.Record {
 		from, to := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
 		r := &wire.Record{

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/decode"
 )
 
@@ -28,13 +29,15 @@ const (
 	ExitUsage         = 12
 	ExitNoInterface   = 13 // -i without value
 	ExitNoPort        = 14 // -p without value
-	ExitBadPort       = 15
+	ExitBadPort       = 15 // also for another bad number or address of the feed
 	ExitNoAddress     = 16
 	ExitNoLogFile     = 18 // -f without value
 	ExitNoMode        = 20 // -m without value
 	ExitNoMAC         = 22
 	// ExitRemoved: the interface was removed while it was watched.
 	ExitRemoved = 5
+	// ExitCerts: the files for TLS cannot be used.
+	ExitCerts = 9
 )
 
 // Defaults of the command line.
@@ -44,6 +47,10 @@ const (
 	DefaultLog       = "pcapper.conf" // documented so since the first release
 	DefaultMode      = "src"
 	DefaultEngine    = "auto"
+	DefaultTLSPort   = 7443
+	// DefaultMaxPerSource is far more than a host with collectors needs, and
+	// far less than the files that an agent may open.
+	DefaultMaxPerSource = 4096
 )
 
 // Config is what the command line says.
@@ -51,7 +58,7 @@ type Config struct {
 	Interface   string // to watch
 	MACFrom     string // take the MAC address from this one instead, if not ""
 	Mode        string // src, dst, spoof, none or a pcap filter expression
-	Port        int    // to listen on, 1 to 65,535
+	Port        int    // to listen on, 1 to 65,535; 0 is no plain feed
 	Log         string // path of the text log
 	Engine      string // auto, ring or libpcap
 	IncludeSelf bool   // report the feed's own packets too
@@ -60,6 +67,17 @@ type Config struct {
 	Fragments   string // every (or "") or first: what to report of fragments
 	MarkRelayed bool   // say in the 28-byte record which packets were relayed
 	BMF         bool   // look into BMF encapsulation
+
+	// Listen is the address that the feeds' ports are on; the zero Addr is all.
+	Listen netip.Addr
+	// TLS are the certificate, key and client authorities of the feed by TLS
+	// on TLSPort. There is none if no file is named.
+	TLS     certs.Files
+	TLSPort int
+	// Allow are the networks that collectors may connect from; nil is any.
+	Allow []netip.Prefix
+	// MaxPerSource is the most connections from one address, 0 any number.
+	MaxPerSource int
 
 	// Read is a capture file to print instead of watching an interface; "-" is
 	// standard input. MAC and Addrs are then those of the host that it was
@@ -74,6 +92,17 @@ type Config struct {
 
 	// wait is how long an interface may take to become ready.
 	wait time.Duration
+}
+
+// ports are those that the feeds are on.
+func (cfg *Config) ports() (list []uint16) {
+	if cfg.Port != 0 {
+		list = append(list, uint16(cfg.Port))
+	}
+	if cfg.TLS.Any() {
+		list = append(list, uint16(cfg.TLSPort))
+	}
+	return list
 }
 
 // decoder is how the command line wants packets decoded.

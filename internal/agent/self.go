@@ -9,16 +9,16 @@ import (
 
 // self recognises the feed's own packets. Left in, a collector on the watched
 // network would feed itself: each record sent makes a packet that makes a
-// record. They are all the TCP packets of the listening port at an address of
+// record. They are all the TCP packets of the listening ports at an address of
 // this host, handshakes and farewells included, since no other process can
 // have that port there.
 type self struct {
-	port  uint16
+	ports []uint16
 	addrs atomic.Pointer[map[netip.Addr]struct{}]
 }
 
-func newSelf(port int, addrs []netip.Addr) *self {
-	s := &self{port: uint16(port)}
+func newSelf(ports []uint16, addrs []netip.Addr) *self {
+	s := &self{ports: ports}
 	s.set(addrs)
 	return s
 }
@@ -35,10 +35,21 @@ func (s *self) set(addrs []netip.Addr) {
 // sent tells whether r is a packet of the feed. Nearly every packet is
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {
-	if r.SrcPort != s.port && r.DstPort != s.port || r.Proto != wire.ProtoTCP {
+	from, to := s.serves(r.SrcPort), s.serves(r.DstPort)
+	if !from && !to || r.Proto != wire.ProtoTCP {
 		return false
 	}
-	return r.SrcPort == s.port && s.local(r.SrcAddr()) || r.DstPort == s.port && s.local(r.DstAddr())
+	return from && s.local(r.SrcAddr()) || to && s.local(r.DstAddr())
+}
+
+// serves tells whether a port is one of ours: there are one or two.
+func (s *self) serves(port uint16) bool {
+	for _, p := range s.ports {
+		if p == port {
+			return true
+		}
+	}
+	return false
 }
 
 // local tells whether an address is this host's.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/pcapper/pcapper/internal/capture"
 	"github.com/pcapper/pcapper/internal/decode"
@@ -165,32 +163,6 @@ func filterCode(err error) int {
 		return ExitNoAddress
 	}
 	return ExitFilterSyntax
-}
-
-// listen opens the feed's port on all addresses.
-func listen(port int) (*net.TCPListener, error) {
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{Port: port})
-	if err == nil {
-		return ln, nil
-	}
-	code := ExitListen
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		switch call.Syscall {
-		case "socket":
-			code = ExitSocket
-		case "bind":
-			code = ExitBind
-		}
-	}
-	err = fmt.Errorf("cannot listen on port %d: %w", port, err)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		err = hinted{err, "another pcapper may be running; -p takes another port"}
-	case errors.Is(err, syscall.EACCES):
-		err = hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE; -p takes another port"}
-	}
-	return nil, fail(code, err)
 }
 
 // engine opens captures of one kind.

@@ -47,8 +47,7 @@ func (a *agent) left(c collector, why error) {
 func (a *agent) announce() {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
-	a.out.printf("listening on TCP port %d on all addresses; log %q while a collector is attached", a.cfg.Port, a.cfg.Log)
-	a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
+	a.announcePorts()
 }
 
 // report is what Check prints.
@@ -78,6 +77,9 @@ func (a *agent) summary() {
 	a.out.printf("summary: %s packets captured in %s, %s dropped by the kernel, %s dropped by slow readers",
 		number(published-stats), time.Since(a.started).Round(time.Second), number(kernel.Dropped), number(a.lost()))
 	if line := a.leftOut(packets, dropped, stats); line != "" {
+		a.out.printf("%s", line)
+	}
+	if line := refused(a.feed.Refused()); line != "" {
 		a.out.printf("%s", line)
 	}
 	for _, line := range a.past.lines() {
@@ -132,6 +134,23 @@ func (a *agent) leftOut(packets decode.Counters, dropped, stats uint64) string {
 	return "summary: " + strings.Join(parts, ", ")
 }
 
+// refused lists the connections that were not let in.
+func refused(r feed.Refused) string {
+	var parts []string
+	add := func(n uint64, why string) {
+		if n > 0 {
+			parts = append(parts, number(n)+" "+why)
+		}
+	}
+	add(r.NotAllowed, "from addresses that are not allowed")
+	add(r.TooMany, "beyond the limit of their address")
+	add(r.Handshake, "without a good TLS handshake")
+	if len(parts) == 0 {
+		return ""
+	}
+	return "refused connections: " + strings.Join(parts, ", ")
+}
+
 func (d *departed) lines() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -144,11 +163,7 @@ func (d *departed) lines() []string {
 
 // account is a collector's line in the summary.
 func account(c collector, s hub.Status) string {
-	format := c.Format
-	if format == "" {
-		format = "not yet said what it wants"
-	}
-	return fmt.Sprintf("%s (%s): %s", c, format, counted(s))
+	return fmt.Sprintf("%s (%s): %s", c, c.How(), counted(s))
 }
 
 func counted(s hub.Status) string {

@@ -32,13 +32,14 @@ var allowed = map[string][]string{
 	"internal/iface":             nil,
 	"internal/hub":               nil,
 	"internal/feed":              {"wire"},
+	"internal/certs":             nil,
 	"internal/sink":              {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
-	"internal/agent":             {"internal/capture", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/sink", "wire"},
-	"internal/collect":           {"internal/feed", "internal/hub", "internal/screen", "internal/sink", "wire"},
-	"cmd/pcapper":                {"internal/agent", "internal/iface"},
-	"cmd/recollect":              {"internal/collect"},
+	"internal/agent":             {"internal/capture", "internal/certs", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/sink", "wire"},
+	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/screen", "internal/sink", "wire"},
+	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/iface"},
+	"cmd/recollect":              {"internal/certs", "internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only
 	"bench":                      {"internal/nettest", "wire"},
 	"internal/archtest":          nil,

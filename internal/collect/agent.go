@@ -1,6 +1,7 @@
 package collect
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -26,14 +28,15 @@ type agent struct {
 	said string // the last failure told; used by the client's goroutine only
 }
 
-func newAgent(c *collector, index uint32) *agent {
+// newAgent uses files if the agent's line asks for TLS.
+func newAgent(c *collector, index uint32, files certs.Files) *agent {
 	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
-	a.client = feed.NewClient(feed.ClientConfig{
-		Address: a.host.Address(),
-		Records: a.take,
-		State:   a.change,
-	})
+	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change}
+	if a.host.TLS != nil {
+		cfg.TLS = func() (*tls.Config, error) { return a.host.tlsConfig(files) }
+	}
+	a.client = feed.NewClient(cfg)
 	return a
 }
 
@@ -92,6 +95,8 @@ func stateText(s *feed.ClientState) string {
 func failure(err error) string {
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, feed.ErrTLS):
+		return err.Error()
 	case errors.As(err, &dns):
 		return "name lookup: " + dns.Err
 	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, os.ErrDeadlineExceeded):

@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/sink"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -16,7 +17,7 @@ func benchCollector(t testing.TB, out io.Writer) (*collector, *lineWriter) {
 	t.Helper()
 	file := &File{Flows: benchFlows(), Hosts: []Host{{Label: "h1", Name: "10.0.0.1", Port: 7073}}}
 	c := &collector{file: file, classes: mustClassify(t, file.Flows), hub: newHub(), say: newPrinter(io.Discard)}
-	c.agents = []*agent{newAgent(c, 0)}
+	c.agents = []*agent{newAgent(c, 0, certs.Files{})}
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

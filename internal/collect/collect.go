@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/hub"
 )
 
@@ -28,6 +29,9 @@ type Config struct {
 	// Stderr gets one line for each thing worth saying, each with Prefix.
 	Stderr *os.File
 	Lines  bool
+	// TLS are the certificate, key and authorities for agents with tls://,
+	// unless their line names others.
+	TLS certs.Files
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 }
@@ -85,7 +89,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	c.hub = newHub()
 	for i := range c.file.Hosts {
-		c.agents = append(c.agents, newAgent(c, uint32(i)))
+		files, err := c.file.Hosts[i].certs(cfg.TLS)
+		if err != nil {
+			return err
+		}
+		c.agents = append(c.agents, newAgent(c, uint32(i), files))
 	}
 	out, err := c.openOutput(cfg)
 	if errors.Is(err, errStdoutClosed) {

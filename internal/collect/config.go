@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/pcapper/pcapper/internal/certs"
 )
 
 // File is what a collector.conf says: which traffic is which flow, and which
@@ -53,6 +56,15 @@ type Host struct {
 	Name  string // an address, an IPv6 one without brackets, or a host name
 	Port  uint16
 	Line  int
+	TLS   *HostTLS // nil: the plain feed
+}
+
+// HostTLS is what a line label:tls://host:port?cert=FILE&... says beyond the
+// address.
+type HostTLS struct {
+	certs.Files // those that are not "" take the place of Config.TLS
+	// Name is what the agent's certificate must be for, if not Host.Name.
+	Name string
 }
 
 // Address is the host's address as net.Dial takes it.
@@ -61,7 +73,32 @@ func (h *Host) Address() string {
 }
 
 // String is the line's text in its shortest form.
-func (h Host) String() string { return h.Label + ":" + h.Address() }
+func (h Host) String() string {
+	if h.TLS == nil {
+		return h.Label + ":" + h.Address()
+	}
+	query := url.Values{}
+	for _, p := range h.TLS.parameters() {
+		if *p.value != "" {
+			query.Set(p.key, *p.value)
+		}
+	}
+	text := h.Label + ":tls://" + h.Address()
+	if len(query) > 0 {
+		text += "?" + query.Encode()
+	}
+	return text
+}
+
+// parameter is one key=value behind the question mark.
+type parameter struct {
+	key   string
+	value *string
+}
+
+func (t *HostTLS) parameters() []parameter {
+	return []parameter{{"cert", &t.Cert}, {"key", &t.Key}, {"ca", &t.CA}, {"name", &t.Name}}
+}
 
 // Range is what the flow looks for, as the file has it: 2000, 2020-2029, M7.
 func (f Flow) Range() string {
@@ -249,7 +286,7 @@ func (p *parser) addHost(label, rest string) error {
 	if err = checkLabel(host.Label); err != nil {
 		return err
 	}
-	if host.Name, host.Port, err = parseAddress(strings.TrimSpace(rest)); err != nil {
+	if err = host.parseSource(strings.TrimSpace(rest)); err != nil {
 		return err
 	}
 	key := hostKey{host.Label, host.Name, host.Port}
@@ -274,12 +311,50 @@ func checkLabel(label string) error {
 	return nil
 }
 
+// parseSource reads what follows the label: host:port or tls://host:port.
+func (h *Host) parseSource(text string) (err error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	switch {
+	case !ok:
+		rest = text
+	case scheme == "tls":
+		h.TLS = &HostTLS{}
+		var query string
+		if rest, query, ok = strings.Cut(rest, "?"); ok {
+			if err := h.TLS.parse(query); err != nil {
+				return err
+			}
+		}
+	default:
+		return wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
+			"an agent label:host:port or label:tls://host:port")
+	}
+	h.Name, h.Port, err = parseAddress(rest)
+	return err
+}
+
+// parse reads key=value pairs, joined by "&", with %XX for what means something
+// else in a line.
+func (t *HostTLS) parse(query string) error {
+	const want = "cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return wrong(query, "not parameters", want)
+	}
+	for _, p := range t.parameters() {
+		if v := values[p.key]; len(v) == 1 && v[0] != "" {
+			*p.value = v[0]
+			delete(values, p.key)
+		}
+	}
+	for key := range values {
+		return wrong(key, "unknown, repeated or empty parameter of tls://", want)
+	}
+	return nil
+}
+
 // parseAddress reads host:port.
 func parseAddress(text string) (name string, port uint16, err error) {
-	if scheme, _, ok := strings.Cut(text, "://"); ok {
-		return "", 0, wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
-			"an agent label:host:port")
-	}
 	i := strings.LastIndexByte(text, ':')
 	if i < 0 {
 		return "", 0, wrong(text, "no port", "host:port")

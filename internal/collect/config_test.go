@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/pcapper/pcapper/internal/certs"
 )
 
 // TestParse reads a file with everything in it that a file may have.
@@ -29,6 +31,7 @@ func TestParse(t *testing.T) {
 		"ll:[fe80::1%eth0]:1\n" +
 		"1=2:10.0.0.3:7073\n" +
 		"a=b:10.0.0.3:7073\n" +
+		"t: tls://n3.example:7443?cert=c.pem&name=n3&key=k%23.pem # x\n" +
 		"Ü日本:10.0.0.3:7073" // no newline at the end
 	_, err := Parse("x.conf", []byte(text))
 	if err == nil || !strings.HasPrefix(err.Error(), `x.conf:15: "2:10.0.0.3:7073": not a port`) {
@@ -49,13 +52,14 @@ func TestParse(t *testing.T) {
 			{7, Port, 65535, 65535, 9},
 		},
 		Hosts: []Host{
-			{"1", "192.168.100.100", 7073, 10},
-			{"gateway-of-the-lab", "Router_1.example.", 7074, 11},
-			{"1", "192.168.100.101", 7073, 12},
-			{"v6", "2001:db8::1", 65535, 13},
-			{"ll", "fe80::1%eth0", 1, 14},
-			{"a=b", "10.0.0.3", 7073, 16},
-			{"Ü日本", "10.0.0.3", 7073, 17},
+			{"1", "192.168.100.100", 7073, 10, nil},
+			{"gateway-of-the-lab", "Router_1.example.", 7074, 11, nil},
+			{"1", "192.168.100.101", 7073, 12, nil},
+			{"v6", "2001:db8::1", 65535, 13, nil},
+			{"ll", "fe80::1%eth0", 1, 14, nil},
+			{"a=b", "10.0.0.3", 7073, 16, nil},
+			{"t", "n3.example", 7443, 17, &HostTLS{certs.Files{Cert: "c.pem", Key: "k#.pem"}, "n3"}},
+			{"Ü日本", "10.0.0.3", 7073, 18, nil},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -74,6 +78,7 @@ gateway-of-the-lab:Router_1.example.:7074
 v6:[2001:db8::1]:65535
 ll:[fe80::1%eth0]:1
 a=b:10.0.0.3:7073
+t:tls://n3.example:7443?cert=c.pem&key=k%23.pem&name=n3
 Ü日本:10.0.0.3:7073
 `
 	if got.String() != printed {
@@ -90,6 +95,7 @@ func TestParseErrors(t *testing.T) {
 		wantName  = "want a dotted quad, a host name, or an IPv6 address in brackets"
 		wantQuad  = "want four numbers from 0 to 255, without leading zeros"
 		wantV6    = "want one like [2001:db8::1]"
+		wantTLS   = "want cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
 		wantPort  = "want a number from 1 to 65535"
 	)
 	long := strings.Repeat("y", 100_000)
@@ -132,7 +138,12 @@ func TestParseErrors(t *testing.T) {
 		{"a:-x.example:7073", `"-x.example": not a host name: ` + wantName},
 		{"a:x..example:7073", `"x..example": not a host name: ` + wantName},
 		{"a:" + long + ":7073", `"` + long[:60] + `...": not a host name: ` + wantName},
-		{"3:ipfix://10.0.0.3:4739", `"ipfix://10.0.0.3:4739": sources of kind "ipfix" are not supported: want an agent label:host:port`},
+		{"3:ipfix://10.0.0.3:4739", `"ipfix://10.0.0.3:4739": sources of kind "ipfix" are not supported: want an agent label:host:port or label:tls://host:port`},
+		{"a:tls://10.0.0.3", `"10.0.0.3": no port: want host:port`},
+		{"a:tls://10.0.0.3:7443?crt=x", `"crt": unknown, repeated or empty parameter of tls://: ` + wantTLS},
+		{"a:tls://10.0.0.3:7443?ca=", `"ca": unknown, repeated or empty parameter of tls://: ` + wantTLS},
+		{"a:tls://10.0.0.3:7443?ca=x&ca=y", `"ca": unknown, repeated or empty parameter of tls://: ` + wantTLS},
+		{"a:tls://10.0.0.3:7443?ca=%x", `"ca=%x": not parameters: ` + wantTLS},
 		{"ok:10.0.0.9:7073", `"ok:10.0.0.9:7073": the same agent as in line 1: want another label, host or port`},
 	} {
 		_, err := Parse("dir/x.conf", []byte("ok:10.0.0.9:7073\n1=2000\n"+tt.line+"\n2=2001\n"))

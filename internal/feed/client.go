@@ -2,11 +2,13 @@ package feed
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"time"
 
 	"github.com/pcapper/pcapper/wire"
@@ -28,6 +30,10 @@ const (
 	batchSize = 256
 )
 
+// refusalTime is how long an agent may take to look at our certificate, beyond
+// the time for two handshakes.
+const refusalTime = 250 * time.Millisecond
+
 // announcement asks an agent of ours for large writes. A C agent never reads.
 const announcement = "bulk\n"
 
@@ -45,6 +51,12 @@ var (
 	ErrClosed = errors.New("closed by the agent")
 	// ErrCut: the connection ended in the middle of a record.
 	ErrCut = errors.New("closed by the agent in the middle of a record")
+	// ErrUnfinished: the connection ended without TLS's word that this is all,
+	// as when an agent is killed, or someone on the way cuts it.
+	ErrUnfinished = errors.New("cut off")
+	// ErrTLS: one side does not take the other's certificate, or there is no
+	// TLS. The error's text is complete.
+	ErrTLS = errTLS
 	// ErrNotRecords: what arrives are no 28-byte records.
 	ErrNotRecords = errors.New("this is no agent")
 )
@@ -53,6 +65,8 @@ var (
 type ClientConfig struct {
 	// Address is host:port. A host name is looked up at each dial.
 	Address string
+	// TLS gives the configuration for each dial; nil is the plain feed.
+	TLS func() (*tls.Config, error)
 	// Records takes records in the order of their arrival. It is called from
 	// Run; the slice belongs to the client and is used again after the call.
 	// While it blocks nothing is read, which in the end stops a C agent.
@@ -159,8 +173,16 @@ func (c *Client) connect(ctx context.Context) ClientState {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+	if c.buf == nil {
+		c.buf = make([]byte, readSize)
+		c.batch = make([]wire.Record, batchSize)
+	}
+	stream, have, err := c.greet(ctx, conn)
+	if err != nil {
+		return ClientState{Phase: Unreachable, Err: err}
+	}
 	c.tell(ClientState{Phase: Connected, Peer: conn.RemoteAddr()})
-	return ClientState{Phase: Lost, Err: c.talk(conn)}
+	return ClientState{Phase: Lost, Err: c.talk(stream, have)}
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
@@ -168,17 +190,43 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", c.cfg.Address)
 }
 
-// talk announces the client and receives until the connection ends.
-func (c *Client) talk(conn net.Conn) error {
-	if c.buf == nil {
-		c.buf = make([]byte, readSize)
-		c.batch = make([]wire.Record, batchSize)
+// greet does what comes before records: the announcement, and with TLS the
+// handshake. It gives the stream, and how many of its bytes are in c.buf.
+//
+// The agent looks at our certificate after our side of the handshake is over
+// (RFC 8446, section 2), and says nothing if it likes it. So a connection counts
+// only if no refusal came in the time that it would take.
+func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, have int, err error) {
+	if c.cfg.TLS == nil {
+		// A connection that fails here fails the read too, which knows the
+		// cause better: the peer's last words may still be waiting.
+		io.WriteString(conn, announcement)
+		return conn, 0, nil
+	}
+	cfg, err := c.cfg.TLS()
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	start := time.Now()
-	// A connection that fails here fails the read too, which knows the cause
-	// better: the peer's last words may still be waiting.
-	io.WriteString(conn, announcement)
-	delivered, err := c.receive(conn)
+	limited, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
+	defer cancel()
+	session := tls.Client(conn, cfg)
+	if err := session.HandshakeContext(limited); err != nil {
+		return nil, 0, tlsError("%s", clientSide(err))
+	}
+	io.WriteString(session, announcement)
+	session.SetReadDeadline(time.Now().Add(2*time.Since(start) + refusalTime))
+	have, err = session.Read(c.buf)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, 0, tlsError("%s", clientSide(err))
+	}
+	return session, have, session.SetReadDeadline(time.Time{})
+}
+
+// talk receives until the connection ends.
+func (c *Client) talk(conn net.Conn, have int) error {
+	start := time.Now()
+	delivered, err := c.receive(conn, have)
 	proven := delivered || time.Since(start) >= c.cfg.MaxRetry
 	if proven && !errors.Is(err, ErrNotRecords) {
 		c.pause.reset()
@@ -187,11 +235,14 @@ func (c *Client) talk(conn net.Conn) error {
 }
 
 // receive hands over records until the stream ends or makes no sense, and says
-// whether there was any.
-func (c *Client) receive(r io.Reader) (delivered bool, err error) {
-	have := 0
-	for {
-		n, readErr := r.Read(c.buf[have:])
+// whether there was any. The stream's first bytes are in c.buf already.
+func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
+	for first := have > 0; ; first = false {
+		var n int
+		var readErr error
+		if !first {
+			n, readErr = r.Read(c.buf[have:])
+		}
 		have += n
 		used, err := c.deliver(c.buf[:have])
 		delivered = delivered || used > 0
@@ -199,8 +250,10 @@ func (c *Client) receive(r io.Reader) (delivered bool, err error) {
 		switch {
 		case err != nil:
 			return delivered, err
-		case readErr == io.EOF && have > 0:
+		case readErr == io.EOF && have > 0, errors.Is(readErr, io.ErrUnexpectedEOF) && have > 0:
 			return delivered, ErrCut
+		case errors.Is(readErr, io.ErrUnexpectedEOF):
+			return delivered, ErrUnfinished
 		case readErr == io.EOF:
 			return delivered, ErrClosed
 		case readErr != nil:

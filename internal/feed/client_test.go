@@ -177,7 +177,7 @@ func TestClientSplitReads(t *testing.T) {
 	} {
 		var got []wire.Record
 		c := newTestReceiver(func(recs []wire.Record) { got = append(got, recs...) })
-		delivered, err := c.receive(r)
+		delivered, err := c.receive(r, 0)
 		if !delivered || !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: delivered %v, error %v", name, delivered, err)
 		}
@@ -356,11 +356,10 @@ func TestClientPauseAfterConnection(t *testing.T) {
 		c.pause.next()
 		here, there := net.Pipe()
 		go func() {
-			io.ReadFull(there, make([]byte, len(announcement)))
 			there.Write(tt.send)
 			there.Close()
 		}()
-		c.talk(here)
+		c.talk(here, 0)
 		if reset := c.pause.step == 0; reset != tt.reset {
 			t.Errorf("%s: pauses start anew: %v, want %v", tt.name, reset, tt.reset)
 		}
@@ -374,7 +373,7 @@ func TestClientReceiveDoesNotAllocate(t *testing.T) {
 	in := bytes.NewReader(encoded)
 	allocs := testing.AllocsPerRun(50, func() {
 		in.Reset(encoded)
-		c.receive(in)
+		c.receive(in, 0)
 	})
 	if allocs != 0 || n != 51*1000 {
 		t.Errorf("%v allocations, %d records", allocs, n)
@@ -413,7 +412,7 @@ func FuzzClientReceive(f *testing.F) {
 				got++
 			}
 		})
-		_, err := c.receive(&pieceReader{data: data, size: int(size)%4096 + 1})
+		_, err := c.receive(&pieceReader{data: data, size: int(size)%4096 + 1}, 0)
 		if got != want {
 			t.Errorf("%d records, want %d", got, want)
 		}
@@ -445,7 +444,7 @@ func BenchmarkClientReceive(b *testing.B) {
 	in := bytes.NewReader(encoded)
 	for b.Loop() {
 		in.Reset(encoded)
-		c.receive(in)
+		c.receive(in, 0)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/record")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"os"
 	"slices"
 	"syscall"
@@ -54,6 +53,10 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 	if format == text {
 		encoding = c.server.cfg.Text
 	}
+	send := func() error { return c.sendAvailable(raw, &w, encoding) }
+	if c.session != nil {
+		send = func() error { return c.sendSecure(raw, encoding) }
+	}
 	for {
 		if err := c.reader.Wait(left); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -61,7 +64,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 			}
 			return context.Cause(left)
 		}
-		if err := c.sendAvailable(raw, &w, encoding); err != nil {
+		if err := send(); err != nil {
 			if left.Err() != nil {
 				return context.Cause(left)
 			}
@@ -254,20 +257,4 @@ func (w *writer) rest(left context.Context) {
 	case <-left.Done():
 	case <-time.After(windowPoll):
 	}
-}
-
-// connected tells whether the kernel still holds the connection open.
-func connected(conn *net.TCPConn) (bool, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	var info *unix.TCPInfo
-	var infoErr error
-	if err := raw.Control(func(fd uintptr) {
-		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	}); err != nil || infoErr != nil {
-		return false, errors.Join(err, infoErr)
-	}
-	return info.State != unix.BPF_TCP_CLOSE, nil
 }

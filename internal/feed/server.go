@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,10 @@ const (
 	complainEvery = 30 * time.Second
 )
 
+// peerKeepAlive finds out within 30 s that the host of a collector is gone
+// while there is nothing to send; see dead for when there is.
+var peerKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}
+
 // Reader is one collector's position in the agent's stream.
 type Reader interface {
 	// Wait blocks until there is something to send. It fails with io.EOF at
@@ -55,6 +60,8 @@ type ServerConfig[R Reader] struct {
 	NewReader func() R
 	// Binary and Text are the reader's formats for 28-byte records and lines.
 	Binary, Text int
+	// Limits say who may connect.
+	Limits Limits
 	// Attached is told how many collectors there are after each change, in
 	// order. It may block, which delays other collectors' coming and going.
 	Attached func(n int)
@@ -68,7 +75,8 @@ type ServerConfig[R Reader] struct {
 // Server sends records to every collector that connects. A collector that is
 // slow or stalled delays nobody: it loses its own oldest records.
 type Server[R Reader] struct {
-	cfg ServerConfig[R]
+	cfg  ServerConfig[R]
+	gate *gate
 
 	mu       sync.Mutex
 	attached map[*collector[R]]struct{}
@@ -78,7 +86,15 @@ type Server[R Reader] struct {
 
 // NewServer makes a server that does nothing until Serve.
 func NewServer[R Reader](cfg ServerConfig[R]) *Server[R] {
-	return &Server[R]{cfg: cfg, attached: map[*collector[R]]struct{}{}}
+	return &Server[R]{cfg: cfg, gate: newGate(cfg.Limits, cfg.Say), attached: map[*collector[R]]struct{}{}}
+}
+
+// Listener is a port that collectors connect to.
+type Listener struct {
+	*net.TCPListener
+	// TLS is what collectors must agree to, client certificate included; nil
+	// for the plain feed.
+	TLS *tls.Config
 }
 
 // Collector is what is known of one collector.
@@ -86,11 +102,28 @@ type Collector[R Reader] struct {
 	Addr   netip.AddrPort
 	Since  time.Time
 	Format string // "records", "bulk", "text"; "" while it may still say
+	TLS    bool
+	Name   string // common name of its certificate. Valid iff TLS
 	Reader R      // for its counters only
 }
 
 // String names the collector as messages do.
 func (c Collector[R]) String() string { return "collector " + c.Addr.String() }
+
+// How says in what way the collector is attached.
+func (c Collector[R]) How() string {
+	how := c.Format
+	if how == "" {
+		how = "not yet said what it wants"
+	}
+	if c.TLS {
+		how += fmt.Sprintf(", TLS as %q", c.Name)
+	}
+	return how
+}
+
+// Refused counts the connections that were not let in.
+func (s *Server[R]) Refused() Refused { return s.gate.count() }
 
 // Collectors lists who is attached, the longest attached first.
 func (s *Server[R]) Collectors() []Collector[R] {
@@ -104,16 +137,32 @@ func (s *Server[R]) Collectors() []Collector[R] {
 	return list
 }
 
-// Serve accepts collectors from ln until ctx is done, then ends: each gets
-// what is left for it (its reader must come to an end), for a short time. It
-// closes ln and returns once every collector is gone.
-func (s *Server[R]) Serve(ctx context.Context, ln *net.TCPListener) error {
+// Serve accepts collectors from all listeners until ctx is done, then ends:
+// each gets what is left for it (its reader must come to an end), for a short
+// time. It closes the listeners and returns once every collector is gone.
+func (s *Server[R]) Serve(ctx context.Context, listeners ...Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var conns, accepting sync.WaitGroup
+	defer conns.Wait()
+	errs := make([]error, len(listeners))
+	for i, ln := range listeners {
+		accepting.Go(func() {
+			defer cancel() // one that fails ends all
+			errs[i] = s.accept(ctx, ln, &conns)
+		})
+	}
+	accepting.Go(func() { s.bury(ctx) })
+	accepting.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Server[R]) accept(ctx context.Context, ln Listener, conns *sync.WaitGroup) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	defer ln.Close()
-	var conns sync.WaitGroup
-	defer conns.Wait()
 	var pause backoff
+	pace := newPace(ln.TLS)
 	for {
 		conn, err := ln.AcceptTCP()
 		if ctx.Err() != nil {
@@ -133,13 +182,43 @@ func (s *Server[R]) Serve(ctx context.Context, ln *net.TCPListener) error {
 			continue
 		}
 		pause.reset()
-		s.attach(ctx, conn, &conns)
+		s.admit(ctx, conn, ln.TLS, conns)
+		pace.wait(ctx)
 	}
 }
 
+// admit lets a connection in, or closes it.
+func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, secure *tls.Config, conns *sync.WaitGroup) {
+	addr := peer(conn)
+	if err := s.gate.enter(addr.Addr(), secure != nil); err != nil {
+		refuse(conn)
+		s.gate.refused(addr, err)
+		return
+	}
+	conn.SetKeepAliveConfig(peerKeepAlive)
+	if secure == nil {
+		s.attach(ctx, newCollector(s, conn), conns)
+		return
+	}
+	conns.Go(func() {
+		session, name, err := handshake(ctx, conn, secure)
+		s.gate.greeted(addr.Addr())
+		if err != nil {
+			conn.Close()
+			s.gate.leave(addr.Addr())
+			if ctx.Err() == nil {
+				s.gate.refused(addr, err)
+			}
+			return
+		}
+		c := newCollector(s, conn)
+		c.session, c.stream, c.name = session, session, name
+		s.attach(ctx, c, conns)
+	})
+}
+
 // attach lets the collector's stream begin now, before anything else is done.
-func (s *Server[R]) attach(ctx context.Context, conn *net.TCPConn, conns *sync.WaitGroup) {
-	c := newCollector(s, conn)
+func (s *Server[R]) attach(ctx context.Context, c *collector[R], conns *sync.WaitGroup) {
 	s.mu.Lock()
 	s.attached[c] = struct{}{}
 	s.mu.Unlock()
@@ -153,6 +232,7 @@ func (s *Server[R]) attach(ctx context.Context, conn *net.TCPConn, conns *sync.W
 func (s *Server[R]) detach(c *collector[R], err error) {
 	c.conn.Close()
 	c.reader.Close()
+	s.gate.leave(c.addr.Addr())
 	s.mu.Lock()
 	delete(s.attached, c)
 	s.mu.Unlock()
@@ -211,12 +291,16 @@ func (b *backoff) sleep(ctx context.Context) {
 
 // collector is one connection.
 type collector[R Reader] struct {
-	server *Server[R]
-	conn   *net.TCPConn
-	addr   netip.AddrPort
-	since  time.Time
-	reader R
-	format atomic.Int32 // unknown until announced or the window is over
+	server  *Server[R]
+	conn    *net.TCPConn
+	stream  net.Conn  // conn, or session
+	session *tls.Conn // nil on the plain feed
+	name    string    // of its certificate
+	addr    netip.AddrPort
+	since   time.Time
+	reader  R
+	format  atomic.Int32 // unknown until announced or the window is over
+	dead    atomic.Bool  // its host does not answer
 }
 
 // formats of a feed, as a collector announces them.
@@ -229,22 +313,30 @@ const (
 
 var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text"}
 
+// newCollector makes the collector whose stream begins now.
 func newCollector[R Reader](s *Server[R], conn *net.TCPConn) *collector[R] {
-	addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return &collector[R]{
-		server: s, conn: conn, since: time.Now(), reader: s.cfg.NewReader(),
-		addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+		server: s, conn: conn, stream: conn, since: time.Now(), reader: s.cfg.NewReader(), addr: peer(conn),
 	}
 }
 
+func peer(conn *net.TCPConn) netip.AddrPort {
+	addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}
+
 func (c *collector[R]) describe() Collector[R] {
-	return Collector[R]{Addr: c.addr, Since: c.since, Reader: c.reader, Format: formatNames[c.format.Load()]}
+	return Collector[R]{
+		Addr: c.addr, Since: c.since, Reader: c.reader, Format: formatNames[c.format.Load()],
+		TLS: c.session != nil, Name: c.name,
+	}
 }
 
 var (
 	errLeft    = errors.New("it closed the connection")
 	errGarbage = fmt.Errorf("it sent %d KiB, which no collector does", maxReceived>>10)
 	errEnd     = errors.New("end of capture")
+	errDead    = errors.New("its host no longer answers")
 	errSlow    = fmt.Errorf("end of capture; it did not take the rest within %v", farewell)
 )
 
@@ -271,8 +363,15 @@ func (c *collector[R]) serve(ctx context.Context) error {
 		return context.Cause(left)
 	}
 	c.format.Store(format)
-	c.server.cfg.Say("%s: attached (%s)", c.describe(), formatNames[format])
-	return c.send(left, format)
+	c.server.cfg.Say("%s: attached (%s)", c.describe(), c.describe().How())
+	err := c.send(left, format)
+	switch {
+	case c.dead.Load():
+		return errDead
+	case err == errEnd && c.session != nil && hasRoom(c.conn):
+		c.session.CloseWrite() // says that nothing is missing
+	}
+	return err
 }
 
 // listen reads the announcement, and then only to notice that the collector is
@@ -284,7 +383,7 @@ func (c *collector[R]) listen(left context.Context, announced chan<- int32) erro
 	buf := make([]byte, 512)
 	total, said := 0, unknown
 	for {
-		n, err := c.conn.Read(buf)
+		n, err := c.stream.Read(buf)
 		total += n
 		if said == unknown && n > 0 {
 			line = append(line, buf[:n]...)
@@ -325,8 +424,11 @@ func (c *collector[R]) awaitDeath(left context.Context) error {
 
 // leaving words the ways in which a connection ends.
 func leaving(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return errLeft
+	}
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		return errDead // by keep-alive
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errSlow

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -43,13 +44,18 @@ type bench struct {
 
 func serve(t *testing.T, chunks int) *bench {
 	t.Helper()
+	return serveWith(t, chunks, nil, Limits{})
+}
+
+func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *bench {
+	t.Helper()
 	b := &bench{t: t, attached: make(chan int, 10_000)}
 	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: chunks, Encodings: []hub.Encoding[wire.Record]{
 		wire.AppendBinary,
 		func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true },
 	}})
 	b.server = NewServer(ServerConfig[reader]{
-		NewReader: b.hub.NewReader, Binary: 0, Text: 1,
+		NewReader: b.hub.NewReader, Binary: 0, Text: 1, Limits: limits,
 		Attached: func(n int) { b.attached <- n },
 		Left: func(c Collector[reader], why error) {
 			b.mu.Lock()
@@ -70,7 +76,7 @@ func serve(t *testing.T, chunks int) *bench {
 	b.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.server.Serve(ctx, ln) }()
+	go func() { done <- b.server.Serve(ctx, Listener{ln, secure}) }()
 	b.end = sync.OnceFunc(func() {
 		cancel()
 		b.hub.Close()

@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/feed"
+)
+
+// loadCerts reads what the feed by TLS needs.
+func (a *agent) loadCerts() error {
+	if !a.cfg.TLS.Any() {
+		return nil
+	}
+	var err error
+	if a.certs, err = certs.NewServer(a.cfg.TLS); err != nil {
+		return fail(ExitCerts, hinted{fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"})
+	}
+	a.warnOfValidity()
+	return nil
+}
+
+// warnOfValidity: a certificate that is not valid now may be, once the clock
+// has been set, so it is no reason to give up.
+func (a *agent) warnOfValidity() {
+	if why := a.certs.Pair().Validity(time.Now()); why != "" {
+		a.out.printf("warning: certificate %q: %s: collectors will refuse it", a.cfg.TLS.Cert, why)
+	}
+}
+
+// reloadCerts answers SIGHUP.
+func (a *agent) reloadCerts() {
+	if a.certs == nil {
+		return
+	}
+	if err := a.certs.Reload(); err != nil {
+		a.out.printf("TLS: %v; going on with the certificates as they were", err)
+		return
+	}
+	a.out.printf("TLS: certificates read again, for connections from now on")
+	a.warnOfValidity()
+}
+
+// listen opens the feeds' ports.
+func (a *agent) listen() error {
+	if a.cfg.Port != 0 {
+		if err := a.open(a.cfg.Port, "-p", false); err != nil {
+			return err
+		}
+	}
+	if a.certs != nil {
+		return a.open(a.cfg.TLSPort, "-tls-port", true)
+	}
+	return nil
+}
+
+// open opens one port; option is what takes another one.
+func (a *agent) open(port int, option string, secure bool) error {
+	ln, err := listen(a.cfg.Listen, port, option)
+	if err != nil {
+		a.closePorts()
+		return err
+	}
+	l := feed.Listener{TCPListener: ln}
+	if secure {
+		l.TLS = a.certs.Config()
+	}
+	a.ports = append(a.ports, l)
+	return nil
+}
+
+func (a *agent) closePorts() {
+	for _, l := range a.ports {
+		l.Close()
+	}
+}
+
+// announcePorts says what is open to whom.
+func (a *agent) announcePorts() {
+	where := "all addresses"
+	if a.cfg.Listen.IsValid() {
+		where = a.cfg.Listen.String()
+	}
+	log := fmt.Sprintf("; log %q while a collector is attached", a.cfg.Log)
+	if a.certs != nil {
+		a.out.printf("listening on TLS port %d on %s, for collectors with a certificate%s", a.cfg.TLSPort, where, log)
+		log = ""
+	}
+	if a.cfg.Port != 0 {
+		a.out.printf("listening on TCP port %d on %s%s", a.cfg.Port, where, log)
+	}
+	switch {
+	case len(a.cfg.Allow) > 0:
+		networks := make([]string, len(a.cfg.Allow))
+		for i, p := range a.cfg.Allow {
+			networks[i] = p.String()
+		}
+		a.out.printf("collectors are let in from %s only", strings.Join(networks, ", "))
+	case a.cfg.Port != 0:
+		a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
+	}
+}
+
+// listen opens a port at an address of this host, or at all.
+func listen(addr netip.Addr, port int, option string) (*net.TCPListener, error) {
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()})
+	if err == nil {
+		return ln, nil
+	}
+	code := ExitListen
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		switch call.Syscall {
+		case "socket":
+			code = ExitSocket
+		case "bind":
+			code = ExitBind
+		}
+	}
+	err = fmt.Errorf("cannot listen on port %d: %w", port, err)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		err = hinted{err, "another pcapper may be running; " + option + " takes another port"}
+	case errors.Is(err, syscall.EACCES):
+		err = hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE; " + option + " takes another port"}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		err = hinted{err, "-listen takes an address that this host has now; pcapper -D lists them"}
+	}
+	return nil, fail(code, err)
+}

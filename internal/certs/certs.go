@@ -1,0 +1,155 @@
+// Package certs holds what proves who is who on a feed: it reads certificate,
+// key and authority files into TLS configurations, reads them again when they
+// change, and makes a small authority of one's own (Make).
+//
+// Both sides of a feed show a certificate, and TLS 1.3 is the oldest version.
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// Files are the paths of PEM files.
+type Files struct {
+	Cert string // our certificate, and any intermediate ones after it
+	Key  string // its private key
+	CA   string // certificates of the authorities that the other side's must come from
+}
+
+// Any tells whether some file is named.
+func (f Files) Any() bool { return f.Cert != "" || f.Key != "" || f.CA != "" }
+
+// Pair is what Files held when they were read.
+type Pair struct {
+	Cert tls.Certificate
+	CAs  *x509.CertPool
+}
+
+// Load reads the files. Its errors name the file and what is wrong with it.
+func (f Files) Load() (*Pair, error) {
+	certPEM, err := read("certificate", f.Cert)
+	if err != nil {
+		return nil, err
+	}
+	keyPEM, err := read("key", f.Key)
+	if err != nil {
+		return nil, err
+	}
+	caPEM, err := read("authority", f.CA)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pair{CAs: x509.NewCertPool()}
+	if p.Cert, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
+		return nil, fmt.Errorf("certificate %q with key %q: %w", f.Cert, f.Key, err)
+	}
+	if p.Cert.Leaf == nil { // GODEBUG=x509keypairleaf=0
+		if p.Cert.Leaf, err = x509.ParseCertificate(p.Cert.Certificate[0]); err != nil {
+			return nil, fmt.Errorf("certificate %q: %w", f.Cert, err)
+		}
+	}
+	if !p.CAs.AppendCertsFromPEM(caPEM) {
+		return nil, fmt.Errorf("authority %q: no certificate in it%s", f.CA, pemHint(caPEM))
+	}
+	return p, nil
+}
+
+func read(what, name string) ([]byte, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		var path *os.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("%s %q: %w", what, name, err)
+	}
+	return b, nil
+}
+
+// pemHint says what a file is that holds no certificates.
+func pemHint(b []byte) string {
+	if block, _ := pem.Decode(b); block != nil {
+		return fmt.Sprintf(", but a %s", block.Type)
+	}
+	return ": want PEM"
+}
+
+// Validity says why the certificate is not valid at a time, or nothing.
+func (p *Pair) Validity(now time.Time) string {
+	leaf := p.Cert.Leaf
+	switch {
+	case now.After(leaf.NotAfter):
+		return "expired on " + leaf.NotAfter.UTC().Format(time.DateTime) + " UTC"
+	case now.Before(leaf.NotBefore):
+		return "not valid before " + leaf.NotBefore.UTC().Format(time.DateTime) + " UTC"
+	}
+	return ""
+}
+
+// Client is the configuration of a side that dials a server of this name: a
+// host name or an IP address, which the server's certificate must be for.
+func (p *Pair) Client(name string) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{p.Cert},
+		RootCAs:      p.CAs,
+		ServerName:   name,
+	}
+}
+
+// server is the configuration of the side that is dialled. Without session
+// tickets each connection is checked against what the files say now.
+func (p *Pair) server() *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{p.Cert},
+		ClientCAs:              p.CAs,
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		SessionTicketsDisabled: true,
+		// Feeds are sent in large pieces; small records cost a call each.
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+// Server is the dialled side's files, as they were last read without error.
+type Server struct {
+	files Files
+	now   atomic.Pointer[Pair]
+}
+
+// NewServer reads the files for the first time.
+func NewServer(f Files) (*Server, error) {
+	s := &Server{files: f}
+	return s, s.Reload()
+}
+
+// Reload reads the files again. After an error everything is as it was.
+// Connections that exist go on.
+func (s *Server) Reload() error {
+	p, err := s.files.Load()
+	if err != nil {
+		return err
+	}
+	s.now.Store(p)
+	return nil
+}
+
+// Pair is what is in use.
+func (s *Server) Pair() *Pair { return s.now.Load() }
+
+// Config is for a listener: every handshake uses what was read last.
+func (s *Server) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return s.now.Load().server(), nil
+		},
+	}
+}

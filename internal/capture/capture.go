@@ -2,9 +2,10 @@
 // point sees, without judging it. It knows filters only as classic BPF
 // programs and never looks into a frame; decoding is done elsewhere.
 //
-// There are two engines behind [Source]: the AF_PACKET ring ([OpenRing]),
-// always there and content with CAP_NET_RAW, and libpcap ([OpenPcap]) in a
-// build with the tag libpcap.
+// There are three engines behind [Source]: eBPF programs in the interface's
+// path ([OpenTap]), the fastest, on Linux 6.6 and later; the AF_PACKET ring
+// ([OpenRing]), always there and content with CAP_NET_RAW; and libpcap
+// ([OpenPcap]) in a build with the tag libpcap.
 //
 // A source belongs to one goroutine, which calls Attach, Next and Close.
 // Drain, SetFilter and Stats may be called from any.
@@ -48,6 +49,13 @@ type Config struct {
 	Snaplen int
 	// RingBytes is the kernel's buffer.
 	RingBytes int
+	// OwnPorts are TCP ports whose packets, from or to an address given with
+	// Tap.SetOwnAddrs, are left out already in the kernel: the first four. Only
+	// a Tap does so.
+	OwnPorts []uint16
+	// Moved is told by a Tap that is attached when it sees frames at another
+	// place, and why. It is called from another goroutine.
+	Moved func(position string)
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }
@@ -85,6 +93,11 @@ type Stats struct {
 	Dropped uint64
 	// Freezes is how often the ring was found full; one freeze drops many.
 	Freezes uint64
+	// Own is how many frames of Config.OwnPorts were left out. They are not in
+	// Received.
+	Own uint64
+	// Wakes is how often the kernel woke the reader, as far as the engine tells.
+	Wakes uint64
 	// Outages is how often the interface went down under the capture.
 	Outages uint64
 }
@@ -112,6 +125,7 @@ type Source interface {
 var (
 	_ Source = (*Ring)(nil)
 	_ Source = (*Pcap)(nil)
+	_ Source = (*Tap)(nil)
 )
 
 // ErrFilter is wrapped by the errors about a filter that the kernel does not
@@ -145,6 +159,9 @@ type Block struct {
 	data []byte
 	next uint32 // offset of the next frame in data
 
+	// A block of a tap, in the layout of its programs: see nextInTap.
+	tap *Tap
+
 	// The frames of an engine without a ring.
 	frames []packet.Frame
 }
@@ -158,6 +175,9 @@ func (b *Block) Next(f *packet.Frame) bool {
 	if b.ring != nil {
 		return b.nextInRing(f)
 	}
+	if b.tap != nil {
+		return b.nextInTap(f)
+	}
 	*f = b.frames[len(b.frames)-int(b.left)]
 	b.left--
 	return true
@@ -170,7 +190,10 @@ func (b *Block) Len() int { return int(b.left) }
 // nothing.
 func (b *Block) Release() {
 	b.left = 0
-	if b.ring != nil {
+	switch {
+	case b.ring != nil:
 		b.ring.release()
+	case b.tap != nil:
+		b.tap.release()
 	}
 }

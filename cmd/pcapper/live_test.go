@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/vishvananda/netlink"
@@ -194,8 +196,14 @@ func collectSome(t *testing.T, conn net.Conn, n int) []wire.Record {
 
 // TestNobodyAttached: no capture, no log; both begin and end with collectors.
 func TestNobodyAttached(t *testing.T) {
+	for _, engine := range []string{"ebpf", "ring"} {
+		t.Run(engine, func(t *testing.T) { testNobodyAttached(t, engine) })
+	}
+}
+
+func testNobodyAttached(t *testing.T, engine string) {
 	a, b := nettest.Pair(t)
-	p := start(t, a)
+	p := start(t, a, "-engine", engine)
 	frames, wants := variety(a, b, 50)
 	send(t, a, 50, 0, frames...)
 	if capturing(t, a) {
@@ -226,8 +234,32 @@ func TestNobodyAttached(t *testing.T) {
 }
 
 // capturing tells whether a packet socket takes packets in the host's
-// namespace: R is the sixth column of /proc/net/packet.
+// namespace, R being the sixth column of /proc/net/packet, or a tcx program
+// does on eth0.
 func capturing(t *testing.T, h *nettest.Host) bool {
+	t.Helper()
+	return hasTCX(t, h) || hasPacketSocket(t, h)
+}
+
+func hasTCX(t *testing.T, h *nettest.Host) bool {
+	t.Helper()
+	nic, err := h.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+		var programs *link.QueryResult
+		h.Do(func() { programs, err = link.QueryPrograms(link.QueryOptions{Target: nic.Attrs().Index, Attach: at}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(programs.Programs)
+	}
+	return n > 0
+}
+
+func hasPacketSocket(t *testing.T, h *nettest.Host) bool {
 	t.Helper()
 	var data []byte
 	var err error
@@ -480,7 +512,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	for _, want := range []string{
-		"engine: ring", "filter on eth0: not ether src 02:00:00:00:00:0a", "listening on", "open to anyone",
+		"engine: ebpf: tcx: the queueing discipline is noqueue", "filter on eth0: not ether src 02:00:00:00:00:0a", "listening on", "open to anyone",
 		"MAC 02:00:00:00:00:0a, addresses 10.77.0.1/24 fd77::1/64", "all is well",
 	} {
 		if !strings.Contains(p.said(), want) {

@@ -107,7 +107,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.engine, err = chooseEngine(cfg.Engine); err != nil {
+	if err = checkEngine(cfg.Engine); err != nil {
 		return nil, err
 	}
 	if a.target, err = prepare(ctx, &cfg, a.out.printf); err != nil {
@@ -139,10 +139,19 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 
 func (a *agent) openCapture() error {
 	a.self = newSelf(a.cfg.ports(), a.target.addrs)
-	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
+	config := func(filter []bpf.RawInstruction) capture.Config {
 		c := a.target.captureConfig(&a.cfg)
 		c.Filter = filter
-		return a.engine.open(c)
+		c.Moved = func(position string) { a.out.printf("%s: frames are now seen at %s", c.Interface, position) }
+		return c
+	}
+	a.engine = chooseEngine(a.cfg.Engine, config(a.target.filter.Instructions()))
+	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
+		src, err := a.engine.open(config(filter))
+		if l, ok := src.(leaver); ok {
+			_ = l.SetOwnAddrs(a.self.addresses()) // a full map leaves it to us, too
+		}
+		return src, err
 	}
 	var err error
 	a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(a.cfg.decoder()))
@@ -272,6 +281,7 @@ func (a *agent) refresh(ctx context.Context) error {
 	}
 	a.target.mac, a.target.addrs = now.mac, now.addrs
 	a.self.set(now.addrs)
+	a.capture.setOwn(now.addrs)
 	a.capture.local.Store(now.local())
 	if !a.target.affected(&a.cfg, m) || now.compile(ctx, &a.cfg) != nil {
 		// An interface on its way down has lost its addresses already; the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -205,6 +206,18 @@ func (c *capturer) setFilter(filter []bpf.RawInstruction) error {
 	return nil
 }
 
+// setOwn tells the captures which addresses are this host's. One that cannot
+// leaves it to us to leave out its feed.
+func (c *capturer) setOwn(addrs []netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range []capture.Source{c.current, c.standby} {
+		if l, ok := s.(leaver); ok {
+			_ = l.SetOwnAddrs(addrs) // a full map leaves it to us, too
+		}
+	}
+}
+
 // readAll reads one capture after the other, each to its end.
 func (c *capturer) readAll(sources <-chan capture.Source) error {
 	var first error
@@ -234,6 +247,8 @@ func add(sum *capture.Stats, s capture.Stats) {
 	sum.Received += s.Received
 	sum.Dropped += s.Dropped
 	sum.Freezes += s.Freezes
+	sum.Own += s.Own
+	sum.Wakes += s.Wakes
 	sum.Outages += s.Outages
 }
 

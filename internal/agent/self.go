@@ -32,6 +32,15 @@ func (s *self) set(addrs []netip.Addr) {
 	s.addrs.Store(&m)
 }
 
+// addresses lists them.
+func (s *self) addresses() []netip.Addr {
+	list := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	for a := range *s.addrs.Load() {
+		list = append(list, a)
+	}
+	return list
+}
+
 // sent tells whether r is a packet of the feed. Nearly every packet is
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {

@@ -165,46 +165,16 @@ func filterCode(err error) int {
 	return ExitFilterSyntax
 }
 
-// engine opens captures of one kind.
-type engine struct {
-	name string
-	why  string
-	open func(capture.Config) (capture.Source, error)
-}
-
-// chooseEngine answers -engine.
-func chooseEngine(name string) (engine, error) {
-	switch name {
-	case "auto", "ring":
-		why := "needs CAP_NET_RAW only and sees what leaves after the queueing discipline"
-		if name == "ring" {
-			why = "as asked with -engine"
-		}
-		return engine{"ring (AF_PACKET TPACKET_V3)", why, opener(capture.OpenRing)}, nil
-	case "libpcap":
-		return engine{"libpcap", "as asked with -engine", opener(capture.OpenPcap)}, nil
-	}
-	return engine{}, fail(ExitUsage, hinted{fmt.Errorf("no engine %q", name), "engines are auto, ring and libpcap"})
-}
-
-// opener makes an engine's own open function return the interface, which must
-// be nil after an error.
-func opener[S capture.Source](open func(capture.Config) (S, error)) func(capture.Config) (capture.Source, error) {
-	return func(c capture.Config) (capture.Source, error) {
-		s, err := open(c)
-		if err != nil {
-			return nil, err
-		}
-		return s, nil
-	}
-}
-
 // captureConfig is what every engine is opened with.
 func (t *target) captureConfig(cfg *Config) capture.Config {
-	return capture.Config{
+	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
 		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes,
 		// A host's own frames are seen in any case.
 		Promiscuous: cfg.Mode != "src",
 	}
+	if !cfg.IncludeSelf {
+		c.OwnPorts = cfg.ports()
+	}
+	return c
 }

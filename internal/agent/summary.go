@@ -76,7 +76,7 @@ func (a *agent) summary() {
 	published := a.hub.Published()
 	a.out.printf("summary: %s packets captured in %s, %s dropped by the kernel, %s dropped by slow readers",
 		number(published-stats), time.Since(a.started).Round(time.Second), number(kernel.Dropped), number(a.lost()))
-	if line := a.leftOut(packets, dropped, stats); line != "" {
+	if line := a.leftOut(packets, dropped, kernel.Own, stats); line != "" {
 		a.out.printf("%s", line)
 	}
 	if line := refused(a.feed.Refused()); line != "" {
@@ -113,7 +113,7 @@ func (a *agent) lost() uint64 {
 }
 
 // leftOut lists what gave no record, and why, and what else was noticed.
-func (a *agent) leftOut(packets decode.Counters, dropped, stats uint64) string {
+func (a *agent) leftOut(packets decode.Counters, dropped, own, stats uint64) string {
 	var parts []string
 	add := func(name string, n uint64) {
 		if n > 0 {
@@ -123,8 +123,9 @@ func (a *agent) leftOut(packets decode.Counters, dropped, stats uint64) string {
 	if a.cfg.spoofInside() {
 		add("with other sources left out", dropped)
 	} else {
-		add("of our own feed left out", dropped)
+		own += dropped
 	}
+	add("of our own feed left out", own)
 	add("host statistics sent", stats)
 	packets.Frames, packets.Records = 0, 0 // said already
 	packets.Each(add)

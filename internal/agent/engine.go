@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/pcapper/pcapper/internal/capture"
+)
+
+// engine opens captures of one kind.
+type engine struct {
+	name string
+	why  string
+	open func(capture.Config) (capture.Source, error)
+}
+
+var (
+	engineTap  = engine{name: "ebpf", open: opener(capture.OpenTap)}
+	engineRing = engine{name: "ring (AF_PACKET TPACKET_V3)", open: opener(capture.OpenRing)}
+	enginePcap = engine{name: "libpcap", open: opener(capture.OpenPcap)}
+)
+
+const asAsked = "as asked with -engine"
+
+// checkEngine refuses a name that is none.
+func checkEngine(name string) error {
+	switch name {
+	case "auto", "ebpf", "ring", "libpcap":
+		return nil
+	}
+	return fail(ExitUsage, hinted{fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"})
+}
+
+// chooseEngine answers -engine. For auto it tries the fastest, attaches it for
+// a moment, and says what it lacks if that fails: nothing but trying tells
+// whether a kernel, a container's limits and this filter allow it.
+func chooseEngine(name string, cfg capture.Config) engine {
+	switch name {
+	case "ebpf":
+		e := engineTap
+		e.why = asAsked
+		return e
+	case "ring":
+		e := engineRing
+		e.why = asAsked
+		return e
+	case "libpcap":
+		e := enginePcap
+		e.why = asAsked
+		return e
+	}
+	e := engineTap
+	src, err := e.open(cfg)
+	if err == nil {
+		e.why = src.(*capture.Tap).Position()
+		err = src.Attach()
+		src.Drain()
+		src.Close()
+	}
+	if err == nil {
+		return e
+	}
+	e = engineRing
+	e.why = "needs CAP_NET_RAW only and sees what leaves after the queueing discipline"
+	var refused *capture.Error
+	switch {
+	case errors.As(err, &refused) && errors.Is(err, fs.ErrPermission):
+		e.why += fmt.Sprintf("; ebpf would be faster, but: %v (it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", refused.Err)
+	case refused != nil:
+		e.why += fmt.Sprintf("; ebpf would be faster, but: %v", refused.Err)
+	}
+	return e
+}
+
+// opener makes an engine's own open function return the interface, which must
+// be nil after an error.
+func opener[S capture.Source](open func(capture.Config) (S, error)) func(capture.Config) (capture.Source, error) {
+	return func(c capture.Config) (capture.Source, error) {
+		s, err := open(c)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+}
+
+// leaver is an engine that leaves our own feed out by itself.
+type leaver interface{ SetOwnAddrs([]netip.Addr) error }

@@ -34,10 +34,11 @@ var allowed = map[string][]string{
 	"internal/feed":              {"wire"},
 	"internal/certs":             nil,
 	"internal/sink":              {"wire"},
+	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
 	"internal/agent":             {"internal/capture", "internal/certs", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/sink", "wire"},
-	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/screen", "internal/sink", "wire"},
+	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/rollup", "internal/screen", "internal/sink", "wire"},
 	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/iface"},
 	"cmd/recollect":              {"internal/certs", "internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only

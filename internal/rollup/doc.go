@@ -1,0 +1,49 @@
+// Package rollup turns records into what a screen can show: counts per second
+// for hosts, flows, pairs of hosts, conversations and MGEN flows, for as long
+// as memory allows, and answers questions about any window of that time.
+//
+// One goroutine owns a Store: it adds records and calls Tick once a second.
+// Tick publishes a Snapshot, which never changes; any number of goroutines
+// may ask it anything, and none of them ever makes the owner wait.
+//
+// # What is counted, and where it was seen
+//
+// Each record comes from one agent, the observer, who saw a packet as its
+// sender, as a relay (it passed on what another host sent), or as a receiver:
+// its Side. One packet may be seen by several observers. Two kinds of numbers
+// result, and each field says which it is:
+//
+//   - seen: every record counts, as grapher lines count them. These are the
+//     numbers per host.
+//   - once: in every second, the packets from a source to a destination are
+//     those that the best-placed observer saw: the sender's own agent, or else
+//     the receiver (of several, the one who saw most). These are totals, the
+//     matrix and the talkers. What a relay sent is a transmission of its own,
+//     and counted apart, as Relayed.
+//
+// A sender whose agent has been silent for 10 s is no longer waited for.
+//
+// Only the richer feed says on which side a packet was seen. With the 28-byte
+// feed it is worked out from addresses: those that agents are known to have
+// (they were dialled there, or all that the agent reports comes from it).
+// What cannot be told is taken for sent, which is the agents' default (-m src).
+//
+// # Time
+//
+// A packet counts in the second of its own time stamp. The newest seconds stay
+// open for the packets of Config.Late; an older packet, and one from the future,
+// counts in the nearest open second, and in its host's counters Late or Future:
+// its clock is wrong, or it, the network or the collector is overloaded.
+//
+// Seconds are kept for an hour, spans of ten seconds for six, minutes for a
+// day, or for as long as Config.Budget lasts.
+//
+// # Bounds
+//
+// A second knows at most 8,192 pairs, 4,096 conversations and 2,048 MGEN
+// flows, kept by weighted space-saving (Metwally, Agrawal, El Abbadi, 2005):
+// with that many or fewer all numbers are exact. Beyond, the heaviest are
+// kept, each with what it certainly had, and the rest is in Other, so that
+// totals are exact always. History keeps the heaviest 1,000 conversations,
+// 2,000 pairs and 500 MGEN flows of each second.
+package rollup

@@ -66,6 +66,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.TLS.Key, "tls-key", "", "`file` with the certificate's key")
 	o.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "`file` with the authorities whose certificates collectors must show")
 	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
+	o.StringVar(&cfg.Metrics, "metrics", "", "serve metrics for Prometheus on this `address`, such as 127.0.0.1:9173")
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
 	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
@@ -160,6 +161,9 @@ func (o *options) feed() error {
 	}
 	if cfg.MaxPerSource < 0 {
 		return wrong(agent.ExitBadPort, "-max-per-source %d: want a number from 0 on", cfg.MaxPerSource)
+	}
+	if _, _, err := net.SplitHostPort(cfg.Metrics); err != nil && cfg.Metrics != "" {
+		return wrong(agent.ExitBadPort, "-metrics %q: want address:port, such as 127.0.0.1:9173", cfg.Metrics)
 	}
 	var err error
 	if o.listen != "" {

@@ -69,6 +69,7 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-listen 10.0.0.1:80", 15, "the port is that of -p"},
 		{"-allow 10.0.0.0/33", 15, `-allow "10.0.0.0/33": want networks`},
 		{"-allow 10.0.0.0/8,home", 15, `-allow "home"`},
+		{"-metrics 9173", 15, `-metrics "9173": want address:port`},
 		{"-max-per-source -1", 15, "from 0 on"},
 		{"-p 65536", 15, "65535"},
 		{"-p -1", 15, "65535"},

@@ -50,9 +50,10 @@ type agent struct {
 	capture *capturer
 	feed    *feed.Server[*recordReader]
 	ports   []feed.Listener
-	certs   *certs.Server // nil without TLS
-	log     *logTask      // nil if the log is /dev/null
-	stats   *hostStats    // nil unless asked for
+	certs   *certs.Server  // nil without TLS
+	log     *logTask       // nil if the log is /dev/null
+	stats   *hostStats     // nil unless asked for
+	metrics *metricsServer // nil without -metrics
 	started time.Time
 	past    departed // collectors
 	self    *self
@@ -129,7 +130,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
 		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText,
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
-		Attached: a.attached, Left: a.left, Say: a.out.printf,
+		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
 	})
 	if cfg.Stats {
 		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
@@ -209,6 +210,9 @@ func (a *agent) run(ctx context.Context) error {
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
 	start(&producers, a.signals)
+	if a.metrics != nil {
+		start(&readers, a.metrics.run)
+	}
 	if a.stats != nil {
 		start(&producers, a.stats.run)
 	}

@@ -47,6 +47,7 @@ type counts struct {
 	mu      sync.Mutex
 	decoder decode.Counters
 	dropped uint64 // records that were left out
+	bytes   uint64 // IP lengths of the records that were not
 }
 
 func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter []bpf.RawInstruction, d *decode.Decoder) (*capturer, error) {
@@ -133,6 +134,13 @@ func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g
 			}
 		}
 	}
+}
+
+// capturing tells whether a capture runs.
+func (c *capturer) capturing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current != nil
 }
 
 func (c *capturer) attach() (capture.Source, error) {
@@ -256,7 +264,7 @@ func add(sum *capture.Stats, s capture.Stats) {
 // anything but the kernel.
 func (c *capturer) read(src capture.Source) error {
 	var block *capture.Block
-	var dropped uint64
+	var dropped, bytes uint64
 	var frame packet.Frame
 	fill := func(free []wire.Record) int {
 		n := 0
@@ -271,6 +279,9 @@ func (c *capturer) read(src capture.Source) error {
 			}
 			kept := c.keep(free[n:], got)
 			dropped += uint64(got - kept)
+			for i := range kept {
+				bytes += uint64(free[n+i].Length)
+			}
 			n += kept
 		}
 		return n
@@ -291,8 +302,8 @@ func (c *capturer) read(src capture.Source) error {
 			c.fill(fill)
 		}
 		block.Release()
-		c.counters.publish(c.decoder.Counters(), dropped)
-		dropped = 0
+		c.counters.publish(c.decoder.Counters(), dropped, bytes)
+		dropped, bytes = 0, 0
 	}
 }
 
@@ -315,17 +326,18 @@ func (c *capturer) keep(recs []wire.Record, n int) int {
 	return kept
 }
 
-func (c *counts) publish(d decode.Counters, dropped uint64) {
+func (c *counts) publish(d decode.Counters, dropped, bytes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.decoder = d
 	c.dropped += dropped
+	c.bytes += bytes
 }
 
-func (c *counts) get() (decode.Counters, uint64) {
+func (c *counts) get() (d decode.Counters, dropped, bytes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.decoder, c.dropped
+	return c.decoder, c.dropped, c.bytes
 }
 
 // stats of all captures so far.

@@ -79,6 +79,9 @@ type Config struct {
 	// MaxPerSource is the most connections from one address, 0 any number.
 	MaxPerSource int
 
+	// Metrics is the host:port to serve metrics on by HTTP, "" for none.
+	Metrics string
+
 	// Read is a capture file to print instead of watching an interface; "-" is
 	// standard input. MAC and Addrs are then those of the host that it was
 	// taken on, as far as the mode asks for them.

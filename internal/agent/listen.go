@@ -56,9 +56,18 @@ func (a *agent) listen() error {
 		}
 	}
 	if a.certs != nil {
-		return a.open(a.cfg.TLSPort, "-tls-port", true)
+		if err := a.open(a.cfg.TLSPort, "-tls-port", true); err != nil {
+			return err
+		}
 	}
-	return nil
+	if a.cfg.Metrics == "" {
+		return nil
+	}
+	var err error
+	if a.metrics, err = newMetricsServer(a); err != nil {
+		a.closePorts()
+	}
+	return err
 }
 
 // open opens one port; option is what takes another one.
@@ -79,6 +88,9 @@ func (a *agent) open(port int, option string, secure bool) error {
 func (a *agent) closePorts() {
 	for _, l := range a.ports {
 		l.Close()
+	}
+	if a.metrics != nil {
+		a.metrics.ln.Close()
 	}
 }
 
@@ -114,16 +126,7 @@ func listen(addr netip.Addr, port int, option string) (*net.TCPListener, error) 
 	if err == nil {
 		return ln, nil
 	}
-	code := ExitListen
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		switch call.Syscall {
-		case "socket":
-			code = ExitSocket
-		case "bind":
-			code = ExitBind
-		}
-	}
+	code := listenCode(err)
 	err = fmt.Errorf("cannot listen on port %d: %w", port, err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -134,4 +137,18 @@ func listen(addr netip.Addr, port int, option string) (*net.TCPListener, error) 
 		err = hinted{err, "-listen takes an address that this host has now; pcapper -D lists them"}
 	}
 	return nil, fail(code, err)
+}
+
+// listenCode is the exit code for a port that cannot be had.
+func listenCode(err error) int {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		switch call.Syscall {
+		case "socket":
+			return ExitSocket
+		case "bind":
+			return ExitBind
+		}
+	}
+	return ExitListen
 }

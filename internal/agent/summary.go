@@ -34,13 +34,26 @@ func (a *agent) left(c collector, why error) {
 	d := &a.past
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.n++
-	d.total.Delivered += s.Delivered
-	d.total.Skipped += s.Skipped
-	d.total.Lost += s.Lost
 	if d.last = append(d.last, line); len(d.last) > rememberDeparted {
 		d.last = d.last[1:]
 	}
+}
+
+// gone is told by the feed of each collector as it leaves.
+func (a *agent) gone(c collector) {
+	d := &a.past
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n++
+	addStatus(&d.total, c.Reader.Status())
+}
+
+func addStatus(sum *hub.Status, s hub.Status) {
+	sum.Published += s.Published
+	sum.Delivered += s.Delivered
+	sum.Skipped += s.Skipped
+	sum.Lost += s.Lost
+	sum.Pending += s.Pending
 }
 
 // announce says what a user needs to know at the start, a line each.
@@ -48,6 +61,9 @@ func (a *agent) announce() {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
 	a.announcePorts()
+	if a.metrics != nil {
+		a.metrics.announce(a.out.printf)
+	}
 }
 
 // report is what Check prints.
@@ -68,7 +84,7 @@ func (a *agent) report() {
 // summary accounts for every packet so far.
 func (a *agent) summary() {
 	kernel := a.capture.stats()
-	packets, dropped := a.capture.counters.get()
+	packets, dropped, _ := a.capture.counters.get()
 	stats := uint64(0)
 	if a.stats != nil {
 		stats = a.stats.sent.Load()
@@ -100,12 +116,12 @@ func (a *agent) summary() {
 
 // lost is what all readers together have lost to slowness: collectors and log.
 func (a *agent) lost() uint64 {
-	a.past.mu.Lock()
-	sum := a.past.total.Lost
-	a.past.mu.Unlock()
-	for _, c := range a.feed.Collectors() {
-		sum += c.Reader.Status().Lost
-	}
+	var sum uint64
+	a.feed.Snapshot(func(c collector) { sum += c.Reader.Status().Lost }, func() {
+		a.past.mu.Lock()
+		defer a.past.mu.Unlock()
+		sum += a.past.total.Lost
+	})
 	if a.log != nil {
 		sum += a.log.reader.Status().Lost
 	}

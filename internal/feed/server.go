@@ -65,6 +65,9 @@ type ServerConfig[R Reader] struct {
 	// Attached is told how many collectors there are after each change, in
 	// order. It may block, which delays other collectors' coming and going.
 	Attached func(n int)
+	// Gone is told of each collector that has left, its counters being final,
+	// in the same instant in which Snapshot stops showing it. It must be quick.
+	Gone func(c Collector[R])
 	// Left is told of each collector that has left, with the reason, once its
 	// reader is closed and its counters are final.
 	Left func(c Collector[R], why error)
@@ -124,6 +127,21 @@ func (c Collector[R]) How() string {
 
 // Refused counts the connections that were not let in.
 func (s *Server[R]) Refused() Refused { return s.gate.count() }
+
+// Snapshot calls f for each attached collector, in any order. None comes or
+// goes meanwhile, so what f and ServerConfig.Gone add up has no gap and nothing
+// twice. The last call is over when Snapshot returns; done, if not nil, is
+// called before anything changes.
+func (s *Server[R]) Snapshot(f func(Collector[R]), done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.attached {
+		f(c.describe())
+	}
+	if done != nil {
+		done()
+	}
+}
 
 // Collectors lists who is attached, the longest attached first.
 func (s *Server[R]) Collectors() []Collector[R] {
@@ -235,6 +253,9 @@ func (s *Server[R]) detach(c *collector[R], err error) {
 	s.gate.leave(c.addr.Addr())
 	s.mu.Lock()
 	delete(s.attached, c)
+	if s.cfg.Gone != nil {
+		s.cfg.Gone(c.describe())
+	}
 	s.mu.Unlock()
 	s.cfg.Left(c.describe(), err)
 	s.changed()

@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+)
+
+const (
+	// scrapeTime bounds what one HTTP request may take in all.
+	scrapeTime = 10 * time.Second
+	// maxScrapers bounds the connections to the metrics' port.
+	maxScrapers = 32
+)
+
+// metricsServer serves metrics to Prometheus, and /healthz.
+type metricsServer struct {
+	ln   net.Listener
+	http *http.Server
+}
+
+func newMetricsServer(a *agent) (*metricsServer, error) {
+	ln, err := net.Listen("tcp", a.cfg.Metrics)
+	if err != nil {
+		return nil, fail(listenCode(err), hinted{fmt.Errorf("-metrics: cannot listen on %q: %w", a.cfg.Metrics, err),
+			"-metrics takes address:port, such as 127.0.0.1:9173 or :9173"})
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics{a}, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: scrapeTime / 2}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	return &metricsServer{
+		ln: netutil.LimitListener(ln, maxScrapers),
+		http: &http.Server{
+			Handler: mux, ReadTimeout: scrapeTime, WriteTimeout: scrapeTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+			ErrorLog: log.New(io.Discard, "", 0), // what visitors do wrong is theirs
+		},
+	}, nil
+}
+
+// announce says where metrics are, and to whom.
+func (m *metricsServer) announce(say func(string, ...any)) {
+	say("metrics on http://%s/metrics", m.ln.Addr())
+	if addr, ok := m.ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
+		say("the metrics are open to anyone who can reach that port: they have no authentication")
+	}
+}
+
+// run serves until ctx is done.
+func (m *metricsServer) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { m.http.Close() })
+	defer stop()
+	if err := m.http.Serve(m.ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
+// metrics are the agent's counters as Prometheus takes them. Nothing is counted
+// for them: they are read where they are when somebody asks.
+type metrics struct{ a *agent }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("pcapper_"+name, help, labels, nil)
+}
+
+// Labels have few values each: collectors' addresses are in the summary
+// (SIGUSR1), not here.
+var (
+	descEngine    = desc("engine_info", "Always 1; how and what is captured.", "engine", "interface", "mode")
+	descCapturing = desc("capturing", "1 while a capture runs, that is while a collector is attached.")
+	descStart     = desc("start_time_seconds", "When the agent started, in UNIX time.")
+	descPackets   = desc("packets_total", "Packets captured and reported.")
+	descBytes     = desc("bytes_total", "IP bytes of these packets.")
+	descKernel    = desc("kernel_frames_total", "Frames that passed the filter in the kernel, dropped ones included.")
+	descFreezes   = desc("ring_freezes_total", "How often the kernel found the ring full.")
+	descOutages   = desc("interface_outages_total", "How often the interface went down under a capture.")
+	descDropped   = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors and log (reader too slow), disk (log not writable).", "stage")
+	descLeftOut   = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
+	descStats     = desc("host_statistics_total", "Records of this host's CPU and memory.")
+	descFrames    = desc("decoder_total", "What the decoder met, by kind.", "kind")
+	descPublished = desc("reader_published_total", "Records published while a reader was attached, summed over readers; always the sum of delivered, skipped, lost and in flight.", "reader")
+	descDelivered = desc("reader_delivered_total", "Of these, records given to the kernel for the collector, or to the log.", "reader")
+	descSkipped   = desc("reader_skipped_total", "Of these, records that the reader's format cannot express.", "reader")
+	descLost      = desc("reader_lost_total", "Of these, records that a slow reader lost, or had not read when it left.", "reader")
+	descInFlight  = desc("reader_in_flight", "Of these, records still to be read.", "reader")
+	descLag       = desc("reader_lag", "Records that the slowest reader has still to read.", "reader")
+	descReaders   = desc("collectors", "Collectors attached.", "transport", "format")
+	descDeparted  = desc("collectors_departed_total", "Collectors that have left.")
+	descRefused   = desc("connections_refused_total", "Connections not let in, by reason.", "reason")
+	descLogLines  = desc("log_lines_total", "Lines of the log, by outcome.", "outcome")
+)
+
+func (metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descOutages, descDropped,
+		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
+		descReaders, descDeparted, descRefused, descLogLines,
+	} {
+		ch <- d
+	}
+}
+
+// Collect is called for each scrape, several at a time.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	a := m.a
+	count := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descEngine, 1, a.engine.name, a.cfg.Interface, a.cfg.Mode)
+	gauge(descStart, float64(a.started.UnixMilli())/1e3)
+	capturing := 0.0
+	if a.capture.capturing() {
+		capturing = 1
+	}
+	gauge(descCapturing, capturing)
+
+	// What is lost is read before what there was: no scrape shows more lost
+	// than captured.
+	kernel := a.capture.stats()
+	packets, leftOut, bytes := a.capture.counters.get()
+	stats := uint64(0)
+	if a.stats != nil {
+		stats = a.stats.sent.Load()
+	}
+	count(descStats, stats)
+	count(descPackets, a.hub.Published()-stats)
+	count(descBytes, bytes)
+	count(descKernel, kernel.Received)
+	count(descFreezes, kernel.Freezes)
+	count(descOutages, kernel.Outages)
+	count(descDropped, kernel.Dropped, "kernel")
+	count(descLeftOut, leftOut)
+	packets.Each(func(kind string, n uint64) { count(descFrames, n, kind) })
+
+	sum, lag, departed, attached := a.readers()
+	reader := func(name string, s hub.Status, lag uint64) {
+		count(descPublished, s.Published, name)
+		count(descDelivered, s.Delivered, name)
+		count(descSkipped, s.Skipped, name)
+		count(descLost, s.Lost, name)
+		gauge(descInFlight, float64(s.Pending), name)
+		gauge(descLag, float64(lag), name)
+		count(descDropped, s.Lost, name)
+	}
+	reader("collectors", sum, lag)
+	for k, n := range attached {
+		gauge(descReaders, float64(n), k.transport, k.format)
+	}
+	count(descDeparted, uint64(departed))
+	refused := a.feed.Refused()
+	count(descRefused, refused.NotAllowed, "address not allowed")
+	count(descRefused, refused.TooMany, "too many from its address")
+	count(descRefused, refused.Handshake, "TLS handshake")
+	if a.log != nil {
+		s := a.log.reader.Status()
+		reader("log", s, s.Pending)
+		written, lost := a.log.file.Lines()
+		count(descDropped, lost, "disk")
+		count(descLogLines, written, "written")
+		count(descLogLines, lost, "lost")
+	}
+}
+
+// kind is what collectors are counted by.
+type kind struct{ transport, format string }
+
+// readers adds up all collectors that are and have been.
+func (a *agent) readers() (sum hub.Status, lag uint64, departed int, attached map[kind]int) {
+	attached = map[kind]int{}
+	for _, transport := range []string{"tcp", "tls"} {
+		for _, format := range []string{"records", "bulk", "text"} {
+			attached[kind{transport, format}] = 0
+		}
+	}
+	a.feed.Snapshot(func(c collector) {
+		s := c.Reader.Status()
+		addStatus(&sum, s)
+		lag = max(lag, s.Pending)
+		k := kind{"tcp", c.Format}
+		if c.TLS {
+			k.transport = "tls"
+		}
+		if k.format == "" {
+			k.format = "records" // until it says otherwise
+		}
+		attached[k]++
+	}, func() {
+		a.past.mu.Lock()
+		defer a.past.mu.Unlock()
+		addStatus(&sum, a.past.total)
+		departed = a.past.n
+	})
+	return sum, lag, departed, attached
+}

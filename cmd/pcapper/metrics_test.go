@@ -134,6 +134,9 @@ func TestPrometheusAndDashboard(t *testing.T) {
 			return 0
 		}
 		defer resp.Body.Close()
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			return 0 // still starting
+		}
 		var answer struct {
 			Error string
 			Data  struct{ Result []json.RawMessage }

@@ -70,7 +70,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
 	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
-	o.StringVar(&cfg.Engine, "engine", agent.DefaultEngine, "capture `engine`: auto, ebpf, ring, or libpcap in a build that has it")
+	o.StringVar(&cfg.Engine, "engine", agent.DefaultEngine, "capture `engine`: auto, ebpf, ring, or libpcap if built in")
 	o.BoolVar(&cfg.IncludeSelf, "include-self", false, "report the feed's own packets too")
 	o.StringVar(&cfg.Fragments, "fragments", "every", "`which` fragments of a datagram to report: every, or first")
 	o.BoolVar(&cfg.MarkRelayed, "mark-relayed", false, "mark packets that this host sent for others, in the record's last byte")

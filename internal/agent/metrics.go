@@ -87,6 +87,7 @@ var (
 	descBytes     = desc("bytes_total", "IP bytes of these packets.")
 	descKernel    = desc("kernel_frames_total", "Frames that passed the filter in the kernel, dropped ones included.")
 	descFreezes   = desc("ring_freezes_total", "How often the kernel found the ring full.")
+	descWakes     = desc("ring_wakes_total", "How often the kernel woke the reader, as far as the engine tells.")
 	descOutages   = desc("interface_outages_total", "How often the interface went down under a capture.")
 	descDropped   = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors and log (reader too slow), disk (log not writable).", "stage")
 	descLeftOut   = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
@@ -106,7 +107,7 @@ var (
 
 func (metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descOutages, descDropped,
+		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descWakes, descOutages, descDropped,
 		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
 		descReaders, descDeparted, descRefused, descLogLines,
 	} {
@@ -144,9 +145,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descBytes, bytes)
 	count(descKernel, kernel.Received)
 	count(descFreezes, kernel.Freezes)
+	count(descWakes, kernel.Wakes)
 	count(descOutages, kernel.Outages)
 	count(descDropped, kernel.Dropped, "kernel")
-	count(descLeftOut, leftOut)
+	count(descLeftOut, leftOut+kernel.Own)
 	packets.Each(func(kind string, n uint64) { count(descFrames, n, kind) })
 
 	sum, lag, departed, attached := a.readers()

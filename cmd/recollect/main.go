@@ -32,20 +32,36 @@ var version = "development"
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-func run(args []string) int {
+// options are what the command line says.
+type options struct {
+	config, names           string
+	lines, resolve, version bool
+	tls                     certs.Files
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
 	flags := flag.NewFlagSet("recollect", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	config := flags.String("c", "collector.conf", "")
-	lines := flags.Bool("lines", false, "")
-	var files certs.Files
-	flags.StringVar(&files.Cert, "tls-cert", "", "")
-	flags.StringVar(&files.Key, "tls-key", "", "")
-	flags.StringVar(&files.CA, "tls-ca", "", "")
-	showVersion := flags.Bool("version", false, "")
-	err := flags.Parse(args)
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	flags.StringVar(&o.config, "c", "collector.conf", "")
+	flags.BoolVar(&o.lines, "lines", false, "")
+	flags.StringVar(&o.names, "names", "", "")
+	flags.BoolVar(&o.resolve, "resolve", false, "")
+	flags.StringVar(&o.tls.Cert, "tls-cert", "", "")
+	flags.StringVar(&o.tls.Key, "tls-key", "", "")
+	flags.StringVar(&o.tls.CA, "tls-ca", "", "")
+	flags.BoolVar(&o.version, "version", false, "")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
 	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return o, nil
+}
+
+func run(args []string) int {
+	o, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage)
@@ -54,18 +70,41 @@ func run(args []string) int {
 		say("%v", err)
 		say(`hint: "recollect -h" explains the options`)
 		return exitUsage
-	case *showVersion:
+	case o.version:
 		fmt.Println("recollect", version)
 		return 0
 	}
-	return start(*config, *lines, files)
-}
-
-func start(config string, lines bool, files certs.Files) int {
-	file, err := collect.ReadFile(config)
-	if err != nil {
+	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls}
+	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
+	return start(cfg)
+}
+
+// read reads the files that the options name into cfg.
+func (o *options) read(cfg *collect.Config) (err error) {
+	cfg.File, err = collect.ReadFile(o.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hinted{err, `name the configuration with -c FILE; "recollect -h" shows one`}
+	}
+	if err != nil {
+		return err
+	}
+	if cfg.Palette, err = collect.FindPalette(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		say("hint: names and colours of the other flows are used")
+	}
+	var names *collect.NameFile
+	if o.names != "" {
+		if names, err = collect.ReadNames(o.names); err != nil {
+			return err
+		}
+	}
+	cfg.Names = collect.NewNames(names, o.resolve)
+	return nil
+}
+
+func start(cfg collect.Config) int {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
 		ends = append(ends, syscall.SIGHUP)
@@ -76,10 +115,17 @@ func start(config string, lines bool, files certs.Files) int {
 	signal.Ignore(syscall.SIGPIPE)
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
-	return explain(collect.Run(ctx, collect.Config{
-		File: file, Stdout: os.Stdout, Stderr: os.Stderr, Lines: lines, TLS: files, Summary: summary,
-	}))
+	cfg.Summary = summary
+	return explain(collect.Run(ctx, cfg))
 }
+
+// hinted is an error and the next step to take.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
 
 // explain prints err, if it is one, and what to do about it, and gives the
 // exit code.
@@ -92,8 +138,8 @@ func explain(err error) int {
 		return exitFailure
 	}
 	say("%v", err)
-	if errors.Is(err, fs.ErrNotExist) {
-		say(`hint: name the configuration with -c FILE; "recollect -h" shows one`)
+	if h, ok := errors.AsType[hinted](err); ok {
+		say("hint: %s", h.hint)
 	}
 	return exitFailure
 }

@@ -32,6 +32,10 @@ type Config struct {
 	// TLS are the certificate, key and authorities for agents with tls://,
 	// unless their line names others.
 	TLS certs.Files
+	// Palette has names and colours of flows. It may be nil.
+	Palette *Palette
+	// Names has names of agents and addresses. It may be nil.
+	Names *Names
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 }
@@ -57,6 +61,8 @@ type collector struct {
 	classes *classifier
 	hub     *hub.Hub[Item]
 	agents  []*agent
+	palette *Palette
+	names   *Names
 	say     *printer
 	started time.Time
 }
@@ -82,7 +88,13 @@ type outputStatus struct {
 // Run collects until ctx is done or stdout is closed by its reader; both are
 // a clean end and give nil.
 func Run(ctx context.Context, cfg Config) error {
-	c := &collector{file: cfg.File, say: newPrinter(cfg.Stderr), started: time.Now()}
+	c := &collector{
+		file: cfg.File, palette: cfg.Palette, names: cfg.Names,
+		say: newPrinter(cfg.Stderr), started: time.Now(),
+	}
+	if c.names == nil {
+		c.names = NewNames(nil, false)
+	}
 	var err error
 	if c.classes, err = newClassifier(c.file.Flows); err != nil {
 		return err
@@ -129,6 +141,7 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	start := func(f func() error) { g.Go(guarded(out, f)) }
 	start(out.run)
 	start(func() error { return watchClosed(ctx, cfg.Stdout) })
+	start(func() error { return c.names.Run(ctx) })
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
 	start(func() error {
 		defer c.hub.Close()

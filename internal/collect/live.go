@@ -104,7 +104,7 @@ func newLiveView(c *collector, cfg Config) (*liveView, error) {
 	l := &liveView{
 		c:       c,
 		stdout:  stdout,
-		painter: screen.Painter{Color: os.Getenv("NO_COLOR") == ""},
+		painter: newPainter(),
 		stopped: make(chan struct{}),
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 		since:   time.Now(),
@@ -120,14 +120,26 @@ func newLiveView(c *collector, cfg Config) (*liveView, error) {
 	return l, nil
 }
 
+func newPainter() screen.Painter {
+	depth := os.Getenv("COLORTERM")
+	return screen.Painter{
+		Color:     os.Getenv("NO_COLOR") == "",
+		TrueColor: depth == "truecolor" || depth == "24bit",
+	}
+}
+
 func (l *liveView) makeAgents() {
 	n := len(l.c.agents)
 	l.agents, l.states = make([]tally, n), make([]*feed.ClientState, n)
 	l.view.Agents = make([]screen.Agent, n)
 	for i, a := range l.c.agents {
 		l.agents[i].rows = make([]counts, len(l.rows))
+		address := a.host.Address()
+		if name := l.c.names.Label(a.host.Label); name != "" {
+			address = name + "  " + address
+		}
 		l.view.Agents[i] = screen.Agent{
-			Label: a.host.Label, Address: a.host.Address(),
+			Label: a.host.Label, Address: address,
 			State: screen.Dialling, Status: "dialling",
 		}
 	}
@@ -143,14 +155,20 @@ func (l *liveView) makeRows() {
 			row = len(l.rows)
 			byID[f.ID] = row
 			l.rows = append(l.rows, screen.Flow{Name: fmt.Sprint(f.ID), Color: row})
+			if c := l.c.palette.Flow(f.ID).Color; c.Valid {
+				l.rows[row].Color = screen.RGB(c.R, c.G, c.B)
+			}
 		}
 		l.rowOf = append(l.rowOf, row)
 		if len(ranges[row]) < mostRanges {
 			ranges[row] = append(ranges[row], f.Range())
 		}
 	}
-	for row, r := range ranges {
-		l.rows[row].Detail = strings.Join(r, ", ")
+	for id, row := range byID {
+		l.rows[row].Detail = strings.Join(ranges[row], ", ")
+		if name := l.c.palette.Flow(id).Name; name != "" {
+			l.rows[row].Detail = name + "  " + l.rows[row].Detail
+		}
 	}
 	l.rows = append(l.rows, screen.Flow{Name: wire.Unmatched, Detail: "no flow", Color: screen.Grey})
 }

@@ -32,7 +32,7 @@ func (p *Painter) stack(a *Agent, width int, full float64) string {
 	for i := range a.Flows {
 		sum += a.Flows[i].Rate.Bits / full * float64(width)
 		if to := min(int(math.Round(sum)), end); to > done {
-			b.WriteString(p.paint(flowStyle(a.Flows[i].Color), strings.Repeat("█", to-done)))
+			b.WriteString(p.paint(p.flowStyle(a.Flows[i].Color), strings.Repeat("█", to-done)))
 			done = to
 		}
 	}

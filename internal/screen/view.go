@@ -51,7 +51,7 @@ type Gauge struct {
 type Flow struct {
 	Name   string // as grapher lines have it
 	Detail string // what makes the flow, or ""
-	Color  int    // a number that is the flow's for all agents and times, or Grey
+	Color  int    // a number that is the flow's for all agents and times, Grey, or RGB
 	Rate   Rate
 }
 
@@ -62,7 +62,10 @@ const Grey = -1
 // next: the scale of the bars.
 type Painter struct {
 	Color bool // unless NO_COLOR is set, https://no-color.org
-	scale scale
+	// TrueColor: the terminal shows RGB colors as they are, not only the 256
+	// that all do. It says so in COLORTERM.
+	TrueColor bool
+	scale     scale
 }
 
 // Styles, as parameters of SGR (ECMA-48, 8.3.117).
@@ -82,11 +85,32 @@ var palette = [...]string{
 	"38;5;37", "38;5;99", "38;5;106", "38;5;131", "38;5;67", "38;5;173",
 }
 
-func flowStyle(color int) string {
-	if color == Grey {
+// RGB is the Flow.Color of a certain color.
+func RGB(r, g, b uint8) int { return rgbBit | int(r)<<16 | int(g)<<8 | int(b) }
+
+const rgbBit = 1 << 24 // above all numbers of flows that a palette is used for
+
+func (p *Painter) flowStyle(color int) string {
+	switch {
+	case color == Grey:
 		return grey
+	case color < rgbBit:
+		return palette[color%len(palette)]
 	}
-	return palette[color%len(palette)]
+	r, g, b := color>>16&0xff, color>>8&0xff, color&0xff
+	if p.TrueColor {
+		return fmt.Sprintf("38;2;%d;%d;%d", r, g, b)
+	}
+	return fmt.Sprintf("38;5;%d", 16+36*cube(r)+6*cube(g)+cube(b))
+}
+
+// cube is the nearest of the six levels that the 256-color cube has: 0, 95,
+// 135, 175, 215 and 255.
+func cube(v int) int {
+	if v < 48 {
+		return 0
+	}
+	return max(1, (v-35)/40)
 }
 
 func (p *Painter) paint(style, text string) string {
@@ -355,7 +379,7 @@ func memory(g Gauge) string {
 }
 
 func (p *Painter) flowRow(f *Flow, c columns, full float64) string {
-	style := flowStyle(f.Color)
+	style := p.flowStyle(f.Color)
 	line := "    " + p.paint(style, "■") + " " +
 		p.named(cell{"", f.Name}, f.Detail, c.flow, c.name-flowIndent)
 	line += p.rates(f.Rate, c, "") + pad(c.cpu, "") + pad(c.memory, "")

@@ -176,7 +176,7 @@ func TestPaintColors(t *testing.T) {
 			t.Errorf("row %d is not of color %s: %q", row, style, lines[row])
 		}
 	}
-	if flowStyle(0) != flowStyle(len(palette)) || flowStyle(Grey) != grey {
+	if p.flowStyle(0) != p.flowStyle(len(palette)) || p.flowStyle(Grey) != grey {
 		t.Error("colors do not come again, or grey is none")
 	}
 }
@@ -278,3 +278,43 @@ func TestText(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestColors: a flow's own color is exact where the terminal can, and the
+// nearest of 256 elsewhere; black is a color.
+func TestColors(t *testing.T) {
+	for _, c := range []struct {
+		color int
+		of256 string
+		exact string
+	}{
+		{Grey, grey, grey},
+		{1, palette[1], palette[1]},
+		{RGB(0, 0, 0), "38;5;16", "38;2;0;0;0"},
+		{RGB(0, 0x80, 0xff), "38;5;33", "38;2;0;128;255"},
+		{RGB(255, 255, 255), "38;5;231", "38;2;255;255;255"},
+		{RGB(47, 48, 114), "38;5;23", "38;2;47;48;114"},
+	} {
+		few, all := Painter{}, Painter{TrueColor: true}
+		if got := few.flowStyle(c.color); got != c.of256 {
+			t.Errorf("color %x of 256: %q, want %q", c.color, got, c.of256)
+		}
+		if got := all.flowStyle(c.color); got != c.exact {
+			t.Errorf("color %x of all: %q, want %q", c.color, got, c.exact)
+		}
+	}
+	// The formula against the definition of the cube.
+	levels := []int{0, 95, 135, 175, 215, 255}
+	for v := range 256 {
+		best := 0
+		for i, l := range levels {
+			if abs(l-v) < abs(levels[best]-v) {
+				best = i
+			}
+		}
+		if got := cube(v); abs(levels[got]-v) != abs(levels[best]-v) {
+			t.Errorf("%d is near level %d, not %d", v, best, got)
+		}
+	}
+}
+
+func abs(n int) int { return max(n, -n) }

@@ -524,6 +524,43 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestEngineFallsBack: without what eBPF needs, auto takes the ring and names
+// what it lacks; -engine ebpf does not give in.
+func TestEngineFallsBack(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(bin) // which nobody could not
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	check := func(args ...string) (string, int) {
+		cmd := a.Command(context.Background(), "/proc/self/fd/3", append(args, "-check", "-m", "none")...)
+		cmd.ExtraFiles = []*os.File{file}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+			AmbientCaps: []uintptr{unix.CAP_NET_RAW},
+		}
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	out, code := check()
+	for _, want := range []string{"engine: ring", "ebpf would be faster, but", "not permitted", "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", "all is well"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("auto: exit code %d, does not say %q:\n%s", code, want, out)
+		}
+	}
+	out, code = check("-engine", "ebpf")
+	for _, want := range []string{"cannot capture on \"eth0\"", "hint: eBPF needs CAP_BPF"} {
+		if code != 4 || !strings.Contains(out, want) {
+			t.Errorf("ebpf: exit code %d, does not say %q:\n%s", code, want, out)
+		}
+	}
+}
+
 func TestListInterfaces(t *testing.T) {
 	a, _ := nettest.Pair(t)
 	bin, err := program()

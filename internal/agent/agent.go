@@ -69,12 +69,14 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if err := a.listen(); err != nil {
 		a.capture.close()
+		a.engine.close()
 		return err
 	}
 	a.announce()
 	raiseFileLimit(a.out.printf)
 	err = a.run(ctx)
 	a.summary()
+	a.engine.close()
 	return err
 }
 
@@ -85,6 +87,7 @@ func Check(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	defer a.engine.close()
 	defer a.capture.close()
 	src, err := a.capture.attach()
 	if err != nil {

@@ -14,12 +14,21 @@ type engine struct {
 	name string
 	why  string
 	open func(capture.Config) (capture.Source, error)
+	// close frees what is kept for another capture.
+	close func() error
 }
 
+// newTaps is the eBPF engine, whose programs outlive a capture.
+func newTaps() engine {
+	taps := new(capture.Taps)
+	return engine{name: "ebpf", open: opener(taps.Open), close: taps.Close}
+}
+
+func nothing() error { return nil }
+
 var (
-	engineTap  = engine{name: "ebpf", open: opener(capture.OpenTap)}
-	engineRing = engine{name: "ring (AF_PACKET TPACKET_V3)", open: opener(capture.OpenRing)}
-	enginePcap = engine{name: "libpcap", open: opener(capture.OpenPcap)}
+	engineRing = engine{name: "ring (AF_PACKET TPACKET_V3)", open: opener(capture.OpenRing), close: nothing}
+	enginePcap = engine{name: "libpcap", open: opener(capture.OpenPcap), close: nothing}
 )
 
 const asAsked = "as asked with -engine"
@@ -39,7 +48,7 @@ func checkEngine(name string) error {
 func chooseEngine(name string, cfg capture.Config) engine {
 	switch name {
 	case "ebpf":
-		e := engineTap
+		e := newTaps()
 		e.why = asAsked
 		return e
 	case "ring":
@@ -51,7 +60,7 @@ func chooseEngine(name string, cfg capture.Config) engine {
 		e.why = asAsked
 		return e
 	}
-	e := engineTap
+	e := newTaps()
 	src, err := e.open(cfg)
 	if err == nil {
 		e.why = src.(*capture.Tap).Position()
@@ -62,6 +71,7 @@ func chooseEngine(name string, cfg capture.Config) engine {
 	if err == nil {
 		return e
 	}
+	e.close()
 	e = engineRing
 	e.why = "needs CAP_NET_RAW only and sees what leaves after the queueing discipline"
 	var refused *capture.Error

@@ -75,17 +75,16 @@ func (n *netns) close() error {
 	return err
 }
 
-// qdiscWatch asks which queueing discipline an interface has at its root, and
-// tells when that may have changed (rtnetlink(7)).
+// qdiscWatch tells when an interface's queueing discipline may have changed
+// (rtnetlink(7)).
 type qdiscWatch struct {
-	index    int
 	events   int // netlink socket that hears of changes
 	wake     int // eventfd: stop wakes changed
 	stopping atomic.Bool
 }
 
-func watchQdisc(index int) (*qdiscWatch, error) {
-	w := &qdiscWatch{index: index, events: -1, wake: -1}
+func watchQdisc() (*qdiscWatch, error) {
+	w := &qdiscWatch{events: -1, wake: -1}
 	var err error
 	if w.events, err = netlinkSocket(1<<(unix.RTNLGRP_TC-1) | 1<<(unix.RTNLGRP_LINK-1)); err != nil {
 		w.close()
@@ -146,18 +145,17 @@ func (w *qdiscWatch) stop() {
 	signal(w.wake)
 }
 
-func (w *qdiscWatch) close() error {
+func (w *qdiscWatch) close() {
 	for _, fd := range []int{w.events, w.wake} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	return nil
 }
 
-// kind is the name of the interface's root queueing discipline, in the network
-// namespace of the calling thread: IFLA_QDISC of an RTM_GETLINK.
-func (w *qdiscWatch) kind() (string, error) {
+// rootQdisc is the name of an interface's root queueing discipline, in the
+// network namespace of the calling thread: IFLA_QDISC of an RTM_GETLINK.
+func rootQdisc(index int) (string, error) {
 	fd, err := netlinkSocket(0)
 	if err != nil {
 		return "", err
@@ -169,7 +167,7 @@ func (w *qdiscWatch) kind() (string, error) {
 	}
 	req := request{
 		unix.NlMsghdr{Len: uint32(unsafe.Sizeof(request{})), Type: unix.RTM_GETLINK, Flags: unix.NLM_F_REQUEST, Seq: 1},
-		unix.IfInfomsg{Index: int32(w.index)},
+		unix.IfInfomsg{Index: int32(index)},
 	}
 	msg := unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req))
 	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {

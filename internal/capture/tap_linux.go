@@ -62,12 +62,14 @@ const (
 // the filter sees no more than 256.
 // Needs Linux 6.6 with BTF, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 type Tap struct {
-	cfg   Config
-	progs *tapPrograms
-	bell  *ringbuf.Reader
-	rung  ringbuf.Record
-	rings []tapRingView
-	mask  uint64
+	cfg    Config
+	taps   *Taps
+	progs  *tapPrograms
+	before Stats // of taps that had the programs before
+	bell   *ringbuf.Reader
+	rung   ringbuf.Record
+	rings  []tapRingView
+	mask   uint64
 
 	// Owned by the goroutine that calls Next.
 	block    Block
@@ -133,11 +135,27 @@ const (
 	tapTagged   = 4
 )
 
-// OpenTap loads the programs and attaches nothing yet: it costs nothing until
+// Taps opens one tap after the other on the same interface. The programs of one
+// that is closed serve the next: a collector that comes and goes must not make
+// the kernel load and free programs each time, which it does at leisure. The
+// zero value is ready to use.
+type Taps struct {
+	mu     sync.Mutex
+	idle   *tapPrograms
+	closed bool
+}
+
+// OpenTap is Open for a single tap.
+func OpenTap(cfg Config) (*Tap, error) {
+	t, err := (&Taps{closed: true}).Open(cfg)
+	return t, err
+}
+
+// Open loads the programs and attaches nothing yet: it costs nothing until
 // Attach. The interface is looked for in the network namespace of the calling
 // thread. The error says what is missing where the engine cannot work: then
 // OpenRing can.
-func OpenTap(cfg Config) (*Tap, error) {
+func (p *Taps) Open(cfg Config) (*Tap, error) {
 	fail := func(err error) (*Tap, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
 	}
@@ -146,7 +164,7 @@ func OpenTap(cfg Config) (*Tap, error) {
 	if err != nil {
 		return fail(err)
 	}
-	t := &Tap{cfg: cfg}
+	t := &Tap{cfg: cfg, taps: p}
 	if err := t.open(tapRingSize(asked)); err != nil {
 		t.Close()
 		cfg.Interface = t.cfg.Interface
@@ -156,7 +174,7 @@ func OpenTap(cfg Config) (*Tap, error) {
 }
 
 func (t *Tap) open(ringSize int) (err error) {
-	if t.progs, err = loadTapPrograms(&t.cfg, ringSize); err != nil {
+	if t.progs, err = t.taps.take(&t.cfg, ringSize); err != nil {
 		return err
 	}
 	if t.bell, err = ringbuf.NewReader(t.progs.coll.Maps["bell"]); err != nil {
@@ -167,9 +185,54 @@ func (t *Tap) open(ringSize int) (err error) {
 	t.rings = make([]tapRingView, t.progs.cpus)
 	for i := range t.rings {
 		p := unsafe.Pointer(&t.progs.mem[i*stride])
-		t.rings[i] = tapRingView{hdr: (*tapRingHeader)(p), data: unsafe.Add(p, tapHeader)}
+		r := tapRingView{hdr: (*tapRingHeader)(p), data: unsafe.Add(p, tapHeader)}
+		// Another tap's frames are not ours.
+		r.pos = r.hdr.head
+		r.hdr.tail = r.pos
+		t.rings[i] = r
 	}
+	t.before = t.counters()
 	return nil
+}
+
+// take gives programs that are attached to nothing: idle ones, if there are any
+// for the same frames.
+func (p *Taps) take(cfg *Config, ringSize int) (*tapPrograms, error) {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	if idle != nil {
+		if idle.serve(cfg, ringSize) == nil {
+			return idle, nil
+		}
+		idle.close()
+	}
+	return loadTapPrograms(cfg, ringSize)
+}
+
+// give takes programs back.
+func (p *Taps) give(progs *tapPrograms) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.idle != nil {
+		return progs.close()
+	}
+	p.idle = progs
+	return nil
+}
+
+// Close frees what waits for another tap.
+func (p *Taps) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.idle == nil {
+		return nil
+	}
+	idle := p.idle
+	p.idle = nil
+	return idle.close()
 }
 
 // tapRingSize divides what was asked for, in bytes, among the processors. The
@@ -460,7 +523,18 @@ func (t *Tap) Stats() Stats {
 	return t.count()
 }
 
-func (t *Tap) count() (s Stats) {
+func (t *Tap) count() Stats {
+	s := t.counters()
+	s.Received -= t.before.Received
+	s.Dropped -= t.before.Dropped
+	s.Own -= t.before.Own
+	s.Wakes -= t.before.Wakes
+	s.Dropped += t.lost.Load()
+	return s
+}
+
+// counters are the programs' since they were loaded.
+func (t *Tap) counters() (s Stats) {
 	for i := range t.rings {
 		h := t.rings[i].hdr
 		nested := atomic.LoadUint64(&h.nest)
@@ -469,7 +543,6 @@ func (t *Tap) count() (s Stats) {
 		s.Own += atomic.LoadUint64(&h.own)
 		s.Wakes += atomic.LoadUint64(&h.wakes)
 	}
-	s.Dropped += t.lost.Load()
 	return s
 }
 
@@ -492,7 +565,7 @@ func (t *Tap) Close() error {
 		err = t.bell.Close()
 	}
 	if t.progs != nil {
-		err = cmp.Or(err, t.progs.close())
+		err = cmp.Or(err, t.taps.give(t.progs))
 	}
 	return err
 }

@@ -156,14 +156,16 @@ const (
 
 // tapPrograms are the programs and maps of one Tap, and where they are attached.
 type tapPrograms struct {
-	cfg  *Config
-	cpus int
-	spec *tapSpec
-	coll *ebpf.Collection // maps, and the programs for ingress and egress
-	mem  []byte           // the rings
+	cfg      *Config
+	cpus     int
+	ringSize int
+	spec     *tapSpec
+	coll     *ebpf.Collection // maps, and the programs for ingress and egress
+	mem      []byte           // the rings
 	netns
-	watch *qdiscWatch
-	ended chan struct{} // follow is over
+	filter []bpf.RawInstruction // that the programs have
+	watch  *qdiscWatch
+	ended  chan struct{} // follow is over
 
 	mu       sync.Mutex
 	attached bool
@@ -214,8 +216,7 @@ func possibleCPUs() int {
 }
 
 func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
-	p = &tapPrograms{cfg: cfg, cpus: possibleCPUs(), socket: -1, links: make(map[string]link.Link), ended: make(chan struct{})}
-	close(p.ended)
+	p = &tapPrograms{cfg: cfg, cpus: possibleCPUs(), ringSize: ringSize, socket: -1, links: make(map[string]link.Link)}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -238,20 +239,48 @@ func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
 	if p.coll, err = p.load(progIngress, progEgress); err != nil {
 		return p, err
 	}
+	p.filter = slices.Clone(cfg.Filter)
 	rings := p.coll.Maps["rings"]
 	size := p.cpus * int(rings.ValueSize())
 	if p.mem, err = unix.Mmap(rings.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return p, fmt.Errorf("map eBPF rings of %d bytes: %w", size, err)
 	}
-	if p.watch, err = watchQdisc(cfg.Index); err != nil {
-		return p, err
-	}
 	return p, p.plan()
+}
+
+// serve makes programs that are attached to nothing those of another tap, if it
+// differs from the one before at most in its filter.
+func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
+	here, err := currentNetns()
+	if err != nil {
+		return err
+	}
+	here.close()
+	old := p.cfg
+	name := cfg.Interface == "" || cfg.Interface == old.Interface
+	index := cfg.Index == 0 || cfg.Index == old.Index
+	if here.inode != p.inode || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
+		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
+		return errors.New("these programs are for other frames")
+	}
+	if !slices.Equal(cfg.Filter, p.filter) {
+		if err := p.replace(cfg.Filter); err != nil {
+			return err
+		}
+	}
+	if cfg.Index == 0 {
+		cfg.Index = old.Index // which may be another interface's name by now
+	}
+	p.cfg = cfg
+	if err := p.resolve(); err != nil {
+		return err
+	}
+	return p.plan()
 }
 
 // plan says where frames will be seen once the programs are attached.
 func (p *tapPrograms) plan() (err error) {
-	if p.qdisc, err = p.watch.kind(); err != nil {
+	if p.qdisc, err = rootQdisc(p.cfg.Index); err != nil {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
 	p.explain()
@@ -331,15 +360,21 @@ func (p *tapPrograms) attach() error {
 	err := p.do(p.attachHere)
 	if err != nil {
 		p.detachHere()
+		if p.watch != nil {
+			p.watch.close()
+		}
 		return err
 	}
 	p.attached = true
 	p.ended = make(chan struct{})
-	go p.follow(p.ended)
+	go p.follow(p.watch, p.ended)
 	return nil
 }
 
-func (p *tapPrograms) attachHere() error {
+func (p *tapPrograms) attachHere() (err error) {
+	if p.watch, err = watchQdisc(); err != nil {
+		return err
+	}
 	if p.cfg.Promiscuous {
 		if err := p.promiscuous(); err != nil {
 			return err
@@ -385,7 +420,7 @@ func (p *tapPrograms) setVar(name string, v uint32) error {
 // is attached before the switch, which is one store, and what was is detached
 // after it: a change doubles and loses nothing but what waits in the queue.
 func (p *tapPrograms) position() error {
-	kind, err := p.watch.kind()
+	kind, err := rootQdisc(p.cfg.Index)
 	if err != nil {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
@@ -461,9 +496,9 @@ func (p *tapPrograms) dropAfter() {
 }
 
 // follow is there as long as the programs are attached.
-func (p *tapPrograms) follow(ended chan<- struct{}) {
+func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	defer close(ended)
-	for p.watch.changed() {
+	for watch.changed() {
 		p.mu.Lock()
 		before, after := p.why, p.why
 		if p.attached {
@@ -489,10 +524,12 @@ func (p *tapPrograms) detach() {
 	if was {
 		p.detachHere()
 	}
+	watch, ended := p.watch, p.ended
 	p.mu.Unlock()
 	if was {
-		p.watch.stop()
-		<-p.ended
+		watch.stop()
+		<-ended
+		watch.close()
 		waitForPrograms()
 	}
 }
@@ -555,6 +592,7 @@ func (p *tapPrograms) replace(filter []bpf.RawInstruction) error {
 		p.coll.Programs[name].Close()
 		p.coll.Programs[name] = prog
 	}
+	p.filter = slices.Clone(filter)
 	if p.after == nil {
 		return nil
 	}
@@ -632,10 +670,6 @@ func (p *tapPrograms) close() error {
 	if p.coll != nil {
 		p.coll.Close()
 		p.coll = nil
-	}
-	if p.watch != nil {
-		err = cmp.Or(err, p.watch.close())
-		p.watch = nil
 	}
 	return cmp.Or(err, p.netns.close())
 }

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -442,11 +444,95 @@ func holdTap() int {
 		err = tap.Attach()
 	}
 	if err != nil {
-		fmt.Println(err)
+		var e *Error
+		errors.As(err, &e)
+		fmt.Println(err, "hint:", e.Hint())
 		return 1
 	}
 	fmt.Println("ready", tap.Position())
 	select {}
+}
+
+// What an unprivileged user needs, behind a queue too; and what it is told
+// without one of these.
+func TestTapCapabilities(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	setQdisc(t, a, pfifo)
+	all := []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_NET_RAW}
+	run := func(capabilities ...uintptr) string {
+		cmd := asNobody(a, capabilities...)
+		cmd.Env = append(os.Environ(), roleEnv+"=tap")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, _ := bufio.NewReader(out).ReadString('\n')
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return line
+	}
+	if line := run(all...); !strings.HasPrefix(line, "ready tcx, and a packet socket") {
+		t.Errorf("with all of them: %q", line)
+	}
+	for i := range all {
+		line := run(slices.Delete(slices.Clone(all), i, i+1)...)
+		if !strings.Contains(line, "not permitted") && !strings.Contains(line, "permission") || !strings.Contains(line, "CAP_PERFMON") {
+			t.Errorf("without capability %d: %q", all[i], line)
+		}
+	}
+}
+
+// One tap after the other, with other filters: the same programs serve them as
+// long as the filter is the same, and none has frames or counts of another.
+func TestTapsServeAgain(t *testing.T) {
+	a, b := nettest.Pair(t)
+	var taps Taps
+	defer taps.Close()
+	f := udp(a, b, make([]byte, 18))
+	id := func(tap *Tap) ebpf.ProgramID {
+		info, err := tap.progs.coll.Programs[progEgress].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		return id
+	}
+	var last ebpf.ProgramID
+	for i := range 6 {
+		cfg := Config{Interface: "eth0", Ethernet: true, Filter: assemble(t, ours...)}
+		if i == 3 {
+			cfg.Filter = rejectAll
+		}
+		var tap *Tap
+		var err error
+		a.Do(func() { tap, err = taps.Open(cfg) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := id(tap) == last; again != (i != 0 && i != 3 && i != 4) {
+			t.Errorf("tap %d has the programs of the one before: %v", i, again)
+		}
+		last = id(tap)
+		send(t, a, 7, f.Ethernet()) // not attached yet
+		attachTap(t, tap)
+		send(t, a, 5+i, f.Ethernet())
+		want := 5 + i
+		if i == 3 {
+			want = 0
+		}
+		if i == 1 { // left unread
+			tap.Close()
+		} else {
+			seen(t, tap, want)
+			tap.Close()
+		}
+		if s := tap.Stats(); s.Received != uint64(want) || s.Dropped != 0 {
+			t.Errorf("tap %d: %+v, want %d received", i, s, want)
+		}
+	}
 }
 
 func TestTapErrors(t *testing.T) {

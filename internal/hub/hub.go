@@ -34,7 +34,9 @@ type Config[T any] struct {
 }
 
 // spareChunks are kept for reuse; what is beyond goes to the garbage collector.
-const spareChunks = 4
+// They hold what comes at once, some milliseconds' worth of items, before
+// readers have had their turn.
+const spareChunks = 32
 
 // Hub is safe for use by any number of goroutines.
 type Hub[T any] struct {

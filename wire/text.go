@@ -85,8 +85,7 @@ func putAddr(b *[lineRoom]byte, n int, a *[16]byte, v6 bool) int {
 	if v6 {
 		b[n&(lineRoom-1)] = '['
 		n++
-		n += len(netip.AddrFrom16(*a).AppendTo(b[n:n]))
-		return putByte(b, n, ']')
+		return putByte(b, putAddr6(b, n, a), ']')
 	}
 	n = putOctet(b, n, a[12])
 	n = putOctet(b, n, a[13])

@@ -59,6 +59,13 @@ func (l *LogFile) Write(lines []byte, n int) {
 	if l.reopen.CompareAndSwap(true, false) {
 		l.Close()
 	}
+	if len(l.buf) == 0 && len(lines) >= logBuffer { // worth a write(2) as they are
+		own := l.buf
+		l.buf, l.lines = lines, uint64(n)
+		l.Flush()
+		l.buf = own
+		return
+	}
 	l.buf = append(l.buf, lines...)
 	l.lines += uint64(n)
 	if len(l.buf) >= logBuffer {

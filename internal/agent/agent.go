@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,14 +32,29 @@ const (
 // The hub keeps a quarter of a million records for readers that are late: at a
 // million packets a second that is a quarter of a second, in about 30 MiB.
 const (
-	hubChunk  = 1024
-	hubChunks = 256
+	hubChunk  = 4096
+	hubChunks = 64
 )
 
 type (
 	recordHub    = hub.Hub[wire.Record]
 	recordReader = hub.Reader[wire.Record]
 )
+
+// formatters are kept as they remember what they have formatted before; readers
+// of different parts of the stream work at the same time.
+var formatters = sync.Pool{New: func() any { return new(wire.Lines) }}
+
+// lines is the hub's text format.
+func lines(dst []byte, ends []uint32, recs []wire.Record) ([]byte, []uint32) {
+	l := formatters.Get().(*wire.Lines)
+	defer formatters.Put(l)
+	for i := range recs {
+		dst = l.Append(dst, &recs[i])
+		ends = append(ends, uint32(len(dst)))
+	}
+	return dst, ends
+}
 
 // agent is the running program.
 type agent struct {
@@ -120,8 +136,8 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	a.hub = hub.New(hub.Config[wire.Record]{
 		Chunk: hubChunk, Chunks: hubChunks,
 		Encodings: []hub.Encoding[wire.Record]{
-			formatBinary: wire.AppendBinary,
-			formatText:   func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true },
+			formatBinary: hub.Each(wire.AppendBinary),
+			formatText:   lines,
 		},
 	})
 	if err := a.openCapture(); err != nil {

@@ -51,8 +51,8 @@ func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *ben
 	t.Helper()
 	b := &bench{t: t, attached: make(chan int, 10_000)}
 	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: chunks, Encodings: []hub.Encoding[wire.Record]{
-		wire.AppendBinary,
-		func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true },
+		hub.Each(wire.AppendBinary),
+		hub.Each(func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true }),
 	}})
 	b.server = NewServer(ServerConfig[reader]{
 		NewReader: b.hub.NewReader, Binary: 0, Text: 1, Limits: limits,

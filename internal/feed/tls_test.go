@@ -444,7 +444,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func benchFanOut(b *testing.B, secure bool, collectors int) {
-	h := hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: 256, Encodings: []hub.Encoding[wire.Record]{wire.AppendBinary, wire.AppendBinary}})
+	h := hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: 256, Encodings: []hub.Encoding[wire.Record]{hub.Each(wire.AppendBinary), hub.Each(wire.AppendBinary)}})
 	s := NewServer(ServerConfig[reader]{
 		NewReader: h.NewReader, Binary: 0, Text: 1, Attached: func(int) {}, Left: func(Collector[reader], error) {}, Say: func(string, ...any) {},
 	})

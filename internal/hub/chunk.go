@@ -25,15 +25,15 @@ type encoded struct {
 
 // upto encodes items until the first n are there. The ends it returns has n+1
 // entries, the first is 0.
-func (e *encoded) upto(n int, cell func(dst []byte, i int) []byte) (buf []byte, ends []uint32) {
+func (c *chunk[T]) upto(n, format int, encode Encoding[T]) (buf []byte, ends []uint32) {
+	e := &c.encoded[format]
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.ends) == 0 {
 		e.ends = append(e.ends, 0)
 	}
-	for i := len(e.ends) - 1; i < n; i++ {
-		e.buf = cell(e.buf, i)
-		e.ends = append(e.ends, uint32(len(e.buf)))
+	if done := len(e.ends) - 1; done < n {
+		e.buf, e.ends = encode(e.buf, e.ends, c.items[done:n])
 	}
 	return e.buf, e.ends[:n+1]
 }

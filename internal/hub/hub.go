@@ -16,10 +16,22 @@ import (
 	"sync/atomic"
 )
 
-// Encoding appends item, encoded, to dst. It reports false, and appends
-// nothing, if the format cannot express the item. It must be pure: the same
-// item gives the same bytes.
-type Encoding[T any] func(dst []byte, item *T) ([]byte, bool)
+// Encoding appends items, encoded, to dst, and for each of them the length that
+// dst then has to ends. An item that the format cannot express appends nothing
+// to dst. It must be pure: the same item gives the same bytes.
+type Encoding[T any] func(dst []byte, ends []uint32, items []T) ([]byte, []uint32)
+
+// Each makes an Encoding of what encodes one item. encode reports false, and
+// appends nothing, if the format cannot express the item.
+func Each[T any](encode func(dst []byte, item *T) ([]byte, bool)) Encoding[T] {
+	return func(dst []byte, ends []uint32, items []T) ([]byte, []uint32) {
+		for i := range items {
+			dst, _ = encode(dst, &items[i])
+			ends = append(ends, uint32(len(dst)))
+		}
+		return dst, ends
+	}
+}
 
 // Config of a hub. Chunk and Chunks bound its memory: the hub keeps at most
 // Chunk x Chunks items, and whatever single chunks readers hold at the moment.
@@ -36,7 +48,7 @@ type Config[T any] struct {
 // spareChunks are kept for reuse; what is beyond goes to the garbage collector.
 // They hold what comes at once, some milliseconds' worth of items, before
 // readers have had their turn.
-const spareChunks = 32
+const spareChunks = 8
 
 // Hub is safe for use by any number of goroutines.
 type Hub[T any] struct {

@@ -137,13 +137,13 @@ func TestMemoryFollowsTheSlowestReader(t *testing.T) {
 }
 
 func decimal(calls *atomic.Int64) Encoding[int] {
-	return func(dst []byte, item *int) ([]byte, bool) {
+	return Each(func(dst []byte, item *int) ([]byte, bool) {
 		calls.Add(1)
 		if *item%3 == 0 {
 			return dst, false
 		}
 		return strconv.AppendInt(dst, int64(*item), 10), true
-	}
+	})
 }
 
 func TestEncodedOncePerFormat(t *testing.T) {
@@ -309,7 +309,7 @@ func TestManyReaders(t *testing.T) {
 
 func TestPublishAndReadDoNotAllocate(t *testing.T) {
 	h := New(Config[[9]uint64]{Chunk: 64, Chunks: 8, Encodings: []Encoding[[9]uint64]{
-		func(dst []byte, it *[9]uint64) ([]byte, bool) { return append(dst, byte(it[0])), true },
+		Each(func(dst []byte, it *[9]uint64) ([]byte, bool) { return append(dst, byte(it[0])), true }),
 	}})
 	r := h.NewReader()
 	defer r.Close()

@@ -90,11 +90,7 @@ func (r *Reader[T]) Encoded(format int) (buf []byte, ends []uint32) {
 	if c == nil {
 		return nil, nil
 	}
-	encode := r.hub.cfg.Encodings[format]
-	buf, ends = c.encoded[format].upto(to, func(dst []byte, i int) []byte {
-		dst, _ = encode(dst, &c.items[i])
-		return dst
-	})
+	buf, ends = c.upto(to, format, r.hub.cfg.Encodings[format])
 	r.offsets = ends[from:]
 	return buf[ends[from]:ends[to]], r.offsets
 }

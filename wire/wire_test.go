@@ -223,11 +223,37 @@ func TestParseLineErrors(t *testing.T) {
 		{":17", ":256", "protocol"},
 		{":17", ":17:1", "more than eight"},
 		{good, "", "time"},
+		{":17", ":17:", "more than eight"},
+		{good, good + " ", "protocol"},
+		{good, good + "\n\n", "protocol"},
+		{good, good + "\r", "protocol"},
+		{good, " " + good, "time"},
+		{good, "-" + good[10:], `time "-.895279"`},
+		{"1560390672", "01560390672", "time"},
+		{"1560390672", "9223372037", "time"},
+		{"1560390672.895279", "9223372036.854776", "time"},
+		{"10.0.0.1", "10.0.0.1x", `source address "10.0.0.1x"`},
+		{"10.0.0.1", "10.0.0.256", "source address"},
+		{"10.0.0.1", "10.0.0.0001", "source address"},
+		{"10.0.0.1", "10.0.0.01", "source address"},
+		{"10.0.0.1", "10..0.1", "source address"},
+		{"10.0.0.1", "10.0.0.1.1", "source address"},
+		{"10.0.0.1", "10.0.0.", "source address"},
+		{"10.0.0.1", "", "source address"},
+		{"10.0.0.1", "2001:db8::1", "source address"},
+		{"10.0.0.1", "[2001:db8::1]x", "source address"},
+		{"10.0.0.1", "[" + strings.Repeat("0:", 40) + "]", "no closing bracket"},
+		{"5001", "05001", "source port"},
+		{"5001", "18446744073709551617", "source port"},
+		{"732", "4294967296", `length "4294967296": want a number from 0 to 4294967295`},
+		{good, strings.Repeat("x", 5000), `"...: time "xxx`},
 	} {
 		line := strings.Replace(good, tt.old, tt.new, 1)
 		var r Record
 		if err := ParseLine([]byte(line), &r); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: error %v, want one about %q", line, err, tt.want)
+		} else if r != (Record{}) || len(err.Error()) > 400 {
+			t.Errorf("%q: record %v, error %v", line, r, err)
 		}
 	}
 }
@@ -253,6 +279,7 @@ func TestEncodingDoesNotAllocate(t *testing.T) {
 	r4, r6 := packet4(nil), packet6(nil)
 	line := GrapherLine{Time: r4.Time, Host: "12", ID: "7", Value: 1 << 40}
 	bin, _ := AppendBinary(nil, &r4)
+	text := AppendLine(nil, &r4)
 	var back Record
 	if n := testing.AllocsPerRun(100, func() {
 		buf, _ = AppendBinary(buf[:0], &r4)
@@ -261,6 +288,9 @@ func TestEncodingDoesNotAllocate(t *testing.T) {
 		buf = AppendGrapherLine(buf, &line)
 		if DecodeBinary(bin, &back) != nil {
 			t.Fatal("decode failed")
+		}
+		if err := ParseLine(text, &back); err != nil {
+			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -288,7 +318,8 @@ func FuzzDecodeBinary(f *testing.F) {
 	})
 }
 
-// FuzzParseLine: whatever parses prints and parses to the same.
+// FuzzParseLine: whatever parses prints and parses to the same; if it has no
+// IPv6 addresses, which have many forms, it is what AppendLine prints.
 func FuzzParseLine(f *testing.F) {
 	for _, r := range []Record{packet4(nil), packet6(nil), CPUStat(5, 6), {}} {
 		f.Add(AppendLine(nil, &r))
@@ -303,15 +334,24 @@ func FuzzParseLine(f *testing.F) {
 		if err := ParseLine(text, &again); err != nil || again != r {
 			t.Errorf("%q: %+v prints %q and parses to %+v, %v", line, r, text, again, err)
 		}
+		plain := strings.TrimPrefix(strings.TrimRight(string(line), "\r\n"), "-")
+		if r.Flags&IPv6 == 0 && strings.TrimPrefix(string(text), "-") != plain+"\n" {
+			t.Errorf("%q is taken for %q", line, text)
+		}
+		if tm, ok := LineTime(line); !ok || tm != r.Time {
+			t.Errorf("%q: time %d, %v", line, tm, ok)
+		}
 	})
 }
 
 // FuzzRecord: a record of any fields keeps them through both encodings, as far
 // as these have the fields.
 func FuzzRecord(f *testing.F) {
+	f.Add(int64(math.MinInt64), make([]byte, 32), uint16(1), uint16(1), uint32(3), uint32(4), uint8(61), uint16(3))
+	f.Add(int64(math.MaxInt64), make([]byte, 32), uint16(1), uint16(1), uint32(3), uint32(4), uint8(61), uint16(2))
 	f.Add(int64(1), []byte("0123456789abcdef0123456789abcdef"), uint16(1), uint16(2), uint32(3), uint32(4), uint8(5), uint16(0))
 	f.Fuzz(func(t *testing.T, tm int64, addrs []byte, sp, dp uint16, length, flow uint32, proto uint8, flags uint16) {
-		if len(addrs) < 32 || tm == math.MinInt64 {
+		if len(addrs) < 32 {
 			return
 		}
 		r := Record{Time: tm, SrcPort: sp, DstPort: dp, Length: length, FlowID: flow, Proto: proto, Flags: Flags(flags) & (IPv6 | MGEN)}
@@ -375,5 +415,35 @@ func BenchmarkAppendGrapherLine(b *testing.B) {
 	buf := make([]byte, 0, 128)
 	for b.Loop() {
 		buf = AppendGrapherLine(buf[:0], &l)
+	}
+}
+
+func TestLineTime(t *testing.T) {
+	for line, want := range map[string]int64{"1.000002:x": 1_000_002_000, "-1.000002:": -1_000_002_000} {
+		if got, ok := LineTime([]byte(line)); !ok || got != want {
+			t.Errorf("%q: %d, %v", line, got, ok)
+		}
+	}
+	for _, line := range []string{"", "1.000002", "1.00002:", "x:1.000002:", "1.0000002:"} {
+		if got, ok := LineTime([]byte(line)); ok {
+			t.Errorf("%q has time %d", line, got)
+		}
+	}
+}
+
+func BenchmarkParseLine(b *testing.B) {
+	v4 := packet4(nil)
+	v6 := packet6(nil)
+	for name, r := range map[string]*Record{"IPv4": &v4, "IPv6": &v6} {
+		line := AppendLine(nil, r)
+		b.Run(name, func(b *testing.B) {
+			var back Record
+			for b.Loop() {
+				if err := ParseLine(line, &back); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(int64(len(line)))
+		})
 	}
 }

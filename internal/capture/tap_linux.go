@@ -44,9 +44,6 @@ const (
 	// tapSettle is the time after which no program is still writing a frame
 	// whose time it has read: between processors, younger frames wait.
 	tapSettle = 20 * time.Microsecond
-	// tapSkew is how far a frame's time may lie ahead: beyond that the clock was
-	// set back, and waiting for it to come round would be wrong.
-	tapSkew = 5 * time.Millisecond
 )
 
 // Tap takes frames with eBPF programs in the interface's own path, which copy
@@ -74,6 +71,7 @@ type Tap struct {
 	// Owned by the goroutine that calls Next.
 	block    Block
 	held     bool
+	wall     wallClock
 	offset   int64  // from the kernel's clock to UTC, ns
 	limit    uint64 // youngest frame of the block
 	run      *tapRingView
@@ -329,7 +327,7 @@ func (t *Tap) doze() error {
 // load makes a block of what the rings hold.
 func (t *Tap) load() bool {
 	draining := t.draining.Load() // before the rings are looked at
-	now := tapClock()
+	now := tapClock()             // before the rings are looked at, too
 	var used, most, full uint64
 	for i := range t.rings {
 		r := &t.rings[i]
@@ -348,13 +346,13 @@ func (t *Tap) load() bool {
 	if full > 1 && !draining {
 		// A frame that is about to be written on another processor may be older
 		// than the youngest here.
-		t.limit = now - uint64(tapSettle)
+		t.limit = uint64(now - int64(tapSettle))
 	}
 	if !t.pick() {
 		t.waiting = true
 		return false
 	}
-	t.offset = -taiOffset()
+	t.offset = t.wall.read()
 	t.held = true
 	t.last = time.Now()
 	t.pressing = most > (t.mask+1)/4
@@ -379,12 +377,11 @@ func (t *Tap) pick() bool {
 			next = at
 		}
 	}
-	// A time that lies ahead is one of before the clock was set back.
-	if t.run == nil || oldest > t.limit && oldest-t.limit < uint64(tapSkew) {
+	if t.run == nil || oldest > t.limit {
 		t.run = nil
 		return false
 	}
-	t.until = max(min(next, t.limit), oldest)
+	t.until = min(next, t.limit)
 	return true
 }
 
@@ -465,23 +462,44 @@ func (t *Tap) release() {
 	}
 }
 
-// tapClock is the clock that the programs read.
-func tapClock() uint64 {
+// tapClock is the clock that the programs read, CLOCK_MONOTONIC.
+func tapClock() int64 { return readClock(unix.CLOCK_MONOTONIC) }
+
+func readClock(id int32) int64 {
 	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_TAI, &ts) != nil {
-		return math.MaxUint64 // never on the kernels that the engine runs on
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		panic(err) // every Linux has these clocks
 	}
-	return uint64(ts.Nano())
+	return ts.Nano()
 }
 
-// taiOffset is how far CLOCK_TAI is ahead of UTC, in nanoseconds. It changes
-// with leap seconds, and when a time daemon first learns of it.
-func taiOffset() int64 {
-	var tx unix.Timex
-	if _, err := unix.Adjtimex(&tx); err != nil {
-		return 0
+// wallClock keeps the way from CLOCK_MONOTONIC to UTC. Both are slewed alike, so
+// that it changes only when the clock is set; then the frames of the last few
+// milliseconds before are told by the new clock. Smaller differences are those
+// of measuring, and following them would put frames out of order.
+type wallClock struct {
+	offset int64 // ns
+	known  bool
+}
+
+// wallSet is from what difference on the clock has been set.
+const wallSet = int64(50 * time.Microsecond)
+
+func (w *wallClock) read() int64 {
+	for range 10 {
+		before := tapClock()
+		wall := readClock(unix.CLOCK_REALTIME)
+		after := tapClock()
+		if after-before > wallSet/2 {
+			continue // interrupted in between
+		}
+		offset := wall - (before+after)/2
+		if d := offset - w.offset; !w.known || d > wallSet || d < -wallSet {
+			w.offset, w.known = offset, true
+		}
+		break
 	}
-	return int64(tx.Tai) * int64(time.Second)
+	return w.offset
 }
 
 // Drain ends the capture; Next finds what the rings still have.

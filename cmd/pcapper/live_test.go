@@ -197,7 +197,12 @@ func collectSome(t *testing.T, conn net.Conn, n int) []wire.Record {
 // TestNobodyAttached: no capture, no log; both begin and end with collectors.
 func TestNobodyAttached(t *testing.T) {
 	for _, engine := range []string{"ebpf", "ring"} {
-		t.Run(engine, func(t *testing.T) { testNobodyAttached(t, engine) })
+		t.Run(engine, func(t *testing.T) {
+			if engine == "ebpf" {
+				nettest.NeedTCX(t)
+			}
+			testNobodyAttached(t, engine)
+		})
 	}
 }
 
@@ -246,6 +251,9 @@ func hasTCX(t *testing.T, h *nettest.Host) bool {
 	nic, err := h.Netlink().LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !nettest.Kernel(6, 6) {
+		return false
 	}
 	n := 0
 	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
@@ -511,8 +519,12 @@ func TestCheck(t *testing.T) {
 	if code := p.wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+	engine := "engine: ebpf: tcx: the queueing discipline is noqueue"
+	if !nettest.Kernel(6, 6) {
+		engine = "engine: ring (AF_PACKET TPACKET_V3): needs CAP_NET_RAW only"
+	}
 	for _, want := range []string{
-		"engine: ebpf: tcx: the queueing discipline is noqueue", "filter on eth0: not ether src 02:00:00:00:00:0a", "listening on", "open to anyone",
+		engine, "filter on eth0: not ether src 02:00:00:00:00:0a", "listening on", "open to anyone",
 		"MAC 02:00:00:00:00:0a, addresses 10.77.0.1/24 fd77::1/64", "all is well",
 	} {
 		if !strings.Contains(p.said(), want) {
@@ -527,6 +539,7 @@ func TestCheck(t *testing.T) {
 // TestEngineFallsBack: without what eBPF needs, auto takes the ring and names
 // what it lacks; -engine ebpf does not give in.
 func TestEngineFallsBack(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	bin, err := program()
 	if err != nil {

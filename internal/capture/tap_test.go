@@ -387,6 +387,7 @@ func TestTapLeavesOwnOut(t *testing.T) {
 
 // What is left in the kernel of a program that was killed: nothing.
 func TestTapLeavesNothingBehind(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	setQdisc(t, a, pfifo)
 	nic, err := a.Netlink().LinkByName("eth0")
@@ -456,6 +457,7 @@ func holdTap() int {
 // What an unprivileged user needs, behind a queue too; and what it is told
 // without one of these.
 func TestTapCapabilities(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	setQdisc(t, a, pfifo)
 	all := []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_NET_RAW}
@@ -488,6 +490,7 @@ func TestTapCapabilities(t *testing.T) {
 // One tap after the other, with other filters: the same programs serve them as
 // long as the filter is the same, and none has frames or counts of another.
 func TestTapsServeAgain(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, b := nettest.Pair(t)
 	var taps Taps
 	defer taps.Close()
@@ -536,6 +539,7 @@ func TestTapsServeAgain(t *testing.T) {
 }
 
 func TestTapErrors(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	for _, test := range []struct {
 		name  string

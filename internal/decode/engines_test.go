@@ -19,6 +19,7 @@ import (
 // the kernel which. Decoded, every frame of testdata must give the same records
 // whatever engine took it, at the sender's side and at the receiver's.
 func TestEnginesAgree(t *testing.T) {
+	nettest.NeedTCX(t)
 	a, b := nettest.Pair(t)
 	const most = 65000
 	for _, h := range []*nettest.Host{a, b} {

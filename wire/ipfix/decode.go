@@ -1,0 +1,460 @@
+package ipfix
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// ErrMalformed: the bytes are no IPFIX message. On a stream nothing behind
+// them makes sense (RFC 7011, section 9.1).
+var ErrMalformed = errors.New("not an IPFIX message")
+
+// Decoder reads the messages of one transport session: one connection, or one
+// address and port that datagrams come from, or one file. It remembers its
+// templates; how many is bounded. It is for one goroutine.
+type Decoder struct {
+	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
+	PEN uint32
+	// Gap, unless nil, is told of data records that have not arrived: count of
+	// them in domain, from sequence number first on. They may still come.
+	Gap func(domain, first, count uint32)
+	// Message, unless nil, is told of each message's domain and sequence
+	// number, and how many data records it has, once it is decoded.
+	Message func(domain, first, count uint32)
+
+	counts  Counts
+	domains map[uint32]*domain
+	cached  *domain // the last one used
+	id      uint32  // of cached
+}
+
+// Counts is what a decoder has done.
+type Counts struct {
+	Messages uint64 // well-formed ones
+	Packets  uint64 // data records given as wire.Records
+	Other    uint64 // data records that describe neither a packet nor a host
+	Unknown  uint64 // sets left out, as their template has not come
+	Lost     uint64 // data records that the sequence numbers say are missing
+	Late     uint64 // data records that came after later ones
+}
+
+// domain is what is known of an observation domain.
+type domain struct {
+	templates map[uint16]*template
+	begun     bool   // next is valid
+	next      uint32 // the sequence number to come
+	late      int    // late messages in a row
+	said      Statistics
+}
+
+// Counts gives the counters.
+func (d *Decoder) Counts() Counts { return d.counts }
+
+// Statistics is what the exporter has last said of its work, all domains
+// together.
+func (d *Decoder) Statistics() (s Statistics) {
+	for _, o := range d.domains {
+		s.Messages += o.said.Messages
+		s.Records += o.said.Records
+		s.NotSent += o.said.NotSent
+		s.Ignored += o.said.Ignored
+	}
+	return s
+}
+
+// Length is how long the message is that b begins with, or 0 if that takes
+// more bytes to tell. The error is ErrMalformed.
+func Length(b []byte) (int, error) {
+	if len(b) >= 2 && binary.BigEndian.Uint16(b) != version {
+		return 0, fmt.Errorf("%w: version %d instead of %d", ErrMalformed, binary.BigEndian.Uint16(b), version)
+	}
+	if len(b) < 4 {
+		return 0, nil
+	}
+	n := int(binary.BigEndian.Uint16(b[2:]))
+	if n < HeaderSize {
+		return 0, fmt.Errorf("%w: a length of %d", ErrMalformed, n)
+	}
+	return n, nil
+}
+
+// Decode reads msg, one message, and appends the packets and host statistics
+// that it describes to dst. A flow of several packets is one record with the
+// flag Super and the sum of their lengths. After an error (ErrMalformed) what
+// came before it in the message has been appended.
+func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
+	n, err := Length(msg)
+	if err == nil && (n == 0 || n != len(msg)) {
+		err = fmt.Errorf("%w: %d bytes that say they are %d", ErrMalformed, len(msg), n)
+	}
+	if err != nil {
+		return dst, err
+	}
+	m := message{
+		d: d, exported: int64(binary.BigEndian.Uint32(msg[4:])),
+		first: binary.BigEndian.Uint32(msg[8:]), id: binary.BigEndian.Uint32(msg[12:]), counted: true,
+	}
+	if m.domain, err = d.domain(m.id); err != nil {
+		return dst, err
+	}
+	for b := msg[HeaderSize:]; len(b) > 0; {
+		if len(b) < setHeaderSize {
+			return dst, fmt.Errorf("%w: %d bytes behind the last set", ErrMalformed, len(b))
+		}
+		size := int(binary.BigEndian.Uint16(b[2:]))
+		if size < setHeaderSize || size > len(b) {
+			return dst, fmt.Errorf("%w: a set of %d bytes in %d", ErrMalformed, size, len(b))
+		}
+		if dst, err = m.set(binary.BigEndian.Uint16(b), b[setHeaderSize:size], dst); err != nil {
+			return dst, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+		b = b[size:]
+	}
+	d.counts.Messages++
+	m.account()
+	return dst, nil
+}
+
+func (d *Decoder) pen() uint32 {
+	if d.PEN == 0 {
+		return DefaultPEN
+	}
+	return d.PEN
+}
+
+func (d *Decoder) domain(id uint32) (*domain, error) {
+	if d.cached != nil && d.id == id {
+		return d.cached, nil
+	}
+	o := d.domains[id]
+	if o == nil {
+		if len(d.domains) >= maxDomains {
+			return nil, fmt.Errorf("%w: more than %d observation domains", ErrMalformed, maxDomains)
+		}
+		if d.domains == nil {
+			d.domains = map[uint32]*domain{}
+		}
+		o = &domain{templates: map[uint16]*template{}}
+		d.domains[id] = o
+	}
+	d.cached, d.id = o, id
+	return o, nil
+}
+
+// message is one that is being decoded.
+type message struct {
+	d        *Decoder
+	domain   *domain
+	id       uint32
+	exported int64  // seconds since 1970
+	first    uint32 // sequence number of its first data record
+	count    uint32 // data records
+	counted  bool   // count is right: no set had an unknown template
+}
+
+// account compares the message's sequence number with the one to come.
+func (m *message) account() {
+	o := m.domain
+	if m.d.Message != nil {
+		m.d.Message(m.id, m.first, m.count)
+	}
+	if !m.counted {
+		o.begun = false // how many records it had is anyone's guess
+		return
+	}
+	if o.begun {
+		switch gap := int32(m.first - o.next); {
+		case gap > 0:
+			m.d.counts.Lost += uint64(gap)
+			if m.d.Gap != nil {
+				m.d.Gap(m.id, o.next, uint32(gap))
+			}
+		case gap < -restartRecords, gap < 0 && o.late >= restartMessages:
+			// Too old to be late: the exporter counts from the beginning.
+		case gap < 0:
+			o.late++
+			m.d.counts.Late += uint64(m.count)
+			m.d.counts.Lost -= min(uint64(m.count), m.d.counts.Lost)
+			return
+		}
+	}
+	o.begun, o.next, o.late = true, m.first+m.count, 0
+}
+
+// A message may be so many records late, and so many in a row may be late,
+// before it is seen that the exporter counts from another beginning.
+const (
+	restartRecords  = 1 << 16
+	restartMessages = 16
+)
+
+// set reads a set's contents.
+func (m *message) set(id uint16, b []byte, dst []wire.Record) ([]wire.Record, error) {
+	switch {
+	case id == setTemplates, id == setOptions:
+		return dst, m.templates(b, id == setOptions)
+	case id < TemplateIPv4:
+		return dst, fmt.Errorf("a set with the reserved ID %d", id)
+	}
+	t := m.domain.templates[id]
+	if t == nil {
+		m.d.counts.Unknown++
+		m.counted = false
+		return dst, nil
+	}
+	if t.kind != foreign {
+		return m.own(t, b, dst), nil
+	}
+	for len(b) >= t.size {
+		r, rest, err := t.read(b, m.exported)
+		if err != nil {
+			return dst, fmt.Errorf("a record of template %d: %w", id, err)
+		}
+		b = rest
+		m.count++
+		dst = m.take(t, &r, dst)
+	}
+	return dst, nil
+}
+
+func (m *message) templates(b []byte, options bool) error {
+	for len(b) >= 4 { // what is less is padding
+		id, t, rest, err := m.d.readTemplate(b, options)
+		if err != nil {
+			return err
+		}
+		b = rest
+		switch known := m.domain.templates; {
+		case id == 0 && t == nil:
+			return nil // padding
+		case t == nil && (id == setTemplates || id == setOptions):
+			for k, v := range known {
+				if v.options == (id == setOptions) {
+					delete(known, k)
+				}
+			}
+		case id < TemplateIPv4:
+			return fmt.Errorf("a template with the reserved ID %d", id)
+		case t == nil:
+			delete(known, id)
+		case known[id] == nil && len(known) >= maxTemplates:
+			return fmt.Errorf("more than %d templates", maxTemplates)
+		default:
+			known[id] = t
+		}
+	}
+	return nil
+}
+
+// own reads records that Append has made.
+func (m *message) own(t *template, b []byte, dst []wire.Record) []wire.Record {
+	n := len(b) / t.size
+	m.count += uint32(n)
+	m.d.counts.Packets += uint64(n)
+	at := len(dst)
+	dst = grow(dst, n)
+	for i := range n {
+		readOwn(b[i*t.size:(i+1)*t.size], t.kind, &dst[at+i])
+	}
+	return dst
+}
+
+func grow(dst []wire.Record, n int) []wire.Record {
+	if cap(dst)-len(dst) >= n {
+		return dst[:len(dst)+n]
+	}
+	return append(dst, make([]wire.Record, n)...)
+}
+
+func readOwn(b []byte, k kind, r *wire.Record) {
+	*r = wire.Record{}
+	if k == ownIPv4 {
+		r.SetSrc4([4]byte(b[0:4]))
+		r.SetDst4([4]byte(b[4:8]))
+		b = b[8:]
+	} else {
+		r.Flags = wire.IPv6
+		r.Src, r.Dst = [16]byte(b[0:16]), [16]byte(b[16:32])
+		b = b[32:]
+	}
+	b = b[:tailSize:tailSize]
+	r.SrcPort = binary.BigEndian.Uint16(b[tailSrcPort:])
+	r.DstPort = binary.BigEndian.Uint16(b[tailSrcPort+2:])
+	r.Proto = b[tailProto]
+	r.Length = binary.BigEndian.Uint32(b[tailOctets:])
+	r.FlowID = binary.BigEndian.Uint32(b[tailFlow:])
+	r.Flags |= wire.Flags(binary.BigEndian.Uint16(b[tailFlags:])) & flagBits
+	if r.Flags&wire.MGENHeader != 0 {
+		r.MGENSeq = binary.BigEndian.Uint32(b[tailSeq:])
+		r.MGENTime = int64(binary.BigEndian.Uint64(b[tailMGENTime:]))
+	}
+	if binary.BigEndian.Uint32(b[tailPackets:]) > 1 {
+		r.Flags |= wire.Super
+	}
+	start := binary.BigEndian.Uint64(b[tailStart:])
+	around := min(start/1000, math.MaxInt64/nsPerSec)
+	r.Time, _ = fromNTP(binary.BigEndian.Uint64(b[tailTime:]), int64(around))
+}
+
+// values are a record's fields by their meaning.
+type values struct {
+	number   [meanings]uint64
+	src, dst []byte
+	exported int64
+}
+
+// read reads one record field by field and gives what follows it.
+func (t *template) read(b []byte, exported int64) (v values, rest []byte, err error) {
+	v.exported = exported
+	for _, p := range t.parts {
+		n := int(p.length)
+		if n == variable {
+			if n, b, err = variableLength(b); err != nil {
+				return v, nil, err
+			}
+		}
+		if n > len(b) {
+			return v, nil, fmt.Errorf("it is cut off")
+		}
+		if p.meaning != unknown {
+			v.set(p.meaning, b[:n])
+		}
+		b = b[n:]
+	}
+	return v, b, nil
+}
+
+// variableLength reads the length in front of a field (RFC 7011, section 7).
+func variableLength(b []byte) (n int, rest []byte, err error) {
+	if len(b) < 1 {
+		return 0, nil, fmt.Errorf("it is cut off")
+	}
+	if b[0] < 255 {
+		return int(b[0]), b[1:], nil
+	}
+	if len(b) < 3 {
+		return 0, nil, fmt.Errorf("it is cut off")
+	}
+	return int(binary.BigEndian.Uint16(b[1:])), b[3:], nil
+}
+
+func (v *values) set(m meaning, b []byte) {
+	switch m {
+	case srcAddr4, srcAddr6:
+		v.src = b
+		return
+	case dstAddr4, dstAddr6:
+		v.dst = b
+		return
+	}
+	n := uint64(0)
+	for _, c := range b {
+		n = n<<8 | uint64(c)
+	}
+	v.number[m] = n
+}
+
+// time is the packet's time, by the finest element there is.
+func (v *values) time(t *template) int64 {
+	around := v.exported
+	switch {
+	case t.has[millis]:
+		around = int64(min(v.number[millis]/1000, math.MaxInt64/nsPerSec-1))
+	case t.has[seconds]:
+		around = int64(min(v.number[seconds], math.MaxInt64/nsPerSec-1))
+	}
+	if t.has[ntpTime] {
+		if ns, ok := fromNTP(v.number[ntpTime], around); ok {
+			return ns
+		}
+	}
+	switch {
+	case t.has[millis]:
+		return int64(min(v.number[millis], math.MaxInt64/nsPerMsec)) * nsPerMsec
+	case t.has[delta]:
+		return max(around*nsPerSec-int64(v.number[delta])*nsPerUsec, 0)
+	}
+	return around * nsPerSec
+}
+
+// take makes a record of what was read, or uses it otherwise.
+func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record {
+	switch {
+	case t.packet():
+		m.d.counts.Packets++
+		return append(dst, v.packet(t))
+	case t.has[host] && t.has[value]:
+		if r, ok := v.host(t); ok {
+			m.d.counts.Packets++
+			return append(dst, r)
+		}
+	case t.options && (t.has[notSent] || t.has[ignored] || t.has[records]):
+		m.domain.said = Statistics{
+			Messages: v.number[messages], Records: v.number[records],
+			NotSent: v.number[notSent], Ignored: v.number[ignored],
+		}
+		return dst
+	}
+	m.d.counts.Other++
+	return dst
+}
+
+func (v *values) packet(t *template) wire.Record {
+	r := wire.Record{
+		Time:    v.time(t),
+		SrcPort: uint16(v.number[srcPort]), DstPort: uint16(v.number[dstPort]),
+		Proto: uint8(v.number[protocol]),
+	}
+	if len(v.src) == 16 && len(v.dst) == 16 {
+		r.Src, r.Dst, r.Flags = [16]byte(v.src), [16]byte(v.dst), wire.IPv6
+	} else if len(v.src) == 4 && len(v.dst) == 4 {
+		r.SetSrc4([4]byte(v.src))
+		r.SetDst4([4]byte(v.dst))
+	}
+	length := v.number[octets]
+	if !t.has[octets] {
+		length = v.number[ipLength]
+	}
+	r.Length = uint32(min(length, math.MaxUint32))
+	if v.number[packets] > 1 {
+		r.Flags |= wire.Super
+	}
+	if t.has[flags] {
+		r.Flags |= wire.Flags(v.number[flags]) & flagBits
+	} else {
+		r.Flags |= v.direction(t)
+		if v.number[flowID] != 0 {
+			r.Flags |= wire.MGEN
+		}
+	}
+	r.FlowID = uint32(v.number[flowID])
+	if r.Flags&wire.MGENHeader != 0 {
+		r.MGENSeq, r.MGENTime = uint32(v.number[mgenSeq]), int64(v.number[mgenTime])
+	}
+	return r
+}
+
+func (v *values) direction(t *template) wire.Flags {
+	switch {
+	case !t.has[direction]:
+		return 0
+	case v.number[direction] == 1:
+		return wire.Outgoing
+	}
+	return wire.Incoming
+}
+
+func (v *values) host(t *template) (wire.Record, bool) {
+	n := v.number[value]
+	switch wire.Stat(v.number[host]) {
+	case wire.CPU:
+		return wire.CPUStat(v.time(t), uint32(n)), n <= math.MaxUint32
+	case wire.Memory:
+		return wire.MemoryStat(v.time(t), n<<8), n <= math.MaxUint16
+	}
+	return wire.Record{}, false
+}

@@ -1,0 +1,208 @@
+package ipfix
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// kind says how a template's records are read.
+type kind uint8
+
+const (
+	foreign kind = iota // field by field
+	ownIPv4             // as Append makes them
+	ownIPv6
+)
+
+// meaning is what a field is for, if we know it.
+type meaning uint8
+
+const (
+	unknown meaning = iota
+	srcAddr4
+	dstAddr4
+	srcAddr6
+	dstAddr6
+	srcPort
+	dstPort
+	protocol
+	direction
+	octets
+	ipLength
+	packets
+	seconds // times by their unit; those of the packet or the flow's beginning
+	millis
+	ntpTime
+	delta
+	flowID
+	mgenSeq
+	mgenTime
+	flags
+	host
+	value
+	messages
+	records
+	notSent
+	ignored
+	meanings // how many there are
+)
+
+// elementMeaning is meanings by IANA's numbers.
+var elementMeaning = map[uint16]meaning{
+	8: srcAddr4, 12: dstAddr4, 27: srcAddr6, 28: dstAddr6,
+	7: srcPort, 180: srcPort, 182: srcPort, 11: dstPort, 181: dstPort, 183: dstPort,
+	4: protocol, 61: direction, 1: octets, 85: octets, 224: ipLength, 2: packets, 86: packets,
+	150: seconds, 322: seconds, 152: millis, 323: millis, 154: ntpTime, 156: ntpTime, 324: ntpTime, 325: ntpTime, 158: delta,
+	41: messages, 42: records, 166: notSent, 164: ignored,
+}
+
+var privateMeaning = map[uint16]meaning{
+	mgenFlowID: flowID, mgenSequence: mgenSeq, mgenTransmitTime: mgenTime, packetFlags: flags,
+	hostStatistic: host, hostValue: value,
+}
+
+// meaningSize are the bytes that a field of a meaning must have if it can be
+// used at all; what is not here may have 1 to 8 (RFC 7011, section 6.2).
+var meaningSize = [meanings]uint16{
+	srcAddr4: 4, dstAddr4: 4, srcAddr6: 16, dstAddr6: 16, ntpTime: 8, mgenTime: 8, flags: 2, host: 1,
+}
+
+// variable is the length of a field whose records say how long it is.
+const variable = 65535
+
+// part is one field of a template.
+type part struct {
+	length  uint16
+	meaning meaning
+}
+
+// template is what a decoder knows of one.
+type template struct {
+	kind    kind
+	options bool
+	parts   []part
+	size    int // of a record, the least there can be
+	fixed   bool
+	has     [meanings]bool
+}
+
+// Limits keep what a decoder remembers of an exporter bounded, whatever it
+// sends.
+const (
+	maxDomains   = 64
+	maxTemplates = 1024 // of a domain
+	maxParts     = 512  // of a template
+)
+
+// readTemplate reads one template record and gives the rest of b. A template
+// without fields withdraws one: nil.
+func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, rest []byte, err error) {
+	id, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+	b = b[4:]
+	if n == 0 {
+		return id, nil, b, nil
+	}
+	t = &template{options: options, fixed: true}
+	if options {
+		if len(b) < 2 {
+			return 0, nil, nil, fmt.Errorf("options template %d is cut off", id)
+		}
+		b = b[2:]
+	}
+	if n > maxParts {
+		return 0, nil, nil, fmt.Errorf("template %d has %d fields: want at most %d", id, n, maxParts)
+	}
+	t.parts = make([]part, 0, n)
+	var fields []field
+	for range n {
+		var f field
+		var foreignPEN bool
+		if f, foreignPEN, b, err = d.readField(b); err != nil {
+			return 0, nil, nil, fmt.Errorf("template %d: %w", id, err)
+		}
+		fields = append(fields, f)
+		t.add(f, foreignPEN)
+	}
+	if t.size == 0 {
+		return 0, nil, nil, fmt.Errorf("template %d has records of 0 bytes", id)
+	}
+	switch {
+	case options:
+	case same(fields, fieldsIPv4):
+		t.kind = ownIPv4
+	case same(fields, fieldsIPv6):
+		t.kind = ownIPv6
+	}
+	return id, t, b, nil
+}
+
+// readField reads a field specifier. Elements of enterprises other than ours
+// mean nothing.
+func (d *Decoder) readField(b []byte) (f field, strange bool, rest []byte, err error) {
+	if len(b) < 4 {
+		return f, false, nil, fmt.Errorf("it is cut off")
+	}
+	f = field{element: binary.BigEndian.Uint16(b), length: binary.BigEndian.Uint16(b[2:])}
+	b = b[4:]
+	if f.element&enterpriseBit != 0 {
+		if len(b) < 4 {
+			return f, false, nil, fmt.Errorf("it is cut off")
+		}
+		pen := binary.BigEndian.Uint32(b)
+		f.element &^= enterpriseBit
+		f.private = pen == d.pen()
+		strange = !f.private
+		if strange {
+			f.element |= enterpriseBit // or it would look like a standard one
+		}
+		b = b[4:]
+	}
+	return f, strange, b, nil
+}
+
+func (t *template) add(f field, strange bool) {
+	p := part{length: f.length}
+	switch {
+	case strange:
+	case f.private:
+		p.meaning = privateMeaning[f.element]
+	default:
+		p.meaning = elementMeaning[f.element]
+	}
+	if !usable(p) {
+		p.meaning = unknown
+	}
+	t.has[p.meaning] = true
+	if f.length == variable {
+		t.fixed = false
+		t.size++ // the byte with its length
+	} else {
+		t.size += int(f.length)
+	}
+	t.parts = append(t.parts, p)
+}
+
+func usable(p part) bool {
+	if want := meaningSize[p.meaning]; want != 0 {
+		return p.length == want
+	}
+	return p.length >= 1 && p.length <= 8
+}
+
+// same compares fields with a template of ours.
+func same(a, b []field) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// packet tells whether records of the template describe packets.
+func (t *template) packet() bool {
+	return !t.options && (t.has[srcAddr4] && t.has[dstAddr4] || t.has[srcAddr6] && t.has[dstAddr6])
+}

@@ -1,0 +1,219 @@
+package ipfix
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Sizes of messages, in bytes.
+const (
+	// HeaderSize is that of a message.
+	HeaderSize = 16
+	// MaxMessage is the longest message there can be.
+	MaxMessage = 65535
+	// MaxDatagram is the longest message that every IPv6 path takes in one
+	// datagram without fragments: 1,280 bytes (RFC 8200, section 5) without
+	// IPv6's and UDP's headers.
+	MaxDatagram   = 1280 - 40 - 8
+	version       = 10
+	setHeaderSize = 4
+	setTemplates  = 2
+	setOptions    = 3
+)
+
+// field is a field specifier of a template (RFC 7011, section 3.2).
+type field struct {
+	element uint16 // without the enterprise bit
+	length  uint16
+	private bool // an element of our own
+}
+
+// private elements.
+const (
+	mgenFlowID = 1 + iota
+	mgenSequence
+	mgenTransmitTime
+	packetFlags
+	hostStatistic
+	hostValue
+)
+
+// tailFields are what both packet templates have behind the addresses.
+var tailFields = []field{
+	{7, 2, false}, {11, 2, false}, {4, 1, false}, {60, 1, false}, {61, 1, false}, {1, 4, false}, {2, 4, false},
+	{152, 8, false}, {153, 8, false}, {325, 8, false},
+	{mgenFlowID, 4, true}, {mgenSequence, 4, true}, {mgenTransmitTime, 8, true}, {packetFlags, 2, true},
+}
+
+var (
+	fieldsIPv4       = append([]field{{8, 4, false}, {12, 4, false}}, tailFields...)
+	fieldsIPv6       = append([]field{{27, 16, false}, {28, 16, false}}, tailFields...)
+	fieldsStatistics = []field{{144, 4, false}, {41, 8, false}, {42, 8, false}, {166, 8, false}, {164, 8, false}}
+	fieldsHost       = []field{{149, 4, false}, {323, 8, false}, {325, 8, false}, {hostStatistic, 1, true}, {hostValue, 4, true}}
+)
+
+// Statistics is what an exporter says of its work, since its start.
+type Statistics struct {
+	Messages uint64 // sent in this transport session
+	Records  uint64 // data records sent in it
+	NotSent  uint64 // records that were not sent since the collector, or the way to it, was too slow
+	Ignored  uint64 // packets that were not captured since the exporter was too slow
+}
+
+// Writer makes the messages of one transport session.
+type Writer struct {
+	// Domain is the observation domain ID.
+	Domain uint32
+	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
+	PEN uint32
+
+	sequence uint32 // data records in messages so far
+	records  uint64
+	messages uint64
+}
+
+// Sequence is the sequence number of the next message.
+func (w *Writer) Sequence() uint32 { return w.sequence }
+
+// Templates appends a message with all templates. They must come before any
+// data, and on a transport that loses messages again and again.
+func (w *Writer) Templates(dst []byte, now time.Time) []byte {
+	dst, at := w.begin(dst, now)
+	dst, set := beginSet(dst, setTemplates)
+	dst = w.template(dst, TemplateIPv4, 0, fieldsIPv4)
+	dst = w.template(dst, TemplateIPv6, 0, fieldsIPv6)
+	endSet(dst, set)
+	dst, set = beginSet(dst, setOptions)
+	dst = w.template(dst, TemplateStatistics, 1, fieldsStatistics)
+	dst = w.template(dst, TemplateHost, 1, fieldsHost)
+	endSet(dst, set)
+	return w.end(dst, at, 0)
+}
+
+// Statistics appends a message with s; its Messages and Records are counted
+// by the writer and ignored.
+func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
+	messages, records := w.messages, w.records
+	dst, at := w.begin(dst, now)
+	dst, set := beginSet(dst, TemplateStatistics)
+	dst = binary.BigEndian.AppendUint32(dst, w.Domain) // one process has one domain
+	for _, v := range []uint64{messages, records, s.NotSent, s.Ignored} {
+		dst = binary.BigEndian.AppendUint64(dst, v)
+	}
+	endSet(dst, set)
+	return w.end(dst, at, 1)
+}
+
+// Message appends a message of at most max bytes (at least MaxDatagram) with
+// as many of the records that Append has made as fit it. Record i is
+// buf[ends[i]-ends[0]:ends[i+1]-ends[0]]; empty ones are passed over. It gives
+// the number of records dealt with; if all were empty there is no message.
+func (w *Writer) Message(dst []byte, now time.Time, max int, buf []byte, ends []uint32) (msg []byte, n int) {
+	if len(ends) < 2 {
+		return dst, 0
+	}
+	before := len(dst)
+	dst, at := w.begin(dst, now)
+	limit := at + min(max, MaxMessage)
+	records, setSize, set := uint32(0), 0, 0
+	base := ends[0]
+	for ; n < len(ends)-1; n++ {
+		size := int(ends[n+1] - ends[n])
+		if size == 0 {
+			continue
+		}
+		need := size
+		if size != setSize {
+			need += setHeaderSize
+		}
+		if len(dst)+need > limit {
+			break
+		}
+		if size != setSize {
+			if setSize != 0 {
+				endSet(dst, set)
+			}
+			dst, set = beginSet(dst, templateOf(size))
+			setSize = size
+		}
+		dst = append(dst, buf[ends[n]-base:ends[n+1]-base]...)
+		if size == SizeHost {
+			binary.BigEndian.PutUint32(dst[len(dst)-SizeHost:], w.Domain)
+		}
+		records++
+	}
+	if records == 0 {
+		return dst[:before], n
+	}
+	endSet(dst, set)
+	return w.end(dst, at, records), n
+}
+
+// templateOf tells a data record's template by its size.
+func templateOf(size int) uint16 {
+	switch size {
+	case SizeIPv4:
+		return TemplateIPv4
+	case SizeIPv6:
+		return TemplateIPv6
+	}
+	return TemplateHost
+}
+
+func (w *Writer) begin(dst []byte, now time.Time) (msg []byte, at int) {
+	at = len(dst)
+	dst = binary.BigEndian.AppendUint16(dst, version)
+	dst = append(dst, 0, 0) // the length, see end
+	dst = binary.BigEndian.AppendUint32(dst, uint32(now.Unix()))
+	dst = binary.BigEndian.AppendUint32(dst, w.sequence)
+	return binary.BigEndian.AppendUint32(dst, w.Domain), at
+}
+
+func (w *Writer) end(dst []byte, at int, records uint32) []byte {
+	binary.BigEndian.PutUint16(dst[at+2:], uint16(len(dst)-at))
+	w.sequence += records
+	w.records += uint64(records)
+	w.messages++
+	return dst
+}
+
+func beginSet(dst []byte, id uint16) (msg []byte, at int) {
+	at = len(dst)
+	dst = binary.BigEndian.AppendUint16(dst, id)
+	return append(dst, 0, 0), at
+}
+
+func endSet(dst []byte, at int) {
+	binary.BigEndian.PutUint16(dst[at+2:], uint16(len(dst)-at))
+}
+
+func (w *Writer) pen() uint32 {
+	if w.PEN == 0 {
+		return DefaultPEN
+	}
+	return w.PEN
+}
+
+// template appends a template record, or with scopes > 0 an options template
+// record.
+func (w *Writer) template(dst []byte, id uint16, scopes int, fields []field) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, id)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(fields)))
+	if scopes > 0 {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(scopes))
+	}
+	for _, f := range fields {
+		element := f.element
+		if f.private {
+			element |= enterpriseBit
+		}
+		dst = binary.BigEndian.AppendUint16(dst, element)
+		dst = binary.BigEndian.AppendUint16(dst, f.length)
+		if f.private {
+			dst = binary.BigEndian.AppendUint32(dst, w.pen())
+		}
+	}
+	return dst
+}
+
+const enterpriseBit = 0x8000

@@ -5,12 +5,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
 
 	"github.com/pcapper/pcapper/internal/agent"
+	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
 // action is what one call of the program does.
@@ -50,6 +52,8 @@ type options struct {
 	cmd                        command
 	port, obsolete, mac, ip    string
 	tlsPort, listen, allow     string
+	ipfixPort, ipfixTLSPort    string
+	pen                        uint
 	help, version, list, check bool
 }
 
@@ -67,6 +71,9 @@ func newOptions() *options {
 	o.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "`file` with the authorities whose certificates collectors must show")
 	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
 	o.StringVar(&cfg.Metrics, "metrics", "", "serve metrics for Prometheus on this `address`, such as 127.0.0.1:9173")
+	o.StringVar(&o.ipfixPort, "ipfix-port", "0", "serve IPFIX on this TCP `port` (4739 is usual); 0: don't")
+	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port` (4740 is usual); 0: don't")
+	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of IPFIX elements of our own")
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
 	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
@@ -139,9 +146,12 @@ func (o *options) feed() error {
 	for _, f := range []struct {
 		name, value string
 		port        *int
-	}{{"p", o.port, &cfg.Port}, {"tls-port", o.tlsPort, &cfg.TLSPort}} {
+	}{
+		{"p", o.port, &cfg.Port}, {"tls-port", o.tlsPort, &cfg.TLSPort},
+		{"ipfix-port", o.ipfixPort, &cfg.IPFIXPort}, {"ipfix-tls-port", o.ipfixTLSPort, &cfg.IPFIXTLSPort},
+	} {
 		port, err := strconv.ParseUint(f.value, 10, 16)
-		if err != nil || port == 0 && f.name != "p" {
+		if err != nil || port == 0 && f.name == "tls-port" {
 			return wrong(agent.ExitBadPort, "-%s %q: want a port from 1 to 65535", f.name, f.value)
 		}
 		*f.port = int(port)
@@ -153,12 +163,31 @@ func (o *options) feed() error {
 			return wrong(agent.ExitUsage, "-%s is missing: TLS takes -tls-cert, -tls-key and -tls-client-ca", f.name)
 		}
 	}
-	if cfg.Port == 0 && !cfg.TLS.Any() {
-		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert", o.port)
+	if cfg.Port == 0 && !cfg.TLS.Any() && cfg.IPFIXPort == 0 {
+		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert or -ipfix-port", o.port)
 	}
-	if cfg.TLS.Any() && cfg.Port == cfg.TLSPort {
-		return wrong(agent.ExitBadPort, "-p and -tls-port are both %d: want two ports", cfg.Port)
+	if cfg.IPFIXTLSPort != 0 && !cfg.TLS.Any() {
+		return wrong(agent.ExitUsage, "-ipfix-tls-port takes -tls-cert, -tls-key and -tls-client-ca")
 	}
+	used := map[int]string{}
+	for _, f := range []struct {
+		name string
+		port int
+		on   bool
+	}{
+		{"p", cfg.Port, cfg.Port != 0}, {"tls-port", cfg.TLSPort, cfg.TLS.Any()},
+		{"ipfix-port", cfg.IPFIXPort, cfg.IPFIXPort != 0}, {"ipfix-tls-port", cfg.IPFIXTLSPort, cfg.IPFIXTLSPort != 0},
+	} {
+		if other := used[f.port]; f.on && other != "" {
+			return wrong(agent.ExitBadPort, "-%s and -%s are both %d: want two ports", other, f.name, f.port)
+		} else if f.on {
+			used[f.port] = f.name
+		}
+	}
+	if o.pen == 0 || o.pen > math.MaxUint32 {
+		return wrong(agent.ExitBadPort, "-pen %d: want a private enterprise number from 1 to 4294967295", o.pen)
+	}
+	cfg.PEN = uint32(o.pen)
 	if cfg.MaxPerSource < 0 {
 		return wrong(agent.ExitBadPort, "-max-per-source %d: want a number from 0 on", cfg.MaxPerSource)
 	}

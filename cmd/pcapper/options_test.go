@@ -20,7 +20,7 @@ func TestDefaults(t *testing.T) {
 	cmd, err := parse(nil, io.Discard)
 	want := agent.Config{
 		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every",
-		TLSPort: 7443, MaxPerSource: 4096,
+		TLSPort: 7443, MaxPerSource: 4096, PEN: 32473,
 	}
 	if err != nil || cmd.action != actionRun || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd, err, want)
@@ -32,7 +32,7 @@ func TestFlags(t *testing.T) {
 	want := agent.Config{
 		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
 		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true,
-		TLSPort: 7443, MaxPerSource: 4096,
+		TLSPort: 7443, MaxPerSource: 4096, PEN: 32473,
 	}
 	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {
 		t.Errorf("%+v, %v, want %+v", cmd.cfg, err, want)
@@ -41,10 +41,11 @@ func TestFlags(t *testing.T) {
 
 func TestFeedFlags(t *testing.T) {
 	cmd, err := parse(strings.Fields("-p 0 -tls-cert c -tls-key k -tls-client-ca a -tls-port 9 -listen [fe80::1%eth0] "+
-		"-allow 10.1.2.3/8,192.168.1.7,fd00::/8 -max-per-source 0"), io.Discard)
+		"-allow 10.1.2.3/8,192.168.1.7,fd00::/8 -max-per-source 0 -ipfix-port 4739 -ipfix-tls-port 4740 -pen 7"), io.Discard)
 	cfg := cmd.cfg
 	if err != nil || cfg.Port != 0 || cfg.TLSPort != 9 || cfg.TLS != (certs.Files{Cert: "c", Key: "k", CA: "a"}) ||
 		cfg.Listen.String() != "fe80::1%eth0" || cfg.MaxPerSource != 0 ||
+		cfg.IPFIXPort != 4739 || cfg.IPFIXTLSPort != 4740 || cfg.PEN != 7 ||
 		fmt.Sprint(cfg.Allow) != "[10.0.0.0/8 192.168.1.7/32 fd00::/8]" {
 		t.Errorf("%+v, %v", cfg, err)
 	}
@@ -65,6 +66,10 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-tls-cert c -tls-client-ca a", 12, "-tls-key is missing"},
 		{"-tls-cert c -tls-key k", 12, "-tls-client-ca is missing"},
 		{"-p 7443 -tls-cert c -tls-key k -tls-client-ca a", 15, "both 7443"},
+		{"-ipfix-port 65536", 15, `-ipfix-port "65536"`},
+		{"-ipfix-port 7073", 15, "-p and -ipfix-port are both 7073"},
+		{"-ipfix-tls-port 4740", 12, "-ipfix-tls-port takes -tls-cert"},
+		{"-pen 0", 15, "-pen 0: want"},
 		{"-listen eth0", 15, `-listen "eth0": want an IP address`},
 		{"-listen 10.0.0.1:80", 15, "the port is that of -p"},
 		{"-allow 10.0.0.0/33", 15, `-allow "10.0.0.0/33": want networks`},

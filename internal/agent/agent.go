@@ -19,6 +19,7 @@ import (
 	"github.com/pcapper/pcapper/internal/iface"
 	"github.com/pcapper/pcapper/internal/sink"
 	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sync/errgroup"
 )
@@ -27,6 +28,7 @@ import (
 const (
 	formatBinary = iota
 	formatText
+	formatIPFIX
 )
 
 // The hub keeps a quarter of a million records for readers that are late: at a
@@ -138,6 +140,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		Encodings: []hub.Encoding[wire.Record]{
 			formatBinary: hub.Each(wire.AppendBinary),
 			formatText:   lines,
+			formatIPFIX:  hub.Each(ipfix.Append),
 		},
 	})
 	if err := a.openCapture(); err != nil {
@@ -147,7 +150,8 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
-		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText,
+		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX,
+		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Statistics: a.statistics},
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
 	})
@@ -155,6 +159,15 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
 	}
 	return a, nil
+}
+
+// domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the
+// exporter, and agents on one host differ in their interface.
+func (a *agent) domain() uint32 { return uint32(a.target.iface.Index) }
+
+// statistics are what a collector of IPFIX is told about losses.
+func (a *agent) statistics(r *recordReader) ipfix.Statistics {
+	return ipfix.Statistics{NotSent: r.Status().Lost, Ignored: a.capture.stats().Dropped}
 }
 
 func (a *agent) openCapture() error {

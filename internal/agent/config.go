@@ -74,6 +74,10 @@ type Config struct {
 	// on TLSPort. There is none if no file is named.
 	TLS     certs.Files
 	TLSPort int
+	// IPFIXPort is where IPFIX is served, IPFIXTLSPort by TLS; 0 is nowhere.
+	// PEN is the enterprise number of our own elements, 0 for ipfix.DefaultPEN.
+	IPFIXPort, IPFIXTLSPort int
+	PEN                     uint32
 	// Allow are the networks that collectors may connect from; nil is any.
 	Allow []netip.Prefix
 	// MaxPerSource is the most connections from one address, 0 any number.
@@ -104,6 +108,11 @@ func (cfg *Config) ports() (list []uint16) {
 	}
 	if cfg.TLS.Any() {
 		list = append(list, uint16(cfg.TLSPort))
+	}
+	for _, port := range []int{cfg.IPFIXPort, cfg.IPFIXTLSPort} {
+		if port != 0 {
+			list = append(list, uint16(port))
+		}
 	}
 	return list
 }

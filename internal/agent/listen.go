@@ -50,15 +50,31 @@ func (a *agent) reloadCerts() {
 
 // listen opens the feeds' ports.
 func (a *agent) listen() error {
-	if a.cfg.Port != 0 {
-		if err := a.open(a.cfg.Port, "-p", false); err != nil {
-			return err
-		}
-	}
+	tlsPort := 0
 	if a.certs != nil {
-		if err := a.open(a.cfg.TLSPort, "-tls-port", true); err != nil {
+		tlsPort = a.cfg.TLSPort
+	}
+	for _, p := range []struct {
+		port          int
+		option        string // takes another one
+		secure, ipfix bool
+	}{
+		{a.cfg.Port, "-p", false, false}, {tlsPort, "-tls-port", true, false},
+		{a.cfg.IPFIXPort, "-ipfix-port", false, true}, {a.cfg.IPFIXTLSPort, "-ipfix-tls-port", true, true},
+	} {
+		if p.port == 0 {
+			continue
+		}
+		ln, err := listen(a.cfg.Listen, p.port, p.option)
+		if err != nil {
+			a.closePorts()
 			return err
 		}
+		l := feed.Listener{TCPListener: ln, IPFIX: p.ipfix}
+		if p.secure {
+			l.TLS = a.certs.Config()
+		}
+		a.ports = append(a.ports, l)
 	}
 	if a.cfg.Metrics == "" {
 		return nil
@@ -68,21 +84,6 @@ func (a *agent) listen() error {
 		a.closePorts()
 	}
 	return err
-}
-
-// open opens one port; option is what takes another one.
-func (a *agent) open(port int, option string, secure bool) error {
-	ln, err := listen(a.cfg.Listen, port, option)
-	if err != nil {
-		a.closePorts()
-		return err
-	}
-	l := feed.Listener{TCPListener: ln}
-	if secure {
-		l.TLS = a.certs.Config()
-	}
-	a.ports = append(a.ports, l)
-	return nil
 }
 
 func (a *agent) closePorts() {
@@ -107,6 +108,14 @@ func (a *agent) announcePorts() {
 	}
 	if a.cfg.Port != 0 {
 		a.out.printf("listening on TCP port %d on %s%s", a.cfg.Port, where, log)
+		log = ""
+	}
+	if a.cfg.IPFIXTLSPort != 0 {
+		a.out.printf("serving IPFIX on TLS port %d on %s, for collectors with a certificate%s", a.cfg.IPFIXTLSPort, where, log)
+		log = ""
+	}
+	if a.cfg.IPFIXPort != 0 {
+		a.out.printf("serving IPFIX on TCP port %d on %s%s", a.cfg.IPFIXPort, where, log)
 	}
 	switch {
 	case len(a.cfg.Allow) > 0:
@@ -115,7 +124,7 @@ func (a *agent) announcePorts() {
 			networks[i] = p.String()
 		}
 		a.out.printf("collectors are let in from %s only", strings.Join(networks, ", "))
-	case a.cfg.Port != 0:
+	case a.cfg.Port != 0 || a.cfg.IPFIXPort != 0:
 		a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
 	}
 }

@@ -51,7 +51,7 @@ func (s *self) sent(r *wire.Record) bool {
 	return from && s.local(r.SrcAddr()) || to && s.local(r.DstAddr())
 }
 
-// serves tells whether a port is one of ours: there are one or two.
+// serves tells whether a port is one of ours: there are few.
 func (s *self) serves(port uint16) bool {
 	for _, p := range s.ports {
 		if p == port {

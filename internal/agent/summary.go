@@ -30,7 +30,7 @@ type departed struct {
 func (a *agent) left(c collector, why error) {
 	s := c.Reader.Status()
 	line := account(c, s)
-	a.out.printf("%s: detached: %v; %s", c, why, counted(s))
+	a.out.printf("%s: detached: %v; %s", c, why, countedIn(c.Format, s))
 	d := &a.past
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -180,13 +180,20 @@ func (d *departed) lines() []string {
 
 // account is a collector's line in the summary.
 func account(c collector, s hub.Status) string {
-	return fmt.Sprintf("%s (%s): %s", c, c.How(), counted(s))
+	return fmt.Sprintf("%s (%s): %s", c, c.How(), countedIn(c.Format, s))
 }
 
-func counted(s hub.Status) string {
+func counted(s hub.Status) string { return countedIn("", s) }
+
+// countedIn names the format only if that cannot express everything.
+func countedIn(format string, s hub.Status) string {
 	line := fmt.Sprintf("%s delivered, %s lost", number(s.Delivered), number(s.Lost))
 	if s.Skipped > 0 {
-		line += fmt.Sprintf(", %s not expressible in 28 bytes", number(s.Skipped))
+		where := "28 bytes"
+		if format == "ipfix" {
+			where = "IPFIX"
+		}
+		line += fmt.Sprintf(", %s not expressible in %s", number(s.Skipped), where)
 	}
 	if s.Pending > 0 {
 		line += fmt.Sprintf(", %s in flight", number(s.Pending))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/feed"
@@ -26,13 +27,16 @@ type agent struct {
 	state       atomic.Pointer[feed.ClientState]
 
 	said string // the last failure told; used by the client's goroutine only
+
+	told   feed.Losses // the last losses told; used by report only
+	toldAt time.Time
 }
 
 // newAgent uses files if the agent's line asks for TLS.
 func newAgent(c *collector, index uint32, files certs.Files) *agent {
 	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
-	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change}
+	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change, IPFIX: a.host.IPFIX, PEN: a.host.PEN}
 	if a.host.TLS != nil {
 		cfg.TLS = func() (*tls.Config, error) { return a.host.tlsConfig(files) }
 	}
@@ -78,6 +82,17 @@ func (a *agent) change(s feed.ClientState) {
 		}
 	}
 	a.state.Store(&s)
+}
+
+// reportLosses says what is missing from the agent's records, as often as
+// stdout's losses are told.
+func (a *agent) reportLosses(now time.Time) {
+	l := a.client.Losses()
+	if l == a.told || !a.toldAt.IsZero() && now.Sub(a.toldAt) < lossEvery {
+		return
+	}
+	a.told, a.toldAt = l, now
+	a.c.say.printf("%v: missing so far: %v", a, l)
 }
 
 // stateText is a state in a few words.

@@ -56,7 +56,9 @@ type Host struct {
 	Name  string // an address, an IPv6 one without brackets, or a host name
 	Port  uint16
 	Line  int
-	TLS   *HostTLS // nil: the plain feed
+	TLS   *HostTLS // nil: without TLS
+	IPFIX bool     // instead of 28-byte records
+	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN. Valid iff IPFIX
 }
 
 // HostTLS is what a line label:tls://host:port?cert=FILE&... says beyond the
@@ -74,20 +76,39 @@ func (h *Host) Address() string {
 
 // String is the line's text in its shortest form.
 func (h Host) String() string {
-	if h.TLS == nil {
+	scheme := h.scheme()
+	if scheme == "" {
 		return h.Label + ":" + h.Address()
 	}
 	query := url.Values{}
-	for _, p := range h.TLS.parameters() {
-		if *p.value != "" {
-			query.Set(p.key, *p.value)
+	if h.TLS != nil {
+		for _, p := range h.TLS.parameters() {
+			if *p.value != "" {
+				query.Set(p.key, *p.value)
+			}
 		}
 	}
-	text := h.Label + ":tls://" + h.Address()
+	if h.PEN != 0 {
+		query.Set("pen", strconv.FormatUint(uint64(h.PEN), 10))
+	}
+	text := h.Label + ":" + scheme + "://" + h.Address()
 	if len(query) > 0 {
 		text += "?" + query.Encode()
 	}
 	return text
+}
+
+// scheme is what stands before "://", if anything.
+func (h *Host) scheme() string {
+	switch {
+	case h.IPFIX && h.TLS != nil:
+		return "ipfix+tls"
+	case h.IPFIX:
+		return "ipfix"
+	case h.TLS != nil:
+		return "tls"
+	}
+	return ""
 }
 
 // parameter is one key=value behind the question mark.
@@ -311,7 +332,7 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// parseSource reads what follows the label: host:port or tls://host:port.
+// parseSource reads what follows the label: host:port or scheme://host:port.
 func (h *Host) parseSource(text string) (err error) {
 	scheme, rest, ok := strings.Cut(text, "://")
 	switch {
@@ -319,36 +340,56 @@ func (h *Host) parseSource(text string) (err error) {
 		rest = text
 	case scheme == "tls":
 		h.TLS = &HostTLS{}
+	case scheme == "ipfix":
+		h.IPFIX = true
+	case scheme == "ipfix+tls":
+		h.TLS, h.IPFIX = &HostTLS{}, true
+	default:
+		return wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
+			"an agent label:host:port, label:tls://host:port, label:ipfix://host:port or label:ipfix+tls://host:port")
+	}
+	if ok {
 		var query string
 		if rest, query, ok = strings.Cut(rest, "?"); ok {
-			if err := h.TLS.parse(query); err != nil {
+			if err := h.parseQuery(query); err != nil {
 				return err
 			}
 		}
-	default:
-		return wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
-			"an agent label:host:port or label:tls://host:port")
 	}
 	h.Name, h.Port, err = parseAddress(rest)
 	return err
 }
 
-// parse reads key=value pairs, joined by "&", with %XX for what means something
-// else in a line.
-func (t *HostTLS) parse(query string) error {
-	const want = "cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
+// parseQuery reads key=value pairs, joined by "&", with %XX for what means
+// something else in a line.
+func (h *Host) parseQuery(query string) error {
+	want := "cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
+	switch {
+	case h.TLS == nil:
+		want = "pen=NUMBER"
+	case h.IPFIX:
+		want = "cert=FILE, key=FILE, ca=FILE, name=NAME or pen=NUMBER, joined by &"
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return wrong(query, "not parameters", want)
 	}
-	for _, p := range t.parameters() {
-		if v := values[p.key]; len(v) == 1 && v[0] != "" {
-			*p.value = v[0]
-			delete(values, p.key)
+	if v := values["pen"]; h.IPFIX && len(v) == 1 {
+		if h.PEN, err = parseNumber(v[0], 1<<32-1, "a private enterprise number"); err != nil {
+			return err
+		}
+		delete(values, "pen")
+	}
+	if h.TLS != nil {
+		for _, p := range h.TLS.parameters() {
+			if v := values[p.key]; len(v) == 1 && v[0] != "" {
+				*p.value = v[0]
+				delete(values, p.key)
+			}
 		}
 	}
 	for key := range values {
-		return wrong(key, "unknown, repeated or empty parameter of tls://", want)
+		return wrong(key, "unknown, repeated or empty parameter of "+h.scheme()+"://", want)
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ func (c *collector) report(ctx context.Context, out output, summary <-chan os.Si
 			if n := losses.news(now, out.status().lost); n > 0 {
 				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)
 			}
+			for _, a := range c.agents {
+				a.reportLosses(now)
+			}
 		}
 	}
 }
@@ -90,6 +93,9 @@ func (c *collector) summarize(out output) {
 		total += n
 		fmt.Fprintf(&b, "\n%s  %v: %s, %s", Prefix, a,
 			count(n, "record"), count(a.connections.Load(), "connection"))
+		if l := a.client.Losses(); l.Any() {
+			fmt.Fprintf(&b, "; missing: %v", l)
+		}
 	}
 	st := out.status()
 	c.say.printf("%s from %s in %v; %s, %s lost%s",

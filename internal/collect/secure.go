@@ -26,8 +26,8 @@ func (h *Host) certs(global certs.Files) (f certs.Files, err error) {
 			*s.value = s.global
 		}
 		if *s.value == "" {
-			return f, fmt.Errorf("line %d: %v: tls:// takes a certificate, a key and an authority: give %s FILE, or %s=FILE behind the address and a question mark",
-				h.Line, h, s.option, s.key)
+			return f, fmt.Errorf("line %d: %v: %s:// takes a certificate, a key and an authority: give %s FILE, or %s=FILE behind the address and a question mark",
+				h.Line, h, h.scheme(), s.option, s.key)
 		}
 	}
 	if _, err := f.Load(); err != nil {

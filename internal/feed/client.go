@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
 // What a client does unless its configuration says otherwise.
@@ -57,7 +58,8 @@ var (
 	// ErrTLS: one side does not take the other's certificate, or there is no
 	// TLS. The error's text is complete.
 	ErrTLS = errTLS
-	// ErrNotRecords: what arrives are no 28-byte records.
+	// ErrNotRecords: what arrives are no 28-byte records, or no IPFIX messages
+	// if that was asked for.
 	ErrNotRecords = errors.New("this is no agent")
 )
 
@@ -67,6 +69,10 @@ type ClientConfig struct {
 	Address string
 	// TLS gives the configuration for each dial; nil is the plain feed.
 	TLS func() (*tls.Config, error)
+	// IPFIX is what the agent speaks, instead of 28-byte records; PEN is the
+	// enterprise number of its own elements, 0 for ipfix.DefaultPEN.
+	IPFIX bool
+	PEN   uint32
 	// Records takes records in the order of their arrival. It is called from
 	// Run; the slice belongs to the client and is used again after the call.
 	// While it blocks nothing is read, which in the end stops a C agent.
@@ -123,6 +129,9 @@ type Client struct {
 	pause dialPause
 	buf   []byte        // nil until the first connection
 	batch []wire.Record // likewise
+
+	decoder *ipfix.Decoder // of this connection, nil without IPFIX
+	losses  losses
 }
 
 // NewClient returns a client that has not dialled yet.
@@ -177,6 +186,10 @@ func (c *Client) connect(ctx context.Context) ClientState {
 		c.buf = make([]byte, readSize)
 		c.batch = make([]wire.Record, batchSize)
 	}
+	if c.cfg.IPFIX {
+		c.decoder = &ipfix.Decoder{PEN: c.cfg.PEN}
+		defer c.losses.settle()
+	}
 	stream, have, err := c.greet(ctx, conn)
 	if err != nil {
 		return ClientState{Phase: Unreachable, Err: err}
@@ -200,7 +213,7 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, hav
 	if c.cfg.TLS == nil {
 		// A connection that fails here fails the read too, which knows the
 		// cause better: the peer's last words may still be waiting.
-		io.WriteString(conn, announcement)
+		c.announce(conn)
 		return conn, 0, nil
 	}
 	cfg, err := c.cfg.TLS()
@@ -214,13 +227,20 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, hav
 	if err := session.HandshakeContext(limited); err != nil {
 		return nil, 0, tlsError("%s", clientSide(err))
 	}
-	io.WriteString(session, announcement)
+	c.announce(session)
 	session.SetReadDeadline(time.Now().Add(2*time.Since(start) + refusalTime))
 	have, err = session.Read(c.buf)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, 0, tlsError("%s", clientSide(err))
 	}
 	return session, have, session.SetReadDeadline(time.Time{})
+}
+
+// announce says what we want. An exporter of IPFIX expects no word.
+func (c *Client) announce(w io.Writer) {
+	if !c.cfg.IPFIX {
+		io.WriteString(w, announcement)
+	}
 }
 
 // talk receives until the connection ends.
@@ -264,6 +284,9 @@ func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
 
 // deliver hands over the whole records in b and says how many bytes they were.
 func (c *Client) deliver(b []byte) (used int, err error) {
+	if c.decoder != nil {
+		return c.deliverMessages(b)
+	}
 	for err == nil && len(b)-used >= wire.Size {
 		n := 0
 		for n < len(c.batch) && len(b)-used >= wire.Size {

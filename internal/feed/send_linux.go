@@ -49,6 +49,9 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 		// Without it (kernel < 3.12) only memory is at stake.
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
 	})
+	if format == messages {
+		return c.failure(left, c.export(left, raw))
+	}
 	encoding := c.server.cfg.Binary
 	if format == text {
 		encoding = c.server.cfg.Text
@@ -65,15 +68,20 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 			return context.Cause(left)
 		}
 		if err := send(); err != nil {
-			if left.Err() != nil {
-				return context.Cause(left)
-			}
-			return leaving(err)
+			return c.failure(left, err)
 		}
 		if w.starved {
 			w.rest(left)
 		}
 	}
+}
+
+// failure is why sending failed: because the collector has left, if it has.
+func (c *collector[R]) failure(left context.Context, err error) error {
+	if left.Err() != nil {
+		return context.Cause(left)
+	}
+	return leaving(err)
 }
 
 // sendAvailable sends until there is nothing to read. While the connection

@@ -58,8 +58,11 @@ type Reader interface {
 type ServerConfig[R Reader] struct {
 	// NewReader gives a reader that starts at the present moment.
 	NewReader func() R
-	// Binary and Text are the reader's formats for 28-byte records and lines.
-	Binary, Text int
+	// Binary, Text and IPFIX are the reader's formats for 28-byte records,
+	// lines and IPFIX data records.
+	Binary, Text, IPFIX int
+	// Exporter says who we are to collectors of IPFIX.
+	Exporter Exporter[R]
 	// Limits say who may connect.
 	Limits Limits
 	// Attached is told how many collectors there are after each change, in
@@ -98,13 +101,15 @@ type Listener struct {
 	// TLS is what collectors must agree to, client certificate included; nil
 	// for the plain feed.
 	TLS *tls.Config
+	// IPFIX is the format of this port. Nothing is announced there.
+	IPFIX bool
 }
 
 // Collector is what is known of one collector.
 type Collector[R Reader] struct {
 	Addr   netip.AddrPort
 	Since  time.Time
-	Format string // "records", "bulk", "text"; "" while it may still say
+	Format string // "records", "bulk", "text", "ipfix"; "" while it may still say
 	TLS    bool
 	Name   string // common name of its certificate. Valid iff TLS
 	Reader R      // for its counters only
@@ -200,26 +205,26 @@ func (s *Server[R]) accept(ctx context.Context, ln Listener, conns *sync.WaitGro
 			continue
 		}
 		pause.reset()
-		s.admit(ctx, conn, ln.TLS, conns)
+		s.admit(ctx, conn, ln, conns)
 		pace.wait(ctx)
 	}
 }
 
 // admit lets a connection in, or closes it.
-func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, secure *tls.Config, conns *sync.WaitGroup) {
+func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, ln Listener, conns *sync.WaitGroup) {
 	addr := peer(conn)
-	if err := s.gate.enter(addr.Addr(), secure != nil); err != nil {
+	if err := s.gate.enter(addr.Addr(), ln.TLS != nil); err != nil {
 		refuse(conn)
 		s.gate.refused(addr, err)
 		return
 	}
 	conn.SetKeepAliveConfig(peerKeepAlive)
-	if secure == nil {
-		s.attach(ctx, newCollector(s, conn), conns)
+	if ln.TLS == nil {
+		s.attach(ctx, newCollector(s, conn, ln), conns)
 		return
 	}
 	conns.Go(func() {
-		session, name, err := handshake(ctx, conn, secure)
+		session, name, err := handshake(ctx, conn, ln.TLS)
 		s.gate.greeted(addr.Addr())
 		if err != nil {
 			conn.Close()
@@ -229,7 +234,7 @@ func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, secure *tls.Co
 			}
 			return
 		}
-		c := newCollector(s, conn)
+		c := newCollector(s, conn, ln)
 		c.session, c.stream, c.name = session, session, name
 		s.attach(ctx, c, conns)
 	})
@@ -330,15 +335,20 @@ const (
 	records
 	bulk
 	text
+	messages // IPFIX, by the port
 )
 
-var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text"}
+var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text", messages: "ipfix"}
 
 // newCollector makes the collector whose stream begins now.
-func newCollector[R Reader](s *Server[R], conn *net.TCPConn) *collector[R] {
-	return &collector[R]{
+func newCollector[R Reader](s *Server[R], conn *net.TCPConn, ln Listener) *collector[R] {
+	c := &collector[R]{
 		server: s, conn: conn, stream: conn, since: time.Now(), reader: s.cfg.NewReader(), addr: peer(conn),
 	}
+	if ln.IPFIX {
+		c.format.Store(messages)
+	}
+	return c
 }
 
 func peer(conn *net.TCPConn) netip.AddrPort {
@@ -376,14 +386,17 @@ func (c *collector[R]) serve(ctx context.Context) error {
 	unblock := context.AfterFunc(left, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
 	defer unblock()
 
-	format := records
-	select {
-	case format = <-announced:
-	case <-time.After(announceWindow):
-	case <-left.Done():
-		return context.Cause(left)
+	format := c.format.Load()
+	if format == unknown {
+		format = records
+		select {
+		case format = <-announced:
+		case <-time.After(announceWindow):
+		case <-left.Done():
+			return context.Cause(left)
+		}
+		c.format.Store(format)
 	}
-	c.format.Store(format)
 	c.server.cfg.Say("%s: attached (%s)", c.describe(), c.describe().How())
 	err := c.send(left, format)
 	switch {
@@ -402,7 +415,7 @@ func (c *collector[R]) serve(ctx context.Context) error {
 func (c *collector[R]) listen(left context.Context, announced chan<- int32) error {
 	var line []byte
 	buf := make([]byte, 512)
-	total, said := 0, unknown
+	total, said := 0, c.format.Load()
 	for {
 		n, err := c.stream.Read(buf)
 		total += n

@@ -76,7 +76,7 @@ func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *ben
 	b.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.server.Serve(ctx, Listener{ln, secure}) }()
+	go func() { done <- b.server.Serve(ctx, Listener{TCPListener: ln, TLS: secure}) }()
 	b.end = sync.OnceFunc(func() {
 		cancel()
 		b.hub.Close()

@@ -1,0 +1,119 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+const (
+	// statisticsEvery is how often a collector of IPFIX is told what was lost,
+	// lossEvery how soon if there is news.
+	statisticsEvery = 10 * time.Second
+	lossEvery       = time.Second
+)
+
+// Exporter is what collectors of IPFIX are told about the agent.
+type Exporter[R Reader] struct {
+	// Domain and PEN are those of ipfix.Writer.
+	Domain, PEN uint32
+	// Statistics gives NotSent and Ignored for one collector.
+	Statistics func(R) ipfix.Statistics
+}
+
+// export sends IPFIX: templates, and then records in messages that fit a TLS
+// record. Like sendSecure it takes nothing before there is room for it. It
+// gives errEnd when the stream has ended.
+func (c *collector[R]) export(left context.Context, raw syscall.RawConn) error {
+	e := exporting[R]{c: c, writer: ipfix.Writer{Domain: c.server.cfg.Exporter.Domain, PEN: c.server.cfg.Exporter.PEN}}
+	if _, err := c.stream.Write(e.writer.Templates(nil, time.Now())); err != nil {
+		return err
+	}
+	for {
+		if err := e.tell(time.Now()); err != nil {
+			return err
+		}
+		err := e.wait(left)
+		switch {
+		case errors.Is(err, io.EOF):
+			e.due, e.looked = time.Time{}, time.Time{}
+			if err := e.tell(time.Now()); err != nil { // the final counts
+				return err
+			}
+			return errEnd
+		case left.Err() != nil:
+			return left.Err()
+		case err != nil:
+			continue // it is time to tell
+		}
+		if err := e.sendMessages(raw); err != nil {
+			return err
+		}
+	}
+}
+
+// exporting is one session.
+type exporting[R Reader] struct {
+	c      *collector[R]
+	writer ipfix.Writer
+	due    time.Time // of the next statistics
+	told   ipfix.Statistics
+	looked time.Time // when there was last seen whether there is news
+}
+
+// wait is the reader's, but ends when statistics are due.
+func (e *exporting[R]) wait(left context.Context) error {
+	ctx, cancel := context.WithDeadline(left, e.due)
+	defer cancel()
+	return e.c.reader.Wait(ctx)
+}
+
+// tell sends statistics if they are due, or say of new losses.
+func (e *exporting[R]) tell(now time.Time) error {
+	if now.Sub(e.looked) < lossEvery {
+		return nil
+	}
+	e.looked = now
+	s := e.c.server.cfg.Exporter.Statistics(e.c.reader)
+	if now.Before(e.due) && s == e.told {
+		return nil
+	}
+	e.told, e.due = s, now.Add(statisticsEvery)
+	_, err := e.c.stream.Write(e.writer.Statistics(nil, now, s))
+	return err
+}
+
+// sendMessages sends until there is nothing to read, or statistics are due.
+func (e *exporting[R]) sendMessages(raw syscall.RawConn) error {
+	c := e.c
+	for {
+		if err := raw.Write(func(fd uintptr) bool { return writable(int(fd)) }); err != nil {
+			return err
+		}
+		buf, ends := c.reader.Encoded(c.server.cfg.IPFIX)
+		if len(ends) == 0 {
+			return nil
+		}
+		plain := plainBuffers.Get().(*[maxPlain]byte)
+		now := time.Now()
+		msg, n := e.writer.Message(plain[:0], now, maxPlain, buf, ends)
+		whole := expressed(ends[:n+1])
+		c.reader.Advance(n)
+		var err error
+		if len(msg) > 0 {
+			_, err = c.stream.Write(msg)
+		}
+		plainBuffers.Put(plain)
+		if err != nil {
+			c.reader.Disown(whole) // part of a message is no use
+			return err
+		}
+		if err := e.tell(now); err != nil {
+			return err
+		}
+	}
+}

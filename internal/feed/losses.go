@@ -1,0 +1,107 @@
+package feed
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+// Losses is what a collector of IPFIX knows to be missing, over all
+// connections to one agent.
+type Losses struct {
+	Missing uint64 // data records that sequence numbers tell of
+	NotSent uint64 // data records that the exporter says it was too slow to send
+	Ignored uint64 // packets that the exporter says it could not capture, since its start
+	Unknown uint64 // sets without a template
+	Other   uint64 // data records that describe no packet
+}
+
+// Any tells whether anything is missing.
+func (l Losses) Any() bool { return l != Losses{} }
+
+// String lists what is missing.
+func (l Losses) String() string {
+	text := ""
+	add := func(n uint64, what string) {
+		if n > 0 {
+			if text != "" {
+				text += ", "
+			}
+			text += fmt.Sprintf("%d %s", n, what)
+		}
+	}
+	add(l.Ignored, "packets not captured by the agent")
+	add(l.NotSent, "records not sent by the agent")
+	add(l.Missing, "records lost on the way")
+	add(l.Unknown, "sets without a template")
+	add(l.Other, "records of other kinds")
+	return text
+}
+
+// losses are one client's.
+type losses struct {
+	mu  sync.Mutex
+	sum Losses // of connections that have ended, all but Ignored
+	now Losses // of this connection, likewise
+	// Ignored counts since the agent's start, so connections do not add up.
+	ignored, before uint64 // of this agent process, and of those before it
+}
+
+// Losses may be called by any goroutine.
+func (c *Client) Losses() Losses {
+	l := &c.losses
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Losses{
+		Missing: l.sum.Missing + l.now.Missing, NotSent: l.sum.NotSent + l.now.NotSent,
+		Unknown: l.sum.Unknown + l.now.Unknown, Other: l.sum.Other + l.now.Other, Ignored: l.before + l.ignored,
+	}
+}
+
+func (l *losses) update(d *ipfix.Decoder) {
+	counts, said := d.Counts(), d.Statistics()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now = Losses{Missing: counts.Lost, NotSent: said.NotSent, Unknown: counts.Unknown, Other: counts.Other}
+	if said.Messages == 0 {
+		return // it has said nothing yet
+	}
+	if said.Ignored < l.ignored {
+		l.before += l.ignored
+	}
+	l.ignored = said.Ignored
+}
+
+// settle ends a connection.
+func (l *losses) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sum.Missing += l.now.Missing
+	l.sum.NotSent += l.now.NotSent
+	l.sum.Unknown += l.now.Unknown
+	l.sum.Other += l.now.Other
+	l.now = Losses{}
+}
+
+// deliverMessages is deliver for IPFIX: it hands over what the whole messages
+// in b describe.
+func (c *Client) deliverMessages(b []byte) (used int, err error) {
+	defer func() { c.losses.update(c.decoder) }()
+	for {
+		n, err := ipfix.Length(b[used:])
+		if err == nil && (n == 0 || n > len(b)-used) {
+			return used, nil
+		}
+		if err == nil {
+			c.batch, err = c.decoder.Decode(b[used:used+n], c.batch[:0])
+			if len(c.batch) > 0 {
+				c.cfg.Records(c.batch)
+			}
+		}
+		if err != nil {
+			return used, fmt.Errorf("%w: %w", ErrNotRecords, err)
+		}
+		used += n
+	}
+}

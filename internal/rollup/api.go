@@ -52,7 +52,7 @@ type Config struct {
 // DefaultBudget is the most memory that history takes unless the
 // configuration says otherwise. What else a store needs is at most 64 MiB and
 // 64 bytes per host and flow.
-const DefaultBudget = 160 << 20
+const DefaultBudget = 192 << 20
 
 // Side is where an observer saw a packet.
 type Side uint8
@@ -112,6 +112,12 @@ type Snapshot struct {
 	Complete int64
 	// Oldest is the first second of which anything is kept; 0 if nothing is.
 	Oldest int64
+	// Changed are the seconds that got packets since the snapshot before, in no
+	// order, perhaps some twice. The newest may still be incomplete.
+	Changed []int64
+	// Sum is what grapher lines of all records since the start add up to, ordered
+	// by host, row and level.
+	Sum []CellCounts
 	// Hosts has one entry per Config.Hosts.
 	Hosts []HostStatus
 	// Records that were added since the start, without host statistics, and
@@ -166,6 +172,26 @@ type Overview struct {
 	// Flows has one entry per row that had traffic, ordered by row.
 	Flows []FlowSeries
 	Hosts []HostCounts // that had traffic, ordered by host
+}
+
+// CellCounts is a flow at a host and a level, as seen.
+type CellCounts struct {
+	Host, Row int
+	Level     uint8 // 0 primary, 1 secondary
+	Counts
+}
+
+// Cells are all flows of all hosts over time, as seen by each: what grapher
+// lines add up to.
+type Cells struct {
+	Window Window
+	Cells  []CellSeries // ordered by host, row and level
+}
+
+// CellSeries is a CellCounts over time.
+type CellSeries struct {
+	CellCounts
+	Series []Counts
 }
 
 // FlowSeries is one flow over time, each packet once. Primary is what grapher
@@ -229,8 +255,9 @@ type Cell struct {
 	// SrcHost and DstHost are the agents whose address it is, or -1.
 	SrcHost, DstHost int
 	Once             Counts
-	// Sent is what the sender's own agent saw, Received what receivers' agents
-	// saw, all of them together, Relayed what relays sent.
+	// Sent is what the sender's own agent saw, Received what the destination's
+	// agent saw, or of several receivers the one who saw most, Relayed what all
+	// relays sent.
 	Sent, Relayed, Received Counts
 	// Loss: valid iff both ends were watched and Dst is not a multicast group.
 	Loss Loss
@@ -255,7 +282,7 @@ func (l Loss) Fraction() float64 {
 	return float64(l.Lost) / float64(l.Expected)
 }
 
-// Group is a multicast (or broadcast) destination.
+// Group is a multicast destination, or 255.255.255.255.
 type Group struct {
 	Addr    netip.Addr
 	Once    Counts
@@ -293,12 +320,13 @@ type Talkers struct {
 	Other, Total Counts   // once
 }
 
-// Talker is a conversation in one direction: a 5-tuple.
+// Talker is a conversation in one direction: a 5-tuple, and its primary flow,
+// which MGEN flow IDs may divide it into.
 type Talker struct {
 	Tuple
 	Once                    Counts
-	Sent, Relayed, Received Counts
-	Row                     int // its primary flow
+	Sent, Relayed, Received Counts // as in Cell
+	Row                     int
 }
 
 // Tuple names a conversation. Ports are 0 for protocols without ports.
@@ -312,7 +340,7 @@ type Tuple struct {
 type MGEN struct {
 	Window Window
 	Flows  []MGENFlow // ordered by ID, then by tuple
-	// Forgotten: there was more MGEN traffic, of flows too many to be kept.
+	// Other is more MGEN traffic, seen, of flows too many to be kept.
 	Other Counts
 }
 
@@ -353,7 +381,8 @@ type MGENReceiver struct {
 	// receiver's capture time, duplicates left out. Valid iff Delayed > 0.
 	Delayed                       uint64
 	MinDelay, MeanDelay, MaxDelay time.Duration
-	// Jitter is RFC 3550's interarrival jitter (6.4.1) at the window's end.
+	// Jitter is RFC 3550's interarrival jitter (6.4.1) at the end of the window's
+	// last second with messages.
 	Jitter time.Duration
 	// NegativeDelays counts delays below 0: the clocks of the two hosts differ by
 	// at least -MinDelay, and no delay of this flow can be trusted.

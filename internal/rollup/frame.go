@@ -1,0 +1,281 @@
+package rollup
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"slices"
+)
+
+// frame is the packed contents of a span of time: sorted entries as varints
+// (encoding/binary), names as differences. It holds no pointers but one, and
+// takes about 7 bytes for a host's flow and 10 for a pair. It never changes.
+type frame struct {
+	start, span int64 // seconds
+	total       Counts
+	other       others
+	data        []byte
+	// Where the sections of data end; they are in the order of the names.
+	rows, cells, pairs, talks uint32
+}
+
+// frameOverhead is what a frame takes beside data.
+const frameOverhead = 192
+
+func (f *frame) size() int64 { return frameOverhead + int64(cap(f.data)) }
+func (f *frame) end() int64  { return f.start + f.span }
+
+func compareCells(a, b cellKey) int {
+	return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.row, b.row), cmp.Compare(a.which, b.which))
+}
+
+func compareRows(a, b rowKey) int {
+	return cmp.Or(cmp.Compare(a.row, b.row), cmp.Compare(a.level, b.level))
+}
+
+// pack makes a frame of t. buf is scratch memory.
+func (t *tally) pack(start, span int64, buf []byte) (*frame, []byte) {
+	f := &frame{start: start, span: span, total: t.total, other: t.other}
+	b := buf[:0]
+	for _, k := range slices.SortedFunc(maps.Keys(t.rows), compareRows) {
+		b = binary.AppendUvarint(b, uint64(k.row)<<1|uint64(k.level))
+		b = appendCounts(b, t.rows[k])
+	}
+	f.rows = uint32(len(b))
+	host := uint32(0)
+	for _, k := range slices.SortedFunc(maps.Keys(t.cells), compareCells) {
+		// allRows becomes 0.
+		b = binary.AppendUvarint(b, uint64(k.host-host))
+		b = binary.AppendUvarint(b, uint64(k.row+1)<<2|uint64(k.which))
+		b = appendCounts(b, t.cells[k])
+		host = k.host
+	}
+	f.cells = uint32(len(b))
+	b = appendEntries(b, t.entries[pairs])
+	f.pairs = uint32(len(b))
+	b = appendEntries(b, t.entries[talks])
+	f.talks = uint32(len(b))
+	b = appendMGEN(b, t.mgens)
+	f.data = slices.Clone(b)
+	return f, b
+}
+
+func appendCounts(b []byte, c Counts) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(b, c.Packets), c.Bytes)
+}
+
+// How much of what an observer saw counts once: nothing, all, or the counts
+// that follow.
+const (
+	onceNone = iota
+	onceAll
+	onceSome
+)
+
+func appendEntries(b []byte, entries map[uint32]observed) []byte {
+	last := uint32(0)
+	for _, id := range slices.Sorted(maps.Keys(entries)) {
+		o := entries[id]
+		how := uint64(onceSome)
+		switch o.once {
+		case Counts{}:
+			how = onceNone
+		case o.seen:
+			how = onceAll
+		}
+		b = binary.AppendUvarint(b, uint64(id-last)<<2|how)
+		b = appendCounts(b, o.seen)
+		if how == onceSome {
+			b = appendCounts(b, o.once)
+		}
+		last = id
+	}
+	return b
+}
+
+func appendMGEN(b []byte, entries map[uint32]mgenStat) []byte {
+	last := uint32(0)
+	for _, id := range slices.Sorted(maps.Keys(entries)) {
+		m := entries[id]
+		more := uint64(0)
+		if m.hasMore() {
+			more = 1
+		}
+		b = binary.AppendUvarint(b, uint64(id-last)<<1|more)
+		b = binary.AppendUvarint(b, m.packets)
+		b = binary.AppendUvarint(b, m.bytes)
+		b = binary.AppendUvarint(b, m.messages)
+		if more == 1 {
+			for _, v := range m.unsigned() {
+				b = binary.AppendUvarint(b, *v)
+			}
+			for _, v := range m.signed() {
+				b = binary.AppendVarint(b, *v)
+			}
+		}
+		last = id
+	}
+	return b
+}
+
+func (m *mgenStat) hasMore() bool {
+	n := *m
+	n.packets, n.bytes, n.messages = 0, 0, 0
+	return n != mgenStat{}
+}
+
+func (m *mgenStat) unsigned() [6]*uint64 {
+	return [...]*uint64{&m.expected, &m.duplicates, &m.reordered, &m.restarts, &m.delayed, &m.negative}
+}
+
+func (m *mgenStat) signed() [4]*int64 {
+	return [...]*int64{&m.delaySum, &m.delayMin, &m.delayMax, &m.jitter}
+}
+
+// unpacker takes numbers off the front of a section.
+type unpacker struct{ b []byte }
+
+func (u *unpacker) uint() uint64 {
+	v := uint64(u.b[0])
+	if v < 0x80 {
+		u.b = u.b[1:]
+		return v
+	}
+	v, n := binary.Uvarint(u.b)
+	u.b = u.b[n:]
+	return v
+}
+
+func (u *unpacker) int() int64 {
+	v, n := binary.Varint(u.b)
+	u.b = u.b[n:]
+	return v
+}
+
+func (u *unpacker) counts() Counts {
+	packets := u.uint()
+	return Counts{packets, u.uint()}
+}
+
+func (f *frame) eachRow(yield func(rowKey, Counts)) {
+	for u := (unpacker{f.data[:f.rows]}); len(u.b) > 0; {
+		v := u.uint()
+		yield(rowKey{uint32(v >> 1), uint8(v & 1)}, u.counts())
+	}
+}
+
+func (f *frame) eachCell(yield func(cellKey, Counts)) {
+	host := uint32(0)
+	for u := (unpacker{f.data[f.rows:f.cells]}); len(u.b) > 0; {
+		host += uint32(u.uint())
+		v := u.uint()
+		yield(cellKey{host, uint32(v>>2) - 1, uint8(v & 3)}, u.counts())
+	}
+}
+
+func (f *frame) eachEntry(kind entryKind, yield func(id uint32, o observed)) {
+	section := f.data[f.cells:f.pairs]
+	if kind == talks {
+		section = f.data[f.pairs:f.talks]
+	}
+	id := uint32(0)
+	for u := (unpacker{section}); len(u.b) > 0; {
+		v := u.uint()
+		id += uint32(v >> 2)
+		o := observed{seen: u.counts()}
+		switch v & 3 {
+		case onceAll:
+			o.once = o.seen
+		case onceSome:
+			o.once = u.counts()
+		}
+		yield(id, o)
+	}
+}
+
+func (f *frame) eachMGEN(yield func(id uint32, m *mgenStat)) {
+	id := uint32(0)
+	for u := (unpacker{f.data[f.talks:]}); len(u.b) > 0; {
+		v := u.uint()
+		id += uint32(v >> 1)
+		var m mgenStat
+		m.packets = u.uint()
+		m.bytes = u.uint()
+		m.messages = u.uint()
+		if v&1 == 1 {
+			for _, p := range m.unsigned() {
+				*p = u.uint()
+			}
+			for _, p := range m.signed() {
+				*p = u.int()
+			}
+		}
+		yield(id, &m)
+	}
+}
+
+// add merges a frame that is later than all before.
+func (t *tally) add(f *frame) {
+	t.total = t.total.Plus(f.total)
+	t.other.add(&f.other)
+	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
+	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
+	for kind, entries := range t.entries {
+		f.eachEntry(entryKind(kind), func(id uint32, o observed) {
+			e := entries[id]
+			entries[id] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
+		})
+	}
+	f.eachMGEN(func(id uint32, m *mgenStat) {
+		e := t.mgens[id]
+		e.add(m)
+		t.mgens[id] = e
+	})
+}
+
+// sizes are how many entries of each kind there are.
+func (t *tally) sizes() [nkinds]int {
+	return [...]int{pairs: len(t.entries[pairs]), talks: len(t.entries[talks]), mgens: len(t.mgens)}
+}
+
+// prune puts all but the heaviest entries aside.
+func (t *tally) prune(limits *[nkinds]int) (forgotten uint64) {
+	for kind, entries := range t.entries {
+		if len(entries) <= limits[kind] {
+			continue
+		}
+		ids := slices.SortedFunc(maps.Keys(entries), func(a, b uint32) int {
+			return cmp.Or(cmp.Compare(entries[b].seen.Bytes, entries[a].seen.Bytes), cmp.Compare(a, b))
+		})
+		for _, id := range ids[limits[kind]:] {
+			if entryKind(kind) == pairs {
+				t.other.pairs = t.other.pairs.Plus(entries[id].once)
+			} else {
+				t.other.talks = t.other.talks.Plus(entries[id].once)
+			}
+			delete(entries, id)
+			forgotten++
+		}
+	}
+	if len(t.mgens) > limits[mgens] {
+		ids := slices.SortedFunc(maps.Keys(t.mgens), func(a, b uint32) int {
+			return cmp.Or(cmp.Compare(t.mgens[b].bytes, t.mgens[a].bytes), cmp.Compare(a, b))
+		})
+		for _, id := range ids[limits[mgens]:] {
+			t.other.mgens = t.other.mgens.Plus(Counts{t.mgens[id].packets, t.mgens[id].bytes})
+			delete(t.mgens, id)
+			forgotten++
+		}
+	}
+	return forgotten
+}
+
+// heaviest moves the heaviest entries of list to its front, if it has more than
+// so many, and says how many they are.
+func heaviest(list []weighted, most int) int {
+	if len(list) <= most {
+		return len(list)
+	}
+	slices.SortFunc(list, func(a, b weighted) int { return cmp.Compare(b.weight, a.weight) })
+	return most
+}

@@ -1,0 +1,140 @@
+package rollup
+
+import (
+	"math"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// mgenStat is what is counted of one MGEN flow at one observer in some time.
+type mgenStat struct {
+	packets, bytes, messages        uint64
+	expected                        uint64
+	duplicates, reordered, restarts uint64
+	delayed, negative               uint64
+	delaySum, delayMin, delayMax    int64 // ns; valid iff delayed > 0
+	jitter                          int64 // ns, after the last message
+}
+
+// add merges what came after.
+func (m *mgenStat) add(n *mgenStat) {
+	m.packets += n.packets
+	m.bytes += n.bytes
+	m.messages += n.messages
+	m.expected += n.expected
+	m.duplicates += n.duplicates
+	m.reordered += n.reordered
+	m.restarts += n.restarts
+	m.negative += n.negative
+	if n.delayed == 0 {
+		return
+	}
+	if m.delayed == 0 {
+		m.delayMin, m.delayMax = n.delayMin, n.delayMax
+	}
+	m.delayMin, m.delayMax = min(m.delayMin, n.delayMin), max(m.delayMax, n.delayMax)
+	m.delayed += n.delayed
+	m.delaySum += n.delaySum
+	m.jitter = n.jitter
+}
+
+// lost is how many messages are missing; in a short time it may be negative,
+// when some come that were missed earlier.
+func (m *mgenStat) lost() int64 {
+	return int64(m.expected) - int64(m.messages-m.duplicates)
+}
+
+// seqWindow is how many sequence numbers back a message is recognised as a
+// duplicate. One that is even later counts as reordered.
+const seqWindow = 4096
+
+// tracker follows the sequence numbers of one flow at one receiver.
+type tracker struct {
+	key   entryKey
+	conn  connKey
+	sec   int64 // that stat belongs to
+	stat  mgenStat
+	began bool
+	// highest number so far, in the sense of serial numbers (RFC 1982), and its
+	// message's transmit time in microseconds.
+	highest uint32
+	highTx  int64
+	seen    [seqWindow / 64]uint64 // a bit for each number up to highest
+	lastRx  int64                  // of the last message that was no duplicate
+	lastTx  int64
+	jitter  float64
+}
+
+// message counts a message.
+func (t *tracker) message(r *wire.Record) {
+	t.stat.messages++
+	ahead := int32(r.MGENSeq - t.highest)
+	switch {
+	case !t.began:
+		t.restart(r)
+	case ahead > 0:
+		t.stat.expected += uint64(ahead)
+		t.forget(uint32(ahead))
+		t.highest, t.highTx = r.MGENSeq, r.MGENTime
+	case r.MGENTime > t.highTx:
+		// Sent later under a lower number: its sender began anew.
+		t.stat.restarts++
+		t.restart(r)
+	case ahead > -seqWindow && t.has(r.MGENSeq):
+		t.stat.duplicates++
+		return
+	default:
+		t.stat.reordered++
+	}
+	t.mark(r.MGENSeq)
+	t.delay(r)
+}
+
+func (t *tracker) restart(r *wire.Record) {
+	t.began = true
+	t.stat.expected++
+	t.highest, t.highTx = r.MGENSeq, r.MGENTime
+	t.seen = [seqWindow / 64]uint64{}
+	t.lastRx = 0
+}
+
+// forget makes room for the next n numbers.
+func (t *tracker) forget(n uint32) {
+	if n >= seqWindow {
+		t.seen = [seqWindow / 64]uint64{}
+		return
+	}
+	for i := range n {
+		seq := t.highest + 1 + i
+		t.seen[seq%seqWindow/64] &^= 1 << (seq % 64)
+	}
+}
+
+func (t *tracker) mark(seq uint32) {
+	if int32(seq-t.highest) > -seqWindow {
+		t.seen[seq%seqWindow/64] |= 1 << (seq % 64)
+	}
+}
+
+func (t *tracker) has(seq uint32) bool { return t.seen[seq%seqWindow/64]&(1<<(seq%64)) != 0 }
+
+// delay counts a message's way, and the jitter as RFC 3550, 6.4.1 and A.8.
+func (t *tracker) delay(r *wire.Record) {
+	tx := r.MGENTime * 1000
+	delay := r.Time - tx
+	s := &t.stat
+	if s.delayed == 0 {
+		s.delayMin, s.delayMax = delay, delay
+	}
+	s.delayMin, s.delayMax = min(s.delayMin, delay), max(s.delayMax, delay)
+	s.delayed++
+	s.delaySum += delay
+	if delay < 0 {
+		s.negative++
+	}
+	if t.lastRx != 0 {
+		t.jitter += (math.Abs(float64(r.Time-t.lastRx)-float64(tx-t.lastTx)) - t.jitter) / 16
+	}
+	t.lastRx, t.lastTx = r.Time, tx
+	s.jitter = int64(t.jitter)
+}

@@ -25,6 +25,7 @@ type agent struct {
 	records     atomic.Uint64 // received
 	connections atomic.Uint64 // made
 	state       atomic.Pointer[feed.ClientState]
+	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
 
 	said string // the last failure told; used by the client's goroutine only
 
@@ -74,8 +75,10 @@ func (a *agent) change(s feed.ClientState) {
 	case feed.Connected:
 		a.connections.Add(1)
 		a.said = ""
+		a.failed.Store(nil)
 		a.c.say.printf("%v: connected", a)
 	case feed.Unreachable, feed.Lost:
+		a.failed.Store(&s)
 		if text := stateText(&s); text != a.said {
 			a.said = text
 			a.c.say.printf("%v: %s; trying again, at longest every 10 s", a, text)

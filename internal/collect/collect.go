@@ -36,6 +36,10 @@ type Config struct {
 	Palette *Palette
 	// Names has names of agents and addresses. It may be nil.
 	Names *Names
+	// View, if it is not nil, runs beside the output, in a goroutine of its own,
+	// and shows what the View has in its own way. It returns soon after ctx is
+	// done; an error ends the collector.
+	View func(ctx context.Context, v *View) error
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 }
@@ -63,6 +67,7 @@ type collector struct {
 	agents  []*agent
 	palette *Palette
 	names   *Names
+	view    *View // nil if nobody asked for one
 	say     *printer
 	started time.Time
 }
@@ -107,6 +112,9 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		c.agents = append(c.agents, newAgent(c, uint32(i), files))
 	}
+	if cfg.View != nil {
+		c.view = newView(c)
+	}
 	out, err := c.openOutput(cfg)
 	if errors.Is(err, errStdoutClosed) {
 		return nil
@@ -143,6 +151,10 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	start(func() error { return watchClosed(ctx, cfg.Stdout) })
 	start(func() error { return c.names.Run(ctx) })
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
+	if c.view != nil {
+		start(c.view.run)
+		start(func() error { return cfg.View(ctx, c.view) })
+	}
 	start(func() error {
 		defer c.hub.Close()
 		return c.runAgents(ctx, out)

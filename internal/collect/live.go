@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,10 +26,6 @@ const (
 	// fill it, and not worth measuring.
 	lookEvery = 100 * time.Millisecond
 )
-
-// mostRanges is how many of a flow's ranges are worth showing; no window has
-// room for so many.
-const mostRanges = 30
 
 func canDraw(f *os.File) bool { return screen.CanDraw(f) }
 
@@ -145,32 +140,25 @@ func (l *liveView) makeAgents() {
 	}
 }
 
-// makeRows gives each flow number one row, whatever the number of its lines.
+// makeRows gives each flow number one row.
 func (l *liveView) makeRows() {
-	byID := make(map[uint32]int)
-	ranges := make(map[int][]string)
-	for _, f := range l.c.file.Flows {
-		row, ok := byID[f.ID]
-		if !ok {
-			row = len(l.rows)
-			byID[f.ID] = row
-			l.rows = append(l.rows, screen.Flow{Name: fmt.Sprint(f.ID), Color: row})
-			if c := l.c.palette.Flow(f.ID).Color; c.Valid {
-				l.rows[row].Color = screen.RGB(c.R, c.G, c.B)
+	rows, rowOf := rowsOf(l.c.file.Flows)
+	l.rowOf = rowOf
+	for i, row := range rows {
+		flow := screen.Flow{Name: row.Name, Detail: row.Detail, Color: i}
+		if i == len(rows)-1 {
+			flow.Color = screen.Grey
+		} else {
+			style := l.c.palette.Flow(row.Number)
+			if c := style.Color; c.Valid {
+				flow.Color = screen.RGB(c.R, c.G, c.B)
+			}
+			if style.Name != "" {
+				flow.Detail = style.Name + "  " + flow.Detail
 			}
 		}
-		l.rowOf = append(l.rowOf, row)
-		if len(ranges[row]) < mostRanges {
-			ranges[row] = append(ranges[row], f.Range())
-		}
+		l.rows = append(l.rows, flow)
 	}
-	for id, row := range byID {
-		l.rows[row].Detail = strings.Join(ranges[row], ", ")
-		if name := l.c.palette.Flow(id).Name; name != "" {
-			l.rows[row].Detail = name + "  " + l.rows[row].Detail
-		}
-	}
-	l.rows = append(l.rows, screen.Flow{Name: wire.Unmatched, Detail: "no flow", Color: screen.Grey})
 }
 
 // run counts and draws until it is stopped, then gives the terminal back and

@@ -1,0 +1,166 @@
+package collect
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/rollup"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// View is what somebody who shows more than lines is given: the traffic as a
+// rollup.Store, and the state of the collector. All methods may be called by
+// any number of goroutines.
+type View struct {
+	c       *collector
+	store   *rollup.Store
+	rows    []Row
+	rowOf   []int // by flow line
+	reader  *hub.Reader[Item]
+	counted atomic.Uint64
+}
+
+// AgentStatus is what is known of an agent beside its traffic.
+type AgentStatus struct {
+	Phase feed.ClientPhase
+	// Status says in a few words why there is no connection, or "dialling".
+	// While a failed agent is dialled again it still says why. It is empty if
+	// Phase is Connected.
+	Status string
+	// Failed: the last dial, or the connection, failed, and there is no new one.
+	Failed      bool
+	Records     uint64 // received since the start
+	Connections uint64 // made since the start
+	// Losses are what an agent with IPFIX has told. HasLosses is not set for a
+	// 28-byte feed, which cannot tell.
+	Losses    feed.Losses
+	HasLosses bool
+}
+
+// Counting is how the store's own reading of records goes.
+type Counting struct {
+	Records uint64 // counted
+	// Lost records were overwritten before they could be counted, as the store
+	// was too slow; the traffic shown lacks them.
+	Lost uint64
+}
+
+// Store has the traffic. Its rows are View.Rows, its hosts Config.File's.
+func (v *View) Store() *rollup.Store { return v.store }
+
+// Rows are the flows, the traffic of no flow last.
+func (v *View) Rows() []Row { return v.rows }
+
+// Started is when the collector began.
+func (v *View) Started() time.Time { return v.c.started }
+
+// Counting may be asked at any time.
+func (v *View) Counting() Counting {
+	return Counting{Records: v.counted.Load(), Lost: v.reader.Status().Lost}
+}
+
+// Agents are the connections, in file order.
+func (v *View) Agents() []AgentStatus {
+	list := make([]AgentStatus, len(v.c.agents))
+	for i, a := range v.c.agents {
+		list[i] = a.status()
+	}
+	return list
+}
+
+func (a *agent) status() AgentStatus {
+	s := a.state.Load()
+	st := AgentStatus{
+		Phase: s.Phase, Records: a.records.Load(), Connections: a.connections.Load(),
+		Losses: a.client.Losses(), HasLosses: a.host.IPFIX,
+	}
+	if s.Phase == feed.Connected {
+		return st
+	}
+	if s.Phase == feed.Dialling {
+		if failed := a.failed.Load(); failed != nil {
+			s = failed
+		}
+	}
+	st.Failed = s.Phase != feed.Dialling
+	st.Status = stateText(s)
+	return st
+}
+
+// tickAt is when in each second a snapshot is made: late enough for the records
+// of the second before (rollup's Complete).
+const tickAt = 350 * time.Millisecond
+
+// countEvery is how often the hub is emptied into the store: far less than it
+// takes to fill it, and cheaper than to be woken for each batch.
+const countEvery = 50 * time.Millisecond
+
+func newView(c *collector) *View {
+	v := &View{c: c, reader: c.hub.NewReader()}
+	v.rows, v.rowOf = rowsOf(c.file.Flows)
+	hosts := make([]rollup.Host, len(c.file.Hosts))
+	for i := range c.file.Hosts {
+		h := &c.file.Hosts[i]
+		hosts[i].Label = h.Label
+		hosts[i].Addr, _ = netip.ParseAddr(h.Name) // a host name is none
+	}
+	var scratch []uint32
+	v.store = rollup.New(rollup.Config{
+		Hosts: hosts, Rows: len(v.rows) - 1,
+		Classify: func(rows []int, r *wire.Record) []int {
+			scratch = scratch[:0]
+			for _, line := range c.classes.lines(c.classes.match(r), scratch) {
+				rows = append(rows, v.rowOf[line])
+			}
+			return rows
+		},
+	})
+	return v
+}
+
+// run counts what the hub carries until it is closed and empty.
+func (v *View) run() error {
+	defer v.reader.Close()
+	look := time.NewTicker(countEvery)
+	defer look.Stop()
+	next := nextTick(time.Now())
+	for now := range look.C {
+		v.count()
+		if !now.Before(next) {
+			v.store.Tick(time.Now().UnixNano())
+			next = nextTick(now)
+		}
+		if v.ended() {
+			break
+		}
+	}
+	v.store.Tick(time.Now().UnixNano())
+	return nil
+}
+
+func nextTick(now time.Time) time.Time {
+	return now.Add(-tickAt).Truncate(time.Second).Add(time.Second + tickAt)
+}
+
+// ended tells whether nothing will come any more.
+func (v *View) ended() bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return v.reader.Wait(ctx) == io.EOF
+}
+
+func (v *View) count() {
+	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
+		now := time.Now().UnixNano()
+		for i := range items {
+			v.store.Add(now, int(items[i].Host), &items[i].Record)
+		}
+		v.counted.Add(uint64(len(items)))
+		v.reader.Advance(len(items))
+	}
+}

@@ -89,6 +89,10 @@ func (d *Decoder) Decode(f *packet.Frame, dst []wire.Record) int {
 		return 0
 	}
 	r := &dst[0]
+	if d.plain(f, r) {
+		d.c.Records++
+		return 1
+	}
 	if !d.frame(f, r) {
 		return 0
 	}

@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build libpcap test race bench fuzz lint clean
+.PHONY: run lab build libpcap test race bench soak fuzz lint clean
 
 build: bin/pcapper bin/recollect ## build the two static programs
 
@@ -32,6 +32,9 @@ lint: ## format, vet, staticcheck
 bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REGEXP" ...
 	scripts/need tcpdump:tcpdump softflowd:softflowd
 	$(GO) run ./bench $(BENCH)
+
+soak: ## the guarantees in their long form, and everything mixed for SOAK (default 60m)
+	@scripts/soak
 
 fuzz: ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)

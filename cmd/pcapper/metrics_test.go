@@ -23,15 +23,21 @@ import (
 // scrape gets the agent's metrics, as series -> value.
 func (a *agentProcess) scrape(addr string) map[string]float64 {
 	a.t.Helper()
+	return parseMetrics(a.t, exposition(a.t, a.host, addr))
+}
+
+// parseMetrics reads the text format, as series -> value.
+func parseMetrics(t *testing.T, text string) map[string]float64 {
+	t.Helper()
 	series := map[string]float64{}
-	for line := range strings.Lines(exposition(a.t, a.host, addr)) {
+	for line := range strings.Lines(text) {
 		name, value, ok := cutLast(strings.TrimSpace(line), ' ')
 		if !ok || strings.HasPrefix(line, "#") {
 			continue
 		}
 		var err error
 		if series[name], err = strconv.ParseFloat(value, 64); err != nil {
-			a.t.Fatalf("%q: %v", line, err)
+			t.Errorf("%q: %v", line, err)
 		}
 	}
 	return series
@@ -202,16 +208,24 @@ func dashboardQueries(t *testing.T) (list []string) {
 // exposition is the text that Prometheus gets, of the agent's own metrics.
 func exposition(t *testing.T, host *nettest.Host, addr string) string {
 	t.Helper()
-	resp, err := webClient(host).Get("http://" + addr + "/metrics")
+	text, err := fetch(host, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text
+}
+
+func fetch(host *nettest.Host, addr string) (string, error) {
+	resp, err := webClient(host).Get("http://" + addr + "/metrics")
+	if err != nil {
+		return "", err
+	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%s, %v: %s", resp.Status, err, body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, body)
 	}
-	return string(body)
+	return string(body), err
 }
 
 func TestMetricsPortTaken(t *testing.T) {

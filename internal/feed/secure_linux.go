@@ -45,6 +45,7 @@ func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 		size := copy(plain[:], buf[:ends[items]-ends[0]])
 		whole := expressed(ends[:items+1])
 		c.reader.Advance(items)
+		c.sent += items
 		var err error
 		if size > 0 {
 			_, err = c.session.Write(plain[:size])

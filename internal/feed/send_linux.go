@@ -61,6 +61,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 		send = func() error { return c.sendSecure(raw, encoding) }
 	}
 	for {
+		begin, sent := time.Now(), c.sent
 		if err := c.reader.Wait(left); err != nil {
 			if errors.Is(err, io.EOF) {
 				return errEnd
@@ -71,7 +72,10 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 			return c.failure(left, err)
 		}
 		if w.starved {
-			w.rest(left)
+			rest(left, windowPoll)
+		}
+		if c.sent-sent < manyRecords {
+			rest(left, c.server.space()-time.Since(begin))
 		}
 	}
 }
@@ -97,6 +101,7 @@ func (c *collector[R]) sendAvailable(raw syscall.RawConn, w *writer, encoding in
 			n, err := w.write(int(fd), buf, ends)
 			if len(ends) > 0 {
 				c.reader.Advance(n)
+				c.sent += n
 			}
 			switch {
 			case err == unix.EAGAIN:
@@ -259,10 +264,15 @@ func (w *writer) sendmmsg(fd, n int) (int, error) {
 	}
 }
 
-// rest waits before a window that was too small is looked at again.
-func (w *writer) rest(left context.Context) {
+// rest waits, unless the collector leaves.
+func rest(left context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
 	select {
 	case <-left.Done():
-	case <-time.After(windowPoll):
+	case <-t.C:
 	}
 }

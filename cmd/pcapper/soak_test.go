@@ -251,7 +251,10 @@ func (s *soak) finish() {
 		}
 	}
 	var m map[string]float64
-	if !nettest.Eventually(30*time.Second, func() bool {
+	// While nothing is sent, a text collector that has left looks like one that
+	// has said all, until its kernel forgets it after a minute.
+	if !nettest.Eventually(90*time.Second, func() bool {
+		send(s.t, s.a, 1, 1000, s.frame)
 		m = s.p.scrape(metricsAddr)
 		sum := 0.0
 		for series, n := range m {
@@ -263,6 +266,8 @@ func (s *soak) finish() {
 	}) {
 		s.t.Error("collectors that have left are still attached")
 	}
+	time.Sleep(300 * time.Millisecond) // the last packets are counted
+	m = s.p.scrape(metricsAddr)
 	checkAccounts(s.t, m)
 	if n := m["go_goroutines"]; n > 60 {
 		s.t.Errorf("%.0f goroutines are left", n)

@@ -429,7 +429,7 @@ func (c *collector[R]) serve(ctx context.Context) error {
 // listen reads the announcement, and then only to notice that the collector is
 // gone. A collector that wants text may be a person who has said everything
 // and closed that direction, as nc -N does: that one has not left; it is
-// noticed by writing to it.
+// noticed by writing to it. (TLS programs that end one direction end both.)
 func (c *collector[R]) listen(left context.Context, announced chan<- int32) error {
 	var line []byte
 	buf := make([]byte, 512)
@@ -448,7 +448,7 @@ func (c *collector[R]) listen(left context.Context, announced chan<- int32) erro
 			return errGarbage
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) && said == text && c.format.Load() != records {
+			if errors.Is(err, io.EOF) && said == text && c.session == nil && c.format.Load() != records {
 				err = c.awaitDeath(left)
 			}
 			return leaving(err)

@@ -5,9 +5,12 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build libpcap test race bench soak fuzz lint clean
+.PHONY: run lab build page libpcap test race bench soak fuzz lint clean
 
-build: bin/pcapper bin/recollect ## build the two static programs
+build: page bin/pcapper bin/recollect ## build the two static programs
+
+page: ## build the dashboard's page, if Node.js is here
+	@scripts/page
 
 .PHONY: bin/pcapper bin/recollect
 bin/pcapper bin/recollect:
@@ -40,4 +43,5 @@ fuzz: ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)
 
 clean:
-	rm -rf bin
+	rm -rf bin web/node_modules
+	find internal/web/dist -type f ! -name placeholder.html -delete

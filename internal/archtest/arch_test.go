@@ -39,7 +39,8 @@ var allowed = map[string][]string{
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
 	"internal/agent":             {"internal/capture", "internal/certs", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/sink", "wire", "wire/ipfix"},
-	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/rollup", "internal/screen", "internal/sink", "wire"},
+	"internal/web":               {"internal/rollup"},
+	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/rollup", "internal/screen", "internal/sink", "internal/web", "wire"},
 	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/iface", "wire/ipfix"},
 	"cmd/recollect":              {"internal/certs", "internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only

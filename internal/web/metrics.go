@@ -1,0 +1,99 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are made of the source's totals when they are asked for. Their
+// labels are hosts and flows of the configuration: bounded by it, whatever the
+// traffic.
+type metrics struct {
+	source  Source
+	streams *streams
+}
+
+const (
+	namespace = "recollect"
+	perHost   = "host"
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
+}
+
+var (
+	descUp        = desc("agent_connected", "1 while the agent is connected.", perHost, "address")
+	descRecords   = desc("agent_records_total", "Records received from the agent.", perHost, "address")
+	descConns     = desc("agent_connections_total", "Connections made to the agent.", perHost, "address")
+	descLate      = desc("agent_late_records_total", "Records that came after their second was closed.", perHost, "address")
+	descFuture    = desc("agent_future_records_total", "Records whose time was ahead of this host's clock.", perHost, "address")
+	descAge       = desc("agent_record_age_seconds", "Arrival of the freshest of the newest records less its packet's time.", perHost, "address")
+	descLost      = desc("agent_lost_total", "What was lost on the way here, by stage.", perHost, "address", "stage")
+	descMissed    = desc("collector_lost_records_total", "Records that were overwritten before they were counted.")
+	descForgotten = desc("collector_forgotten_total", "Pairs, conversations and MGEN flows of single seconds that were put together, as there were too many.")
+	descMemory    = desc("collector_history_bytes", "Memory that the history takes.")
+	descStreams   = desc("web_streams", "Pages that are open.")
+	descSkipped   = desc("web_skipped_frames_total", "Frames that slow pages did not get.")
+)
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descUp, descRecords, descConns, descLate, descFuture, descAge, descLost,
+		descMissed, descForgotten, descMemory, descStreams, descSkipped} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	hosts, seen := m.source.Setup().Hosts, make(map[[2]string]bool)
+	snap := m.source.Snapshot()
+	for i, state := range hostStates(m.source, snap) {
+		labels := []string{hosts[i].Label, hosts[i].Address}
+		if seen[[2]string(labels)] { // the same line twice, which collector.conf refuses
+			continue
+		}
+		seen[[2]string(labels)] = true
+		up := 0.0
+		if state.State == Connected {
+			up = 1
+		}
+		gauge(descUp, up, labels...)
+		counter(descRecords, state.Records, labels...)
+		counter(descConns, state.Connections, labels...)
+		counter(descLate, state.Late, labels...)
+		counter(descFuture, state.Future, labels...)
+		if state.Age != nil {
+			gauge(descAge, *state.Age, labels...)
+		}
+		for _, loss := range state.Losses {
+			counter(descLost, loss.Count, append(labels, loss.Stage)...)
+		}
+	}
+	counter(descMissed, m.source.Lost())
+	counter(descForgotten, snap.Forgotten)
+	gauge(descMemory, float64(snap.Memory))
+	open, skipped := m.streams.count()
+	gauge(descStreams, float64(open))
+	counter(descSkipped, skipped)
+}
+
+func (s *Server) metrics() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		&metrics{source: s.cfg.Source, streams: &s.streams},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}

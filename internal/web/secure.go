@@ -1,0 +1,69 @@
+package web
+
+import (
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// policy lets the page load what this server has, and nothing else; scripts
+// can neither be written into the page nor made of strings.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' blob: data:; " +
+	"connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+	"require-trusted-types-for 'script'; trusted-types 'none'"
+
+// secure refuses what no page of ours asks for, and tells browsers what ours
+// may do. host is the address that the server listens on.
+func secure(host string, next http.Handler) http.Handler {
+	local := isLoopback(host)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+		switch {
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			h.Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET: nothing can be changed here", http.StatusMethodNotAllowed)
+		case local && !isLoopback(hostname(r.Host)):
+			// A foreign name that was made to point at this machine (DNS rebinding)
+			// would let its page read ours.
+			http.Error(w, "this server is for this machine alone: open it as http://localhost or by the address that it printed", http.StatusForbidden)
+		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
+			http.Error(w, "not for the pages of other sites", http.StatusForbidden)
+		default:
+			if r.URL.Path != streamPath {
+				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+			}
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// hostname is a Host header without its port.
+func hostname(s string) string {
+	if host, _, err := net.SplitHostPort(s); err == nil {
+		return host
+	}
+	return strings.Trim(s, "[]")
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// quiet drops what net/http says of clients that misbehave: anyone could fill
+// the terminal with it.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

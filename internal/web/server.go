@@ -1,0 +1,199 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config of a server.
+type Config struct {
+	// Address is host:port, or a port alone. Without a host it is this machine's
+	// loopback address, and nobody else can see the page.
+	Address string
+	Source  Source
+	// Log takes what is worth saying, a line without its end.
+	Log func(format string, args ...any)
+}
+
+const (
+	// maxStreams is how many pages may be open at once.
+	maxStreams = 512
+	// maxConns bounds the connections of all kinds; browsers make up to six.
+	maxConns = maxStreams + 256
+	// sendBuffer bounds what the kernel keeps of a page that does not read: a
+	// few frames, so that it skips the old ones instead of showing them late.
+	sendBuffer = 128 << 10
+	// answerTime is how long a request other than a stream may take.
+	answerTime = 30 * time.Second
+)
+
+// Error is a server that cannot start, and what to do about it.
+type Error struct {
+	Address string
+	Hint    string
+	Err     error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("cannot serve the page on %q: %v", e.Address, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Server serves the page.
+type Server struct {
+	cfg      Config
+	listener net.Listener
+	host     string // of the address that is listened on
+	assets   map[string]*asset
+	streams  streams
+	cache    cache
+	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
+	// ending is done when streams have to end; end does that.
+	ending context.Context
+	end    context.CancelFunc
+}
+
+// Listen opens the port, so that a wrong address is known before anything else
+// starts. Run or Close must follow.
+func Listen(cfg Config) (*Server, error) {
+	address, err := fullAddress(cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := fs.Sub(dist, "dist")
+	if err != nil {
+		return nil, err
+	}
+	assets, built, err := loadAssets(dir)
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, listenError(address, err)
+	}
+	s := &Server{cfg: cfg, listener: l, assets: assets}
+	s.ending, s.end = context.WithCancel(context.Background())
+	s.host, _, _ = net.SplitHostPort(l.Addr().String())
+	s.streams.max = maxStreams
+	if !built {
+		s.cfg.Log("the page is not in this program, only its data: build it with Node.js installed, by \"make build\"")
+	}
+	return s, nil
+}
+
+// fullAddress completes a port, or a missing host.
+func fullAddress(address string) (string, error) {
+	if !strings.Contains(address, ":") {
+		address = ":" + address
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "" {
+		return "", &Error{Address: address, Err: errors.New("no address"),
+			Hint: "want host:port or port, as in -http 127.0.0.1:7080; 0.0.0.0:7080 is for everyone"}
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func listenError(address string, err error) error {
+	e := &Error{Address: address, Err: err}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		e.Err = op.Err
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.Err = errors.New("another program has this port")
+		e.Hint = `"ss -ltnp" says which; -http 127.0.0.1:0 takes a free one`
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Err = errors.New("this host has no such address")
+		e.Hint = `"ip address" lists the addresses; 0.0.0.0 stands for all`
+	case errors.Is(err, syscall.EACCES):
+		e.Hint = "ports below 1024 need CAP_NET_BIND_SERVICE; take a higher one"
+	default:
+		e.Hint = "want host:port or port, as in -http 127.0.0.1:7080"
+	}
+	return e
+}
+
+// URL is where the page is.
+func (s *Server) URL() string {
+	host, port, _ := net.SplitHostPort(s.listener.Addr().String())
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/"
+}
+
+// Close gives the port back if Run is not going to.
+func (s *Server) Close() error { return s.listener.Close() }
+
+// Run serves until ctx is done, which is a clean end, and returns once all
+// requests have ended.
+func (s *Server) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          quiet(),
+		ConnContext:       setBuffer,
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.watch(ctx) })
+	g.Go(func() error {
+		<-ctx.Done()
+		s.end()
+		grace, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+		return nil
+	})
+	g.Go(func() error {
+		err := server.Serve(netutil.LimitListener(s.listener, maxConns))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return fmt.Errorf("the page's server: %w", err)
+	})
+	return g.Wait()
+}
+
+func setBuffer(ctx context.Context, c net.Conn) context.Context {
+	if w, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
+		_ = w.SetWriteBuffer(sendBuffer) // only a matter of how late pages may be
+	}
+	return ctx
+}
+
+// handler has everything, checks first.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for name, a := range s.assets {
+		if name == "/" {
+			name = "/{$}"
+		}
+		mux.Handle("GET "+name, a)
+	}
+	s.addAPI(mux)
+	mux.Handle("GET /metrics", s.metrics())
+	mux.HandleFunc("GET /healthz", s.health)
+	return secure(s.host, mux)
+}

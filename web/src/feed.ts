@@ -1,0 +1,251 @@
+import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Series, Setup, Span, Talkers } from './model';
+import type { State } from './state';
+
+export type Link = 'connecting' | 'live' | 'broken';
+
+/** What the page has of the server: pushed while it is live, fetched for the past. */
+export class Feed {
+	setup: Setup | null = null;
+	frame: Frame | null = null;
+	link: Link = 'connecting';
+	/** Frames that this page was too slow for. */
+	skipped = 0;
+	/** When the newest frame came, by performance.now(). */
+	arrived = 0;
+	/** Why the last request failed. */
+	problem = '';
+
+	overview: Overview | null = null;
+	/** The last second of what is shown: bars that say "now". */
+	current: Overview | null = null;
+	hosts: Hosts | null = null;
+	matrix: Matrix | null = null;
+	talkers: Talkers | null = null;
+	mgen: MGEN | null = null;
+	history: MGENHistory | null = null;
+	/** The whole time that is kept, for the time bar. */
+	past: Overview | null = null;
+
+	private stream: EventSource | null = null;
+	private streamURL = '';
+	private retry = 0;
+	private wanted = '';
+	private fetching = new Map<string, AbortController>();
+	private pastSeq = 0;
+	private historyKey = '';
+
+	constructor(private state: State, private changed: () => void) {
+		// A page that nobody sees costs nobody anything.
+		document.addEventListener('visibilitychange', () => {
+			if (document.hidden) this.close();
+			else this.follow();
+		});
+		setInterval(() => this.changed(), 1000); // "stalled" is seen without frames
+	}
+
+	start(): void {
+		this.follow();
+	}
+
+	/** Brings streams and requests in line with the state. */
+	follow(): void {
+		if (document.hidden) return;
+		const { view, window: w, end } = this.state;
+		const topic = { overview: '', flows: '', hosts: 'hosts', matrix: 'matrix', mgen: 'mgen', talkers: 'talkers' }[view];
+		const url = '/api/v1/stream' + (topic && end === null ? `?topic=${topic}:${w}` : '');
+		const wanted = `${view}|${w}|${end}`;
+		const isNew = wanted !== this.wanted;
+		this.wanted = wanted;
+		if (url !== this.streamURL || !this.stream) this.open(url);
+		if (isNew) this.load();
+		if (view === 'mgen') this.loadHistory(isNew);
+	}
+
+	private open(url: string): void {
+		this.close();
+		this.streamURL = url;
+		const stream = new EventSource(url);
+		this.stream = stream;
+		const on = (name: string, f: (data: unknown) => void) => stream.addEventListener(name, (e) => {
+			if (this.stream !== stream) return;
+			f(JSON.parse((e as MessageEvent<string>).data));
+			this.changed();
+		});
+		on('frame', (data) => this.take(data as Frame));
+		on('hosts', (data) => { if (this.state.end === null) this.hosts = data as Hosts; });
+		on('matrix', (data) => { if (this.state.end === null) this.matrix = data as Matrix; });
+		on('talkers', (data) => { if (this.state.end === null) this.talkers = data as Talkers; });
+		on('mgen', (data) => { if (this.state.end === null) this.mgen = data as MGEN; });
+		on('skipped', (data) => { this.skipped += Number(data); });
+		stream.onerror = () => {
+			if (this.stream !== stream) return;
+			this.link = 'broken';
+			// The browser tries again by itself, unless the answer was no stream.
+			if (stream.readyState === EventSource.CLOSED) {
+				clearTimeout(this.retry);
+				this.retry = window.setTimeout(() => { if (this.stream === stream) this.open(url); }, 2000);
+			}
+			this.changed();
+		};
+	}
+
+	private close(): void {
+		clearTimeout(this.retry);
+		this.stream?.close();
+		this.stream = null;
+	}
+
+	private take(frame: Frame): void {
+		const old = this.frame;
+		const resumed = this.link !== 'live';
+		this.frame = frame;
+		this.arrived = performance.now();
+		this.link = 'live';
+		if (!this.setup || this.setup.run !== frame.run) void this.loadSetup();
+		const gap = !old || old.run !== frame.run || frame.complete - old.complete > frame.tail.window.points - 2 || frame.complete < old.complete;
+		if (resumed || gap) {
+			this.load();
+		} else if (this.state.end === null) {
+			this.current = frame.current;
+			this.append(frame);
+		}
+		if (gap || frame.seq - this.pastSeq >= 30) this.loadPast(frame);
+		else if (this.past) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
+		if (this.state.view === 'mgen' && this.state.end === null) this.loadHistory(false);
+	}
+
+	/** Puts the newest seconds into the window, or asks again if its steps are longer. */
+	private append(frame: Frame): void {
+		const o = this.overview;
+		if (!o || (this.state.view !== 'overview' && this.state.view !== 'flows')) return;
+		if (o.window.step === 1) {
+			this.overview = merge(o, frame.tail, frame.complete + 1, false);
+		} else if (frame.complete + 1 >= o.window.to + o.window.step) {
+			void this.get<Overview>('overview', this.range(), (data) => { this.overview = data; });
+		}
+	}
+
+	private range(): string {
+		const { window: w, end } = this.state;
+		return end === null ? `from=${-w}&to=0` : `from=${end - w}&to=${end}`;
+	}
+
+	/** Fetches what the view shows. */
+	load(): void {
+		const { view, end } = this.state;
+		const range = this.range();
+		if (view === 'overview' || view === 'flows') {
+			void this.get<Overview>('overview', range, (data) => { this.overview = data; });
+		}
+		if (end !== null) {
+			void this.get<Overview>('current', `from=${end - 1}&to=${end}&step=1`, (data) => { this.current = data; }, 'overview');
+		} else if (this.frame) {
+			this.current = this.frame.current;
+		}
+		// Live, the stream brings these.
+		if (view === 'hosts') void this.get<Hosts>('hosts', range, (data) => { this.hosts = data; });
+		if (view === 'matrix') void this.get<Matrix>('matrix', range, (data) => { this.matrix = data; });
+		if (view === 'talkers') void this.get<Talkers>('talkers', range, (data) => { this.talkers = data; });
+		if (view === 'mgen') {
+			void this.get<MGEN>('mgen', range, (data) => { this.mgen = data; this.loadHistory(true); });
+		}
+	}
+
+	private loadHistory(always: boolean): void {
+		const key = this.state.mgen;
+		if (key !== this.historyKey) {
+			this.history = null;
+			always = true;
+		}
+		this.historyKey = key;
+		const parts = key.split('~');
+		if (parts.length !== 7) return;
+		const step = this.history?.window.step ?? 1;
+		if (!always && this.frame && this.frame.complete % step !== 0) return;
+		const [id, src, srcPort, dst, dstPort, proto] = parts;
+		const query = new URLSearchParams({ id: id!, src: src!, srcPort: srcPort!, dst: dst!, dstPort: dstPort!, proto: proto! });
+		void this.get<MGENHistory>('history', `${this.range()}&${query}`, (data) => { if (this.state.mgen === key) this.history = data; }, 'mgen/history');
+	}
+
+	private async loadSetup(): Promise<void> {
+		await this.get<Setup>('setup', '', (data) => { this.setup = data; });
+	}
+
+	private loadPast(frame: Frame): void {
+		this.pastSeq = frame.seq;
+		const kept = frame.oldest > 0 ? frame.complete + 1 - frame.oldest : 0;
+		const length = Math.min(Math.max(kept, this.state.window, 600), 86400);
+		void this.get<Overview>('past', `from=${-length}&to=0`, (data) => { this.past = data; }, 'overview');
+	}
+
+	/** One request of a kind at a time: a newer one ends the older. */
+	private async get<T>(kind: string, query: string, use: (data: T) => void, path = kind): Promise<void> {
+		this.fetching.get(kind)?.abort();
+		const abort = new AbortController();
+		this.fetching.set(kind, abort);
+		try {
+			const answer = await fetch(`/api/v1/${path}${query ? `?${query}` : ''}`, { signal: abort.signal });
+			const data: unknown = await answer.json();
+			if (abort.signal.aborted) return;
+			if (!answer.ok) throw new Error((data as { error?: string }).error ?? answer.statusText);
+			this.problem = '';
+			use(data as T);
+		} catch (err) {
+			if (abort.signal.aborted) return;
+			this.problem = err instanceof Error ? err.message : String(err);
+		} finally {
+			if (this.fetching.get(kind) === abort) this.fetching.delete(kind);
+		}
+		this.changed();
+	}
+}
+
+/** Series of window o with those of t put over them, moved to end at to. Both have steps of one second, unless coarse: then t is added where it is newer. */
+export function merge(o: Overview, t: Overview, to: number, coarse: boolean): Overview {
+	if (coarse && o.window.step !== 1) return mergeCoarse(o, t);
+	const from = to - o.window.points;
+	const window: Span = { from, to, step: 1, points: o.window.points };
+	const put = (a: Series | undefined, b: Series | undefined): Series => {
+		const out: Series = { packets: new Array<number>(window.points), bits: new Array<number>(window.points) };
+		for (let i = 0; i < window.points; i++) {
+			const at = from + i;
+			const inTail = at >= t.window.from && at < t.window.to;
+			const source = inTail ? b : a;
+			const j = inTail ? at - t.window.from : at - o.window.from;
+			out.packets[i] = source?.packets[j] ?? 0;
+			out.bits[i] = source?.bits[j] ?? 0;
+		}
+		return out;
+	};
+	const sum = (s: Series) => ({ packets: s.packets.reduce((a, b) => a + b, 0), bits: s.bits.reduce((a, b) => a + b, 0) });
+	const rows = [...new Set([...o.flows, ...t.flows].map((f) => f.row))].sort((a, b) => a - b);
+	const flows = rows.map((row) => {
+		const a = o.flows.find((f) => f.row === row);
+		const b = t.flows.find((f) => f.row === row);
+		const primarySeries = put(a?.primarySeries, b?.primarySeries);
+		const secondarySeries = put(a?.secondarySeries, b?.secondarySeries);
+		return { row, primarySeries, secondarySeries, primary: sum(primarySeries), secondary: sum(secondarySeries) };
+	});
+	const series = put(o.series, t.series);
+	return { ...o, window, flows, series, total: sum(series) };
+}
+
+/** For the time bar, whose steps are long: only the total, and only until it is fetched again. */
+function mergeCoarse(o: Overview, t: Overview): Overview {
+	const { from, step, points } = o.window;
+	const end = from + step * points;
+	const shift = Math.max(0, Math.ceil((t.window.to - end) / step));
+	if (shift === 0) return o;
+	const bits = [...o.series.bits.slice(shift), ...new Array<number>(shift).fill(0)];
+	const packets = [...o.series.packets.slice(shift), ...new Array<number>(shift).fill(0)];
+	const start = from + shift * step;
+	for (let i = 0; i < t.window.points; i++) {
+		const at = t.window.from + i;
+		const j = Math.floor((at - start) / step);
+		if (at >= end && j < points) {
+			bits[j]! += t.series.bits[i]!;
+			packets[j]! += t.series.packets[i]!;
+		}
+	}
+	return { ...o, window: { from: start, to: start + step * points, step, points }, series: { bits, packets } };
+}

@@ -1,0 +1,136 @@
+import type { Count, Series, Span } from './model';
+
+export type Unit = 'bits' | 'bytes' | 'packets';
+
+export const unitNames: Record<Unit, string> = { bits: 'bit/s', bytes: 'byte/s', packets: 'packets/s' };
+const unitShort: Record<Unit, string> = { bits: 'bit/s', bytes: 'B/s', packets: 'pkt/s' };
+
+/** What a count is in a unit. */
+export function measure(count: Count, unit: Unit): number {
+	return unit === 'packets' ? count.packets : unit === 'bytes' ? count.bits / 8 : count.bits;
+}
+
+/** A series as rates per second. */
+export function rates(series: Series, unit: Unit, step: number): number[] {
+	const list = unit === 'packets' ? series.packets : series.bits;
+	const by = unit === 'bytes' ? 8 * step : step;
+	return list.map((v) => v / by);
+}
+
+/** Three digits that count, with a prefix: 1.51 M. */
+export function si(v: number): [string, string] {
+	if (!Number.isFinite(v)) return ['–', ''];
+	const prefixes = ['', 'k', 'M', 'G', 'T', 'P'];
+	let i = 0;
+	let x = Math.abs(v);
+	while (x >= 999.5 && i < prefixes.length - 1) {
+		x /= 1000;
+		i++;
+	}
+	const digits = i === 0 && Number.isInteger(x) ? 0 : x >= 99.95 ? 0 : x >= 9.995 ? 1 : 2;
+	return [(v < 0 ? '−' : '') + x.toFixed(x === 0 ? 0 : digits), prefixes[i]!];
+}
+
+const thin = '\u202f';
+const space = '\u00a0';
+
+/** 1.51 Mbit/s */
+export function rate(v: number, unit: Unit): string {
+	const [n, prefix] = si(v);
+	return n + space + prefix + unitShort[unit];
+}
+
+/** The number and what stands behind it, for large figures. */
+export function ratePair(v: number, unit: Unit): [string, string] {
+	const [n, prefix] = si(v);
+	return [n, prefix + unitShort[unit]];
+}
+
+export function short(v: number): string {
+	const [n, prefix] = si(v);
+	return n + (prefix ? thin + prefix : '');
+}
+
+export function bytes(v: number): string {
+	const [n, prefix] = si(v);
+	return n + space + prefix + 'B';
+}
+
+/** 1 234 567, all digits. */
+export function whole(v: number): string {
+	return Math.round(v).toString().replace(/\B(?=(\d{3})+$)/g, thin);
+}
+
+/** A fraction as percent; small losses are not rounded away. */
+export function percent(fraction: number): string {
+	const p = 100 * fraction;
+	if (p === 0) return '0' + thin + '%';
+	if (p < 0.01) return '<' + thin + '0.01' + thin + '%';
+	return p.toFixed(p < 1 ? 2 : p < 99.95 ? 1 : 0) + thin + '%';
+}
+
+/** Milliseconds as people read them. */
+export function delay(ms: number): string {
+	const a = Math.abs(ms);
+	const sign = ms < 0 ? '−' : '';
+	if (a < 1) return sign + (a * 1000).toFixed(0) + space + 'µs';
+	if (a < 1000) return sign + a.toFixed(a < 10 ? 2 : a < 100 ? 1 : 0) + space + 'ms';
+	return seconds(ms / 1000);
+}
+
+export function seconds(s: number): string {
+	const a = Math.abs(s);
+	const sign = s < 0 ? '−' : '';
+	if (a < 1) return sign + (a * 1000).toFixed(0) + space + 'ms';
+	if (a < 120) return sign + a.toFixed(a < 10 ? 1 : 0) + space + 's';
+	if (a < 7200) return sign + (a / 60).toFixed(0) + space + 'min';
+	if (a < 172800) return sign + (a / 3600).toFixed(0) + space + 'h';
+	return sign + (a / 86400).toFixed(0) + space + 'd';
+}
+
+/** A window's length as its button says it. */
+export function windowName(s: number): string {
+	return s % 3600 === 0 ? `${s / 3600}${space}h` : s % 60 === 0 ? `${s / 60}${space}min` : `${s}${space}s`;
+}
+
+const two = (n: number) => String(n).padStart(2, '0');
+
+/** Local time of a UNIX second. */
+export function clock(t: number): string {
+	const d = new Date(t * 1000);
+	return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
+}
+
+export function day(t: number): string {
+	const d = new Date(t * 1000);
+	return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
+}
+
+/** How many seconds of a window have data. */
+export function covered(span: Span, oldest: number): number {
+	return Math.max(1, span.to - (oldest > 0 ? Math.min(Math.max(span.from, oldest), span.to) : span.from));
+}
+
+const protocols: Record<number, string> = { 1: 'ICMP', 2: 'IGMP', 4: 'IPIP', 6: 'TCP', 17: 'UDP', 41: 'IPv6', 47: 'GRE', 50: 'ESP', 58: 'ICMPv6', 89: 'OSPF', 103: 'PIM', 132: 'SCTP', 138: 'MANET' };
+
+export function protocol(n: number): string {
+	return protocols[n] ?? `protocol ${n}`;
+}
+
+/** An address and port as they are written. */
+export function endpoint(address: string, port: number): string {
+	if (!port) return address;
+	return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+type Value = string | number | null | undefined;
+
+/** RFC 4180, and no value that a spreadsheet would take for a formula. */
+export function csv(rows: Value[][]): string {
+	const field = (v: Value): string => {
+		let s = v === null || v === undefined ? '' : String(v);
+		if (typeof v === 'string' && /^[=+\-@\t\r]/.test(s)) s = `'${s}`;
+		return /[",\r\n]/.test(s) ? `"${s.replaceAll('"', '""')}"` : s;
+	};
+	return rows.map((row) => row.map(field).join(',')).join('\r\n') + '\r\n';
+}

@@ -1,0 +1,276 @@
+import { h, icon, style, text, toggle } from './dom';
+import { Feed } from './feed';
+import { bytes, clock, csv, day, seconds, type Unit, unitNames, whole, windowName } from './format';
+import { isDark } from './palette';
+import { download, picture } from './picture';
+import { State, type View, viewNames, views, windows } from './state';
+import { TimeBar } from './timebar';
+import type { App, Page } from './views/common';
+import { flows } from './views/flows';
+import { hosts } from './views/hosts';
+import { matrix } from './views/matrix';
+import { mgen } from './views/mgen';
+import { overview } from './views/overview';
+import { talkers } from './views/talkers';
+
+const makers: Record<View, (app: App) => Page> = { overview, flows, hosts, matrix, mgen, talkers };
+
+const state = new State();
+let pending = 0;
+const feed = new Feed(state, () => {
+	// Several answers in one turn are drawn once.
+	if (!pending) pending = requestAnimationFrame(() => { pending = 0; update(); });
+});
+const timebar = new TimeBar(state, feed);
+
+const app: App = {
+	state,
+	feed,
+	zoom(from, to) {
+		const window = Math.max(2, Math.round(to) - Math.round(from) + 1);
+		state.set({ window, end: Math.round(to) + 1 });
+	},
+};
+
+// The frame around the views.
+
+const tabs = views.map((view, i) => {
+	const el = h('a', { href: `#${view}`, class: 'tab', 'data-view': view, title: `${viewNames[view]} (${i + 1})` }, viewNames[view]);
+	el.addEventListener('click', (e) => {
+		if (e.ctrlKey || e.metaKey || e.shiftKey) return;
+		e.preventDefault();
+		state.set({ view });
+	});
+	return el;
+});
+
+function segmented<T extends string | number>(label: string, options: readonly T[], name: (v: T) => string, choose: (v: T) => void) {
+	const buttons = options.map((v) => h('button', { type: 'button', 'data-value': v, onclick: () => choose(v) }, name(v)));
+	const extra = h('button', { type: 'button', class: 'extra', hidden: true });
+	return {
+		el: h('div', { class: 'segmented', role: 'group', 'aria-label': label }, ...buttons, extra),
+		set(value: T) {
+			let found = false;
+			buttons.forEach((b, i) => {
+				const on = options[i] === value;
+				found ||= on;
+				b.setAttribute('aria-pressed', String(on));
+			});
+			extra.hidden = found;
+			extra.setAttribute('aria-pressed', 'true');
+			if (!found) text(extra, name(value));
+		},
+	};
+}
+
+const unitShort: Record<Unit, string> = { bits: 'bit/s', bytes: 'B/s', packets: 'pkt/s' };
+const units = segmented<Unit>('Unit', ['bits', 'bytes', 'packets'], (u) => unitShort[u], (unit) => state.set({ unit }));
+const spans = segmented<number>('Window', windows, windowName, (window) => state.set({ window }));
+
+const playIcon = icon('M7 5l8 5-8 5z');
+const pauseIcon = icon('M7.500 5v10M12.500 5v10');
+const play = h('button', { type: 'button', class: 'play', onclick: pause }, playIcon, pauseIcon);
+const live = h('button', { type: 'button', class: 'live', title: 'Go to now (L)', onclick: () => goLive() }, h('i', { class: 'pulse' }), h('span', {}, 'Live'));
+const liveText = live.lastElementChild!;
+const time = h('span', { class: 'time' });
+
+const themeButton = h('button', { type: 'button', class: 'tool', title: 'Dark or light (T)', 'aria-label': 'Dark or light', onclick: switchTheme }, icon('M10 3a7 7 0 1 0 0 14z', 'M10 3a7 7 0 1 1 0 14'));
+const csvButton = h('button', { type: 'button', class: 'tool label', title: 'Download this view as CSV (C)', onclick: saveCSV }, icon('M10 4v8m-3.500-3.500L10 12l3.500-3.500M4 16h12'), 'CSV');
+const pngButton = h('button', { type: 'button', class: 'tool label', title: 'Download this view as PNG (P)', onclick: savePNG }, icon('M10 4v8m-3.500-3.500L10 12l3.500-3.500M4 16h12'), 'PNG');
+const helpButton = h('button', { type: 'button', class: 'tool', title: 'Keys (?)', 'aria-label': 'Keys', onclick: openHelp }, icon('M7.500 7.500a2.500 2.500 0 1 1 3.600 2.200c-.8.4-1.100.9-1.100 1.800M10 14.500v.1'));
+
+const main = h('main', { id: 'view', tabindex: -1 });
+const linkText = h('span', {});
+const link = h('div', { class: 'link-state', role: 'status' }, h('i', { class: 'dot' }), linkText);
+const footText = h('span', {});
+const notice = h('div', { class: 'notice', role: 'alert', hidden: true });
+
+const keys: [string, string][] = [
+	['1 – 6', 'Overview, Flows, Hosts, Matrix, MGEN, Talkers'],
+	['Space', 'pause, and go on from now'],
+	['← →', 'back and forth in time (with Shift: a whole window)'],
+	['+ −', 'shorter or longer window'],
+	['L', 'now'],
+	['U', 'bits, bytes or packets'],
+	['T', 'dark or light'],
+	['C  P', 'download the view as CSV, as PNG'],
+	['/', 'filter a table'],
+	['A', 'show all flows again'],
+	['↑ ↓ Enter', 'choose a row of a table'],
+	['?', 'this help'],
+	['Esc', 'close, or leave the filter'],
+];
+const help = h('dialog', { class: 'help', 'aria-label': 'Keys' },
+	h('h2', {}, 'Keys'),
+	h('dl', {}, ...keys.flatMap(([k, what]) => [h('dt', {}, ...k.split(' ').map((part) => (part === '–' ? h('span', {}, '–') : h('kbd', {}, part)))), h('dd', {}, what)])),
+	h('p', {}, 'Drag in a chart to zoom, drag the handle of the time strip to go back. The address of this page restores what you see; its data are under /api/v1/, and metrics for Prometheus under /metrics.'),
+	h('form', { method: 'dialog' }, h('button', { class: 'primary' }, 'Close')));
+
+document.getElementById('app')!.append(
+	h('header', { class: 'top' },
+		h('a', { class: 'brand', href: '#overview', title: 'PCapper' }, logo(), h('b', {}, 'PCapper')),
+		h('nav', { class: 'tabs', 'aria-label': 'Views' }, ...tabs),
+		h('div', { class: 'tools' }, units.el, csvButton, pngButton, themeButton, helpButton)),
+	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time), timebar.el, spans.el),
+	notice, main,
+	h('footer', { class: 'bottom' }, link, footText), help);
+
+function logo(): SVGElement {
+	const svg = icon('M2 12.500h3L7.300 5l3.800 11 2.400-6H18');
+	svg.setAttribute('class', 'logo');
+	return svg;
+}
+
+// What keys and buttons do.
+
+function goLive(): void {
+	state.set({ end: null, window: windows.includes(state.window) ? state.window : windows.find((w) => w >= state.window) ?? 300 });
+}
+
+function pause(): void {
+	if (state.end !== null) goLive();
+	else if (feed.frame) state.set({ end: feed.frame.complete + 1 });
+}
+
+function zoomBy(direction: number): void {
+	const sorted = direction > 0 ? windows.filter((w) => w > state.window) : windows.filter((w) => w < state.window).reverse();
+	if (sorted[0]) state.set({ window: sorted[0] });
+}
+
+function switchTheme(): void {
+	const theme = isDark() ? 'light' : 'dark';
+	document.documentElement.dataset.theme = theme;
+	try {
+		localStorage.setItem('pcapper-theme', theme);
+	} catch {
+		// Then it lasts as long as the page.
+	}
+	update();
+}
+
+function fileName(ending: string): string {
+	const t = state.end ?? (feed.frame?.complete ?? 0) + 1;
+	return `pcapper-${state.view}-${day(t)}-${clock(t).replaceAll(':', '')}.${ending}`;
+}
+
+function saveCSV(): void {
+	if (page) download(new Blob([csv(page.table())], { type: 'text/csv' }), fileName('csv'));
+}
+
+function savePNG(): void {
+	if (!page) return;
+	const t = state.end ?? (feed.frame?.complete ?? 0) + 1;
+	picture(page.el, `PCapper · ${viewNames[state.view]} · ${day(t)} ${clock(t)} · ${windowName(state.window)} · ${unitNames[state.unit]}`)
+		.then((blob) => download(blob, fileName('png')))
+		.catch((err: unknown) => say(`The picture could not be made: ${String(err)}`));
+}
+
+function openHelp(): void {
+	if (!help.open) help.showModal();
+}
+
+function say(what: string): void {
+	text(notice, what);
+	notice.hidden = !what;
+}
+
+addEventListener('keydown', (e) => {
+	if (e.ctrlKey || e.metaKey || e.altKey || help.open) return;
+	const target = e.target as HTMLElement;
+	if (target instanceof HTMLInputElement) {
+		if (e.key === 'Escape') {
+			if (target.value) state.set({ filter: '' });
+			target.value = '';
+			target.blur();
+		}
+		return;
+	}
+	const number = Number(e.key);
+	const unitList: Unit[] = ['bits', 'bytes', 'packets'];
+	if (number >= 1 && number <= views.length) state.set({ view: views[number - 1]! });
+	else if (e.key === ' ' && !(target instanceof HTMLButtonElement)) pause();
+	else if (e.key === 'ArrowLeft') timebar.step(e.shiftKey ? -1 : -0.1);
+	else if (e.key === 'ArrowRight') timebar.step(e.shiftKey ? 1 : 0.1);
+	else if (e.key === '+' || e.key === '=') zoomBy(-1);
+	else if (e.key === '-' || e.key === '_') zoomBy(1);
+	else if (e.key === 'l' || e.key === 'L') goLive();
+	else if (e.key === 'u' || e.key === 'U') state.set({ unit: unitList[(unitList.indexOf(state.unit) + 1) % 3]! });
+	else if (e.key === 't' || e.key === 'T') switchTheme();
+	else if (e.key === 'c' || e.key === 'C') saveCSV();
+	else if (e.key === 'p' || e.key === 'P') savePNG();
+	else if (e.key === 'a' || e.key === 'A') state.showAll();
+	else if (e.key === '/') main.querySelector<HTMLInputElement>('.filter')?.focus();
+	else if (e.key === '?') openHelp();
+	else if (e.key === 'Escape' && state.flow >= 0) state.set({ flow: -1 });
+	else return;
+	e.preventDefault();
+});
+
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => update());
+
+// Drawing.
+
+let page: Page | null = null;
+let shownView: View | null = null;
+let shownRun = '';
+
+function show(): void {
+	const run = feed.setup?.run ?? '';
+	if (page && shownView === state.view && shownRun === run) return;
+	page?.destroy?.();
+	if (shownView !== state.view) main.scrollTop = 0;
+	shownView = state.view;
+	shownRun = run;
+	page = makers[state.view](app);
+	main.replaceChildren(page.el);
+}
+
+function update(): void {
+	show();
+	for (const tab of tabs) {
+		const on = tab.dataset.view === state.view;
+		if (on) tab.setAttribute('aria-current', 'page');
+		else tab.removeAttribute('aria-current');
+	}
+	units.set(state.unit);
+	spans.set(state.window);
+	const paused = state.end !== null;
+	toggle(document.body, 'paused', paused);
+	play.setAttribute('aria-label', paused ? 'Go on' : 'Pause');
+	play.title = paused ? 'Go on (Space)' : 'Pause (Space)';
+	const t = state.end ?? (feed.frame ? feed.frame.complete + 1 : 0);
+	const quiet = feed.arrived ? (performance.now() - feed.arrived) / 1000 : 0;
+	const stalled = feed.link === 'live' && quiet > 4;
+	const bad = feed.link === 'broken' || stalled;
+	toggle(document.body, 'broken', bad);
+	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : 'Offline');
+	text(time, t ? (paused ? `${day(t)} ${clock(t - state.window)} – ${clock(t)}` : clock(t)) : '');
+	timebar.draw();
+	page!.update();
+	link.className = `link-state ${bad ? 'failed' : feed.link === 'live' ? 'connected' : 'dialling'}`;
+	text(linkText, feed.link === 'broken' ? 'Connection to recollect lost; trying again'
+		: stalled ? `No news for ${seconds(quiet)}` : feed.link === 'live' ? 'Connected' : 'Connecting');
+	const words: string[] = [];
+	if (feed.frame) {
+		const s = feed.frame.store;
+		words.push(`${whole(s.records)} records`, `history ${bytes(s.memory)} of ${bytes(s.budget)}`);
+		if (s.lost) words.push(`${whole(s.lost)} lost by the collector`);
+		if (s.forgotten) words.push(`${whole(s.forgotten)} small entries put together`);
+	}
+	if (feed.setup) words.push(`recollect ${feed.setup.version}`);
+	text(footText, words.join(' · '));
+	const notices: string[] = [];
+	if (feed.link === 'broken') notices.push('The connection to recollect is lost; what you see is the last that came. It is tried again by itself.');
+	if (feed.skipped) notices.push(`This page was too slow and skipped ${whole(feed.skipped)} ${feed.skipped === 1 ? 'second' : 'seconds'}; the charts have them all the same.`);
+	if (feed.problem && feed.link !== 'broken') notices.push(`The collector says: ${feed.problem}`);
+	say(notices.join(' '));
+	document.title = `${viewNames[state.view]} – PCapper`;
+	style(document.documentElement, '--tabs', String(views.length));
+}
+
+state.onChange(() => {
+	feed.follow();
+	update();
+});
+feed.start();
+update();

@@ -1,0 +1,214 @@
+// The server's JSON; docs/api.md describes it.
+
+export interface Setup {
+	version: string;
+	run: string;
+	started: string;
+	flows: FlowSetup[];
+	hosts: HostSetup[];
+}
+export interface FlowSetup {
+	id: string;
+	name: string;
+	detail: string;
+	color: string;
+	relay: string;
+}
+export interface HostSetup {
+	label: string;
+	name: string;
+	address: string;
+	feed: string;
+}
+export interface Span {
+	from: number;
+	to: number;
+	step: number;
+	points: number;
+}
+export interface Count {
+	packets: number;
+	bits: number;
+}
+export interface Series {
+	packets: number[];
+	bits: number[];
+}
+export interface Loss {
+	stage: string;
+	count: number;
+}
+export interface HostState {
+	state: 'dialling' | 'connected' | 'failed';
+	status: string;
+	records: number;
+	connections: number;
+	losses: Loss[];
+	late: number;
+	future: number;
+	lateNow: boolean;
+	futureNow: boolean;
+	age: number | null;
+	cpu: number | null;
+	memory: number | null;
+}
+export interface Store {
+	records: number;
+	late: number;
+	future: number;
+	lost: number;
+	forgotten: number;
+	memory: number;
+	budget: number;
+}
+export interface Frame {
+	seq: number;
+	run: string;
+	now: number;
+	complete: number;
+	oldest: number;
+	hosts: HostState[];
+	store: Store;
+	current: Overview;
+	tail: Overview;
+}
+export interface Overview {
+	window: Span;
+	total: Count;
+	relayed: Count;
+	seen: Count;
+	series: Series;
+	flows: FlowSeries[];
+	hosts: HostCounts[];
+}
+export interface FlowSeries {
+	row: number;
+	primary: Count;
+	secondary: Count;
+	primarySeries: Series;
+	secondarySeries: Series;
+}
+export interface HostCounts {
+	host: number;
+	sent: Count;
+	relayed: Count;
+	received: Count;
+	flows: FlowCounts[];
+}
+export interface FlowCounts {
+	row: number;
+	primary: Count;
+	secondary: Count;
+}
+export interface Hosts {
+	window: Span;
+	hosts: HostView[];
+}
+export interface HostView extends HostCounts {
+	sentSeries: Series;
+	relayedSeries: Series;
+	receivedSeries: Series;
+}
+export interface Lost {
+	expected: number;
+	lost: number;
+	fraction: number;
+	bySequence: boolean;
+}
+export interface Cell {
+	src: string;
+	dst: string;
+	srcHost: number;
+	dstHost: number;
+	once: Count;
+	sent: Count;
+	relayed: Count;
+	received: Count;
+	loss: Lost | null;
+}
+export interface Group {
+	group: string;
+	once: Count;
+	senders: {
+		src: string;
+		host: number;
+		watched: boolean;
+		once: Count;
+		receivers: { host: number; received: Count; fraction: number }[];
+	}[];
+}
+export interface Matrix {
+	window: Span;
+	total: Count;
+	other: Count;
+	cells: Cell[];
+	groups: Group[];
+}
+export interface Tuple {
+	src: string;
+	dst: string;
+	srcPort: number;
+	dstPort: number;
+	proto: number;
+}
+export interface Talker extends Tuple {
+	row: number;
+	once: Count;
+	sent: Count;
+	relayed: Count;
+	received: Count;
+}
+export interface Talkers {
+	window: Span;
+	total: Count;
+	other: Count;
+	talkers: Talker[];
+}
+export interface Messages extends Count {
+	messages: number;
+}
+export interface Delay {
+	min: number;
+	mean: number;
+	max: number;
+	jitter: number;
+}
+export interface MGENReceiver {
+	host: number;
+	received: Messages;
+	loss: Lost | null;
+	duplicates: number | null;
+	reordered: number | null;
+	restarts: number | null;
+	delay: Delay | null;
+	negativeDelays: number;
+}
+export interface MGENFlow extends Tuple {
+	id: number;
+	srcHost: number;
+	watched: boolean;
+	sent: Messages;
+	relayed: Count;
+	receivers: MGENReceiver[];
+}
+export interface MGEN {
+	window: Span;
+	other: Count;
+	flows: MGENFlow[];
+}
+export interface MGENHistory {
+	window: Span;
+	sent: Series;
+	receivers: {
+		host: number;
+		received: Series;
+		expected: number[];
+		lost: number[];
+		duplicates: number[];
+		reordered: number[];
+		minDelay: (number | null)[];
+		meanDelay: (number | null)[];
+		maxDelay: (number | null)[];
+		jitter: (number | null)[];
+	}[];
+}

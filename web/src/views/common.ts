@@ -1,0 +1,175 @@
+import { List, h, style, text, toggle } from '../dom';
+import type { Feed } from '../feed';
+import { covered, measure, rates, type Unit } from '../format';
+import type { Count, FlowSeries, HostState, Overview, Series, Setup, Span } from '../model';
+import { flowColors } from '../palette';
+import type { State } from '../state';
+import type { Line } from '../chart';
+
+export interface App {
+	state: State;
+	feed: Feed;
+	zoom: (from: number, to: number) => void;
+}
+
+/** One page of the dashboard. */
+export interface Page {
+	el: HTMLElement;
+	update(): void;
+	/** What is shown, as a table. */
+	table(): (string | number | null)[][];
+	destroy?(): void;
+}
+
+export function panel(title: string, note: Node | string | null, ...children: Node[]): HTMLElement {
+	return h('section', { class: 'panel' },
+		h('header', {}, h('h2', {}, title), note ? h('div', { class: 'note' }, note) : null),
+		...children);
+}
+
+export function hostName(setup: Setup | null, host: number): string {
+	const s = setup?.hosts[host];
+	return s ? s.name || s.label : `agent ${host + 1}`;
+}
+
+/** A flow's number and, if it has one, its name. */
+export function flowName(setup: Setup | null, row: number): string {
+	const f = setup?.flows[row];
+	if (!f) return String(row);
+	if (row === setup!.flows.length - 1) return f.name || 'no flow';
+	return f.name || f.id;
+}
+
+/** An address with the host's name, if an agent is there. */
+export function place(setup: Setup | null, address: string, host: number): string {
+	return host >= 0 ? hostName(setup, host) : address;
+}
+
+export function colors(app: App, row: number) {
+	return flowColors(app.feed.setup?.flows ?? [], row);
+}
+
+export function swatch(color: string): HTMLElement {
+	const el = h('i', { class: 'swatch' });
+	style(el, 'background', color);
+	return el;
+}
+
+export function total(flow: { primary: Count; secondary: Count }): Count {
+	return { packets: flow.primary.packets + flow.secondary.packets, bits: flow.primary.bits + flow.secondary.bits };
+}
+
+/** A count over a window as a rate. */
+export function rateOf(app: App, count: Count, span: Span): number {
+	return measure(count, app.state.unit) / covered(span, app.feed.frame?.oldest ?? 0);
+}
+
+/** The start of each step. */
+export function times(span: Span): number[] {
+	return Array.from({ length: span.points }, (_, i) => span.from + i * span.step);
+}
+
+/** Rates with nothing where nothing was kept. The last step of a live window may not be over yet. */
+export function values(app: App, series: Series, span: Span, unit: Unit): (number | null)[] {
+	const frame = app.feed.frame;
+	const oldest = frame?.oldest ?? 0;
+	const end = frame ? frame.complete + 1 : Infinity;
+	const list = rates(series, unit, span.step);
+	return list.map((v, i) => {
+		const from = span.from + i * span.step;
+		if ((oldest === 0 || from + span.step <= oldest) || from >= end) return null;
+		const whole = Math.min(from + span.step, end) - Math.max(from, oldest);
+		return whole < span.step ? (v * span.step) / whole : v;
+	});
+}
+
+export function axisRange(span: Span): [number, number] {
+	return [span.from, span.from + (span.points - 1) * span.step];
+}
+
+export function primaryLine(app: App, o: Overview, f: FlowSeries): Line {
+	const sum: Series = {
+		packets: f.primarySeries.packets.map((v, i) => v + (f.secondarySeries.packets[i] ?? 0)),
+		bits: f.primarySeries.bits.map((v, i) => v + (f.secondarySeries.bits[i] ?? 0)),
+	};
+	return { name: flowName(app.feed.setup, f.row), color: colors(app, f.row).primary, values: values(app, sum, o.window, app.state.unit) };
+}
+
+export interface Problem {
+	text: string;
+	title: string;
+	severe: boolean;
+}
+
+/** What is wrong with an agent's records, if anything. */
+export function problems(s: HostState): Problem[] {
+	const list: Problem[] = [];
+	if (s.futureNow) list.push({ text: 'future', severe: true, title: 'Packets arrive from the future: this host\u2019s clock is ahead.' });
+	if (s.lateNow) list.push({ text: 'late', severe: true, title: 'Packets arrive after their second was closed: this host\u2019s clock is behind, or it, the network or the collector is overloaded.' });
+	if (s.age !== null && s.age < -0.5 && !s.futureNow) list.push({ text: 'clock ahead', severe: false, title: `The newest packet is ${(-s.age).toFixed(2)} s ahead of the collector\u2019s clock.` });
+	if (s.age !== null && s.age > 1.5 && !s.lateNow) list.push({ text: 'clock behind', severe: false, title: `The freshest packet is ${s.age.toFixed(2)} s old when it arrives: the clock is behind, or something is overloaded.` });
+	return list;
+}
+
+export function badges(parent: HTMLElement): List<Problem> {
+	return new List<Problem>(parent, (p) => p.text, () => {
+		const el = h('span', { class: 'badge' });
+		return { el, update: (p) => { text(el, p.text); el.title = p.title; toggle(el, 'severe', p.severe); } };
+	});
+}
+
+/** An empty view that says what to do. */
+export function emptyState(): { el: HTMLElement; say: (title: string, ...lines: (string | { code: string })[]) => void } {
+	const title = h('h2', {});
+	const body = h('div', {});
+	const el = h('section', { class: 'empty', hidden: true }, title, body);
+	let last = '';
+	return {
+		el,
+		say(t, ...lines) {
+			const key = JSON.stringify([t, lines]);
+			if (key === last) return;
+			last = key;
+			text(title, t);
+			body.replaceChildren(...lines.map((line) => (typeof line === 'string' ? h('p', {}, line) : h('pre', {}, line.code))));
+		},
+	};
+}
+
+/** What is missing before there can be anything to see; nothing if all is well. */
+export function whyNothing(app: App): [string, ...(string | { code: string })[]] {
+	const { setup, frame } = app.feed;
+	if (!setup || !frame) return ['Waiting for the collector', 'The page asks once a second.'];
+	const failed = frame.hosts.map((s, i) => ({ s, host: setup.hosts[i] })).filter(({ s }) => s.state !== 'connected');
+	if (failed.length === frame.hosts.length) {
+		const first = failed[0];
+		return [
+			failed.length === 1 ? 'The agent does not answer' : `None of ${failed.length} agents answers`,
+			first ? `${first.host?.address ?? ''}: ${first.s.status || first.s.state}` : '',
+			'Start an agent on each host that collector.conf names; the collector finds it within seconds:',
+			{ code: 'pcapper -i eth0' },
+		];
+	}
+	if (app.state.end !== null) return ['Nothing was seen in this time', 'Go back to now with L, or look at a longer time with the minus key.'];
+	return [
+		'No traffic in this time',
+		'Agents are connected, but have seen no packet. By default an agent reports what its host sends; send something from there:',
+		{ code: 'ping -c 3 ADDRESS\nmgen event "on 1 udp src 4001 dst ADDRESS/5001 periodic [10 512]"' },
+		'For what a host receives, start its agent with -m dst; for everything, with -m none.',
+	];
+}
+
+/** Keys of a table's rows: arrows move, Enter chooses. */
+export function rowKeys(body: HTMLElement): void {
+	body.addEventListener('keydown', (e) => {
+		const row = (e.target as HTMLElement).closest('tr');
+		if (!row) return;
+		const to = e.key === 'ArrowDown' ? row.nextElementSibling : e.key === 'ArrowUp' ? row.previousElementSibling : null;
+		if (to instanceof HTMLElement) {
+			to.focus();
+			e.preventDefault();
+		} else if (e.key === 'Enter') {
+			row.click();
+		}
+	});
+}

@@ -37,6 +37,10 @@ type options struct {
 	config, names           string
 	lines, resolve, version bool
 	tls                     certs.Files
+
+	replay      []string // logs and directories
+	speed, from string
+	named       bool // the configuration was named, so it must be there
 }
 
 func parse(args []string) (*options, error) {
@@ -51,13 +55,30 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.tls.Key, "tls-key", "", "")
 	flags.StringVar(&o.tls.CA, "tls-ca", "", "")
 	flags.BoolVar(&o.version, "version", false, "")
-	if err := flags.Parse(args); err != nil {
-		return nil, err
+	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
+	flags.StringVar(&o.speed, "speed", "1", "")
+	flags.StringVar(&o.from, "from", "", "")
+	// Paths may follow -replay's, and flags the paths: recollect -replay a b -speed 2.
+	for more := args; ; more = flags.Args()[1:] {
+		if err := flags.Parse(more); err != nil {
+			return nil, err
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		if o.replay == nil {
+			return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		}
+		o.replay = append(o.replay, flags.Arg(0))
 	}
-	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
-	return o, nil
+	var err error
+	flags.Visit(func(f *flag.Flag) {
+		o.named = o.named || f.Name == "c"
+		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
+			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
+		}
+	})
+	return o, err
 }
 
 func run(args []string) int {
@@ -83,11 +104,13 @@ func run(args []string) int {
 
 // read reads the files that the options name into cfg.
 func (o *options) read(cfg *collect.Config) (err error) {
-	cfg.File, err = collect.ReadFile(o.config)
-	if errors.Is(err, fs.ErrNotExist) {
+	if o.replay != nil {
+		if err := o.readReplay(cfg); err != nil {
+			return err
+		}
+	} else if cfg.File, err = collect.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
 		return hinted{err, `name the configuration with -c FILE; "recollect -h" shows one`}
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
 	if cfg.Palette, err = collect.FindPalette(); err != nil {
@@ -102,6 +125,20 @@ func (o *options) read(cfg *collect.Config) (err error) {
 	}
 	cfg.Names = collect.NewNames(names, o.resolve)
 	return nil
+}
+
+// readReplay finds the logs. Of the configuration only the flows matter, and
+// there need be none.
+func (o *options) readReplay(cfg *collect.Config) (err error) {
+	if cfg.Replay, err = collect.NewReplay(o.replay, o.speed, o.from); err != nil {
+		return err
+	}
+	cfg.File, err = collect.ReadFlows(o.config)
+	if errors.Is(err, fs.ErrNotExist) && !o.named {
+		say("no %s: all traffic is of no flow", o.config)
+		cfg.File, err = &collect.File{}, nil
+	}
+	return err
 }
 
 func start(cfg collect.Config) int {

@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 // TestUsageNamesFlags: the usage text has every flag, and the contract's
 // default.
 func TestUsageNamesFlags(t *testing.T) {
-	for _, want := range []string{"-c FILE", "-lines", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
+	for _, want := range []string{"-c FILE", "-lines", "-names FILE", "-resolve", "-replay DIR|FILE...", "-speed N", "-from TIME", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage text lacks %q", want)
 		}
@@ -71,13 +71,13 @@ func TestUsageNamesFlags(t *testing.T) {
 }
 
 // startLive runs the program on a terminal of its own, as a shell would.
-func startLive(t *testing.T, tty *screentest.Terminal, config string) *exec.Cmd {
+func startLive(t *testing.T, tty *screentest.Terminal, config string, args ...string) *exec.Cmd {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "collector.conf")
 	if err := os.WriteFile(name, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(binDir, "recollect"))
+	cmd := exec.Command(filepath.Join(binDir, "recollect"), args...)
 	cmd.Dir = filepath.Dir(name)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty.TTY, tty.TTY, tty.TTY
@@ -136,6 +136,76 @@ func TestLiveView(t *testing.T) {
 	if all := tty.Output(); !tty.Echoes(t) || strings.Contains(all, "secret") {
 		t.Errorf("echo %v, or what was typed was shown: %q", tty.Echoes(t), all)
 	}
+}
+
+// TestLiveReplay: a log is played in the live view, with pauses, steps and
+// jumps, and ended by a key.
+func TestLiveReplay(t *testing.T) {
+	var log []byte
+	for i := range 4000 {
+		log = fmt.Appendf(log, "%d.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n", 1560390600+i)
+	}
+	log = append(log, "1560490000.000000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n"...)
+	name := filepath.Join(t.TempDir(), "n1.log")
+	if err := os.WriteFile(name, log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TZ", "UTC")
+	tty := screentest.New(t, 120, 20)
+	cmd := startLive(t, tty, "1=2000\n", "-replay", name)
+	out := tty.Expect(t, 0, "2019-06-13 01:50:0")
+	for _, step := range []struct{ key, want string }{
+		{" ", "paused"},
+		{"\x1b[6~", "2019-06-13 01:51:0"}, // page down
+		{" ", "x1"},
+		{"\x1b[A", "x2"},
+		{"\x1b[C\x1b[C", "2019-06-13 01:51:2"},
+		{strings.Repeat("\x1b[6~", 15), "02:06:"},
+		{"\x1b[H", "2019-06-13 01:50:0"},
+		{strings.Repeat("\x1b[A", 4), "x32"},
+		{strings.Repeat("\x1b[6~", 12) + strings.Repeat("\x1b[B", 3), "02:0"},
+		{"\x1b[B\x1b[B", "x1"},
+	} {
+		tty.Type(t, step.key)
+		out += tty.Expect(t, len(out), step.want)[len(out):]
+	}
+	for range 60 { // to the gap, which is over a day long
+		tty.Type(t, "\x1b[6~")
+		time.Sleep(10 * time.Millisecond)
+	}
+	out = tty.Expect(t, len(out), "traffic in 1 d ")
+	tty.Type(t, "n")
+	out = tty.Expect(t, len(out), "at the end")
+	tty.Expect(t, 0, "4 001 records") // none twice
+	tty.Type(t, "q")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	tty.Expect(t, len(out), "4001 records from 1 log in ")
+	if !tty.Echoes(t) {
+		t.Error("the terminal does not echo any more")
+	}
+}
+
+// TestReplayProgress: lines go to a pipe, where the replay is to the terminal.
+func TestReplayProgress(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "n1.log")
+	const text = "1560390600.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n1560391600.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\njunk\n"
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TZ", "UTC")
+	tty := screentest.New(t, 100, 20)
+	cmd := exec.Command(filepath.Join(binDir, "recollect"), "-replay", name)
+	cmd.Dir, cmd.Stderr = filepath.Dir(name), tty.TTY
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	out := tty.Expect(t, 0, "recollect: 2019-06-13 01:50:0")
+	out = tty.Expect(t, len(out), "next traffic in 16m")
+	cmd.Process.Signal(syscall.SIGINT)
+	tty.Expect(t, len(out), "\r\x1b[Krecollect: 1 record from 1 log in ")
 }
 
 // TestLiveViewTerminated: SIGTERM and SIGHUP leave the terminal in order, too.

@@ -15,7 +15,8 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// agent is one line label:host:port of the file, and the connection to it.
+// agent is one line label:host:port of the file, and the connection to it; or
+// a log that is played, which has no client.
 type agent struct {
 	c      *collector
 	index  uint32
@@ -54,13 +55,18 @@ func (a *agent) String() string {
 // other agents' take.
 func (a *agent) take(records []wire.Record) {
 	a.records.Add(uint64(len(records)))
+	a.publish(records, false)
+}
+
+// publish gives records to the hub; again: it has had them before.
+func (a *agent) publish(records []wire.Record, again bool) {
 	for len(records) > 0 {
 		a.c.hub.Fill(func(free []Item) int {
 			n := min(len(free), len(records))
 			for i := range n {
 				item := &free[i]
 				item.Record = records[i]
-				item.Host = a.index
+				item.Host, item.Again = a.index, again
 				item.match = a.c.classes.match(&item.Record)
 			}
 			records = records[n:]
@@ -90,6 +96,9 @@ func (a *agent) change(s feed.ClientState) {
 // reportLosses says what is missing from the agent's records, as often as
 // stdout's losses are told.
 func (a *agent) reportLosses(now time.Time) {
+	if a.client == nil {
+		return
+	}
 	l := a.client.Losses()
 	if l == a.told || !a.toldAt.IsZero() && now.Sub(a.toldAt) < lossEvery {
 		return

@@ -15,6 +15,9 @@ type Item struct {
 	wire.Record
 	// Host is the index of the agent's line in File.Hosts.
 	Host uint32
+	// Again: somebody goes back in a replay and sees it once more; it has been
+	// counted.
+	Again bool
 	// match says which lines of File.Flows the record belongs to; only the
 	// classifier can read it.
 	match match

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/replay"
 )
 
 // Config of a collector.
@@ -32,6 +33,8 @@ type Config struct {
 	// TLS are the certificate, key and authorities for agents with tls://,
 	// unless their line names others.
 	TLS certs.Files
+	// Replay plays logs instead of dialling File's agents. It may be nil.
+	Replay *Replay
 	// Palette has names and colours of flows. It may be nil.
 	Palette *Palette
 	// Names has names of agents and addresses. It may be nil.
@@ -65,6 +68,8 @@ type collector struct {
 	classes *classifier
 	hub     *hub.Hub[Item]
 	agents  []*agent
+	player  *replay.Player     // nil: agents are dialled
+	quit    context.CancelFunc // ends it all, cleanly
 	palette *Palette
 	names   *Names
 	view    *View // nil if nobody asked for one
@@ -105,16 +110,15 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	c.hub = newHub()
-	for i := range c.file.Hosts {
-		files, err := c.file.Hosts[i].certs(cfg.TLS)
-		if err != nil {
-			return err
-		}
-		c.agents = append(c.agents, newAgent(c, uint32(i), files))
+	if err := c.makeAgents(cfg); err != nil {
+		return err
 	}
 	if cfg.View != nil {
 		c.view = newView(c)
 	}
+	told := ctx // to end, by somebody else
+	ctx, c.quit = context.WithCancel(ctx)
+	defer c.quit()
 	out, err := c.openOutput(cfg)
 	if errors.Is(err, errStdoutClosed) {
 		return nil
@@ -127,8 +131,28 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil && !closed {
 		return err
 	}
-	if !closed || ctx.Err() != nil { // quiet only if that is why it ends
+	if !closed || told.Err() != nil { // quiet only if that is why it ends
 		c.summarize(out)
+	}
+	return nil
+}
+
+func (c *collector) makeAgents(cfg Config) error {
+	if cfg.Replay != nil {
+		c.file = &File{Flows: cfg.File.Flows, Hosts: cfg.Replay.hosts()}
+		for i := range c.file.Hosts {
+			c.agents = append(c.agents, newLog(c, uint32(i)))
+		}
+		stay := cfg.View != nil || !cfg.Lines && canDraw(cfg.Stdout)
+		c.startReplay(cfg.Replay, stay)
+		return nil
+	}
+	for i := range c.file.Hosts {
+		files, err := c.file.Hosts[i].certs(cfg.TLS)
+		if err != nil {
+			return err
+		}
+		c.agents = append(c.agents, newAgent(c, uint32(i), files))
 	}
 	return nil
 }
@@ -147,7 +171,10 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, out.stop)()
 	start := func(f func() error) { g.Go(guarded(out, f)) }
-	start(out.run)
+	start(func() error {
+		defer c.quit() // logs have an end
+		return out.run()
+	})
 	start(func() error { return watchClosed(ctx, cfg.Stdout) })
 	start(func() error { return c.names.Run(ctx) })
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
@@ -155,8 +182,12 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 		start(c.view.run)
 		start(func() error { return cfg.View(ctx, c.view) })
 	}
+	start(func() error { c.showProgress(ctx, out, cfg.Stderr); return nil })
 	start(func() error {
 		defer c.hub.Close()
+		if c.player != nil {
+			return c.runPlayer(ctx)
+		}
 		return c.runAgents(ctx, out)
 	})
 	return g.Wait()

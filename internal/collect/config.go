@@ -69,8 +69,11 @@ type HostTLS struct {
 	Name string
 }
 
-// Address is the host's address as net.Dial takes it.
+// Address is the host's address as net.Dial takes it, or a log's path.
 func (h *Host) Address() string {
+	if h.Port == 0 { // not of a file
+		return h.Name
+	}
 	return net.JoinHostPort(h.Name, strconv.Itoa(int(h.Port)))
 }
 
@@ -181,16 +184,32 @@ func ReadFile(name string) (*File, error) {
 	return Parse(name, data)
 }
 
+// ReadFlows is ReadFile for those who need no agents.
+func ReadFlows(name string) (*File, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
+	}
+	return parse(name, data)
+}
+
 // Parse reads data, the contents of the file called name.
 func Parse(name string, data []byte) (*File, error) {
+	file, err := parse(name, data)
+	if err == nil && len(file.Hosts) == 0 {
+		errs := &ConfigError{Name: name}
+		errs.add(name + ": no agents: want at least one line label:host:port")
+		return nil, errs
+	}
+	return file, err
+}
+
+func parse(name string, data []byte) (*File, error) {
 	p := parser{errs: ConfigError{Name: name}, seen: make(map[hostKey]int)}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	for text := range bytes.Lines(data) {
 		p.line++
 		p.parseLine(string(text))
-	}
-	if len(p.file.Hosts) == 0 && p.errs.Total == 0 {
-		p.errs.add(name + ": no agents: want at least one line label:host:port")
 	}
 	if p.errs.Total > 0 {
 		return nil, &p.errs

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/replay"
 	"github.com/pcapper/pcapper/internal/screen"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -40,6 +41,7 @@ type liveView struct {
 	painter screen.Painter
 	once    sync.Once
 	stopped chan struct{}
+	poked   chan struct{}
 	counted atomic.Uint64 // records
 
 	rows   []screen.Flow // of any agent: flows in file order, then the rest
@@ -49,6 +51,7 @@ type liveView struct {
 	states []*feed.ClientState // as last shown, by agent
 
 	since   time.Time // when counting for the rates began
+	played  int64     // the replay's time then
 	view    screen.View
 	scratch []uint32
 }
@@ -73,6 +76,10 @@ func (n *counts) add(bits uint64) {
 
 // take is the rate in a time of so many seconds, and begins anew.
 func (n *counts) take(seconds float64) screen.Rate {
+	if seconds <= 0 {
+		*n = counts{seen: n.seen}
+		return screen.Rate{}
+	}
 	r := screen.Rate{Packets: float64(n.packets) / seconds, Bits: float64(n.bits) / seconds}
 	n.packets, n.bits = 0, 0
 	return r
@@ -101,6 +108,7 @@ func newLiveView(c *collector, cfg Config) (*liveView, error) {
 		stdout:  stdout,
 		painter: newPainter(),
 		stopped: make(chan struct{}),
+		poked:   make(chan struct{}, 1),
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 		since:   time.Now(),
 	}
@@ -172,6 +180,7 @@ func (l *liveView) run() error {
 	defer signal.Stop(signals)
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	defer l.readKeys()()
 	for {
 		if err := l.draw(); err != nil {
 			return err
@@ -182,8 +191,26 @@ func (l *liveView) run() error {
 	}
 }
 
+// readKeys reads keys until the result is called.
+func (l *liveView) readKeys() (stop func()) {
+	signal.Ignore(syscall.SIGTTIN)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := l.term.ReadKeys(ctx, l.typed); err != nil {
+			l.c.say.printf("%v", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // wait counts until there is something new to draw; false means stop.
 func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
+	hurry := false
 	for {
 		select {
 		case <-l.stopped:
@@ -193,9 +220,15 @@ func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
 				l.suspend()
 			}
 			return true
+		case <-l.poked:
+			hurry = true // the player has done it when we look next
 		case now := <-look:
 			l.count(now)
 			if l.update(now) {
+				return true
+			}
+			if hurry && l.c.player != nil {
+				l.showPosition()
 				return true
 			}
 		}
@@ -267,12 +300,86 @@ func (l *liveView) update(now time.Time) bool {
 	l.since = now
 	l.view.Uptime = now.Sub(l.c.started)
 	l.view.Lost = l.reader.Status().Lost
-	l.view.Records = 0
+	l.view.Records = l.c.totalRecords()
+	seconds := since.Seconds()
+	if l.c.player != nil {
+		seconds = l.showReplay()
+		if seconds == 0 {
+			return true // paused: what was last stays
+		}
+	}
 	for i := range l.agents {
-		l.view.Records += l.c.agents[i].records.Load()
-		l.updateRates(&l.view.Agents[i], &l.agents[i], now, since.Seconds())
+		l.updateRates(&l.view.Agents[i], &l.agents[i], now, seconds)
 	}
 	return true
+}
+
+// showReplay brings the header up to date and says for how long, in the
+// records' own time, rates have been counted: 0 if the replay did not go on,
+// below 0 if it went back.
+func (l *liveView) showReplay() (seconds float64) {
+	s := l.showPosition()
+	seconds = float64(s.Position-l.played) / 1e9
+	if l.played == 0 {
+		seconds = -1
+	}
+	if s.Started {
+		l.played = s.Position
+	}
+	return seconds
+}
+
+func (l *liveView) showPosition() replay.Status {
+	s := l.c.player.Status()
+	l.view.Replay = &screen.Replay{
+		Time: replay.Time(s.Position)[:19], Part: s.Part(), Speed: speedText(s.Speed),
+		Gap: time.Duration(s.Next - s.Position), Paused: s.Paused, Seeking: s.Seeking,
+		Starting: !s.Started, Ended: s.Ended,
+	}
+	if s.Ended {
+		l.view.Replay.Gap = 0
+	}
+	return s
+}
+
+// typed does what a key is for.
+func (l *liveView) typed(k screen.Key) {
+	if k == 'q' {
+		l.c.quit()
+	}
+	p := l.c.player
+	if p == nil {
+		return
+	}
+	switch k {
+	case ' ', 'p':
+		p.Pause()
+	case screen.KeyRight:
+		p.Step(10 * time.Second)
+	case screen.KeyLeft:
+		p.Step(-10 * time.Second)
+	case screen.KeyPageDown:
+		p.Step(time.Minute)
+	case screen.KeyPageUp:
+		p.Step(-time.Minute)
+	case screen.KeyUp, '+', '=':
+		p.Faster()
+	case screen.KeyDown, '-':
+		p.Slower()
+	case 'n':
+		p.Next()
+	case screen.KeyHome:
+		p.Restart()
+	}
+	l.poke()
+}
+
+// poke makes the view draw soon.
+func (l *liveView) poke() {
+	select {
+	case l.poked <- struct{}{}:
+	default:
+	}
 }
 
 func (l *liveView) updateRates(a *screen.Agent, t *tally, now time.Time, seconds float64) {

@@ -22,6 +22,7 @@ type printer struct {
 	mu    sync.Mutex
 	w     io.Writer
 	muted bool
+	shown bool // a line of progress is on the terminal
 }
 
 func newPrinter(w io.Writer) *printer { return &printer{w: w} }
@@ -38,9 +39,26 @@ func (p *printer) printf(format string, args ...any) {
 	text := Prefix + fmt.Sprintf(format, args...) + "\n"
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.shown {
+		text = eraseLine + text
+		p.shown = false
+	}
 	if !p.muted {
 		io.WriteString(p.w, text)
 	}
+}
+
+// eraseLine begins the terminal's line anew (ECMA-48, EL).
+const eraseLine = "\r\x1b[K"
+
+// progress replaces the last line of progress, on a terminal.
+func (p *printer) progress(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown || text != "" {
+		io.WriteString(p.w, eraseLine+text)
+	}
+	p.shown = text != ""
 }
 
 // report says when records are lost, and the summary when it is asked for,
@@ -49,6 +67,7 @@ func (c *collector) report(ctx context.Context, out output, summary <-chan os.Si
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	losses := lossReport{every: lossEvery}
+	ended := false // a replay that stays at its end
 	for {
 		select {
 		case <-ctx.Done():
@@ -61,6 +80,10 @@ func (c *collector) report(ctx context.Context, out output, summary <-chan os.Si
 			}
 			for _, a := range c.agents {
 				a.reportLosses(now)
+			}
+			if c.player != nil && !ended && c.player.Status().Ended {
+				ended = true
+				c.say.printf("the logs have been played to their end")
 			}
 		}
 	}
@@ -91,6 +114,10 @@ func (c *collector) summarize(out output) {
 	for _, a := range c.agents {
 		n := a.records.Load()
 		total += n
+		if c.player != nil {
+			fmt.Fprintf(&b, "\n%s  %v: %s", Prefix, a, a.done())
+			continue
+		}
 		fmt.Fprintf(&b, "\n%s  %v: %s, %s", Prefix, a,
 			count(n, "record"), count(a.connections.Load(), "connection"))
 		if l := a.client.Losses(); l.Any() {
@@ -98,8 +125,12 @@ func (c *collector) summarize(out output) {
 		}
 	}
 	st := out.status()
+	source := "agent"
+	if c.player != nil {
+		source = "log"
+	}
 	c.say.printf("%s from %s in %v; %s, %s lost%s",
-		count(total, "record"), count(uint64(len(c.agents)), "agent"),
+		count(total, "record"), count(uint64(len(c.agents)), source),
 		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.lost, "record"), b.String())
 }
 

@@ -77,7 +77,10 @@ func (a *agent) status() AgentStatus {
 	s := a.state.Load()
 	st := AgentStatus{
 		Phase: s.Phase, Records: a.records.Load(), Connections: a.connections.Load(),
-		Losses: a.client.Losses(), HasLosses: a.host.IPFIX,
+		HasLosses: a.host.IPFIX,
+	}
+	if a.client != nil {
+		st.Losses = a.client.Losses()
 	}
 	if s.Phase == feed.Connected {
 		return st
@@ -109,9 +112,13 @@ func newView(c *collector) *View {
 		hosts[i].Label = h.Label
 		hosts[i].Addr, _ = netip.ParseAddr(h.Name) // a host name is none
 	}
+	clock := rollup.ByWall
+	if c.player != nil {
+		clock = rollup.ByNewest
+	}
 	var scratch []uint32
 	v.store = rollup.New(rollup.Config{
-		Hosts: hosts, Rows: len(v.rows) - 1,
+		Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock,
 		Classify: func(rows []int, r *wire.Record) []int {
 			scratch = scratch[:0]
 			for _, line := range c.classes.lines(c.classes.match(r), scratch) {
@@ -158,6 +165,9 @@ func (v *View) count() {
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
 		now := time.Now().UnixNano()
 		for i := range items {
+			if items[i].Again {
+				continue
+			}
 			v.store.Add(now, int(items[i].Host), &items[i].Record)
 		}
 		v.counted.Add(uint64(len(items)))

@@ -162,6 +162,18 @@ func (h *Hub[T]) newChunk(n uint64) *chunk[T] {
 	return c
 }
 
+// Backlog is how many items the slowest reader has still to read.
+func (h *Hub[T]) Backlog() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tail := h.tail.Load()
+	most := uint64(0)
+	for r := range h.readers {
+		most = max(most, tail-r.pos.Load())
+	}
+	return most
+}
+
 // Close ends the stream: readers get what is left and then io.EOF.
 func (h *Hub[T]) Close() {
 	h.mu.Lock()

@@ -52,6 +52,25 @@ func wantRange(t *testing.T, got []int, from, to int) {
 	}
 }
 
+func TestBacklog(t *testing.T) {
+	h := small()
+	publish(h, 0, 3)
+	if n := h.Backlog(); n != 0 {
+		t.Errorf("nobody reads: %d", n)
+	}
+	fast, slow := h.NewReader(), h.NewReader()
+	publish(h, 3, 10)
+	readAll(fast)
+	if n := h.Backlog(); n != 7 {
+		t.Errorf("the slowest has %d to read, want 7", n)
+	}
+	slow.Close()
+	if n := h.Backlog(); n != 0 {
+		t.Errorf("all is read: %d", n)
+	}
+	fast.Close()
+}
+
 func TestReaderStartsAtNow(t *testing.T) {
 	h := small()
 	publish(h, 0, 11)

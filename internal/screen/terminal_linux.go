@@ -66,7 +66,8 @@ func (t *Terminal) Resume() error {
 			return err
 		}
 		quiet := *old
-		quiet.Lflag &^= unix.ECHO
+		quiet.Lflag &^= unix.ECHO | unix.ICANON // keys come at once, see ReadKeys
+		quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 1, 0
 		quiet.Iflag &^= unix.IXON // Ctrl-S would stop the terminal, and keep Close from tidying up
 		t.saved = old
 		return unix.IoctlSetTermios(fd, unix.TCSETS, &quiet)

@@ -63,6 +63,10 @@ func textCells(s string) int {
 	return n
 }
 
+// Fit makes foreign text safe for a terminal and cuts it to at most width
+// cells.
+func Fit(s string, width int) string { return fit(clean(s), width) }
+
 // fit cuts s to at most width cells, the last of them an ellipsis if any is
 // missing.
 func fit(s string, width int) string {

@@ -13,6 +13,19 @@ type View struct {
 	Records uint64 // received since the start
 	Lost    uint64 // records that could not be counted in time
 	Agents  []Agent
+	Replay  *Replay // nil: agents are live
+}
+
+// Replay is where a replay of logs is.
+type Replay struct {
+	Time     string        // of the records, as people read it
+	Part     float64       // of the logs that has been read, 0 to 1
+	Speed    string        // x1, x16
+	Gap      time.Duration // until the next record, in its own time
+	Paused   bool
+	Seeking  bool // on the way to another place
+	Starting bool // Time is not valid yet
+	Ended    bool
 }
 
 // Agent is one connection and its traffic in the last second.
@@ -194,7 +207,7 @@ func (p *Painter) Paint(v *View, width, height int) []byte {
 	for len(lines) < height-1 {
 		lines = append(lines, "")
 	}
-	lines = append(lines[:max(0, min(len(lines), height-1))], p.footer(hidden, width))
+	lines = append(lines[:max(0, min(len(lines), height-1))], p.footer(v, hidden, width))
 	return []byte(strings.Join(lines, "\n"))
 }
 
@@ -257,9 +270,35 @@ func (p *Painter) header(v *View, width int) string {
 		left = append(left, cell{red, grouped(v.Lost) + " lost"})
 	}
 	left = append(left, cell{"", "up " + clock(v.Uptime)}, cell{dim, grouped(v.Records) + plural(v.Records, " record")})
+	if v.Replay != nil {
+		left = v.Replay.header(v)
+	}
 	right := []cell{{bold, strings.TrimRight(si(sum.Packets), " ") + " packets/s"}, {bold, si(sum.Bits) + "bit/s"}}
 	return " " + p.spread(left, right, width-2)
 }
+
+// header says where the replay is, the most important first.
+func (r *Replay) header(v *View) []cell {
+	state := cell{"", r.Speed}
+	switch {
+	case r.Starting:
+		return []cell{{bold, "replay"}, {yellow, "reading the logs"}}
+	case r.Ended:
+		state = cell{green, "at the end"}
+	case r.Seeking:
+		state = cell{yellow, "seeking"}
+	case r.Paused:
+		state = cell{yellow, "paused"}
+	}
+	cells := []cell{{bold, "replay"}, {"", r.Time}, state, {"", fmt.Sprintf("%.0f %%", 100*r.Part)}}
+	if r.Gap >= longGap && !r.Seeking {
+		cells = append(cells, cell{yellow, "traffic in " + clock(r.Gap)})
+	}
+	return append(cells, cell{dim, grouped(v.Records) + plural(v.Records, " record")})
+}
+
+// longGap is how long nothing happens before that is worth a word.
+const longGap = 10 * time.Second
 
 // cell is a piece of text with its style.
 type cell struct{ style, text string }
@@ -400,7 +439,7 @@ func (p *Painter) rates(r Rate, c columns, style string) string {
 
 // notes say what to do when there is nothing to see.
 func (p *Painter) notes(v *View, width int) []string {
-	if v.Records > 0 {
+	if v.Records > 0 || v.Replay != nil {
 		return nil
 	}
 	connected := false
@@ -421,10 +460,23 @@ func (p *Painter) notes(v *View, width int) []string {
 	return text
 }
 
-func (p *Painter) footer(hidden, width int) string {
-	left := []cell{{dim, "Ctrl-C ends"}}
+func (p *Painter) footer(v *View, hidden, width int) string {
+	left := []cell{{dim, "q ends"}}
+	if v.Replay != nil {
+		left = []cell{
+			{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "PgUp PgDn 1 min"}, {dim, "↑↓ speed"},
+			{dim, "n next traffic"}, {dim, "Home start"}, {dim, "q ends"},
+		}
+		if width < 100 {
+			left = []cell{{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "↑↓ speed"}, {dim, "n next"}, {dim, "q ends"}}
+		}
+	}
 	if hidden > 0 {
-		left = []cell{{yellow, fmt.Sprintf("+%d more", hidden)}, {dim, "a taller window shows them"}, left[0]}
+		more := []cell{{yellow, fmt.Sprintf("+%d more", hidden)}}
+		if v.Replay == nil {
+			more = append(more, cell{dim, "a taller window shows them"})
+		}
+		left = append(more, left...)
 	}
 	return " " + p.spread(left, nil, width-2)
 }

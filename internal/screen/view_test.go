@@ -64,7 +64,7 @@ func TestPaint(t *testing.T) {
 
 
 
- Ctrl-C ends`)
+ q ends`)
 }
 
 // TestPaintSmall: agents come before flows, what is left out is counted.
@@ -81,14 +81,14 @@ func TestPaintSmall(t *testing.T) {
  ● gateway  [2001:db8::…         0        0 bit/s
  ○ c        10.0.0.3:70…  dialling
  ○ d        10.0.0.4:70…  cannot connect: connection refus…
- +1 more   a taller window shows them   Ctrl-C ends`)
+ +1 more   a taller window shows them   q ends`)
 	expectFrame(t, p.Paint(testView(), 60, 6), `
  recollect   2 of 4 agents   12.3 k packets/s   98.8 Mbit/s
 
    agent / flow           packets/s        bits/s  to 100 M
  ● a        10.0.0.1:70…     12.3 k   98.8 Mbit/s  ████████
  ● gateway  [2001:db8::…         0        0 bit/s
- +6 more   a taller window shows them   Ctrl-C ends`)
+ +6 more   a taller window shows them   q ends`)
 }
 
 // TestPaintEmpty: a view without traffic says what to do.
@@ -105,7 +105,7 @@ func TestPaintEmpty(t *testing.T) {
  ports can be reached from here. recollect keeps trying.
 
 
- Ctrl-C ends`)
+ q ends`)
 	v.Agents[0].State = Connected
 	if text := string(p.Paint(v, 90, 10)); !strings.Contains(text, "no traffic yet: the agents are connected") {
 		t.Errorf("an idle view says\n%s", text)

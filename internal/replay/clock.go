@@ -1,0 +1,41 @@
+package replay
+
+import (
+	"math"
+	"time"
+)
+
+// clock is the time of the records as they are played.
+type clock struct {
+	wall   time.Time // when it was set
+	play   int64     // to what, nanoseconds since the epoch
+	speed  float64
+	paused bool
+}
+
+func (c *clock) set(wall time.Time, play int64) { c.wall, c.play = wall, play }
+
+// at is the time that is played at wall.
+func (c *clock) at(wall time.Time) int64 {
+	if c.paused {
+		return c.play
+	}
+	passed := float64(wall.Sub(c.wall)) * c.speed
+	if passed >= math.MaxInt64/2 || c.play > math.MaxInt64-int64(passed) {
+		return math.MaxInt64
+	}
+	return c.play + int64(passed)
+}
+
+// until is how long it takes from wall to play.
+func (c *clock) until(wall time.Time, play int64) time.Duration {
+	d := (float64(play) - float64(c.at(wall))) / c.speed
+	return time.Duration(min(d, float64(time.Hour)))
+}
+
+// change keeps the time that is played while something else changes.
+func (c *clock) change(f func()) {
+	now := time.Now()
+	c.set(now, c.at(now))
+	f()
+}

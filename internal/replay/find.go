@@ -1,0 +1,223 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// File is an agent's log.
+type File struct {
+	Label string // the host's, made from the path
+	Path  string
+}
+
+// Find gives the logs that paths name: files, and all logs in and below
+// directories, in the order of their paths. skipped are files of directories
+// that are no logs. It is an error if a file that is named is none, or if
+// there is no log at all.
+func Find(paths []string) (files []File, skipped []string, err error) {
+	var found []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot replay %q: %w", path, reason(err))
+		}
+		if !info.IsDir() {
+			if err := sniff(path); err != nil {
+				return nil, nil, fmt.Errorf("cannot replay %q: %w", path, err)
+			}
+			found = append(found, path)
+			continue
+		}
+		logs, others, err := search(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		found, skipped = append(found, logs...), append(skipped, others...)
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	if len(found) == 0 {
+		return nil, skipped, fmt.Errorf("no agent's log in %s: want files with lines time:src:port:dst:port:length:flow:protocol, as pcapper -f writes them",
+			strings.Join(paths, ", "))
+	}
+	for i, label := range labels(found) {
+		files = append(files, File{Label: label, Path: found[i]})
+	}
+	return files, skipped, nil
+}
+
+// search looks for logs in a directory. Hidden files and empty ones are
+// nothing that has to be told.
+func search(dir string) (logs, others []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("cannot replay %q: %w", path, reason(err))
+		}
+		if strings.HasPrefix(d.Name(), ".") && path != dir {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		info, err := os.Stat(path) // follows links
+		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+			return nil
+		}
+		if sniff(path) == nil {
+			logs = append(logs, path)
+		} else {
+			others = append(others, path)
+		}
+		return nil
+	})
+	return logs, others, err
+}
+
+// sniffed is how much of a file is looked at to see whether it is a log.
+const sniffed = 64 << 10
+
+// sniff returns an error if the file is no log. An empty file, or one that has
+// only the beginning of a line yet, may become one.
+func sniff(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return reason(err)
+	}
+	defer f.Close()
+	in, _, err := unpack(f)
+	if err != nil {
+		return err
+	}
+	head, err := io.ReadAll(io.LimitReader(in, sniffed))
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return reason(err)
+	}
+	var first error
+	whole := head[:bytes.LastIndexByte(head, '\n')+1]
+	for line := range bytes.Lines(whole) {
+		var r wire.Record
+		err := wire.ParseLine(line, &r)
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil && len(head) > wire.MaxLine {
+		return errors.New("no log line in it")
+	}
+	if first != nil {
+		return fmt.Errorf("no log line in it; the first line: %w", first)
+	}
+	return nil
+}
+
+// unpack gives the text of f, which may be compressed by gzip.
+func unpack(f io.Reader) (in *bufio.Reader, packed bool, err error) {
+	in = bufio.NewReaderSize(f, readSize)
+	magic, _ := in.Peek(2)
+	if !bytes.Equal(magic, []byte{0x1f, 0x8b}) { // RFC 1952, 2.3.1
+		return in, false, nil
+	}
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, true, fmt.Errorf("gzip: %w", err)
+	}
+	return bufio.NewReaderSize(z, readSize), true, nil
+}
+
+// rotation is what logrotate(8) adds to the name of a log.
+var rotation = regexp.MustCompile(`(\.[0-9]{1,4}|-[0-9]{8})$`)
+
+// stem is a name without what says that it is a log, and which piece of one.
+func stem(name string) string {
+	name = strings.TrimSuffix(name, ".gz")
+	name = rotation.ReplaceAllString(name, "")
+	for _, suffix := range []string{".log", ".txt", ".conf"} {
+		if s, ok := strings.CutSuffix(name, suffix); ok && s != "" {
+			return s
+		}
+	}
+	return name
+}
+
+// labels names each file by what tells its path from the others: n1 for
+// n1.log, and for n1/pcapper.log if there is n2/pcapper.log. Pieces of one log
+// have one label.
+func labels(paths []string) []string {
+	parts := make([][]string, len(paths)) // of each path, the last first
+	for i, path := range paths {
+		dir, name := filepath.Split(filepath.Clean(path))
+		parts[i] = []string{stem(name)}
+		up := strings.Split(strings.Trim(dir, "/"), "/")
+		slices.Reverse(up)
+		for _, d := range up {
+			parts[i] = append(parts[i], stem(d))
+		}
+	}
+	groups := make(map[string]bool)
+	for _, p := range parts {
+		groups[strings.Join(p, "/")] = true
+	}
+	names := make([]string, len(paths))
+	for depth := 0; ; depth++ {
+		same := alike(parts, depth)
+		distinct := make(map[string]bool)
+		for i, p := range parts {
+			if depth < len(p) && (!same || len(groups) == 1) {
+				names[i] = join(p[depth], names[i])
+			}
+			distinct[names[i]] = true
+		}
+		if len(distinct) == len(groups) {
+			return names
+		}
+	}
+}
+
+// alike: all paths have the same part at this depth, so that it tells nothing.
+func alike(parts [][]string, depth int) bool {
+	for _, p := range parts {
+		if depth >= len(p) || depth >= len(parts[0]) || p[depth] != parts[0][depth] {
+			return false
+		}
+	}
+	return true
+}
+
+// join makes one label of two parts. A label has no colon and no white space.
+func join(front, back string) string {
+	front = strings.Map(func(r rune) rune {
+		if r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, front)
+	if front == "" || back == "" {
+		return front + back
+	}
+	return front + "-" + back
+}
+
+// reason is an error without the path, which the reader knows.
+func reason(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}

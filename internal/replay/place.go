@@ -1,0 +1,71 @@
+package replay
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Place is a time to begin at. The zero Place is the beginning.
+type Place struct {
+	kind placeKind
+	t    int64 // nanoseconds: since the epoch, since the first record, or since midnight
+}
+
+type placeKind uint8
+
+const (
+	sinceFirst placeKind = iota
+	sinceEpoch
+	sinceMidnight
+)
+
+// ParsePlace reads a time in seconds since the epoch as logs have it
+// (1560390672.895279), a date and time in the local time zone (2019-06-13
+// 03:51:12) or in its own (2019-06-13T01:51:12Z), a time of day (03:51, 03:51:12),
+// which is that of the first record's day or of the next one, or a duration
+// since the first record (+90s, +1h30m).
+func ParsePlace(text string) (Place, error) {
+	if rest, ok := strings.CutPrefix(text, "+"); ok {
+		if d, err := time.ParseDuration(rest); err == nil && d >= 0 {
+			return Place{sinceFirst, int64(d)}, nil
+		}
+	}
+	if s, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(s) < math.MaxInt64/1e9 {
+		whole := math.Floor(s)
+		return Place{sinceEpoch, int64(whole)*int64(time.Second) + int64(math.Round((s-whole)*1e6))*1e3}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return Place{sinceEpoch, t.UnixNano()}, nil
+		}
+	}
+	for _, layout := range []string{time.TimeOnly, "15:04"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return Place{sinceMidnight, int64(t.Sub(t.Truncate(24 * time.Hour)))}, nil
+		}
+	}
+	return Place{}, fmt.Errorf("%q is no time: want one like 2019-06-13 03:51:12, 03:51:12, 1560390672.895279 or +90s", text)
+}
+
+// at is the place's time in logs that begin at first.
+func (p Place) at(first int64) int64 {
+	switch p.kind {
+	case sinceEpoch:
+		return p.t
+	case sinceFirst:
+		return first + p.t
+	}
+	begin := time.Unix(0, first)
+	y, m, d := begin.Date()
+	t := time.Date(y, m, d, 0, 0, 0, int(p.t), time.Local)
+	if t.Before(begin) {
+		t = time.Date(y, m, d+1, 0, 0, 0, int(p.t), time.Local)
+	}
+	return t.UnixNano()
+}
+
+// Time is a record's time as people read it.
+func Time(t int64) string { return time.Unix(0, t).Format("2006-01-02 15:04:05.000") }

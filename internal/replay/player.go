@@ -1,0 +1,423 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Max is the speed that does not wait at all.
+const Max = 0
+
+// Config of a Player.
+type Config struct {
+	Files []File
+	// Speed is how much faster than the records' own time to play; 0 is Max.
+	Speed float64
+	// From is where to begin.
+	From Place
+	// Records takes records of one file, in order; the slice is the player's
+	// again when it returns. After going back they are given out again, and
+	// again says so.
+	Records func(file int, records []wire.Record, again bool)
+	// Wait blocks while whoever takes the records is busy; nil never does.
+	Wait func(ctx context.Context) error
+	// Say tells what is wrong with a file, once for each thing.
+	Say func(format string, args ...any)
+	// Stay: do not end with the last record, one may still go back.
+	Stay bool
+}
+
+// batchSize is the most records that are given out together.
+const batchSize = 256
+
+// Player plays logs. Its methods beside Run may be called by any goroutine.
+type Player struct {
+	cfg      Config
+	logs     []*log
+	commands chan func(ctx context.Context) error
+
+	queue   queue // of logs that have a record, the oldest first
+	clock   clock
+	horizon int64 // what is not later may be played without a look at the clock
+	fast    int64 // up to here without waiting, after a step forward
+	first   int64 // the first record's time, and at or after Config.From
+	batch   []wire.Record
+	source  int // file of the batch
+	again   bool
+	since   int // records since the last breath
+
+	size   int64 // of all files, bytes
+	mu     sync.Mutex
+	status Status
+}
+
+// Status of a Player.
+type Status struct {
+	// First is the time of the first record to play, Position the time that is
+	// played now, Next that of the next record; nanoseconds since the epoch.
+	// Position jumps at an end and is valid iff Started.
+	First, Position, Next int64
+	Started               bool // the files have been opened and the first records read
+	Speed                 float64
+	Paused                bool
+	Seeking               bool // on the way to another place
+	Ended                 bool
+	Read, Size            int64 // bytes of the files
+}
+
+// Part is how much of the files has been read, 0 to 1.
+func (s *Status) Part() float64 {
+	if s.Size == 0 {
+		return 1
+	}
+	return min(1, float64(s.Read)/float64(s.Size))
+}
+
+// Count is what has become of a file's lines.
+type Count struct {
+	Records uint64 // played
+	Foreign uint64 // lines that are no log lines
+	Torn    bool   // the last line has no end, or the file could not be read to its end
+}
+
+// New makes a player; Run plays.
+func New(cfg Config) *Player {
+	p := &Player{cfg: cfg, commands: make(chan func(context.Context) error, 16), batch: make([]wire.Record, 0, batchSize)}
+	p.clock.speed, p.fast = cfg.Speed, minTime
+	p.status.Speed = cfg.Speed
+	for i := range cfg.Files {
+		p.logs = append(p.logs, &log{path: cfg.Files[i].Path, file: i, say: p.say})
+	}
+	return p
+}
+
+func (p *Player) say(format string, args ...any) {
+	if p.cfg.Say != nil {
+		p.cfg.Say(format, args...)
+	}
+}
+
+// Count is what has become of a file so far.
+func (p *Player) Count(file int) Count {
+	c := &p.logs[file].counts
+	return Count{c.records.Load(), c.foreign.Load(), c.torn.Load()}
+}
+
+// Status is where the player is.
+func (p *Player) Status() Status {
+	p.mu.Lock()
+	s := p.status
+	p.mu.Unlock()
+	s.Size = p.size
+	for _, l := range p.logs {
+		s.Read += l.consumed.Load()
+	}
+	return s
+}
+
+// errNothing: there is no record at or after Config.From.
+var errNothing = errors.New("nothing to replay")
+
+// Run plays until the end, or until ctx is done, which is no error.
+func (p *Player) Run(ctx context.Context) error {
+	defer func() {
+		for _, l := range p.logs {
+			l.close()
+		}
+	}()
+	if err := p.start(ctx); err != nil {
+		return ended(ctx, err)
+	}
+	for ctx.Err() == nil {
+		if err := p.step(ctx); err != nil {
+			p.flush(ctx)
+			return ended(ctx, err)
+		}
+	}
+	return nil
+}
+
+// errEnd: all has been played.
+var errEnd = errors.New("end of the logs")
+
+func ended(ctx context.Context, err error) error {
+	if err == errEnd || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// start opens the files and goes to where playing begins.
+func (p *Player) start(ctx context.Context) error {
+	for _, l := range p.logs {
+		if err := l.rewind(mark{}); err != nil {
+			return err
+		}
+		if info, err := os.Stat(l.path); err == nil {
+			p.size += info.Size()
+		}
+		if l.next() {
+			p.queue.push(l)
+		}
+	}
+	if len(p.queue) == 0 {
+		return fmt.Errorf("%w: the logs are empty", errNothing)
+	}
+	begin := p.queue[0].rec.Time
+	p.first = begin
+	if at := p.cfg.From.at(begin); at > begin {
+		if err := p.skipTo(ctx, at); err != nil {
+			return err
+		}
+		if len(p.queue) == 0 {
+			return fmt.Errorf("%w from %s on: the logs begin at %s and end before that", errNothing,
+				Time(at), Time(begin))
+		}
+		p.first = at
+	}
+	p.jump(p.queue[0].rec.Time)
+	p.publish()
+	return nil
+}
+
+// step plays what is due, or waits for it, or for a command.
+func (p *Player) step(ctx context.Context) error {
+	select {
+	case command := <-p.commands:
+		return p.obey(ctx, command)
+	default:
+	}
+	if p.since >= breath {
+		if err := p.breathe(ctx); err != nil {
+			return err
+		}
+	}
+	if len(p.queue) == 0 {
+		return p.end(ctx)
+	}
+	due := p.due()
+	if due <= 0 {
+		p.play()
+		return nil
+	}
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	return p.sleep(ctx, due)
+}
+
+// due is how long the next record has to wait.
+func (p *Player) due() time.Duration {
+	t := p.queue[0].rec.Time
+	if t <= p.horizon {
+		return 0
+	}
+	if t < p.fast {
+		p.horizon = p.fast - 1
+		return 0
+	}
+	if p.fast != minTime {
+		p.jump(p.fast)
+		p.fast = minTime
+	}
+	if p.clock.paused {
+		return math.MaxInt64
+	}
+	if p.clock.speed == Max {
+		p.horizon = math.MaxInt64
+		return 0
+	}
+	now := time.Now()
+	if late := p.clock.at(now) - t; late > 0 {
+		// Whoever takes the records is too slow for this speed; what has been
+		// missed is not made up for later.
+		if float64(late) > p.clock.speed*float64(time.Second) {
+			p.clock.set(now, t)
+		}
+		p.horizon = p.clock.at(now)
+		return 0
+	}
+	return max(time.Millisecond, p.clock.until(now, t))
+}
+
+// lookEvery is how often a waiting player tells where it is.
+const lookEvery = 100 * time.Millisecond
+
+// sleep waits for a time or a command.
+func (p *Player) sleep(ctx context.Context, d time.Duration) error {
+	p.publish()
+	timer := time.NewTimer(min(d, lookEvery))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case command := <-p.commands:
+		return p.obey(ctx, command)
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (p *Player) obey(ctx context.Context, command func(context.Context) error) error {
+	p.give()
+	err := command(ctx)
+	p.horizon = minTime
+	p.publish()
+	return err
+}
+
+// breath is after how many records a player that never waits looks up.
+const breath = 4096
+
+func (p *Player) breathe(ctx context.Context) error {
+	p.since = 0
+	p.publish()
+	return p.flush(ctx)
+}
+
+// play gives out records of the log with the oldest one, until another log's
+// is older or it is not due yet.
+func (p *Player) play() {
+	l := p.queue[0]
+	limit := min(p.queue.second(), p.horizon)
+	for n := 0; n < batchSize; n++ {
+		p.add(l)
+		if !l.next() {
+			p.queue.pop()
+			return
+		}
+		if l.rec.Time > limit {
+			break
+		}
+	}
+	p.queue.fix()
+}
+
+func (p *Player) add(l *log) {
+	again := l.line <= l.played
+	if len(p.batch) == batchSize || len(p.batch) > 0 && (p.source != l.file || p.again != again) {
+		p.give()
+	}
+	p.source, p.again = l.file, again
+	p.batch = append(p.batch, l.rec)
+	if !again {
+		l.played = l.line
+		l.counts.records.Add(1)
+	}
+}
+
+// give hands the batch over.
+func (p *Player) give() {
+	if len(p.batch) > 0 {
+		p.cfg.Records(p.source, p.batch, p.again)
+		p.since += len(p.batch)
+		p.batch = p.batch[:0]
+	}
+}
+
+func (p *Player) flush(ctx context.Context) error {
+	p.give()
+	if p.cfg.Wait != nil {
+		return p.cfg.Wait(ctx)
+	}
+	return nil
+}
+
+// end looks whether the files have grown, and otherwise ends or waits for a
+// command to go back.
+func (p *Player) end(ctx context.Context) error {
+	if err := p.flush(ctx); err != nil {
+		return err
+	}
+	for _, l := range p.logs {
+		if l.next() {
+			p.queue.push(l)
+		}
+	}
+	if len(p.queue) > 0 {
+		return nil
+	}
+	for _, l := range p.logs {
+		l.ended()
+	}
+	if !p.cfg.Stay {
+		p.publish()
+		return errEnd
+	}
+	return p.sleep(ctx, lookEvery)
+}
+
+// publish tells Status where the player is.
+func (p *Player) publish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.status
+	s.Started, s.First = true, p.first
+	s.Speed, s.Paused = p.clock.speed, p.clock.paused
+	s.Position = p.position()
+	if s.Ended = len(p.queue) == 0; s.Ended {
+		s.Seeking = false
+		return
+	}
+	s.Next = p.queue[0].rec.Time
+	s.Seeking = s.Next < p.fast
+}
+
+// position is the time that is played now.
+func (p *Player) position() int64 {
+	if len(p.queue) == 0 {
+		last := p.first
+		for _, l := range p.logs {
+			last = max(last, l.newest)
+		}
+		return last
+	}
+	next := p.queue[0].rec.Time
+	if p.clock.speed == Max || next < p.fast {
+		return next
+	}
+	return min(next, p.clock.at(time.Now()))
+}
+
+// forward plays up to t without waiting.
+func (p *Player) forward(t int64) { p.fast = t }
+
+// back goes to t.
+func (p *Player) back(ctx context.Context, t int64) error {
+	p.mu.Lock()
+	p.status.Seeking = true
+	p.mu.Unlock()
+	p.fast = minTime
+	if err := p.skipTo(ctx, t); err != nil {
+		return err
+	}
+	p.jump(t)
+	return nil
+}
+
+// skipTo makes the first record at or after t of each log the next one.
+func (p *Player) skipTo(ctx context.Context, t int64) error {
+	p.queue = p.queue[:0]
+	for _, l := range p.logs {
+		ok, err := l.skipTo(ctx, t)
+		if err != nil {
+			return err
+		}
+		if ok {
+			p.queue.push(l)
+		}
+	}
+	return nil
+}
+
+// jump makes t the time that is played now.
+func (p *Player) jump(t int64) {
+	p.clock.set(time.Now(), t)
+	p.horizon = minTime
+}

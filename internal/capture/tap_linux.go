@@ -23,10 +23,8 @@ import (
 )
 
 const (
-	// tapRing is what a processor's ring takes if nothing is asked for, as long
-	// as all together take no more than DefaultRingBytes: 65,536 small frames.
-	tapRing = 4 << 20
-	// tapRingMin and tapRingMax bound it in any case.
+	// tapRingMin and tapRingMax bound a processor's share of Config.RingBytes.
+	// The least is 4,096 small frames.
 	tapRingMin = 256 << 10
 	tapRingMax = 256 << 20
 	// tapNap is how long Next waits before it asks to be woken again when
@@ -162,13 +160,12 @@ func (p *Taps) Open(cfg Config) (*Tap, error) {
 	fail := func(err error) (*Tap, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
 	}
-	asked := cfg.RingBytes
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return fail(err)
 	}
 	t := &Tap{cfg: cfg, taps: p}
-	if err := t.open(tapRingSize(asked)); err != nil {
+	if err := t.open(tapRingSize(cfg.RingBytes)); err != nil {
 		t.Close()
 		cfg.Interface = t.cfg.Interface
 		return fail(err)
@@ -241,11 +238,7 @@ func (p *Taps) Close() error {
 // tapRingSize divides what was asked for, in bytes, among the processors. The
 // result is a power of two.
 func tapRingSize(total int) int {
-	cpus := possibleCPUs()
-	if total == 0 {
-		total = min(cpus*tapRing, DefaultRingBytes)
-	}
-	size := min(max(total/cpus, tapRingMin), tapRingMax)
+	size := min(max(total/possibleCPUs(), tapRingMin), tapRingMax)
 	return 1 << (bits.Len(uint(size)) - 1)
 }
 

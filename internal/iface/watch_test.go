@@ -138,6 +138,18 @@ func TestWatchCarrier(t *testing.T) {
 	enter(t)
 	index := addVeth(t).Attrs().Index
 	setUp(t, "a", "b")
+	// The kernel says that there is a carrier when it gets round to it; lost
+	// before that, it would be no news.
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		i, err := ByName("a")
+		must(t, err)
+		if i.State != "no carrier" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the interface gets no carrier")
+		}
+	}
 	l := watch(t, index)
 	setDown(t, "b")
 	e, before := l.until("no carrier", func(e Event) bool { return e.Interface.State == "no carrier" })

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -79,7 +80,7 @@ func startLive(t *testing.T, tty *screentest.Terminal, config string, args ...st
 	}
 	cmd := exec.Command(filepath.Join(binDir, "recollect"), args...)
 	cmd.Dir = filepath.Dir(name)
-	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=")
+	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty.TTY, tty.TTY, tty.TTY
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -97,6 +98,7 @@ const (
 // TestLiveView: shown in color, stopped with Ctrl-Z, continued, resized, and
 // ended with Ctrl-C; each time with the terminal in order.
 func TestLiveView(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
 	agents := newAgents()
 	t.Cleanup(agents.close)
 	if err := agents.start("A"); err != nil {
@@ -185,6 +187,41 @@ func TestLiveReplay(t *testing.T) {
 	if !tty.Echoes(t) {
 		t.Error("the terminal does not echo any more")
 	}
+}
+
+// TestLiveMGEN: every tenth message of a flow is lost between two hosts; the
+// view shows it beside the flow, and in the table of MGEN flows.
+func TestLiveMGEN(t *testing.T) {
+	var sent, received []byte
+	for i := range 3000 { // 50 a second
+		at := fmt.Sprintf("%d.%06d", 1560390600+i/50, i%50*20_000)
+		line := at + ":10.0.0.1:5001:10.0.0.2:5002:100:7:17\n"
+		sent = append(sent, line...)
+		if i%10 > 0 {
+			received = append(received, line...)
+		}
+		if i%50 == 0 { // whose address 10.0.0.2 is
+			received = append(received, at+":10.0.0.2:5001:10.0.0.1:9:100:0:17\n"...)
+		}
+	}
+	dir := t.TempDir()
+	for name, text := range map[string][]byte{"n1.log": sent, "n2.log": received} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("NO_COLOR", "1")
+	tty := screentest.New(t, 120, 20)
+	startLive(t, tty, "1=M7\n", "-replay", dir, "-speed", "8")
+	out := tty.Expect(t, 0, " 10 %  ")
+	if !regexp.MustCompile(`■ 1  M7 +\d+ +\S+ kbit/s +10 %  `).MatchString(out) {
+		t.Errorf("the loss is not beside the flow: %q", out)
+	}
+	tty.Type(t, "m")
+	out = tty.Expect(t, len(out), "   7  n1:5001 → 10.0.0.2:5002  n2  ")
+	out = tty.Expect(t, len(out), " 10 %")
+	tty.Type(t, "M")
+	tty.Expect(t, len(out), "■ 1  M7")
 }
 
 // TestReplayProgress: lines go to a pipe, where the replay is to the terminal.

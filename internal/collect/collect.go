@@ -113,7 +113,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := c.makeAgents(cfg); err != nil {
 		return err
 	}
-	if cfg.View != nil {
+	if cfg.View != nil || live(cfg) {
 		c.view = newView(c)
 	}
 	told := ctx // to end, by somebody else
@@ -143,8 +143,7 @@ func (c *collector) makeAgents(cfg Config) error {
 		for i := range c.file.Hosts {
 			c.agents = append(c.agents, newLog(c, uint32(i)))
 		}
-		stay := cfg.View != nil || !cfg.Lines && canDraw(cfg.Stdout)
-		c.startReplay(cfg.Replay, stay)
+		c.startReplay(cfg.Replay, cfg.View != nil || live(cfg))
 		return nil
 	}
 	for i := range c.file.Hosts {
@@ -157,9 +156,12 @@ func (c *collector) makeAgents(cfg Config) error {
 	return nil
 }
 
+// live tells whether the live view is shown.
+func live(cfg Config) bool { return !cfg.Lines && canDraw(cfg.Stdout) }
+
 // openOutput chooses how to show things.
 func (c *collector) openOutput(cfg Config) (output, error) {
-	if !cfg.Lines && canDraw(cfg.Stdout) {
+	if live(cfg) {
 		return newLiveView(c, cfg)
 	}
 	return newLineWriter(c, cfg.Stdout)
@@ -180,6 +182,8 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
 	if c.view != nil {
 		start(c.view.run)
+	}
+	if cfg.View != nil {
 		start(func() error { return cfg.View(ctx, c.view) })
 	}
 	start(func() error { c.showProgress(ctx, out, cfg.Stderr); return nil })

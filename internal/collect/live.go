@@ -50,6 +50,9 @@ type liveView struct {
 
 	states []*feed.ClientState // as last shown, by agent
 
+	quality  map[hostRow]*quality // of MGEN messages
+	showMGEN atomic.Bool          // asked for by a key
+
 	since   time.Time // when counting for the rates began
 	played  int64     // the replay's time then
 	view    screen.View
@@ -109,6 +112,7 @@ func newLiveView(c *collector, cfg Config) (*liveView, error) {
 		painter: newPainter(),
 		stopped: make(chan struct{}),
 		poked:   make(chan struct{}, 1),
+		quality: make(map[hostRow]*quality),
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 		since:   time.Now(),
 	}
@@ -227,8 +231,8 @@ func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
 			if l.update(now) {
 				return true
 			}
-			if hurry && l.c.player != nil {
-				l.showPosition()
+			if hurry {
+				l.hurry()
 				return true
 			}
 		}
@@ -301,6 +305,7 @@ func (l *liveView) update(now time.Time) bool {
 	l.view.Uptime = now.Sub(l.c.started)
 	l.view.Lost = l.reader.Status().Lost
 	l.view.Records = l.c.totalRecords()
+	l.updateMGEN()
 	seconds := since.Seconds()
 	if l.c.player != nil {
 		seconds = l.showReplay()
@@ -309,7 +314,7 @@ func (l *liveView) update(now time.Time) bool {
 		}
 	}
 	for i := range l.agents {
-		l.updateRates(&l.view.Agents[i], &l.agents[i], now, seconds)
+		l.updateRates(i, now, seconds)
 	}
 	return true
 }
@@ -329,6 +334,15 @@ func (l *liveView) showReplay() (seconds float64) {
 	return seconds
 }
 
+// hurry shows what a key has changed before it is time for new rates.
+func (l *liveView) hurry() {
+	l.view.ShowMGEN = l.showMGEN.Load()
+	l.updateMGEN()
+	if l.c.player != nil {
+		l.showPosition()
+	}
+}
+
 func (l *liveView) showPosition() replay.Status {
 	s := l.c.player.Status()
 	l.view.Replay = &screen.Replay{
@@ -344,13 +358,20 @@ func (l *liveView) showPosition() replay.Status {
 
 // typed does what a key is for.
 func (l *liveView) typed(k screen.Key) {
-	if k == 'q' {
+	switch k {
+	case 'q':
 		l.c.quit()
+	case 'm':
+		l.showMGEN.Store(!l.showMGEN.Load())
 	}
-	p := l.c.player
-	if p == nil {
-		return
+	if l.c.player != nil {
+		l.seek(k, l.c.player)
 	}
+	l.poke()
+}
+
+// seek does what a key is for in a replay.
+func (l *liveView) seek(k screen.Key, p *replay.Player) {
 	switch k {
 	case ' ', 'p':
 		p.Pause()
@@ -371,7 +392,6 @@ func (l *liveView) typed(k screen.Key) {
 	case screen.KeyHome:
 		p.Restart()
 	}
-	l.poke()
 }
 
 // poke makes the view draw soon.
@@ -382,7 +402,8 @@ func (l *liveView) poke() {
 	}
 }
 
-func (l *liveView) updateRates(a *screen.Agent, t *tally, now time.Time, seconds float64) {
+func (l *liveView) updateRates(host int, now time.Time, seconds float64) {
+	a, t := &l.view.Agents[host], &l.agents[host]
 	a.Rate = t.sum.take(seconds)
 	a.CPU, a.Memory = t.cpu.show(now), t.memory.show(now)
 	a.Flows = a.Flows[:0]
@@ -390,6 +411,8 @@ func (l *liveView) updateRates(a *screen.Agent, t *tally, now time.Time, seconds
 		if t.rows[i].seen {
 			row := l.rows[i]
 			row.Rate = t.rows[i].take(seconds)
+			q := l.quality[hostRow{host, i}]
+			row.Loss, row.Delay = q.loss(), q.meanDelay()
 			a.Flows = append(a.Flows, row)
 		}
 	}

@@ -14,6 +14,10 @@ type View struct {
 	Lost    uint64 // records that could not be counted in time
 	Agents  []Agent
 	Replay  *Replay // nil: agents are live
+	// MGEN are all MGEN flows; they are shown instead of agents if ShowMGEN.
+	// HasMGEN: there is something to see there.
+	MGEN              []MGENFlow
+	ShowMGEN, HasMGEN bool
 }
 
 // Replay is where a replay of logs is.
@@ -66,6 +70,9 @@ type Flow struct {
 	Detail string // what makes the flow, or ""
 	Color  int    // a number that is the flow's for all agents and times, Grey, or RGB
 	Rate   Rate
+	// Loss (percent) and Delay (seconds) of its MGEN messages on their way to
+	// this host.
+	Loss, Delay Gauge
 }
 
 // Grey is the color of traffic that belongs to no flow.
@@ -135,7 +142,7 @@ func (p *Painter) paint(style, text string) string {
 
 // columns are the widths of a table's columns in cells; 0 leaves one out.
 type columns struct {
-	name, packets, bits, cpu, memory, bar int
+	name, packets, bits, loss, delay, cpu, memory, bar int
 	// label and flow are the first parts of name: an agent's label, a flow's
 	// number. What explains them is aligned behind.
 	label, flow int
@@ -161,6 +168,12 @@ func layout(v *View, width int) columns {
 		for j := range a.Flows {
 			c.flow = max(c.flow, textCells(a.Flows[j].Name))
 			detail = max(detail, textCells(a.Flows[j].Detail))
+			if a.Flows[j].Loss.Valid && width >= 72 {
+				c.loss = 6
+			}
+			if a.Flows[j].Delay.Valid && width >= 72 {
+				c.delay = 8
+			}
 		}
 		if a.CPU.Valid && width >= 72 {
 			c.cpu = 5
@@ -169,12 +182,15 @@ func layout(v *View, width int) columns {
 			c.memory = 8
 		}
 	}
+	if c.loss+c.delay > 0 && width < 110 { // no room for all
+		c.cpu, c.memory = 0, 0
+	}
 	rates := 2*gap + c.packets + c.bits
 	need := max(agentIndent+c.label+gap+address, flowIndent+c.flow+gap+detail)
 	c.name = max(1, min(need, max(width/3, 24), width-rates-1))
 	c.label = max(1, min(c.label, c.name-agentIndent))
 	c.flow = max(1, min(c.flow, c.name-flowIndent))
-	c.bar = width - c.name - rates - extra(c.cpu) - extra(c.memory) - gap - 1
+	c.bar = width - c.name - rates - extra(c.loss) - extra(c.delay) - extra(c.cpu) - extra(c.memory) - gap - 1
 	if c.bar < 8 {
 		c.bar = 0
 	}
@@ -191,6 +207,9 @@ func extra(width int) int {
 // Paint draws v for a terminal of the given size: at most height lines,
 // without a newline at the end, none wider than width.
 func (p *Painter) Paint(v *View, width, height int) []byte {
+	if v.ShowMGEN {
+		return p.paintWith(v, width, height, func(room int) ([]string, int) { return p.paintMGEN(v, width, room) })
+	}
 	cols := layout(v, width)
 	full := p.scale.fit(peak(v))
 	lines := []string{p.header(v, width), "", p.titles(cols, full)}
@@ -204,6 +223,17 @@ func (p *Painter) Paint(v *View, width, height int) []byte {
 		}
 	}
 	lines = append(lines, notes...)
+	for len(lines) < height-1 {
+		lines = append(lines, "")
+	}
+	lines = append(lines[:max(0, min(len(lines), height-1))], p.footer(v, hidden, width))
+	return []byte(strings.Join(lines, "\n"))
+}
+
+// paintWith draws the header and the footer around what paint draws.
+func (p *Painter) paintWith(v *View, width, height int, paint func(room int) (lines []string, hidden int)) []byte {
+	body, hidden := paint(max(1, height-3))
+	lines := append([]string{p.header(v, width), ""}, body...)
 	for len(lines) < height-1 {
 		lines = append(lines, "")
 	}
@@ -279,7 +309,7 @@ func (p *Painter) header(v *View, width int) string {
 
 // header says where the replay is, the most important first.
 func (r *Replay) header(v *View) []cell {
-	state := cell{"", r.Speed}
+	state := cell{"", clean(r.Speed)}
 	switch {
 	case r.Starting:
 		return []cell{{bold, "replay"}, {yellow, "reading the logs"}}
@@ -290,7 +320,7 @@ func (r *Replay) header(v *View) []cell {
 	case r.Paused:
 		state = cell{yellow, "paused"}
 	}
-	cells := []cell{{bold, "replay"}, {"", r.Time}, state, {"", fmt.Sprintf("%.0f %%", 100*r.Part)}}
+	cells := []cell{{bold, "replay"}, {"", clean(r.Time)}, state, {"", fmt.Sprintf("%.0f %%", 100*r.Part)}}
 	if r.Gap >= longGap && !r.Seeking {
 		cells = append(cells, cell{yellow, "traffic in " + clock(r.Gap)})
 	}
@@ -352,7 +382,7 @@ func grouped(n uint64) string {
 
 func (p *Painter) titles(c columns, full float64) string {
 	line := padRight("   agent / flow", c.name) + pad(c.packets, "packets/s") + pad(c.bits, "bits/s") +
-		pad(c.cpu, "cpu") + pad(c.memory, "memory")
+		pad(c.loss, "loss") + pad(c.delay, "delay") + pad(c.cpu, "cpu") + pad(c.memory, "memory")
 	if c.bar > 0 {
 		ends := "0" + padLeft(si(full)+"bit/s", c.bar-1)
 		if c.bar < 14 { // no room for both
@@ -383,10 +413,10 @@ func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
 	line := " " + p.paint(style, dot) + " " +
 		p.named(cell{bold, a.Label}, a.Address, c.label, c.name-agentIndent)
 	if a.State != Connected && a.Rate == (Rate{}) {
-		room := gap + c.packets + gap + c.bits + extra(c.cpu) + extra(c.memory) + extra(c.bar)
+		room := gap + c.packets + gap + c.bits + extra(c.loss) + extra(c.delay) + extra(c.cpu) + extra(c.memory) + extra(c.bar)
 		return line + strings.Repeat(" ", gap) + p.paint(style, fit(clean(a.Status), room-gap))
 	}
-	line += p.rates(a.Rate, c, bold) + pad(c.cpu, percent(a.CPU)) + pad(c.memory, memory(a.Memory))
+	line += p.rates(a.Rate, c, bold) + pad(c.loss, "") + pad(c.delay, "") + pad(c.cpu, percent(a.CPU)) + pad(c.memory, memory(a.Memory))
 	if c.bar > 0 {
 		line += strings.Repeat(" ", gap) + p.stack(a, c.bar, full)
 	}
@@ -421,7 +451,8 @@ func (p *Painter) flowRow(f *Flow, c columns, full float64) string {
 	style := p.flowStyle(f.Color)
 	line := "    " + p.paint(style, "■") + " " +
 		p.named(cell{"", f.Name}, f.Detail, c.flow, c.name-flowIndent)
-	line += p.rates(f.Rate, c, "") + pad(c.cpu, "") + pad(c.memory, "")
+	line += p.rates(f.Rate, c, "") + p.paint(lossStyle(f.Loss), pad(c.loss, loss(f.Loss))) +
+		p.paint(delayStyle(f.Delay), pad(c.delay, delay(f.Delay))) + pad(c.cpu, "") + pad(c.memory, "")
 	if c.bar > 0 {
 		line += strings.Repeat(" ", gap) + p.paint(style, bar(f.Rate.Bits/full, c.bar))
 	}
@@ -462,13 +493,16 @@ func (p *Painter) notes(v *View, width int) []string {
 
 func (p *Painter) footer(v *View, hidden, width int) string {
 	left := []cell{{dim, "q ends"}}
+	if v.HasMGEN || v.ShowMGEN {
+		left = []cell{{dim, "m " + map[bool]string{false: "MGEN flows", true: "hosts"}[v.ShowMGEN]}, left[0]}
+	}
 	if v.Replay != nil {
 		left = []cell{
 			{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "PgUp PgDn 1 min"}, {dim, "↑↓ speed"},
-			{dim, "n next traffic"}, {dim, "Home start"}, {dim, "q ends"},
+			{dim, "n next traffic"}, {dim, "Home start"}, {dim, "m MGEN"}, {dim, "q ends"},
 		}
-		if width < 100 {
-			left = []cell{{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "↑↓ speed"}, {dim, "n next"}, {dim, "q ends"}}
+		if width < 114 {
+			left = []cell{{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "↑↓ speed"}, {dim, "n next"}, {dim, "m MGEN"}, {dim, "q ends"}}
 		}
 	}
 	if hidden > 0 {

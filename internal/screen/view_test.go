@@ -23,10 +23,10 @@ func testView() *View {
 				CPU:    Gauge{12, true},
 				Memory: Gauge{1_204_000_000, true},
 				Flows: []Flow{
-					{"1", "2000", 0, Rate{9_999.6, 50_000_000}},
-					{"2", "2020-2029, M7", 1, Rate{345, 25_000_000}},
-					{"10", "M1000", 2, Rate{}},
-					{"X", "no flow", Grey, Rate{2000, 23_760_000}},
+					{Name: "1", Detail: "2000", Color: 0, Rate: Rate{9_999.6, 50_000_000}},
+					{Name: "2", Detail: "2020-2029, M7", Color: 1, Rate: Rate{345, 25_000_000}},
+					{Name: "10", Detail: "M1000", Color: 2, Rate: Rate{}},
+					{Name: "X", Detail: "no flow", Color: Grey, Rate: Rate{2000, 23_760_000}},
 				},
 			},
 			{Label: "gateway", Address: "[2001:db8::1]:7073", State: Connected},
@@ -125,15 +125,31 @@ func TestPaintFits(t *testing.T) {
 	texts := []string{"", "a", "\x1b[2J\x1b]0;x\a", "日本語のホスト", "a\u202eb", "e\u0301e\u0301e\u0301", "\xff\xfe", strings.Repeat("long ", 60), "👩👩"}
 	text := func() string { return texts[rng.IntN(len(texts))] }
 	rate := func() Rate { return Rate{rng.ExpFloat64() * 1e6, rng.ExpFloat64() * 1e12 * float64(rng.IntN(2))} }
+	gauge := func() Gauge { return Gauge{(rng.NormFloat64() * 100), rng.IntN(2) == 0} }
 	for range 3000 {
 		v := &View{Records: rng.Uint64N(2), Lost: rng.Uint64(), Uptime: time.Duration(rng.Int64())}
 		for range rng.IntN(8) {
 			a := Agent{Label: text(), Address: "[2001:db8::1]:7073", State: State(rng.IntN(3)), Status: text(),
 				Rate: rate(), CPU: Gauge{100, rng.IntN(2) == 0}, Memory: Gauge{1e15, rng.IntN(2) == 0}}
 			for range rng.IntN(5) {
-				a.Flows = append(a.Flows, Flow{text(), text(), rng.IntN(20) - 1, rate()})
+				a.Flows = append(a.Flows, Flow{
+					Name: text(), Detail: text(), Color: rng.IntN(20) - 1, Rate: rate(), Loss: gauge(), Delay: gauge(),
+				})
 			}
 			v.Agents = append(v.Agents, a)
+		}
+		for range rng.IntN(20) {
+			v.MGEN = append(v.MGEN, MGENFlow{
+				ID: rng.Uint32(), Path: text(), At: text(), Rate: rate(),
+				Loss: gauge(), Delay: gauge(), Jitter: gauge(), Reordered: gauge(), Duplicates: gauge(),
+			})
+		}
+		v.ShowMGEN, v.HasMGEN = rng.IntN(2) == 0, rng.IntN(2) == 0
+		if rng.IntN(2) == 0 {
+			v.Replay = &Replay{
+				Time: text(), Speed: text(), Part: rng.Float64(), Gap: time.Duration(rng.Int64()), Paused: rng.IntN(2) == 0,
+				Seeking: rng.IntN(2) == 0, Starting: rng.IntN(2) == 0, Ended: rng.IntN(2) == 0,
+			}
 		}
 		p := Painter{Color: rng.IntN(2) == 0}
 		width, height := 1+rng.IntN(150), 1+rng.IntN(30)

@@ -379,7 +379,7 @@ func TestRun(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	opt, err := parse([]string{"-agent", program, "-o", filepath.Join(dir, "page"), "-rounds", "1", "-t", "50ms", "-cells", `^(ring, 1 collector(, log)?|C .*) / (64|udp-gso|slow)$`})
+	opt, err := parse([]string{"-agent", program, "-o", filepath.Join(dir, "page"), "-rounds", "1", "-t", "200ms", "-cells", `^(ring, 1 collector(, log)?|C .*) / (64|udp-gso|slow)$`})
 	if err != nil {
 		t.Fatal(err)
 	}

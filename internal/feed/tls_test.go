@@ -96,7 +96,7 @@ func (b *bench) dialTLS(cfg *tls.Config, says string) *tls.Conn {
 }
 
 func TestTLSGetsEverything(t *testing.T) {
-	const n = 200_000
+	const n = 100_000
 	files := testCerts(t)
 	b := serveTLS(t, 1024, files("agent"), Limits{})
 	cfg := clientTLS(t, files("collector"), "localhost")

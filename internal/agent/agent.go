@@ -92,6 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a.announce()
 	raiseFileLimit(a.out.printf)
+	_ = calmMonitor() // what it costs otherwise is no reason to complain
 	err = a.run(ctx)
 	a.summary()
 	a.engine.close()
@@ -192,18 +193,22 @@ func (a *agent) openCapture() error {
 		return fail(captureCode(err), err)
 	}
 	a.capture.fill = a.hub.Fill
-	a.capture.drop = a.leaveOut()
+	a.capture.keep = a.leaveOut()
 	a.capture.local.Store(a.target.local())
 	return nil
 }
 
-// leaveOut gives the test for records that are not to be reported, or nil.
-func (a *agent) leaveOut() func(*wire.Record) bool {
+// leaveOut gives what leaves out records that are not to be reported, or nil.
+func (a *agent) leaveOut() func([]wire.Record) int {
 	switch {
 	case a.cfg.spoofInside():
-		return func(r *wire.Record) bool { return !a.self.local(r.SrcAddr()) || !a.cfg.IncludeSelf && a.self.sent(r) }
+		return func(recs []wire.Record) int {
+			return compact(recs, func(r *wire.Record) bool {
+				return !a.self.local(r.SrcAddr()) || !a.cfg.IncludeSelf && a.self.sent(r)
+			})
+		}
 	case !a.cfg.IncludeSelf:
-		return a.self.sent
+		return a.self.leaveOut
 	}
 	return nil
 }

@@ -11,49 +11,49 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
+func record(proto uint8, src, dst string) *wire.Record {
+	from, to := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
+	r := &wire.Record{
+		Src: from.Addr().As16(), Dst: to.Addr().As16(), SrcPort: from.Port(), DstPort: to.Port(), Proto: proto,
+	}
+	if from.Addr().Is6() {
+		r.Flags |= wire.IPv6
+	}
+	return r
+}
+
 func TestSelf(t *testing.T) {
 	s := newSelf([]uint16{7073}, []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")})
-	packet := func(proto uint8, src, dst string) *wire.Record {
-		from, to := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
-		r := &wire.Record{
-			Src: from.Addr().As16(), Dst: to.Addr().As16(), SrcPort: from.Port(), DstPort: to.Port(), Proto: proto,
-		}
-		if from.Addr().Is6() {
-			r.Flags |= wire.IPv6
-		}
-		return r
-	}
 	for _, tt := range []struct {
 		r    *wire.Record
 		want bool
 	}{
-		{packet(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000"), true},
-		{packet(wire.ProtoTCP, "10.0.0.9:40000", "10.0.0.1:7073"), true},
-		{packet(wire.ProtoTCP, "[fd00::1]:7073", "[fd00::9]:40000"), true},
-		{packet(wire.ProtoTCP, "127.0.0.1:40000", "127.0.0.1:7073"), true},
-		{packet(wire.ProtoTCP, "[::1]:7073", "[::1]:40000"), true},
-		{packet(wire.ProtoTCP, "10.0.0.9:7073", "10.0.0.8:40000"), false}, // another agent's
-		{packet(wire.ProtoTCP, "10.0.0.1:40000", "10.0.0.9:7073"), false}, // a collector here, an agent there
-		{packet(wire.ProtoUDP, "10.0.0.1:7073", "10.0.0.9:40000"), false},
-		{packet(wire.ProtoTCP, "10.0.0.1:7074", "10.0.0.9:40000"), false},
+		{record(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000"), true},
+		{record(wire.ProtoTCP, "10.0.0.9:40000", "10.0.0.1:7073"), true},
+		{record(wire.ProtoTCP, "[fd00::1]:7073", "[fd00::9]:40000"), true},
+		{record(wire.ProtoTCP, "127.0.0.1:40000", "127.0.0.1:7073"), true},
+		{record(wire.ProtoTCP, "[::1]:7073", "[::1]:40000"), true},
+		{record(wire.ProtoTCP, "10.0.0.9:7073", "10.0.0.8:40000"), false}, // another agent's
+		{record(wire.ProtoTCP, "10.0.0.1:40000", "10.0.0.9:7073"), false}, // a collector here, an agent there
+		{record(wire.ProtoUDP, "10.0.0.1:7073", "10.0.0.9:40000"), false},
+		{record(wire.ProtoTCP, "10.0.0.1:7074", "10.0.0.9:40000"), false},
 	} {
 		if got := s.sent(tt.r); got != tt.want {
 			t.Errorf("%s: %v", wire.AppendLine(nil, tt.r), got)
 		}
 	}
 	s.set(nil)
-	if s.sent(packet(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000")) {
+	if s.sent(record(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000")) {
 		t.Error("an address that is gone still counts as ours")
 	}
 }
 
-func TestKeepClosesGaps(t *testing.T) {
-	c := capturer{drop: func(r *wire.Record) bool { return r.Length%3 == 0 }}
-	recs := make([]wire.Record, 10)
+func TestCompactClosesGaps(t *testing.T) {
+	recs := make([]wire.Record, 8)
 	for i := range recs {
 		recs[i].Length = uint32(i)
 	}
-	n := c.keep(recs, 8) // the last two are not new
+	n := compact(recs, func(r *wire.Record) bool { return r.Length%3 == 0 })
 	var got []uint32
 	for _, r := range recs[:n] {
 		got = append(got, r.Length)
@@ -61,9 +61,32 @@ func TestKeepClosesGaps(t *testing.T) {
 	if fmt.Sprint(got) != "[1 2 4 5 7]" {
 		t.Errorf("kept %v", got)
 	}
-	c.drop = nil
-	if n := c.keep(recs, 8); n != 8 {
-		t.Errorf("kept %d of 8 although nothing is to be dropped", n)
+}
+
+// The feed's packets are left out wherever they stand, and nothing else.
+func TestSelfLeavesOut(t *testing.T) {
+	s := newSelf([]uint16{7073}, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+	feed := record(wire.ProtoTCP, "10.0.0.1:7073", "10.0.0.9:40000")
+	other := record(wire.ProtoTCP, "10.0.0.1:80", "10.0.0.9:40000")
+	for pattern := range 1 << 5 {
+		var recs []wire.Record
+		want := 0
+		for i := range 5 {
+			r := feed
+			if pattern>>i&1 == 0 {
+				r, want = other, want+1
+			}
+			recs = append(recs, *r)
+		}
+		n := s.leaveOut(recs)
+		for i := range recs[:n] {
+			if s.sent(&recs[i]) {
+				t.Errorf("pattern %05b: the feed's packet is still there", pattern)
+			}
+		}
+		if n != want {
+			t.Errorf("pattern %05b: %d remain, want %d", pattern, n, want)
+		}
 	}
 }
 

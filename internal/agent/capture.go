@@ -24,7 +24,7 @@ import (
 type capturer struct {
 	open func([]bpf.RawInstruction) (capture.Source, error)
 	fill func(func(free []wire.Record) int) // the hub's
-	drop func(*wire.Record) bool            // records to leave out, or nil
+	keep func([]wire.Record) int            // leaves out what is not to be reported, see compact; or nil
 
 	wishes chan wish
 	ended  chan struct{} // no wish is heard any more
@@ -269,18 +269,18 @@ func (c *capturer) read(src capture.Source) error {
 	fill := func(free []wire.Record) int {
 		n := 0
 		for n < len(free) {
-			var got int
-			if c.decoder.Pending() {
-				got = c.decoder.Drain(free[n:])
-			} else if block.Next(&frame) {
-				got = c.decoder.Decode(&frame, free[n:])
-			} else {
+			recs := free[n:min(n+together, len(free))]
+			got := c.decode(block, &frame, recs)
+			if got == 0 {
 				break
 			}
-			kept := c.keep(free[n:], got)
+			kept := got
+			if c.keep != nil {
+				kept = c.keep(recs[:got])
+			}
 			dropped += uint64(got - kept)
-			for i := range kept {
-				bytes += uint64(free[n+i].Length)
+			for i := range recs[:kept] {
+				bytes += uint64(recs[i].Length)
 			}
 			n += kept
 		}
@@ -307,15 +307,29 @@ func (c *capturer) read(src capture.Source) error {
 	}
 }
 
-// keep closes the gaps that dropped records leave among the first n, and tells
-// how many remain.
-func (c *capturer) keep(recs []wire.Record, n int) int {
-	if c.drop == nil {
-		return n
+// together is how many records are looked at at once: few enough to be in the
+// first-level cache still.
+const together = 128
+
+// decode fills recs from the block's frames, as far as they go.
+func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire.Record) (n int) {
+	for n < len(recs) {
+		if c.decoder.Pending() {
+			n += c.decoder.Drain(recs[n:])
+		} else if block.Next(frame) {
+			n += c.decoder.Decode(frame, recs[n:])
+		} else {
+			break
+		}
 	}
-	kept := 0
-	for i := range n {
-		if c.drop(&recs[i]) {
+	return n
+}
+
+// compact closes the gaps that dropped records leave, and tells how many
+// remain.
+func compact(recs []wire.Record, drop func(*wire.Record) bool) (kept int) {
+	for i := range recs {
+		if drop(&recs[i]) {
 			continue
 		}
 		if kept != i {

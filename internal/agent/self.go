@@ -41,6 +41,18 @@ func (s *self) addresses() []netip.Addr {
 	return list
 }
 
+// leaveOut leaves out the feed's packets among recs and tells how many records
+// remain. As a rule there is none, and that is found out without a call for
+// each.
+func (s *self) leaveOut(recs []wire.Record) int {
+	for i := range recs {
+		if recs[i].Proto == wire.ProtoTCP && s.sent(&recs[i]) {
+			return i + compact(recs[i:], s.sent)
+		}
+	}
+	return len(recs)
+}
+
 // sent tells whether r is a packet of the feed. Nearly every packet is
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {

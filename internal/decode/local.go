@@ -27,8 +27,9 @@ type local struct {
 	hasMAC bool
 	// own is a hash table with open addressing, at most half full, its length
 	// a power of two; the zero address marks a free place.
-	own [][16]byte
-	any bool // whether own holds anything
+	own  [][16]byte
+	any  bool     // whether own holds anything
+	last [16]byte // one of them: that which was asked for last
 }
 
 // SetLocal replaces what the decoder knows of its host. It may be called by
@@ -62,11 +63,18 @@ func (d *Decoder) place(own [][16]byte, a *[16]byte) int {
 // isOwn tells whether a is one of the host's addresses. The unspecified
 // address, which a host uses before it has one, is everyone's.
 func (d *Decoder) isOwn(a *[16]byte, v6 bool) bool {
+	if *a == d.local.last { // the unspecified address as long as there is none
+		return true
+	}
 	if binary.LittleEndian.Uint64(a[:]) == 0 && (v6 && binary.LittleEndian.Uint64(a[8:]) == 0 ||
 		!v6 && binary.LittleEndian.Uint32(a[12:]) == 0) {
 		return true
 	}
-	return d.local.own[d.place(d.local.own, a)] == *a
+	if d.local.own[d.place(d.local.own, a)] != *a {
+		return false
+	}
+	d.local.last = *a
+	return true
 }
 
 // direction marks where the packet of f came from and went to.

@@ -348,7 +348,7 @@ func TestGuaranteeHostGone(t *testing.T) {
 func TestGuaranteeNoFiles(t *testing.T) {
 	t.Parallel()
 	a, b := nettest.Pair(t)
-	p := start(t, a, "-f", "/dev/null")
+	p := start(t, a, "-f", "/dev/null", "-user", "root") // whose limits root may set
 	steady := drain(p.dial(a, "bulk\n"))
 	limit := unix.Rlimit{Cur: uint64(files(p.pid()) + 20), Max: uint64(files(p.pid()) + 20)}
 	if err := unix.Prlimit(p.pid(), unix.RLIMIT_NOFILE, &limit, nil); err != nil {
@@ -397,7 +397,8 @@ func TestGuaranteeLogDirectoryRemoved(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := startWatched(t, a, "-f", filepath.Join(dir, "log"))
+	// Landlock would not know the new directory; see pcapper(1), PRIVILEGES.
+	p := startWatched(t, a, "-unconfined", "-f", filepath.Join(dir, "log"))
 	c := drain(p.dial(a, "bulk\n"))
 	send(t, a, 1000, 10_000, oneFrame(a, b))
 	c.wants(t, 1000)

@@ -31,7 +31,11 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	bin := filepath.Join(dir, "pcapper")
 	args := slices.Concat([]string{"build", "-o", bin}, raceFlags, tagFlags)
-	out, err := exec.Command("go", args...).CombinedOutput()
+	cmd := exec.Command("go", args...)
+	if len(raceFlags)+len(tagFlags) == 0 {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as users get it
+	}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%v\n%s", err, out)
 	}
@@ -78,6 +82,12 @@ func launch(t *testing.T, host *nettest.Host, args ...string) *agentProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return launchProgram(t, host, bin, args...)
+}
+
+// launchProgram is launch for a program built in another way.
+func launchProgram(t *testing.T, host *nettest.Host, bin string, args ...string) *agentProcess {
+	t.Helper()
 	a := &agentProcess{t: t, host: host, port: 7073, dir: t.TempDir(), exited: make(chan error, 1)}
 	for i, arg := range args {
 		if arg == "-p" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/capture"
 	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/confine"
 	"github.com/pcapper/pcapper/internal/decode"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
@@ -60,21 +61,22 @@ func lines(dst []byte, ends []uint32, recs []wire.Record) ([]byte, []uint32) {
 
 // agent is the running program.
 type agent struct {
-	cfg     Config
-	out     printer
-	target  *target
-	engine  engine
-	hub     *recordHub
-	capture *capturer
-	feed    *feed.Server[*recordReader]
-	ports   []feed.Listener
-	certs   *certs.Server  // nil without TLS
-	log     *logTask       // nil if the log is /dev/null
-	stats   *hostStats     // nil unless asked for
-	metrics *metricsServer // nil without -metrics
-	started time.Time
-	past    departed // collectors
-	self    *self
+	cfg      Config
+	out      printer
+	target   *target
+	engine   engine
+	hub      *recordHub
+	capture  *capturer
+	feed     *feed.Server[*recordReader]
+	ports    []feed.Listener
+	certs    *certs.Server  // nil without TLS
+	log      *logTask       // nil if the log is /dev/null
+	stats    *hostStats     // nil unless asked for
+	metrics  *metricsServer // nil without -metrics
+	confined confine.Report
+	started  time.Time
+	past     departed // collectors
+	self     *self
 }
 
 // Run is the agent's life: it returns when ctx is done and everything captured
@@ -90,9 +92,15 @@ func Run(ctx context.Context, cfg Config) error {
 		a.engine.close()
 		return err
 	}
-	a.announce()
 	raiseFileLimit(a.out.printf)
 	_ = calmMonitor() // what it costs otherwise is no reason to complain
+	if err := a.confine(); err != nil {
+		a.closePorts()
+		a.capture.close()
+		a.engine.close()
+		return err
+	}
+	a.announce()
 	err = a.run(ctx)
 	a.summary()
 	a.engine.close()
@@ -108,15 +116,18 @@ func Check(ctx context.Context, cfg Config) error {
 	}
 	defer a.engine.close()
 	defer a.capture.close()
+	if err := a.listen(); err != nil {
+		return err
+	}
+	defer a.closePorts()
+	if err := a.confine(); err != nil {
+		return err
+	}
 	src, err := a.capture.attach()
 	if err != nil {
 		return err
 	}
 	src.Drain()
-	if err := a.listen(); err != nil {
-		return err
-	}
-	defer a.closePorts()
 	a.out.w = cfg.Stdout
 	a.report()
 	return nil

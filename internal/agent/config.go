@@ -38,6 +38,8 @@ const (
 	ExitRemoved = 5
 	// ExitCerts: the files for TLS cannot be used.
 	ExitCerts = 9
+	// ExitConfine: privileges cannot be given up.
+	ExitConfine = 10
 )
 
 // Defaults of the command line.
@@ -82,6 +84,13 @@ type Config struct {
 	Allow []netip.Prefix
 	// MaxPerSource is the most connections from one address, 0 any number.
 	MaxPerSource int
+
+	// User is who a root agent becomes once it is set up, "" a choice of its
+	// own; see confine.Config. Unconfined leaves everything as it is.
+	User       string
+	Unconfined bool
+	// Verbose says more at the start.
+	Verbose bool
 
 	// Metrics is the host:port to serve metrics on by HTTP, "" for none.
 	Metrics string

@@ -21,8 +21,10 @@ type engine struct {
 // newTaps is the eBPF engine, whose programs outlive a capture.
 func newTaps() engine {
 	taps := new(capture.Taps)
-	return engine{name: "ebpf", open: opener(taps.Open), close: taps.Close}
+	return engine{name: engineEBPF, open: opener(taps.Open), close: taps.Close}
 }
+
+const engineEBPF = "ebpf"
 
 func nothing() error { return nil }
 

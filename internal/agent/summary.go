@@ -64,10 +64,14 @@ func (a *agent) announce() {
 	if a.metrics != nil {
 		a.metrics.announce(a.out.printf)
 	}
+	if a.cfg.Verbose {
+		a.announceConfinement()
+	}
 }
 
 // report is what Check prints.
 func (a *agent) report() {
+	a.cfg.Verbose = true
 	a.announce()
 	addrs := make([]string, len(a.target.iface.Addrs))
 	for i, p := range a.target.iface.Addrs {

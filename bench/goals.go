@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 )
 
@@ -14,6 +13,7 @@ type goal struct {
 	figure func(*results) (got float64, ok bool)
 	reach  func(got float64) bool
 	format string
+	excuse func(*results) string // why it could not be reached, or ""
 }
 
 func atMost(limit float64) func(float64) bool  { return func(got float64) bool { return got <= limit } }
@@ -38,6 +38,30 @@ func ratio(a, b func(*results) (float64, bool)) func(*results) (float64, bool) {
 		x, ok1 := a(r)
 		y, ok2 := b(r)
 		return x / y, ok1 && ok2 && y != 0
+	}
+}
+
+// slowSender tells whether a tap lost nothing at full speed: it cannot show more
+// than its sender sends.
+func slowSender(tap string) func(*results) string {
+	return func(r *results) string {
+		c, base := r.cell(tap, basic.name), r.cell(noTap, basic.name)
+		if c == nil || base == nil || c.lost() > 0 || c.told() > 0 {
+			return ""
+		}
+		return fmt.Sprintf("nothing lost; the sender makes %.2f M/s alone", base.median(rate)/1e6)
+	}
+}
+
+// losslessAnywhere is the highest rate of single packets at which none was lost.
+func losslessAnywhere(tap string) func(*results) (float64, bool) {
+	return func(r *results) (best float64, ok bool) {
+		for _, t := range append([]traffic{basic}, others...) {
+			if c := r.cell(tap, t.name); c != nil && !t.offloads && c.counted() && c.lost() == 0 && c.told() == 0 {
+				best, ok = max(best, c.median(rate)), true
+			}
+		}
+		return best, ok
 	}
 }
 
@@ -91,36 +115,37 @@ func goals() []goal {
 	count := cell(countTap, addedNs)
 	dump := cell(dumpTap, machineNs)
 	all := []goal{
-		{"ebpf: added in the sender's path / count-only", "at most 2.0", ratio(cell(ebpfOne, addedNs), count), atMost(2.0), "%.2f"},
-		{"the same behind a queueing discipline", "at most 4.5", ratio(of(ebpfOne, "queued", addedNs), of(countTap, "queued", addedNs)), atMost(4.5), "%.2f"},
-		{"ebpf: the same with two senders at once / with one", "at most 1.3", ratio(of(ebpfOne, "two", addedNs), cell(ebpfOne, addedNs)), atMost(1.3), "%.2f"},
-		{"ebpf: the sender keeps", "at least 0.80", cell(ebpfOne, keeps), atLeast(0.80), "%.2f"},
-		{"ebpf: the sender keeps / with tcpdump", "at least 1.3", ratio(cell(ebpfOne, keeps), cell(dumpTap, keeps)), atLeast(1.3), "%.2f"},
-		{"ebpf, no log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfOne), atLeast(2.5e6), "%.0f"},
-		{"ebpf, log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfLog), atLeast(2.5e6), "%.0f"},
-		{"ebpf, no log: agent ns", "at most 25", cell(ebpfOne, agentNs), atMost(25), "%.0f"},
-		{"ebpf, log: agent ns", "at most 60", cell(ebpfLog, agentNs), atMost(60), "%.0f"},
-		{"ebpf, no log: machine / tcpdump", "at most 0.30", ratio(cell(ebpfOne, machineNs), dump), atMost(0.30), "%.2f"},
-		{"ebpf, log: machine / tcpdump", "at most 0.45", ratio(cell(ebpfLog, machineNs), dump), atMost(0.45), "%.2f"},
-		{"ebpf, log: machine / C agent", "at most 1/35 = 0.029", ratio(cell(ebpfLog, machineNs), cell(cTap, machineNs)), atMost(1.0 / 35), "%.3f"},
-		{"ebpf, no log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfOne, "64-100k", machineNs), cell(ebpfOne, machineNs)), atMost(1.15), "%.2f"},
-		{"ebpf, log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfLog, "64-100k", machineNs), cell(ebpfLog, machineNs)), atMost(1.15), "%.2f"},
-		{"ring, no log: machine / tcpdump", "at most 1.1", ratio(cell(ringOne, machineNs), dump), atMost(1.1), "%.2f"},
-		{"ring, log: machine / tcpdump", "at most 1.3", ratio(cell(ringLog, machineNs), dump), atMost(1.3), "%.2f"},
+		{"ebpf: added in the sender's path / count-only", "at most 2.0", ratio(cell(ebpfOne, addedNs), count), atMost(2.0), "%.2f", nil},
+		{"the same behind a queueing discipline", "at most 4.5", ratio(of(ebpfOne, "queued", addedNs), of(countTap, "queued", addedNs)), atMost(4.5), "%.2f", nil},
+		{"ebpf: the same with two senders at once / with one", "at most 1.3", ratio(of(ebpfOne, "two", addedNs), cell(ebpfOne, addedNs)), atMost(1.3), "%.2f", nil},
+		{"ebpf: the sender keeps", "at least 0.80", cell(ebpfOne, keeps), atLeast(0.80), "%.2f", nil},
+		{"ebpf: the sender keeps / with tcpdump", "at least 1.3", ratio(cell(ebpfOne, keeps), cell(dumpTap, keeps)), atLeast(1.3), "%.2f", nil},
+		{"ebpf, no log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfOne), atLeast(2.5e6), "%.0f", slowSender(ebpfOne)},
+		{"ebpf, log: lossless packets/s", "at least 2,500,000", losslessOf(ebpfLog), atLeast(2.5e6), "%.0f", slowSender(ebpfLog)},
+		{"ebpf, no log: the same, whatever sends single packets", "at least 2,500,000", losslessAnywhere(ebpfOne), atLeast(2.5e6), "%.0f", nil},
+		{"ebpf, no log: agent ns", "at most 25", cell(ebpfOne, agentNs), atMost(25), "%.0f", nil},
+		{"ebpf, log: agent ns", "at most 60", cell(ebpfLog, agentNs), atMost(60), "%.0f", nil},
+		{"ebpf, no log: machine / tcpdump", "at most 0.30", ratio(cell(ebpfOne, machineNs), dump), atMost(0.30), "%.2f", nil},
+		{"ebpf, log: machine / tcpdump", "at most 0.45", ratio(cell(ebpfLog, machineNs), dump), atMost(0.45), "%.2f", nil},
+		{"ebpf, log: machine / C agent", "at most 1/35 = 0.029", ratio(cell(ebpfLog, machineNs), cell(cTap, machineNs)), atMost(1.0 / 35), "%.3f", nil},
+		{"ebpf, no log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfOne, "64-100k", machineNs), cell(ebpfOne, machineNs)), atMost(1.15), "%.2f", nil},
+		{"ebpf, log: machine, 100,000 flows / 1 flow", "at most 1.15", ratio(of(ebpfLog, "64-100k", machineNs), cell(ebpfLog, machineNs)), atMost(1.15), "%.2f", nil},
+		{"ring, no log: machine / tcpdump", "at most 1.1", ratio(cell(ringOne, machineNs), dump), atMost(1.1), "%.2f", nil},
+		{"ring, log: machine / tcpdump", "at most 1.3", ratio(cell(ringLog, machineNs), dump), atMost(1.3), "%.2f", nil},
 	}
 	for _, rate := range lowRates {
 		name := grouped(rate)
 		all = append(all, goal{
 			"ebpf: % of a processor at " + name + " packets/s", fmt.Sprintf("at most %.1f", cAgentCPU[name]),
-			slowOf(ebpfOne, name), atMost(cAgentCPU[name]), "%.2f",
+			slowOf(ebpfOne, name), atMost(cAgentCPU[name]), "%.2f", nil,
 		})
 	}
 	const million = "1,000,000"
 	return append(all,
-		goal{"ebpf: % of a processor when idle", "at most 0.2", slowOf(ebpfOne, idle), atMost(0.2), "%.2f"},
-		goal{"ebpf: packet to collector at 1 M/s, p50, ms", "at most 5", delayOf(ebpfOne, million, false), atMost(5), "%.1f"},
-		goal{"ebpf: packet to collector at 1 M/s, p99, ms", "at most 20", delayOf(ebpfOne, million, true), atMost(20), "%.1f"},
-		goal{"ebpf: RSS, MiB", "at most 48", cell(ebpfOne, memory), atMost(48), "%.1f"},
+		goal{"ebpf: % of a processor when idle", "at most 0.2", slowOf(ebpfOne, idle), atMost(0.2), "%.2f", nil},
+		goal{"ebpf: packet to collector at 1 M/s, p50, ms", "at most 5", delayOf(ebpfOne, million, false), atMost(5), "%.1f", nil},
+		goal{"ebpf: packet to collector at 1 M/s, p99, ms", "at most 20", delayOf(ebpfOne, million, true), atMost(20), "%.1f", nil},
+		goal{"ebpf: RSS, MiB", "at most 48", cell(ebpfOne, memory), atMost(48), "%.1f", nil},
 	)
 }
 
@@ -135,6 +160,8 @@ func goalRows(r *results) [][]string {
 		verdict := notReached
 		if g.reach(got) {
 			verdict = "reached"
+		} else if g.excuse != nil && g.excuse(r) != "" {
+			verdict += ": " + g.excuse(r)
 		}
 		rows = append(rows, []string{g.what, g.want, fmt.Sprintf(g.format, got), verdict})
 	}
@@ -174,7 +201,7 @@ func losses(r *results) (all []string) {
 		all = append(all, r.leaks(t)...)
 	}
 	for _, row := range goalRows(r) {
-		if slices.Contains(row, notReached) {
+		if strings.HasPrefix(row[3], notReached) {
 			all = append(all, fmt.Sprintf("Goal not reached: %s: %s, want %s", row[0], row[2], row[1]))
 		}
 	}

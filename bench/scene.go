@@ -225,7 +225,8 @@ func total(senders []sender) (t tally, err error) {
 func work(ctx context.Context, s sender, rate float64) (l load, err error) {
 	cpu := threadCPU()
 	begin := time.Now()
-	for pushed := 0; ctx.Err() == nil; {
+	// Once at least: on a busy machine the time may be over already.
+	for pushed := 0; pushed == 0 || ctx.Err() == nil; {
 		n := s.batch()
 		if rate > 0 {
 			due := int(time.Since(begin).Seconds()*rate) + 1 - pushed

@@ -14,20 +14,47 @@ type GrapherLine struct {
 // Unmatched is the id of traffic that belongs to no flow.
 const Unmatched = "X"
 
+// maxNames is how long host and ID together may be for a line to be composed in
+// one piece: what is left of LineRoom is enough for the rest.
+const maxNames = 160
+
 // AppendGrapherLine appends l, newline included, to dst.
 func AppendGrapherLine(dst []byte, l *GrapherLine) []byte {
-	dst = appendTime(dst, l.Time)
+	if len(l.Host)+len(l.ID) > maxNames {
+		return appendLongGrapherLine(dst, l)
+	}
+	dst, b := lineAt(dst)
+	n := putTime(b, 0, l.Time)
+	n = putByte(b, n, ':')
+	n += copy(b[n:], l.Host)
+	n = putByte(b, n, ':')
+	n += copy(b[n:], l.ID)
+	n = putGrapherEnd(b, putByte(b, n, ':'), l)
+	return dst[:len(dst)+n]
+}
+
+// putGrapherEnd is what comes after the ID.
+func putGrapherEnd(b *[lineRoom]byte, n int, l *GrapherLine) int {
+	if l.Value <= 1<<32-1 {
+		n = putUint(b, n, uint32(l.Value))
+	} else {
+		n += len(strconv.AppendUint(b[n:n], l.Value, 10))
+	}
+	n = putByte(b, n, ':')
+	n = putByte(b, n, '0'+l.Level)
+	return putByte(b, n, '\n')
+}
+
+// appendLongGrapherLine takes names of any length.
+func appendLongGrapherLine(dst []byte, l *GrapherLine) []byte {
+	var b [lineRoom]byte
+	dst = append(dst, b[:putTime(&b, 0, l.Time)]...)
 	dst = append(dst, ':')
 	dst = append(dst, l.Host...)
 	dst = append(dst, ':')
 	dst = append(dst, l.ID...)
 	dst = append(dst, ':')
-	if l.Value <= 1<<32-1 {
-		dst = appendUint(dst, uint32(l.Value))
-	} else {
-		dst = strconv.AppendUint(dst, l.Value, 10)
-	}
-	return append(dst, ':', '0'+l.Level, '\n')
+	return append(dst, b[:putGrapherEnd(&b, 0, l)]...)
 }
 
 // GrapherValue is what a grapher line says of r: bits for a packet, busy ticks

@@ -31,7 +31,7 @@ type addrText struct {
 }
 
 // Append appends r's log line, newline included, to dst. It does not allocate
-// if dst has 256 bytes to spare.
+// if dst has LineRoom bytes to spare.
 func (l *Lines) Append(dst []byte, r *Record) []byte {
 	sec := uint64(r.Time) / nsPerSec
 	if sec > math.MaxUint32 || r.Time < 0 {

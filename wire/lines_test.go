@@ -112,7 +112,7 @@ func BenchmarkLines(b *testing.B) {
 			recs := varied(flows, v6)
 			b.Run(name, func(b *testing.B) {
 				var l Lines
-				buf := make([]byte, 0, len(recs)*MaxLine)
+				buf := make([]byte, 0, len(recs)*MaxLine+LineRoom)
 				for i := 0; b.Loop(); i++ {
 					if i%len(recs) == 0 {
 						buf = buf[:0]

@@ -9,9 +9,13 @@ import (
 // MaxLine is the most bytes that AppendLine appends.
 const MaxLine = 20 + 1 + 6 + 1 + 2*(41+1+5+1) + 10 + 1 + 10 + 1 + 3 + 1
 
+// LineRoom is how many bytes a buffer should have to spare for one more line:
+// with fewer, AppendLine and AppendGrapherLine let it grow.
+const LineRoom = 256
+
 // lineRoom is where one line is composed. Its size is a power of two so that
 // an index masked with lineRoom-1 needs no bounds check.
-const lineRoom = 256
+const lineRoom = LineRoom
 
 // Fields are written with up to three bytes too many, so a line's room must
 // be wider than the longest line; this does not compile if it is not.
@@ -19,7 +23,8 @@ const _ = uint(lineRoom - MaxLine - 4)
 
 // AppendLine appends r's log line, newline included, to dst. Every record has
 // a line: IPv6 addresses stand in brackets, lengths are whole, times before
-// 1970 have a minus sign. It does not allocate if dst has 256 bytes to spare.
+// 1970 have a minus sign. It does not allocate if dst has LineRoom bytes
+// to spare.
 func AppendLine(dst []byte, r *Record) []byte {
 	// Appending field by field would check dst's capacity forty times a line.
 	dst, b := lineAt(dst)
@@ -39,8 +44,8 @@ func AppendLine(dst []byte, r *Record) []byte {
 	n = putUint(b, n, r.Flow())
 	n = putByte(b, n, ':')
 	n = putUint(b, n, uint32(r.Proto))
-	b[n&(lineRoom-1)] = '\n'
-	return dst[:len(dst)+n+1]
+	n = putByte(b, n, '\n')
+	return dst[:len(dst)+n]
 }
 
 // lineAt makes room for a line behind dst.
@@ -54,8 +59,7 @@ func lineAt(dst []byte) ([]byte, *[lineRoom]byte) {
 func putTime(b *[lineRoom]byte, n int, t int64) int {
 	u := uint64(t)
 	if t < 0 {
-		b[n&(lineRoom-1)] = '-'
-		n++
+		n = putByte(b, n, '-')
 		u = -u
 	}
 	sec := u / nsPerSec
@@ -65,23 +69,16 @@ func putTime(b *[lineRoom]byte, n int, t int64) int {
 	} else {
 		n += len(strconv.AppendUint(b[n:n], sec, 10))
 	}
-	b[n&(lineRoom-1)] = '.'
-	put2(b, n+1, usec/10_000)
-	put2(b, n+3, usec/100%100)
-	put2(b, n+5, usec%100)
-	return n + 7
-}
-
-// appendTime is putTime for lines of other kinds.
-func appendTime(dst []byte, t int64) []byte {
-	dst, b := lineAt(dst)
-	return dst[:len(dst)+putTime(b, 0, t)]
+	n = putByte(b, n, '.')
+	put2(b, n, usec/10_000)
+	put2(b, n+2, usec/100%100)
+	put2(b, n+4, usec%100)
+	return n + 6
 }
 
 func putAddr(b *[lineRoom]byte, n int, a *[16]byte, v6 bool) int {
 	if v6 {
-		b[n&(lineRoom-1)] = '['
-		n++
+		n = putByte(b, n, '[')
 		return putByte(b, putAddr6(b, n, a), ']')
 	}
 	n = putOctet(b, n, a[12])
@@ -149,12 +146,6 @@ func decimals(v uint32) int {
 		return 9
 	}
 	return 10
-}
-
-// appendUint is putUint for lines of other kinds.
-func appendUint(dst []byte, v uint32) []byte {
-	dst, b := lineAt(dst)
-	return dst[:len(dst)+putUint(b, 0, v)]
 }
 
 // digits holds the numbers 00 to 99; octets the numbers 0 to 255

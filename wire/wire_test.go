@@ -185,7 +185,8 @@ func TestLongestLine(t *testing.T) {
 func TestNumbersOfAllSizes(t *testing.T) {
 	for _, v := range []uint32{0, 1, 9, 10, 11, 99, 100, 101, 999, 1000, 9999, 10000, 12345, 99999, 100000, 999999,
 		1000000, 10000000, 123456789, 1000000000, 4294967295} {
-		if got := string(appendUint(nil, v)); got != fmt.Sprint(v) {
+		var b [lineRoom]byte
+		if got := string(b[:putUint(&b, 0, v)]); got != fmt.Sprint(v) {
 			t.Errorf("%d is written %q", v, got)
 		}
 	}
@@ -197,7 +198,8 @@ func TestNumbersOfAllSizes(t *testing.T) {
 		}
 	}
 	for _, usec := range []int64{0, 1, 9, 10, 99, 100, 12345, 100000, 999999} {
-		if got, want := string(appendTime(nil, usec*1000+999)), fmt.Sprintf("0.%06d", usec); got != want {
+		var b [lineRoom]byte
+		if got, want := string(b[:putTime(&b, 0, usec*1000+999)]), fmt.Sprintf("0.%06d", usec); got != want {
 			t.Errorf("time %q, want %q", got, want)
 		}
 	}
@@ -270,6 +272,19 @@ func TestGrapherLine(t *testing.T) {
 	} {
 		if got := string(AppendGrapherLine([]byte{}, &tt.l)); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// TestGrapherLineNames: names of any length, and the longest of all else.
+func TestGrapherLineNames(t *testing.T) {
+	for _, length := range []int{0, 1, maxNames - 1, maxNames, maxNames + 1, 300, 5000} {
+		l := GrapherLine{math.MinInt64, strings.Repeat("h", length/2), strings.Repeat("i", length-length/2), math.MaxUint64, 1}
+		want := fmt.Sprintf("before -9223372036.854775:%s:%s:%d:1\n", l.Host, l.ID, uint64(math.MaxUint64))
+		for _, room := range []int{0, 100, 10000} {
+			if got := string(AppendGrapherLine(append(make([]byte, 0, room), "before "...), &l)); got != want {
+				t.Errorf("%d bytes of names: got %q, want %q", length, got, want)
+			}
 		}
 	}
 }
@@ -402,7 +417,7 @@ func BenchmarkDecodeBinary(b *testing.B) {
 func BenchmarkAppendLine(b *testing.B) {
 	for name, r := range map[string]Record{"IPv4": packet4(nil), "IPv6": packet6(nil)} {
 		b.Run(name, func(b *testing.B) {
-			buf := make([]byte, 0, MaxLine)
+			buf := make([]byte, 0, LineRoom)
 			for b.Loop() {
 				buf = AppendLine(buf[:0], &r)
 			}
@@ -412,7 +427,7 @@ func BenchmarkAppendLine(b *testing.B) {
 
 func BenchmarkAppendGrapherLine(b *testing.B) {
 	l := GrapherLine{Time: 1560390672_895279_000, Host: "3", ID: "1", Value: 5856}
-	buf := make([]byte, 0, 128)
+	buf := make([]byte, 0, LineRoom)
 	for b.Loop() {
 		buf = AppendGrapherLine(buf[:0], &l)
 	}

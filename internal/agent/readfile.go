@@ -29,7 +29,7 @@ func ReadFile(ctx context.Context, cfg Config) error {
 	defer in.Close()
 	p := filePrinter{
 		ctx: ctx, cfg: &cfg, decoder: decode.New(cfg.decoder()), out: cfg.Stdout,
-		recs: make([]wire.Record, 512), text: make([]byte, 0, lineBuffer+512*wire.MaxLine),
+		recs: make([]wire.Record, 512), text: make([]byte, 0, lineBuffer+512*wire.MaxLine+wire.LineRoom),
 		self: newSelf(nil, cfg.Addrs),
 	}
 	p.decoder.SetLocal(decode.Local{MAC: cfg.MAC, Addrs: cfg.Addrs})

@@ -47,6 +47,7 @@ var allowed = map[string][]string{
 	"cmd/recollect":              {"internal/certs", "internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only
 	"bench":                      {"internal/nettest", "wire"},
+	"bench/fleet":                {"internal/collect", "wire"},
 	"internal/archtest":          nil,
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -103,7 +105,19 @@ const tickAt = 350 * time.Millisecond
 // takes to fill it, and cheaper than to be woken for each batch.
 const countEvery = 50 * time.Millisecond
 
+// memoryLimit makes the garbage collector work harder before a collector with a
+// full history and a thousand agents takes more than 512 MiB. It does not limit
+// what is needed: it is where memory is no longer traded for time.
+const memoryLimit = 400 << 20
+
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
 func newView(c *collector) *View {
+	limitMemory()
 	v := &View{c: c, reader: c.hub.NewReader()}
 	v.rows, v.rowOf = rowsOf(c.file.Flows)
 	hosts := make([]rollup.Host, len(c.file.Hosts))

@@ -74,6 +74,11 @@ func (k *connKey) set(host int, r *wire.Record) {
 	k[5] = uint64(host)<<32 | uint64(r.Flags&connFlags)<<8 | uint64(r.Proto)
 }
 
+// is compares without a call, which an array's == would be.
+func (k *connKey) is(o *connKey) bool {
+	return (k[0]^o[0])|(k[1]^o[1])|(k[2]^o[2])|(k[3]^o[3])|(k[4]^o[4])|(k[5]^o[5]) == 0
+}
+
 func (k *connKey) host() int         { return int(k[5] >> 32) }
 func (k *connKey) flags() wire.Flags { return wire.Flags(k[5] >> 8) }
 

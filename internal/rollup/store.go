@@ -257,7 +257,7 @@ func (s *Store) conn(host int, r *wire.Record) *conn {
 	first := int(key.hash(s.seed)%connSets) * connWays
 	ways := s.conns[first : first+connWays : first+connWays]
 	for i := range ways {
-		if ways[i].key == key && ways[i].used {
+		if ways[i].key.is(&key) && ways[i].used {
 			c := &ways[i]
 			if !c.active {
 				c.active = true

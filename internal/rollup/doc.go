@@ -18,7 +18,7 @@
 //   - once: in every second, the packets from a source to a destination are
 //     those that the best-placed observer saw: the sender's own agent, or else
 //     the receiver (of several, the one who saw most). These are totals, the
-//     matrix and the talkers. What a relay sent is a transmission of its own,
+//     matrix and the talkers, which so have the same sum. What a relay sent is a transmission of its own,
 //     and counted apart, as Relayed.
 //
 // A sender whose agent has been silent for 10 s is no longer waited for.
@@ -41,9 +41,11 @@
 // # Bounds
 //
 // A second knows at most 8,192 pairs, 4,096 conversations and 2,048 MGEN
-// flows, kept by weighted space-saving (Metwally, Agrawal, El Abbadi, 2005):
-// with that many or fewer all numbers are exact. Beyond, the heaviest are
-// kept, each with what it certainly had, and the rest is in Other, so that
-// totals are exact always. History keeps the heaviest 1,000 conversations,
-// 2,000 pairs and 500 MGEN flows of each second.
+// flows, each at each observer, kept by weighted space-saving (Metwally,
+// Agrawal, El Abbadi, 2005): with that many or fewer all numbers are exact.
+// Beyond, the heaviest are kept, each with what it certainly had, and the rest is
+// in Other; of it, what senders' agents saw counts once. History keeps the
+// heaviest 2,000 pairs, 1,000 conversations and 500 MGEN flows of each second,
+// fewer if its budget is not enough for all seconds. What agents saw of flows and
+// hosts is exact always.
 package rollup

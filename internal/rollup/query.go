@@ -42,6 +42,9 @@ func (s *Snapshot) fit(w Window) Window {
 	length := w.To - w.From
 	if w.Step <= 0 {
 		w.Step = (length + maxPoints - 1) / maxPoints
+		if w.Step > tierSpecs[1].span/2 {
+			w.Step = roundUp(w.Step, tierSpecs[1].span) // ten times less to look at
+		}
 	}
 	w.Step = max(w.Step, (length+mostPoints-1)/mostPoints, 1)
 	w.Step = roundUp(w.Step, s.history.finest(w.From))

@@ -108,8 +108,8 @@ type watcher struct {
 	host int
 }
 
-// once finds the observer of each subject whose numbers count.
-func (m *reference) once(talk bool) map[subject]watcher {
+// once finds the observer of each pair and second whose numbers count.
+func (m *reference) once() map[subject]watcher {
 	type sent struct {
 		src, dst netip.Addr
 	}
@@ -124,7 +124,7 @@ func (m *reference) once(talk bool) map[subject]watcher {
 		if p.side() == Relayed {
 			continue
 		}
-		s := m.subject(p, talk)
+		s := m.subject(p, false)
 		if seen[s] == nil {
 			seen[s] = make(map[watcher]uint64)
 		}
@@ -163,11 +163,11 @@ func (m *reference) subject(p *placed, talk bool) subject {
 
 // onceCounts are the counts of each subject in w, seconds put together.
 func (m *reference) onceCounts(w Window, talk bool) map[subject]Counts {
-	best := m.once(talk)
+	best := m.once()
 	sums := make(map[subject]Counts)
 	for _, p := range m.in(w) {
+		b, ok := best[m.subject(&p, false)]
 		s := m.subject(&p, talk)
-		b, ok := best[s]
 		s.sec = 0
 		sums[s] = sums[s].Plus(Counts{})
 		if ok && b == (watcher{p.side(), p.host}) {
@@ -179,7 +179,7 @@ func (m *reference) onceCounts(w Window, talk bool) map[subject]Counts {
 
 // rows are the rows of w, each packet once, by row and level.
 func (m *reference) rows(w Window) map[rowKey][]Counts {
-	best := m.once(false)
+	best := m.once()
 	rows := make(map[rowKey][]Counts)
 	for _, p := range m.in(w) {
 		b, ok := best[m.subject(&p, false)]

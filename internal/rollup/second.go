@@ -183,57 +183,56 @@ func (o observer) better(p observer) bool {
 	return o.host < p.host
 }
 
-// chooser finds out whose numbers count once. It is a scratch pad.
-type chooser struct {
-	merged map[entryKey]Counts   // by observer, rows merged
-	best   map[entryKey]observer // by subject
+// freezer is what it takes to freeze a second. The maps are scratch pads.
+type freezer struct {
+	tally    *tally
+	dir      *directory
+	perFrame int64 // bytes
+	// silent tells whether a pair's sender is expected to report, although it
+	// has not in this second.
+	silent func(pairKey) bool
+
+	limits [nkinds]int
+	merged map[entryKey]Counts  // pairs by observer, rows merged
+	best   map[pairKey]observer // whose numbers count once
+	list   []weighted
 }
 
-func newChooser() *chooser {
-	return &chooser{merged: make(map[entryKey]Counts), best: make(map[entryKey]observer)}
+func newFreezer() freezer {
+	return freezer{tally: newTally(), merged: make(map[entryKey]Counts), best: make(map[pairKey]observer)}
 }
 
-func (c *chooser) choose(slots []slot[entryKey, Counts], keepRow bool) {
-	clear(c.merged)
-	clear(c.best)
+// choose finds out whose numbers count once.
+func (f *freezer) choose(slots []slot[entryKey, Counts]) {
+	clear(f.merged)
+	clear(f.best)
 	for i := range slots {
 		k := slots[i].key
-		if !keepRow {
-			k.row = 0
-		}
-		c.merged[k] = c.merged[k].Plus(slots[i].value)
+		k.row = 0
+		f.merged[k] = f.merged[k].Plus(slots[i].value)
 	}
-	for k, n := range c.merged {
+	for k, n := range f.merged {
 		if k.side == Relayed {
 			continue
 		}
 		o := observer{k.side, k.host, n.Packets}
-		s := k.subject()
-		if b, ok := c.best[s]; !ok || o.better(b) {
-			c.best[s] = o
+		if b, ok := f.best[k.pair()]; !ok || o.better(b) {
+			f.best[k.pair()] = o
 		}
 	}
 }
 
 // once says whether what k's observer saw is what counts. A receiver's does not
 // while the sender's agent is only silent.
-func (c *chooser) once(k *entryKey, silent func(pairKey) bool) bool {
-	b, ok := c.best[k.subject()]
-	if !ok || b.side != k.side || b.host != k.host {
+func (f *freezer) once(k *entryKey) bool {
+	b, ok := f.best[k.pair()]
+	if !ok {
+		return k.side == Sent // of a pair that was evicted
+	}
+	if b.side != k.side || b.host != k.host {
 		return false
 	}
-	return k.side == Sent || !silent(k.pair())
-}
-
-// freezer is what it takes to freeze a second.
-type freezer struct {
-	tally    *tally
-	pairs    *chooser
-	talks    *chooser
-	dir      *directory
-	perFrame int64 // bytes
-	silent   func(pairKey) bool
-	limits   [nkinds]int
+	return k.side == Sent || !f.silent(k.pair())
 }
 
 // freeze puts s into f.tally, and says how many entries there was no room for.
@@ -244,21 +243,16 @@ func (s *second) freeze(f *freezer) (forgotten uint64) {
 	maps.Copy(t.rows, s.otherRows)
 	t.other = s.other
 
-	f.pairs.choose(s.pairs.slots, false)
-	f.talks.choose(s.talks.slots, true)
+	f.choose(s.pairs.slots)
 	f.limits = limits(f.perFrame, len(t.cells), [...]int{
-		pairs: len(f.pairs.merged), talks: len(f.talks.merged), mgens: len(s.mgens.slots),
+		pairs: len(f.merged), talks: len(s.talks.slots), mgens: len(s.mgens.slots),
 	})
 	for i := range s.pairs.slots {
-		k := s.pairs.slots[i].key
-		set := k.row
-		k.row = 0
-		if k.side == Relayed || f.pairs.once(&k, f.silent) {
-			k.row = set
-			s.addRows(t.rows, &k, s.pairs.slots[i].value)
+		if k := &s.pairs.slots[i].key; k.side == Relayed || f.once(k) {
+			s.addRows(t.rows, k, s.pairs.slots[i].value)
 		}
 	}
-	forgotten = s.forgotten + f.keep(pairs) + f.keep(talks) + f.keepMGEN(s.mgens)
+	forgotten = s.forgotten + f.keepPairs() + f.keepTalks(s.talks) + f.keepMGEN(s.mgens)
 	t.total = t.other.pairs
 	for _, o := range t.entries[pairs] {
 		t.total = t.total.Plus(o.once)
@@ -268,28 +262,37 @@ func (s *second) freeze(f *freezer) (forgotten uint64) {
 
 type weighted struct {
 	key    entryKey
+	seen   Counts
 	weight uint64
 }
 
-// keep puts the heaviest into the tally and the rest aside.
-func (f *freezer) keep(kind entryKind) (forgotten uint64) {
-	c, other := f.pairs, &f.tally.other.pairs
-	if kind == talks {
-		c, other = f.talks, &f.tally.other.talks
+func (f *freezer) keepPairs() (forgotten uint64) {
+	f.list = f.list[:0]
+	for k, n := range f.merged {
+		f.list = append(f.list, weighted{k, n, n.Bytes})
 	}
-	list := make([]weighted, 0, len(c.merged))
-	for k, n := range c.merged {
-		list = append(list, weighted{k, n.Bytes})
+	return f.keep(pairs, &f.tally.other.pairs)
+}
+
+func (f *freezer) keepTalks(s *sketch[entryKey, Counts]) (forgotten uint64) {
+	f.list = f.list[:0]
+	for i := range s.slots {
+		f.list = append(f.list, weighted{s.slots[i].key, s.slots[i].value, s.slots[i].value.Bytes})
 	}
-	kept := heaviest(list, f.limits[kind])
-	for i := range list {
-		k := &list[i].key
-		o := observed{seen: c.merged[*k]}
-		if c.once(k, f.silent) {
+	return f.keep(talks, &f.tally.other.talks)
+}
+
+// keep puts the heaviest of f.list into the tally and the rest aside.
+func (f *freezer) keep(kind entryKind, other *Counts) (forgotten uint64) {
+	kept := heaviest(f.list, f.limits[kind])
+	for i := range f.list {
+		x := &f.list[i]
+		o := observed{seen: x.seen}
+		if f.once(&x.key) {
 			o.once = o.seen
 		}
 		if i < kept {
-			f.tally.entries[kind][f.dir.id(k)] = o
+			f.tally.entries[kind][f.dir.id(&x.key)] = o
 			continue
 		}
 		forgotten++
@@ -299,19 +302,20 @@ func (f *freezer) keep(kind entryKind) (forgotten uint64) {
 }
 
 func (f *freezer) keepMGEN(s *sketch[entryKey, mgenStat]) (forgotten uint64) {
-	list := make([]weighted, 0, len(s.slots))
+	f.list = f.list[:0]
 	for i := range s.slots {
-		list = append(list, weighted{s.slots[i].key, s.slots[i].value.bytes})
+		m := &s.slots[i].value
+		f.list = append(f.list, weighted{s.slots[i].key, Counts{m.packets, m.bytes}, m.bytes})
 	}
-	kept := heaviest(list, f.limits[mgens])
-	for i := range list {
-		m := &s.slots[s.index[list[i].key]].value
+	kept := heaviest(f.list, f.limits[mgens])
+	for i := range f.list {
+		x := &f.list[i]
 		if i < kept {
-			f.tally.mgens[f.dir.id(&list[i].key)] = *m
+			f.tally.mgens[f.dir.id(&x.key)] = s.slots[s.index[x.key]].value
 			continue
 		}
 		forgotten++
-		f.tally.other.mgens = f.tally.other.mgens.Plus(Counts{m.packets, m.bytes})
+		f.tally.other.mgens = f.tally.other.mgens.Plus(x.seen)
 	}
 	return forgotten
 }

@@ -1,6 +1,10 @@
 package rollup
 
-import "github.com/pcapper/pcapper/wire"
+import (
+	"slices"
+
+	"github.com/pcapper/pcapper/wire"
+)
 
 const (
 	// maxAddresses bounds how many addresses of a host are remembered.
@@ -10,51 +14,69 @@ const (
 	maxWitnesses = 2
 )
 
-// addresses knows which addresses are whose. Several agents may run on one
-// host and have the same.
+// addresses knows which addresses are whose.
 type addresses struct {
-	hosts []hostAddresses
-	// owner is the first host that was found to have an address.
-	owner map[[16]byte]int
+	agents []witness
+	// owner is whose an address is.
+	owner map[[16]byte]ownership
 	// changed: owner is not what the last snapshot has.
 	changed bool
 }
 
-type hostAddresses struct {
-	own [][16]byte // certain
+// ownership: of a host, which the first of its agents stands for; guessed until
+// an agent says so or is dialled there.
+type ownership struct {
+	host    int
+	certain bool
+}
+
+// witness is what an agent's packets have told.
+type witness struct {
+	host  int // the first agent that is dialled at the same address, or itself
+	known int // certain addresses
 	// For agents that do not tell directions: the sources and unicast
-	// destinations of their packets, until there are maxWitnesses, and what
-	// follows from them.
+	// destinations of their packets, until there are maxWitnesses.
 	srcs, dsts [][16]byte
-	guess      [16]byte
+	guess      [16]byte // what follows from them, if guessed
 	guessed    bool
-	sends      bool // it reports what its host sends
+	sends      bool // packets came from its host's address, which is certain
+	receives   bool // packets went there
 }
 
 func newAddresses(hosts []Host) *addresses {
-	a := &addresses{hosts: make([]hostAddresses, len(hosts)), owner: make(map[[16]byte]int)}
+	a := &addresses{agents: make([]witness, len(hosts)), owner: make(map[[16]byte]ownership)}
+	first := make(map[[16]byte]int)
 	for i, h := range hosts {
-		if addr := h.Addr.Unmap(); addr.IsValid() && !addr.IsLoopback() {
-			a.learn(i, addr.As16())
+		a.agents[i].host = i
+		addr := h.Addr.Unmap()
+		if !addr.IsValid() || addr.IsLoopback() {
+			continue // a tunnel, perhaps
 		}
+		key := addr.As16()
+		if j, ok := first[key]; ok {
+			a.agents[i].host = j
+			continue
+		}
+		first[key] = i
+		a.learn(i, key)
 	}
 	return a
 }
 
-func (a *addresses) learn(host int, addr [16]byte) {
-	h := &a.hosts[host]
-	if has(h.own, addr) || len(h.own) == maxAddresses {
+// learn: addr is certainly one of the agent's host.
+func (a *addresses) learn(agent int, addr [16]byte) {
+	w := &a.agents[a.agents[agent].host]
+	if a.owner[addr].certain || w.known == maxAddresses {
 		return
 	}
-	h.own = append(h.own, addr)
-	a.claim(host, addr)
+	w.known++
+	a.owner[addr] = ownership{w.host, true}
+	a.changed = true
 }
 
-func (a *addresses) claim(host int, addr [16]byte) {
-	if _, taken := a.owner[addr]; !taken {
-		a.owner[addr] = host
-		a.changed = true
-	}
+func (a *addresses) has(agent int, addr [16]byte) bool {
+	o, ok := a.owner[addr]
+	return ok && o.host == a.agents[agent].host
 }
 
 // witness takes note of a new conversation.
@@ -71,32 +93,36 @@ func (a *addresses) witness(k *connKey) {
 // guess finds out what an agent reports that does not say so: if all packets
 // come from one address, what its host sends; if they come from many and go to
 // one, what it receives.
-func (a *addresses) guess(host int, k *connKey) {
-	h := &a.hosts[host]
+func (a *addresses) guess(agent int, k *connKey) {
+	w := &a.agents[agent]
 	src, dst := k.src(), k.dst()
-	if len(h.srcs) < maxWitnesses && !has(h.srcs, src) {
-		h.srcs = append(h.srcs, src)
+	multicast := isGroup(dst, k.flags()&wire.IPv6 != 0)
+	if len(w.srcs) < maxWitnesses && !slices.Contains(w.srcs, src) {
+		w.srcs = append(w.srcs, src)
 	}
-	if len(h.dsts) < maxWitnesses && !has(h.dsts, dst) && !isGroup(dst, k.flags()&wire.IPv6 != 0) {
-		h.dsts = append(h.dsts, dst)
+	if len(w.dsts) < maxWitnesses && !slices.Contains(w.dsts, dst) && !multicast {
+		w.dsts = append(w.dsts, dst)
 	}
-	h.sends = h.sends || has(h.own, src)
-	was, had := h.guess, h.guessed
+	was, had := w.guess, w.guessed
 	switch {
-	case len(h.srcs) == 1:
-		h.guess, h.guessed = h.srcs[0], true
-	case len(h.dsts) == 1:
-		h.guess, h.guessed = h.dsts[0], true
+	case len(w.srcs) == 1:
+		w.guess, w.guessed = w.srcs[0], true
+	case len(w.dsts) == 1:
+		w.guess, w.guessed = w.dsts[0], true
 	default:
-		h.guessed = false
+		w.guessed = false
 	}
-	if had && a.owner[was] == host && !has(h.own, was) && (!h.guessed || was != h.guess) {
+	if had && (!w.guessed || was != w.guess) && a.owner[was] == (ownership{w.host, false}) {
 		delete(a.owner, was)
 		a.changed = true
 	}
-	if h.guessed {
-		a.claim(host, h.guess)
+	if _, taken := a.owner[w.guess]; w.guessed && !taken {
+		a.owner[w.guess] = ownership{w.host, false}
+		a.changed = true
 	}
+	own := ownership{w.host, true}
+	w.sends = w.sends || a.owner[src] == own
+	w.receives = w.receives || a.owner[dst] == own
 }
 
 // side is where the observer of k saw its packets.
@@ -110,33 +136,23 @@ func (a *addresses) side(k *connKey) Side {
 	case flags&wire.Incoming != 0:
 		return Received
 	}
-	host := k.host()
-	h := &a.hosts[host]
-	src, dst := k.src(), k.dst()
+	agent, src, dst := k.host(), k.src(), k.dst()
+	w := &a.agents[agent]
+	_, known := a.owner[src]
 	switch {
-	case h.has(src):
-		return Sent
-	case h.has(dst):
+	case a.has(agent, src) || !known && !a.has(agent, dst):
+		return Sent // if nothing is known, as is the agents' default
+	case a.has(agent, dst):
 		return Received
-	}
-	if _, others := a.owner[src]; !others {
-		return Sent // as is the agents' default
-	}
-	if h.sends || h.guessed && has(h.srcs, h.guess) {
+	// It is another host's, and not for this one.
+	case a.sends(agent) && (!w.receives || !isGroup(dst, flags&wire.IPv6 != 0)):
 		return Relayed
 	}
 	return Received
 }
 
-func (h *hostAddresses) has(addr [16]byte) bool {
-	return has(h.own, addr) || h.guessed && h.guess == addr
-}
-
-func has(list [][16]byte, addr [16]byte) bool {
-	for i := range list {
-		if list[i] == addr {
-			return true
-		}
-	}
-	return false
+// sends: the agent reports what its host sends.
+func (a *addresses) sends(agent int) bool {
+	w := &a.agents[agent]
+	return w.sends || w.guessed && slices.Contains(w.srcs, w.guess) && a.has(agent, w.guess)
 }

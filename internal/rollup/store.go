@@ -124,7 +124,7 @@ func New(cfg Config) *Store {
 		setOf:   make(map[string]uint32),
 		addrs:   newAddresses(cfg.Hosts),
 		hosts:   make([]hostState, len(cfg.Hosts)),
-		freezer: freezer{tally: newTally(), pairs: newChooser(), talks: newChooser()},
+		freezer: newFreezer(),
 	}
 	if cfg.Clock == ByNewest {
 		s.future = 0
@@ -593,8 +593,8 @@ func (s *Store) snapshot() *Snapshot {
 func (s *Store) ownersNow() map[[16]byte]int {
 	if s.addrs.changed || s.owners == nil {
 		s.owners = make(map[[16]byte]int, len(s.addrs.owner))
-		for a, host := range s.addrs.owner {
-			s.owners[a] = host
+		for a, o := range s.addrs.owner {
+			s.owners[a] = o.host
 		}
 		s.addrs.changed = false
 	}

@@ -296,7 +296,8 @@ func compareGroups(t *testing.T, snap *Snapshot, ref *reference, w Window) {
 		host int
 	}
 	want := make(map[member]Counts)
-	senders := make(map[netip.Addr]Counts)
+	senders := make(map[netip.Addr]Counts) // of several agents, the one who saw most
+	bySender := make(map[member]Counts)
 	for _, p := range ref.in(w) {
 		if p.Dst != group {
 			continue
@@ -306,7 +307,11 @@ func compareGroups(t *testing.T, snap *Snapshot, ref *reference, w Window) {
 			k := member{p.SrcAddr(), p.host}
 			want[k] = want[k].Plus(p.counts())
 		case Sent:
-			senders[p.SrcAddr()] = senders[p.SrcAddr()].Plus(p.counts())
+			k := member{p.SrcAddr(), p.host}
+			bySender[k] = bySender[k].Plus(p.counts())
+			if bySender[k].Packets > senders[k.src].Packets {
+				senders[k.src] = bySender[k]
+			}
 		}
 	}
 	found := 0

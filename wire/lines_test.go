@@ -29,7 +29,7 @@ func varied(flows int, v6 bool) []Record {
 			r.Dst = [16]byte{0: 0xfe, 1: 0x80, 8: byte(rng.IntN(100)), 11: 0xff, 12: 0xfe, 15: 7}
 		}
 	}
-	recs := make([]Record, 4096)
+	recs := make([]Record, 4096) // a power of two
 	now := int64(1_560_390_672_895_279_000)
 	for i := range recs {
 		now += rng.Int64N(1_000_000)
@@ -55,8 +55,15 @@ func TestLinesAreAppendLines(t *testing.T) {
 		if i%7 == 0 {
 			r.Time = int64(i) * 1e9 // the second changes to and fro
 		}
-		got, want := string(l.Append([]byte("before"), &r)), string(AppendLine([]byte("before"), &r))
-		if got != want {
+		for range 1 + i%3 { // packets come in trains
+			got, want := string(l.Append([]byte("before"), &r)), string(AppendLine([]byte("before"), &r))
+			if got != want {
+				t.Fatalf("%q, want %q", got, want)
+			}
+			r.Length, r.Time = r.Length/3, r.Time+1000
+		}
+		r.Flags ^= IPv6 // the same bytes are another flow
+		if got, want := string(l.Append(nil, &r)), string(AppendLine(nil, &r)); got != want {
 			t.Fatalf("%q, want %q", got, want)
 		}
 	}
@@ -113,11 +120,11 @@ func BenchmarkLines(b *testing.B) {
 			b.Run(name, func(b *testing.B) {
 				var l Lines
 				buf := make([]byte, 0, len(recs)*MaxLine+LineRoom)
-				for i := 0; b.Loop(); i++ {
-					if i%len(recs) == 0 {
+				for i := 0; b.Loop(); i = (i + 1) & (len(recs) - 1) {
+					if i == 0 {
 						buf = buf[:0]
 					}
-					buf = l.Append(buf, &recs[i%len(recs)])
+					buf = l.Append(buf, &recs[i])
 				}
 			})
 		}

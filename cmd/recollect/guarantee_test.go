@@ -160,3 +160,61 @@ func TestGuaranteeBadAgents(t *testing.T) {
 	}
 	t.Logf("lines %v, good %d, peak memory %d MiB", lines, good, kb>>10)
 }
+
+// TestConfined: a collector of root keeps no capability but the one for low
+// ports, and tells a service manager how it does.
+func TestConfined(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "collector.conf"), fmt.Appendf(nil, "a:%s\n", ln.Addr()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	hears := func(want string) {
+		t.Helper()
+		buf := make([]byte, 1000)
+		manager.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if n, err := manager.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), want) {
+			t.Errorf("the service manager hears %q, %v, want %q", buf[:n], err, want)
+		}
+	}
+	cmd := exec.Command(filepath.Join(binDir, "recollect"), "-v")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	hears("READY=1\nSTATUS=collecting from 1 agent")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"CapPrm:\t0000000000000400", "CapBnd:\t0000000000000400", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("no %q in\n%s", want, status)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	hears("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, said.String())
+	}
+	if !strings.Contains(said.String(), "landlock: version") || !strings.Contains(said.String(), "writes nowhere") {
+		t.Errorf("it said\n%s", said.String())
+	}
+}

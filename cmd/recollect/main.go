@@ -38,6 +38,8 @@ type options struct {
 	lines, resolve, version bool
 	tls                     certs.Files
 
+	unconfined  bool
+	verbose     bool
 	replay      []string // logs and directories
 	speed, from string
 	named       bool // the configuration was named, so it must be there
@@ -54,6 +56,8 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.tls.Cert, "tls-cert", "", "")
 	flags.StringVar(&o.tls.Key, "tls-key", "", "")
 	flags.StringVar(&o.tls.CA, "tls-ca", "", "")
+	flags.BoolVar(&o.unconfined, "unconfined", false, "")
+	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
@@ -95,7 +99,7 @@ func run(args []string) int {
 		fmt.Println("recollect", version)
 		return 0
 	}
-	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls}
+	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}

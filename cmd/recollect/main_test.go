@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(binDir)
 		build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3", "-o", binDir, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as users get it
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
 			return 1

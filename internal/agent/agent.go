@@ -18,6 +18,7 @@ import (
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/service"
 	"github.com/pcapper/pcapper/internal/sink"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
@@ -74,6 +75,7 @@ type agent struct {
 	stats    *hostStats     // nil unless asked for
 	metrics  *metricsServer // nil without -metrics
 	confined confine.Report
+	manager  *service.Manager
 	started  time.Time
 	past     departed // collectors
 	self     *self
@@ -92,6 +94,10 @@ func Run(ctx context.Context, cfg Config) error {
 		a.engine.close()
 		return err
 	}
+	if a.manager, err = service.Find(); err != nil {
+		a.out.printf("%v; going on without", err)
+		a.manager = &service.Manager{}
+	}
 	raiseFileLimit(a.out.printf)
 	_ = calmMonitor() // what it costs otherwise is no reason to complain
 	if err := a.confine(); err != nil {
@@ -101,6 +107,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	a.announce()
+	a.manager.Ready("watching " + a.target.iface.Name + " with engine " + a.engine.name)
+	stop := context.AfterFunc(ctx, a.manager.Stopping)
+	defer stop()
 	err = a.run(ctx)
 	a.summary()
 	a.engine.close()
@@ -258,6 +267,7 @@ func (a *agent) run(ctx context.Context) error {
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
 	start(&producers, a.signals)
+	start(&producers, func(ctx context.Context) error { return a.manager.Watch(ctx, a.alive) })
 	if a.metrics != nil {
 		start(&readers, a.metrics.run)
 	}
@@ -347,6 +357,13 @@ func (a *agent) refresh(ctx context.Context) error {
 	}
 	a.out.printf("filter is now: %s", now.filter.Text)
 	return a.capture.setFilter(now.filter.Instructions())
+}
+
+// alive comes back if the parts of the agent do not wait for each other.
+func (a *agent) alive() {
+	a.feed.Snapshot(func(collector) {}, nil)
+	a.capture.stats()
+	a.hub.Fill(func([]wire.Record) int { return 0 })
 }
 
 // signals serves those that do not end the program.

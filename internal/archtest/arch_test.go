@@ -35,14 +35,15 @@ var allowed = map[string][]string{
 	"internal/feed":              {"wire", "wire/ipfix"},
 	"internal/certs":             nil,
 	"internal/confine":           nil,
+	"internal/service":           nil,
 	"internal/sink":              {"wire"},
 	"internal/replay":            {"wire"},
 	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
-	"internal/agent":             {"internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/sink", "wire", "wire/ipfix"},
+	"internal/agent":             {"internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/service", "internal/sink", "wire", "wire/ipfix"},
 	"internal/web":               {"internal/rollup"},
-	"internal/collect":           {"internal/certs", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/sink", "internal/web", "wire"},
+	"internal/collect":           {"internal/certs", "internal/confine", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "internal/web", "wire"},
 	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/iface", "wire/ipfix"},
 	"cmd/recollect":              {"internal/certs", "internal/collect"},
 	"internal/nettest":           nil, // tests and the bench only

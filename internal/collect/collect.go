@@ -19,6 +19,7 @@ import (
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/internal/replay"
+	"github.com/pcapper/pcapper/internal/service"
 )
 
 // Config of a collector.
@@ -45,6 +46,8 @@ type Config struct {
 	View func(ctx context.Context, v *View) error
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
+	// Unconfined keeps all privileges, Verbose says which were given up.
+	Unconfined, Verbose bool
 }
 
 // The hub keeps hubChunk x hubChunks records (88 MiB) for a slow reader; it
@@ -74,6 +77,7 @@ type collector struct {
 	names   *Names
 	view    *View // nil if nobody asked for one
 	say     *printer
+	manager *service.Manager
 	started time.Time
 }
 
@@ -124,6 +128,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return nil
 	}
 	if err != nil {
+		return err
+	}
+	if err := c.settle(ctx, cfg); err != nil {
+		out.stop()
 		return err
 	}
 	err = c.run(ctx, cfg, out)
@@ -177,6 +185,7 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 		defer c.quit() // logs have an end
 		return out.run()
 	})
+	start(func() error { return c.manager.Watch(ctx, func() { c.hub.Fill(func([]Item) int { return 0 }) }) })
 	start(func() error { return watchClosed(ctx, cfg.Stdout) })
 	start(func() error { return c.names.Run(ctx) })
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })

@@ -60,7 +60,7 @@ func startRun(t *testing.T, agents int, flows string, set func(*Config)) *testRu
 	out, in := testPipe(t)
 	r.pipe, r.stdout = out, bufio.NewReader(out)
 	errOut, errIn := testPipe(t)
-	cfg := Config{File: file, Stdout: in, Stderr: errIn, Summary: r.summary}
+	cfg := Config{File: file, Stdout: in, Stderr: errIn, Summary: r.summary, Unconfined: true} // this process is the test
 	if set != nil {
 		set(&cfg)
 	}

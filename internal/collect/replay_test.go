@@ -48,7 +48,7 @@ func TestReplayView(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, Config{
+		done <- Run(ctx, Config{Unconfined: true,
 			File: file, Replay: replay, Stdout: null, Stderr: null,
 			View: func(ctx context.Context, v *View) error {
 				views <- v
@@ -109,7 +109,7 @@ func TestReplayLosesNothing(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		defer write.Close()
-		done <- Run(t.Context(), Config{File: &File{}, Replay: replay, Stdout: write, Stderr: stderr, Lines: true})
+		done <- Run(t.Context(), Config{Unconfined: true, File: &File{}, Replay: replay, Stdout: write, Stderr: stderr, Lines: true})
 	}()
 	got, buf := 0, make([]byte, 1<<16)
 	for n, err := read.Read(buf); err == nil; n, err = read.Read(buf) {

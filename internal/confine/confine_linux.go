@@ -136,7 +136,7 @@ func become(cfg Config, r *Report) error {
 func choose(cfg Config) (a account, why string, err error) {
 	switch cfg.User {
 	case "root", "0":
-		return account{"root", 0, 0}, "as asked with -user", nil
+		return account{"root", 0, 0}, "as asked", nil
 	case "":
 		why = "there is no user pcapper or nobody"
 		for _, name := range []string{"pcapper", "nobody"} {
@@ -162,9 +162,13 @@ func choose(cfg Config) (a account, why string, err error) {
 func lookup(name string) (a account, err error) {
 	u, err := user.Lookup(name)
 	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return a, fmt.Errorf("no user %q", name)
-		}
+		u, err = user.LookupId(name)
+	}
+	if uid, bad := strconv.Atoi(name); err != nil && bad == nil && uid > 0 {
+		return account{name, uid, uid}, nil // a container need not have a list of users
+	}
+	if err != nil {
+		return a, fmt.Errorf("no user %q", name)
 	}
 	a.name = u.Username
 	if a.uid, err = strconv.Atoi(u.Uid); err != nil {

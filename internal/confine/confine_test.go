@@ -103,6 +103,8 @@ var children = map[string]func(dir string){
 		try("use UDP", err)
 		_, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		try("open a packet socket", err)
+		try("stop another", unix.Kill(os.Getppid(), 0))
+		try("signal itself", unix.Kill(os.Getpid(), 0))
 		try("become root", unix.Setuid(0))
 		try("mount", unix.Mount("x", dir, "tmpfs", 0, ""))
 		_, err = unix.PtraceGetEventMsg(1)
@@ -213,7 +215,7 @@ func TestEverything(t *testing.T) {
 		"system calls allowed", "threads: yes", "CapEff:\t0000000000002000", "CapBnd:\t0000000000002000", "NoNewPrivs:\t1", "Seccomp:\t2",
 		"write to what is open: yes", "write in the log directory: yes", "append there: yes", "write elsewhere: denied",
 		"read the certificate: yes", "read a secret: denied", "read /proc: yes", "list own files: true: yes", "run a program: denied",
-		"connect: denied", "listen: denied", "use UDP: yes", "open a packet socket: yes", "become root: denied", "mount: denied",
+		"connect: denied", "listen: denied", "use UDP: yes", "open a packet socket: yes", "become root: denied", "stop another: denied", "signal itself: yes", "mount: denied",
 		"ptrace: denied",
 	} {
 		if !strings.Contains(out, want) {

@@ -57,10 +57,16 @@ func landlock(cfg Config, r *Report) error {
 	if abi >= 4 && !cfg.Network {
 		attr.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
+	if abi >= 6 {
+		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL // to itself, and what it starts
+	}
 	// Kernels take a shorter structure from older programs.
 	size := unsafe.Sizeof(attr.Handled_access_fs)
 	if abi >= 4 {
 		size += unsafe.Sizeof(attr.Handled_access_net)
+	}
+	if abi >= 6 {
+		size += unsafe.Sizeof(attr.Scoped)
 	}
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0)
 	if errno != 0 {

@@ -1,0 +1,38 @@
+package collect
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/confine"
+	"github.com/pcapper/pcapper/internal/service"
+)
+
+// settle is called when everything is open: it gives up privileges and tells
+// the service manager that the collector is ready.
+func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
+	if c.manager, err = service.Find(); err != nil {
+		c.say.printf("%v; going on without", err)
+		c.manager = &service.Manager{}
+	}
+	if !cfg.Unconfined {
+		// Certificates, logs to replay and what names are looked up in are read
+		// later, and may be anywhere. Nothing is written but what is open.
+		report, err := confine.Apply(confine.Config{
+			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE}, Read: []string{"/"}, Network: true,
+		})
+		if err != nil {
+			return fmt.Errorf("cannot give up privileges: %w", err)
+		}
+		if cfg.Verbose {
+			for _, line := range report {
+				c.say.printf("%s", line)
+			}
+		}
+	}
+	c.manager.Ready(fmt.Sprintf("collecting from %s", count(uint64(len(c.agents)), "agent")))
+	context.AfterFunc(ctx, c.manager.Stopping)
+	return nil
+}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pcapper/pcapper/internal/agent"
+	"github.com/pcapper/pcapper/internal/export"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
@@ -77,6 +78,11 @@ func newOptions() *options {
 	o.StringVar(&cfg.User, "user", "", "become this `user` once set up (default: pcapper or nobody, if they can)")
 	o.BoolVar(&cfg.Unconfined, "unconfined", false, "give up no privileges")
 	o.BoolVar(&cfg.Verbose, "v", false, "say at the start what privileges were given up")
+	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; may be given again", func(v string) error {
+		t, err := export.Parse(v)
+		cfg.Exports = append(cfg.Exports, t)
+		return err
+	})
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
 	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
@@ -166,8 +172,8 @@ func (o *options) feed() error {
 			return wrong(agent.ExitUsage, "-%s is missing: TLS takes -tls-cert, -tls-key and -tls-client-ca", f.name)
 		}
 	}
-	if cfg.Port == 0 && !cfg.TLS.Any() && cfg.IPFIXPort == 0 {
-		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert or -ipfix-port", o.port)
+	if cfg.Port == 0 && !cfg.TLS.Any() && cfg.IPFIXPort == 0 && len(cfg.Exports) == 0 {
+		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert, -ipfix-port or -export", o.port)
 	}
 	if cfg.IPFIXTLSPort != 0 && !cfg.TLS.Any() {
 		return wrong(agent.ExitUsage, "-ipfix-tls-port takes -tls-cert, -tls-key and -tls-client-ca")

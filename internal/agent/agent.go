@@ -74,6 +74,7 @@ type agent struct {
 	log      *logTask       // nil if the log is /dev/null
 	stats    *hostStats     // nil unless asked for
 	metrics  *metricsServer // nil without -metrics
+	exports  []*exporting
 	confined confine.Report
 	manager  *service.Manager
 	started  time.Time
@@ -176,6 +177,11 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
 	})
+	if err := a.prepareExports(); err != nil {
+		a.capture.close()
+		a.engine.close()
+		return nil, err
+	}
 	if cfg.Stats {
 		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
 	}
@@ -240,7 +246,7 @@ func (a *agent) attached(n int) {
 		a.log.attached(n > 0)
 	}
 	if a.stats != nil {
-		a.stats.attached(n > 0)
+		a.stats.attached(n > 0 || len(a.exports) > 0)
 	}
 }
 
@@ -264,6 +270,9 @@ func (a *agent) run(ctx context.Context) error {
 		start(&readers, a.log.run)
 	}
 	start(&readers, func(ctx context.Context) error { return a.feed.Serve(ctx, a.ports...) })
+	for _, x := range a.exports {
+		start(&readers, x.exporter.Run)
+	}
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
 	start(&producers, a.signals)
@@ -383,6 +392,9 @@ func (a *agent) signals(ctx context.Context) error {
 			if a.log != nil {
 				a.out.printf("reopening the log %q", a.cfg.Log)
 				a.log.file.Reopen()
+			}
+			for _, x := range a.exports {
+				x.exporter.Reopen()
 			}
 			a.reloadCerts()
 		}

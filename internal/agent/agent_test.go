@@ -90,6 +90,31 @@ func TestSelfLeavesOut(t *testing.T) {
 	}
 }
 
+// What goes to an export is left out, whoever sends it, and a TCP collector's
+// answers.
+func TestSelfLeavesOutExports(t *testing.T) {
+	s := newSelf(nil, []netip.Addr{netip.MustParseAddr("10.0.0.1")})
+	s.peer(netip.MustParseAddrPort("239.1.1.1:4739"))
+	s.peer(netip.MustParseAddrPort("[::ffff:10.0.0.9]:4740"))
+	for _, tt := range []struct {
+		r    *wire.Record
+		want bool
+	}{
+		{record(wire.ProtoUDP, "10.0.0.1:5000", "239.1.1.1:4739"), true},
+		{record(wire.ProtoUDP, "10.0.0.2:5000", "239.1.1.1:4739"), true},
+		{record(wire.ProtoUDP, "10.0.0.1:5000", "239.1.1.1:4738"), false},
+		{record(wire.ProtoUDP, "10.0.0.1:5000", "239.1.1.2:4739"), false},
+		{record(wire.ProtoTCP, "10.0.0.1:5000", "10.0.0.9:4740"), true},
+		{record(wire.ProtoTCP, "10.0.0.9:4740", "10.0.0.1:5000"), true},
+		{record(wire.ProtoUDP, "10.0.0.9:4740", "10.0.0.1:5000"), false},
+		{record(wire.ProtoICMP, "10.0.0.1:5000", "239.1.1.1:4739"), false},
+	} {
+		if kept := s.leaveOut([]wire.Record{*tt.r}); (kept == 0) != tt.want {
+			t.Errorf("%v:%d > %v:%d, protocol %d: left out is %v", tt.r.SrcAddr(), tt.r.SrcPort, tt.r.DstAddr(), tt.r.DstPort, tt.r.Proto, kept == 0)
+		}
+	}
+}
+
 func TestWhatAnInterfaceWaitsFor(t *testing.T) {
 	with := func(addrs ...string) iface.Interface {
 		i := iface.Interface{Name: "eth0", Up: true}

@@ -29,6 +29,7 @@ type capturer struct {
 	wishes chan wish
 	ended  chan struct{} // no wish is heard any more
 	failed func(error)   // told at once of a capture that broke
+	always func()        // told that capture has begun if it is wanted from beginning to end, or nil
 
 	mu      sync.Mutex
 	filter  []bpf.RawInstruction
@@ -111,12 +112,22 @@ func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g
 	defer c.finish()
 	defer close(c.ended)
 	capturing := false
+	if c.always != nil {
+		src, err := c.attach()
+		if err != nil {
+			return err
+		}
+		capturing = true
+		c.always()
+		sources <- src
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case w := <-c.wishes:
 			var begun capture.Source
+			w.capture = w.capture || c.always != nil
 			switch {
 			case w.capture == capturing:
 			case w.capture:

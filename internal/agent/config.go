@@ -15,6 +15,7 @@ import (
 	"github.com/pcapper/pcapper/internal/capture"
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/decode"
+	"github.com/pcapper/pcapper/internal/export"
 )
 
 // Exit codes of the program. Those before Usage are the C program's, where
@@ -80,6 +81,8 @@ type Config struct {
 	// PEN is the enterprise number of our own elements, 0 for ipfix.DefaultPEN.
 	IPFIXPort, IPFIXTLSPort int
 	PEN                     uint32
+	// Exports are collectors of IPFIX that do not dial us.
+	Exports []export.Target
 	// Allow are the networks that collectors may connect from; nil is any.
 	Allow []netip.Prefix
 	// MaxPerSource is the most connections from one address, 0 any number.
@@ -121,6 +124,11 @@ func (cfg *Config) ports() (list []uint16) {
 	for _, port := range []int{cfg.IPFIXPort, cfg.IPFIXTLSPort} {
 		if port != 0 {
 			list = append(list, uint16(port))
+		}
+	}
+	for _, t := range cfg.Exports {
+		if t.Repair != 0 {
+			list = append(list, t.Repair)
 		}
 	}
 	return list

@@ -29,6 +29,9 @@ func (a *agent) confine() (err error) {
 	if f := a.cfg.TLS; f.Any() {
 		cfg.Read = append(cfg.Read, f.Cert, f.Key, f.CA)
 	}
+	for _, x := range a.exports {
+		x.needs(&cfg)
+	}
 	if a.confined, err = confine.Apply(cfg); err != nil {
 		return fail(ExitConfine, hinted{fmt.Errorf("cannot give up privileges: %w", err),
 			"-user takes another user, -unconfined gives up nothing"})

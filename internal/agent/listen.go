@@ -117,6 +117,9 @@ func (a *agent) announcePorts() {
 	if a.cfg.IPFIXPort != 0 {
 		a.out.printf("serving IPFIX on TCP port %d on %s%s", a.cfg.IPFIXPort, where, log)
 	}
+	for _, x := range a.exports {
+		x.announce()
+	}
 	switch {
 	case len(a.cfg.Allow) > 0:
 		networks := make([]string, len(a.cfg.Allow))

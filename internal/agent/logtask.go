@@ -20,6 +20,10 @@ type logTask struct {
 	file   *sink.LogFile
 	reader *recordReader
 	wanted atomic.Bool
+	// always: captures run without collectors, too; what they see meanwhile is
+	// not for the log.
+	always  bool
+	skipped atomic.Uint64 // records
 }
 
 func newLogTask(file *sink.LogFile, reader *recordReader) *logTask {
@@ -71,7 +75,11 @@ func (l *logTask) write() {
 		if len(ends) == 0 {
 			return
 		}
-		l.file.Write(lines, len(ends)-1)
+		if l.always && !l.wanted.Load() {
+			l.skipped.Add(uint64(len(ends) - 1))
+		} else {
+			l.file.Write(lines, len(ends)-1)
+		}
 		l.reader.Advance(len(ends) - 1)
 	}
 }

@@ -89,7 +89,7 @@ var (
 	descFreezes   = desc("ring_freezes_total", "How often the kernel found the ring full.")
 	descWakes     = desc("ring_wakes_total", "How often the kernel woke the reader, as far as the engine tells.")
 	descOutages   = desc("interface_outages_total", "How often the interface went down under a capture.")
-	descDropped   = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors and log (reader too slow), disk (log not writable).", "stage")
+	descDropped   = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
 	descLeftOut   = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
 	descStats     = desc("host_statistics_total", "Records of this host's CPU and memory.")
 	descFrames    = desc("decoder_total", "What the decoder met, by kind.", "kind")
@@ -170,6 +170,16 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descRefused, refused.NotAllowed, "address not allowed")
 	count(descRefused, refused.TooMany, "too many from its address")
 	count(descRefused, refused.Handshake, "TLS handshake")
+	if len(a.exports) > 0 {
+		var all hub.Status
+		most := uint64(0)
+		for _, x := range a.exports {
+			s := x.reader.Status()
+			addStatus(&all, s)
+			most = max(most, s.Pending)
+		}
+		reader("exports", all, most)
+	}
 	if a.log != nil {
 		s := a.log.reader.Status()
 		reader("log", s, s.Pending)
@@ -187,7 +197,7 @@ type kind struct{ transport, format string }
 func (a *agent) readers() (sum hub.Status, lag uint64, departed int, attached map[kind]int) {
 	attached = map[kind]int{}
 	for _, transport := range []string{"tcp", "tls"} {
-		for _, format := range []string{"records", "bulk", "text"} {
+		for _, format := range []string{"records", "bulk", "text", "ipfix"} {
 			attached[kind{transport, format}] = 0
 		}
 	}

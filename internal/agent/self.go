@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/pcapper/pcapper/wire"
@@ -14,11 +15,13 @@ import (
 // have that port there.
 type self struct {
 	ports []uint16
+	peers atomic.Pointer[[]netip.AddrPort] // of our exports
 	addrs atomic.Pointer[map[netip.Addr]struct{}]
 }
 
 func newSelf(ports []uint16, addrs []netip.Addr) *self {
 	s := &self{ports: ports}
+	s.peers.Store(&[]netip.AddrPort{})
 	s.set(addrs)
 	return s
 }
@@ -45,8 +48,9 @@ func (s *self) addresses() []netip.Addr {
 // remain. As a rule there is none, and that is found out without a call for
 // each.
 func (s *self) leaveOut(recs []wire.Record) int {
+	exporting := len(*s.peers.Load()) > 0
 	for i := range recs {
-		if recs[i].Proto == wire.ProtoTCP && s.sent(&recs[i]) {
+		if (exporting || recs[i].Proto == wire.ProtoTCP) && s.sent(&recs[i]) {
 			return i + compact(recs[i:], s.sent)
 		}
 	}
@@ -56,11 +60,44 @@ func (s *self) leaveOut(recs []wire.Record) int {
 // sent tells whether r is a packet of the feed. Nearly every packet is
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {
+	if peers := *s.peers.Load(); len(peers) > 0 && exported(r, peers) {
+		return true
+	}
 	from, to := s.serves(r.SrcPort), s.serves(r.DstPort)
 	if !from && !to || r.Proto != wire.ProtoTCP {
 		return false
 	}
 	return from && s.local(r.SrcAddr()) || to && s.local(r.DstAddr())
+}
+
+// peer tells of an address that an export goes to; any goroutine may call it.
+func (s *self) peer(p netip.AddrPort) {
+	p = netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+	for {
+		old := s.peers.Load()
+		if slices.Contains(*old, p) {
+			return
+		}
+		now := append(slices.Clip(*old), p)
+		if s.peers.CompareAndSwap(old, &now) {
+			return
+		}
+	}
+}
+
+// exported tells whether r is a packet of an export: to the collector, from
+// whichever host, as what other agents send to the same group is no traffic
+// either; or its answer by TCP.
+func exported(r *wire.Record, peers []netip.AddrPort) bool {
+	for _, p := range peers {
+		switch {
+		case r.DstPort == p.Port() && (r.Proto == wire.ProtoUDP || r.Proto == wire.ProtoTCP) && r.DstAddr() == p.Addr():
+			return true
+		case r.SrcPort == p.Port() && r.Proto == wire.ProtoTCP && r.SrcAddr() == p.Addr():
+			return true
+		}
+	}
+	return false
 }
 
 // serves tells whether a port is one of ours: there are few.

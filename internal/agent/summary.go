@@ -108,12 +108,16 @@ func (a *agent) summary() {
 	for _, c := range a.feed.Collectors() {
 		a.out.printf("%s", account(c, c.Reader.Status()))
 	}
+	for _, x := range a.exports {
+		a.out.printf("%v", x)
+	}
 	if a.log == nil {
 		a.out.printf("log: off, as it is %s", a.cfg.Log)
 		return
 	}
 	written, lost := a.log.file.Lines()
 	s := a.log.reader.Status()
+	s.Published -= min(a.log.skipped.Load(), s.Published)
 	a.out.printf("log %q: %s lines written, %s lost, %s in flight", a.cfg.Log,
 		number(written), number(lost+s.Lost), number(s.Published-s.Lost-min(written+lost, s.Published-s.Lost)))
 }
@@ -126,6 +130,9 @@ func (a *agent) lost() uint64 {
 		defer a.past.mu.Unlock()
 		sum += a.past.total.Lost
 	})
+	for _, x := range a.exports {
+		sum += x.reader.Status().Lost
+	}
 	if a.log != nil {
 		sum += a.log.reader.Status().Lost
 	}

@@ -62,6 +62,7 @@ func (d *Decoder) Statistics() (s Statistics) {
 		s.Records += o.said.Records
 		s.NotSent += o.said.NotSent
 		s.Ignored += o.said.Ignored
+		s.RepairPort = max(s.RepairPort, o.said.RepairPort)
 	}
 	return s
 }
@@ -154,6 +155,7 @@ type message struct {
 	first    uint32 // sequence number of its first data record
 	count    uint32 // data records
 	counted  bool   // count is right: no set had an unknown template
+	taught   bool   // it has templates
 }
 
 // account compares the message's sequence number with the one to come.
@@ -161,6 +163,9 @@ func (m *message) account() {
 	o := m.domain
 	if m.d.Message != nil {
 		m.d.Message(m.id, m.first, m.count)
+	}
+	if m.taught && m.first == 0 {
+		o.begun = false // the exporter has begun anew
 	}
 	if !m.counted {
 		o.begun = false // how many records it had is anyone's guess
@@ -222,6 +227,7 @@ func (m *message) set(id uint16, b []byte, dst []wire.Record) ([]wire.Record, er
 }
 
 func (m *message) templates(b []byte, options bool) error {
+	m.taught = true
 	for len(b) >= 4 { // what is less is padding
 		id, t, rest, err := m.d.readTemplate(b, options)
 		if err != nil {
@@ -396,6 +402,7 @@ func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record 
 		m.domain.said = Statistics{
 			Messages: v.number[messages], Records: v.number[records],
 			NotSent: v.number[notSent], Ignored: v.number[ignored],
+			RepairPort: uint16(v.number[repair]),
 		}
 		return dst
 	}

@@ -43,7 +43,9 @@
 // of packets and records since the agent's start, 8 bytes each:
 // exportedMessageTotalCount (41) and exportedFlowRecordTotalCount (42) to this
 // collector, notSentFlowTotalCount (166) to this collector since it was too
-// slow, ignoredPacketTotalCount (164) by the kernel since the agent was.
+// slow, ignoredPacketTotalCount (164) by the kernel since the agent was; and
+// repairPort (enterprise 7), 2 bytes: the TCP port where those who have missed
+// datagrams may ask again, or 0.
 //
 // Options template 259, scope observationDomainId (149), 4 bytes: a host
 // statistic (see package wire): observationTimeMilliseconds (323), 8 bytes,

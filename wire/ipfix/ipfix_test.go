@@ -216,8 +216,15 @@ func TestRestart(t *testing.T) {
 			d.Decode(m, nil)
 		}
 	}
-	if d.domains[0].next != 1000 || d.domains[0].late != 0 || d.Counts().Packets != 2000 {
-		t.Errorf("%+v, %+v", d.Counts(), d.domains[0])
+	if c := d.Counts(); d.domains[0].next != 1000 || c.Late+c.Lost != 0 || c.Packets != 2000 {
+		t.Errorf("%+v, %+v", c, d.domains[0])
+	}
+	w := Writer{}
+	for _, m := range encode(t, &w, MaxDatagram, recs)[1:] { // the templates are lost
+		d.Decode(m, nil)
+	}
+	if c := d.Counts(); d.domains[0].next != 1000 || c.Lost != 0 || c.Packets != 3000 {
+		t.Errorf("%+v, %+v", c, d.domains[0])
 	}
 }
 

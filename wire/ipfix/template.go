@@ -44,6 +44,7 @@ const (
 	records
 	notSent
 	ignored
+	repair
 	meanings // how many there are
 )
 
@@ -58,13 +59,13 @@ var elementMeaning = map[uint16]meaning{
 
 var privateMeaning = map[uint16]meaning{
 	mgenFlowID: flowID, mgenSequence: mgenSeq, mgenTransmitTime: mgenTime, packetFlags: flags,
-	hostStatistic: host, hostValue: value,
+	hostStatistic: host, hostValue: value, repairPort: repair,
 }
 
 // meaningSize are the bytes that a field of a meaning must have if it can be
 // used at all; what is not here may have 1 to 8 (RFC 7011, section 6.2).
 var meaningSize = [meanings]uint16{
-	srcAddr4: 4, dstAddr4: 4, srcAddr6: 16, dstAddr6: 16, ntpTime: 8, mgenTime: 8, flags: 2, host: 1,
+	srcAddr4: 4, dstAddr4: 4, srcAddr6: 16, dstAddr6: 16, ntpTime: 8, mgenTime: 8, flags: 2, host: 1, repair: 2,
 }
 
 // variable is the length of a field whose records say how long it is.

@@ -36,6 +36,7 @@ const (
 	packetFlags
 	hostStatistic
 	hostValue
+	repairPort
 )
 
 // tailFields are what both packet templates have behind the addresses.
@@ -48,7 +49,7 @@ var tailFields = []field{
 var (
 	fieldsIPv4       = append([]field{{8, 4, false}, {12, 4, false}}, tailFields...)
 	fieldsIPv6       = append([]field{{27, 16, false}, {28, 16, false}}, tailFields...)
-	fieldsStatistics = []field{{144, 4, false}, {41, 8, false}, {42, 8, false}, {166, 8, false}, {164, 8, false}}
+	fieldsStatistics = []field{{144, 4, false}, {41, 8, false}, {42, 8, false}, {166, 8, false}, {164, 8, false}, {repairPort, 2, true}}
 	fieldsHost       = []field{{149, 4, false}, {323, 8, false}, {325, 8, false}, {hostStatistic, 1, true}, {hostValue, 4, true}}
 )
 
@@ -58,6 +59,8 @@ type Statistics struct {
 	Records  uint64 // data records sent in it
 	NotSent  uint64 // records that were not sent since the collector, or the way to it, was too slow
 	Ignored  uint64 // packets that were not captured since the exporter was too slow
+	// RepairPort is the exporter's TCP port for repairs, or 0; see Writer.
+	RepairPort uint16
 }
 
 // Writer makes the messages of one transport session.
@@ -66,6 +69,9 @@ type Writer struct {
 	Domain uint32
 	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
 	PEN uint32
+	// RepairPort is the TCP port where receivers of datagrams may ask for those
+	// that they have missed; 0 is none.
+	RepairPort uint16
 
 	sequence uint32 // data records in messages so far
 	records  uint64
@@ -90,8 +96,8 @@ func (w *Writer) Templates(dst []byte, now time.Time) []byte {
 	return w.end(dst, at, 0)
 }
 
-// Statistics appends a message with s; its Messages and Records are counted
-// by the writer and ignored.
+// Statistics appends a message with s; its Messages, Records and RepairPort
+// are ignored: the writer knows them.
 func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	messages, records := w.messages, w.records
 	dst, at := w.begin(dst, now)
@@ -100,6 +106,7 @@ func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	for _, v := range []uint64{messages, records, s.NotSent, s.Ignored} {
 		dst = binary.BigEndian.AppendUint64(dst, v)
 	}
+	dst = binary.BigEndian.AppendUint16(dst, w.RepairPort)
 	endSet(dst, set)
 	return w.end(dst, at, 1)
 }

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/confine"
+	"github.com/pcapper/pcapper/internal/export"
+)
+
+// exporting is one -export, with its position in the stream.
+type exporting struct {
+	a        *agent
+	target   export.Target
+	exporter *export.Exporter
+	reader   *recordReader
+	files    certs.Files // for TLS
+}
+
+// prepareExports makes what the command line asks for. Exports are captured
+// for from the beginning, whether or not anybody takes them.
+func (a *agent) prepareExports() error {
+	if len(a.cfg.Exports) == 0 {
+		return nil
+	}
+	a.capture.always = func() { a.out.printf("capturing from now on, for exports") }
+	if a.log != nil {
+		a.log.always = true
+	}
+	for _, t := range a.cfg.Exports {
+		x := &exporting{a: a, target: t, reader: a.hub.NewReader()}
+		config := export.Config{
+			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Reader: x.reader, Format: formatIPFIX,
+			Lost:    func() uint64 { return x.reader.Status().Lost },
+			Ignored: func() uint64 { return a.capture.stats().Dropped },
+			Peer:    a.self.peer, Allow: a.allowed, Say: a.out.printf,
+		}
+		if t.Kind == export.TLS {
+			var err error
+			if config.TLS, err = x.tls(); err != nil {
+				return err
+			}
+		}
+		x.exporter = export.New(config)
+		a.exports = append(a.exports, x)
+	}
+	return nil
+}
+
+// tls settles which files an export by TLS uses: its own, or the feed's. They
+// are read now, so that a wrong one is told, and anew for each dial.
+func (x *exporting) tls() (func() (*tls.Config, error), error) {
+	t, global := &x.target, &x.a.cfg.TLS
+	f := certs.Files{Cert: t.Cert, Key: t.Key, CA: t.CA}
+	for _, s := range []struct{ value, global *string }{
+		{&f.Cert, &global.Cert}, {&f.Key, &global.Key}, {&f.CA, &global.CA},
+	} {
+		if *s.value == "" {
+			*s.value = *s.global
+		}
+		if *s.value == "" {
+			return nil, fail(ExitUsage, hinted{fmt.Errorf("-export %q: no certificate, key or authority", t.URL),
+				"give cert=FILE, key=FILE and ca=FILE behind a question mark, or -tls-cert, -tls-key and -tls-client-ca"})
+		}
+	}
+	name := t.Name
+	if name == "" {
+		name = t.Host
+	}
+	if _, err := f.Load(); err != nil {
+		return nil, fail(ExitCerts, fmt.Errorf("-export %q: %w", t.URL, err))
+	}
+	x.files = f
+	return func() (*tls.Config, error) {
+		pair, err := f.Load()
+		if err != nil {
+			return nil, err
+		}
+		return pair.Client(name), nil
+	}, nil
+}
+
+// allowed tells whether -allow lets an address in.
+func (a *agent) allowed(addr netip.Addr) bool {
+	return len(a.cfg.Allow) == 0 || slices.ContainsFunc(a.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// needs adds what an export does after privileges were given up.
+func (x *exporting) needs(cfg *confine.Config) {
+	t := &x.target
+	if t.Kind == export.File {
+		cfg.Write = append(cfg.Write, logDir(t.Path))
+		return
+	}
+	if t.Kind != export.UDP || t.Repair != 0 {
+		cfg.Network = true
+	}
+	if _, err := netip.ParseAddr(t.Host); err != nil {
+		cfg.Network = true // name servers may want TCP
+		cfg.Read = append(cfg.Read, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
+	}
+	if x.files != (certs.Files{}) {
+		cfg.Read = append(cfg.Read, x.files.Cert, x.files.Key, x.files.CA)
+	}
+}
+
+func (x *exporting) announce() {
+	what := "a record for each packet"
+	if x.target.PerSecond {
+		what = "a record for each flow and second"
+	}
+	x.a.out.printf("exporting IPFIX to %s: %s", x.target.URL, what)
+}
+
+// String is the export's line in the summary.
+func (x *exporting) String() string {
+	c, s := x.exporter.Counts(), x.reader.Status()
+	line := fmt.Sprintf("%v (%s): %s records of %s packets sent in %s messages, %s lost", x.exporter, x.exporter.State(),
+		number(c.Records), number(c.Packets), number(c.Messages), number(s.Lost))
+	if c.Failed > 0 {
+		line += fmt.Sprintf(", %s records failed", number(c.Failed))
+	}
+	if c.Repaired > 0 {
+		line += fmt.Sprintf(", %s messages repeated", number(c.Repaired))
+	}
+	if s.Pending > 0 {
+		line += fmt.Sprintf(", %s in flight", number(s.Pending))
+	}
+	return line
+}

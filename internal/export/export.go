@@ -1,0 +1,439 @@
+package export
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/flow"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+const (
+	// templatesEvery is how often templates are repeated where messages may be
+	// lost, for receivers that come late (RFC 7011, section 8.4), and
+	// statistics everywhere.
+	templatesEvery = 10 * time.Second
+	// tableLimit bounds the flows of a second, in about 12 MiB.
+	tableLimit = 65_536
+	// flowDelay is how long after a second's end its flows are sent: packets
+	// take some milliseconds from the kernel to us.
+	flowDelay = 200 * time.Millisecond
+	// streamMessage is the longest message on TCP and in files. As long as a
+	// TLS record, it costs little and says little at once.
+	streamMessage = 16 << 10
+	// minRetry and maxRetry bound the pause after a failure, farewell what an
+	// ending agent waits for a receiver that takes the rest.
+	minRetry = 250 * time.Millisecond
+	maxRetry = 10 * time.Second
+	farewell = 2 * time.Second
+	// complainEvery limits messages about datagrams that cannot be sent.
+	complainEvery = 30 * time.Second
+)
+
+// Reader is an export's position in the agent's stream.
+type Reader interface {
+	// Wait blocks until there is something to send. It fails with io.EOF at
+	// the end of the stream.
+	Wait(context.Context) error
+	// Items gives unread records, Encoded the same as data records of IPFIX,
+	// both as the hub's readers do.
+	Items() []wire.Record
+	Encoded(format int) (buf []byte, ends []uint32)
+	// Advance says that the first n of them have been dealt with, Disown that
+	// n of those were not sent after all.
+	Advance(n int)
+	Disown(n int)
+	// Close counts what was not read as lost.
+	Close()
+}
+
+// Config of an Exporter.
+type Config struct {
+	Target Target
+	// Domain and PEN are those of ipfix.Writer.
+	Domain, PEN uint32
+	Reader      Reader
+	Format      int // of Reader.Encoded
+	// TLS gives the configuration for each dial. Valid iff Target.Kind is TLS.
+	TLS func() (*tls.Config, error)
+	// Lost is how many records the reader has lost so far, Ignored how many
+	// packets were not captured.
+	Lost, Ignored func() uint64
+	// Peer is told the address that is sent to, before anything is sent, so
+	// that the agent does not report its own packets.
+	Peer func(netip.AddrPort)
+	// Allow says who may ask for repairs.
+	Allow func(netip.Addr) bool
+	// Say takes messages for the user.
+	Say func(format string, args ...any)
+}
+
+// Counts is what an exporter has done.
+type Counts struct {
+	Messages uint64
+	Records  uint64 // in messages that were sent
+	Packets  uint64 // summed up in those records
+	Failed   uint64 // records of flows in messages that could not be sent; of packets the reader counts them
+	Repaired uint64 // messages sent again
+}
+
+// Exporter is one export.
+type Exporter struct {
+	cfg    Config
+	table  *flow.Table // nil if each packet has its record
+	cells  []byte      // data records of flows that wait to be sent
+	ends   []uint32    // their ends; one more than there are, the first is 0
+	packs  []uint32    // their packets
+	msg    []byte
+	repair *repairs // nil unless asked for
+
+	state    atomic.Pointer[string]
+	reopen   atomic.Bool
+	counters struct{ messages, records, packets, failed atomic.Uint64 }
+
+	said     string // the last failure told
+	complain time.Time
+}
+
+// New makes an exporter that does nothing until Run.
+func New(cfg Config) *Exporter {
+	e := &Exporter{cfg: cfg}
+	e.setState("not yet begun")
+	if cfg.Target.PerSecond {
+		e.ends = []uint32{0}
+		e.table = flow.New(tableLimit, e.emit)
+	}
+	if cfg.Target.Repair != 0 {
+		e.repair = newRepairs(cfg.Allow)
+	}
+	return e
+}
+
+// String names the export in messages.
+func (e *Exporter) String() string { return "export " + e.cfg.Target.URL }
+
+// State is what the exporter is doing, in a few words.
+func (e *Exporter) State() string { return *e.state.Load() }
+
+func (e *Exporter) setState(s string) { e.state.Store(&s) }
+
+// Counts may be called by any goroutine.
+func (e *Exporter) Counts() Counts {
+	c := Counts{
+		Messages: e.counters.messages.Load(), Records: e.counters.records.Load(),
+		Packets: e.counters.packets.Load(), Failed: e.counters.failed.Load(),
+	}
+	if e.repair != nil {
+		c.Repaired = e.repair.served.Load()
+	}
+	return c
+}
+
+// Reopen makes a file be opened anew, for log rotation.
+func (e *Exporter) Reopen() {
+	if e.cfg.Target.Kind == File {
+		e.reopen.Store(true)
+	}
+}
+
+// transport takes messages, each in one call.
+type transport interface {
+	io.WriteCloser
+	// limit is the longest message that it takes now.
+	limit() int
+	// lossy: messages may be lost or come late to someone, so a failure
+	// concerns one message only.
+	lossy() bool
+	// expire makes writes fail from then on.
+	expire(time.Time)
+}
+
+// Run exports until the reader's stream ends. It returns nil then, or once ctx
+// is done while nobody can be reached; there is no other end.
+func (e *Exporter) Run(ctx context.Context) error {
+	defer e.cfg.Reader.Close()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	if e.repair != nil {
+		repairing, stop := context.WithCancel(context.Background())
+		defer stop()
+		serving.Go(func() { e.serveRepairs(repairing) })
+	}
+	pause := time.Duration(0)
+	for {
+		t, err := e.open(ctx)
+		if err == nil {
+			e.said = ""
+			e.cfg.Say("%v: open", e)
+			e.setState("open")
+			began := time.Now()
+			err = e.session(ctx, t)
+			t.Close()
+			if errors.Is(err, io.EOF) {
+				e.setState("ended")
+				return nil
+			}
+			if time.Since(began) > maxRetry || errors.Is(err, errReopen) {
+				pause = 0
+			}
+		}
+		if ctx.Err() != nil {
+			e.setState("ended: " + failure(err))
+			return nil
+		}
+		if errors.Is(err, errReopen) {
+			continue
+		}
+		e.setState(failure(err))
+		if text := failure(err); text != e.said {
+			e.said = text
+			e.cfg.Say("%v: %s; trying again, at longest every 10 s", e, text)
+		}
+		pause = min(max(2*pause, minRetry), maxRetry)
+		sleep(ctx, pause/2+rand.N(pause/2+1))
+	}
+}
+
+var errReopen = errors.New("to be opened anew")
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// session sends until the transport fails, or with io.EOF the stream ends.
+func (e *Exporter) session(ctx context.Context, t transport) error {
+	defer context.AfterFunc(ctx, func() { t.expire(time.Now().Add(farewell)) })()
+	s := session{e: e, t: t, writer: ipfix.Writer{Domain: e.cfg.Domain, PEN: e.cfg.PEN, RepairPort: e.cfg.Target.Repair}}
+	if u, ok := t.(*datagrams); ok && e.repair != nil {
+		e.repair.begin(u.localPort())
+	}
+	for {
+		if err := s.announce(time.Now()); err != nil {
+			return err
+		}
+		if e.reopen.Swap(false) {
+			return errReopen
+		}
+		ended, err := s.wait()
+		if err == nil {
+			if e.table != nil {
+				err = s.sendFlows(ended)
+			} else {
+				err = s.sendPackets()
+			}
+		}
+		if err == nil && ended {
+			s.due = time.Time{}
+			err = s.announce(time.Now()) // the final counts
+			if err == nil {
+				err = io.EOF
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// session is one transport session (RFC 7011, section 2).
+type session struct {
+	e      *Exporter
+	t      transport
+	writer ipfix.Writer
+	begun  bool      // templates were sent
+	due    time.Time // when to announce again
+}
+
+// announce sends templates and statistics if it is time.
+func (s *session) announce(now time.Time) error {
+	if now.Before(s.due) {
+		return nil
+	}
+	s.due = now.Add(templatesEvery)
+	if !s.begun || s.t.lossy() {
+		if _, err := s.write(s.writer.Templates(s.e.msg[:0], now), 0, 0); err != nil {
+			return err
+		}
+		s.begun = true
+	}
+	cfg := &s.e.cfg
+	msg := s.writer.Statistics(s.e.msg[:0], now, ipfix.Statistics{
+		NotSent: cfg.Lost() + s.e.counters.failed.Load(), Ignored: cfg.Ignored(),
+	})
+	_, err := s.write(msg, 0, 0)
+	return err
+}
+
+// wait waits for records, but not beyond what else is due. ended: the stream
+// is at its end, and what is left of flows must go.
+func (s *session) wait() (ended bool, err error) {
+	until := s.due
+	if s.e.table != nil || s.e.cfg.Target.Kind == File {
+		until = time.Now().Add(flowDelay)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
+	err = s.e.cfg.Reader.Wait(ctx)
+	switch {
+	case errors.Is(err, io.EOF):
+		return true, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return false, nil
+	}
+	return false, err
+}
+
+// sendPackets sends a record for each packet that there is.
+func (s *session) sendPackets() error {
+	r := s.e.cfg.Reader
+	for {
+		buf, ends := r.Encoded(s.e.cfg.Format)
+		if len(ends) == 0 {
+			return nil
+		}
+		now := time.Now()
+		msg, n := s.writer.Message(s.e.msg[:0], now, s.t.limit(), buf, ends)
+		records := expressed(ends[:n+1])
+		r.Advance(n)
+		sent, err := s.write(msg, records, records)
+		if !sent {
+			r.Disown(records)
+		}
+		if err == nil {
+			err = s.announce(now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// expressed is how many items are not empty.
+func expressed(ends []uint32) (n int) {
+	for i := 1; i < len(ends); i++ {
+		if ends[i] != ends[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// sendFlows sums up what there is, and sends the flows of seconds that are
+// over, or all.
+func (s *session) sendFlows(all bool) error {
+	e := s.e
+	for {
+		items := e.cfg.Reader.Items()
+		for i := range items {
+			e.table.Add(&items[i])
+		}
+		e.cfg.Reader.Advance(len(items))
+		if len(items) == 0 {
+			break
+		}
+		if err := s.sendCells(); err != nil { // there are some if the table was full
+			return err
+		}
+	}
+	if all {
+		e.table.Flush()
+	} else {
+		e.table.FlushBefore(time.Now().Add(-flowDelay).UnixNano())
+	}
+	return s.sendCells()
+}
+
+// emit takes a flow from the table.
+func (e *Exporter) emit(f *flow.Flow) {
+	var ok bool
+	if f.Flags&wire.HostStat != 0 {
+		e.cells, ok = ipfix.Append(e.cells, &f.Record)
+	} else {
+		e.cells, ok = ipfix.AppendFlow(e.cells, &f.Record, f.Packets, f.End)
+	}
+	if !ok { // before 1970
+		e.counters.failed.Add(1)
+		return
+	}
+	e.ends = append(e.ends, uint32(len(e.cells)))
+	e.packs = append(e.packs, f.Packets)
+}
+
+// sendCells sends the flows that wait. What could not be sent on a stream is
+// sent in the next session.
+func (s *session) sendCells() error {
+	e := s.e
+	for len(e.ends) > 1 {
+		msg, n := s.writer.Message(e.msg[:0], time.Now(), s.t.limit(), e.cells[e.ends[0]:], e.ends)
+		packets := 0
+		for _, p := range e.packs[:n] {
+			packets += int(p)
+		}
+		e.ends, e.packs = e.ends[n:], e.packs[n:]
+		sent, err := s.write(msg, n, packets)
+		if !sent {
+			e.counters.failed.Add(uint64(n))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	e.cells, e.ends, e.packs = e.cells[:0], append(e.ends[:0], 0), e.packs[:0]
+	return nil
+}
+
+// write sends one message with so many records, and counts them. An error is
+// the end of the session; without one the message may be lost all the same.
+func (s *session) write(msg []byte, records, packets int) (sent bool, err error) {
+	if len(msg) == 0 {
+		return true, nil
+	}
+	e := s.e
+	e.msg = msg[:0]
+	if e.repair != nil {
+		e.repair.keep(msg)
+	}
+	if _, err := s.t.Write(msg); err != nil {
+		if !s.t.lossy() || errors.Is(err, os.ErrDeadlineExceeded) {
+			return false, err
+		}
+		if now := time.Now(); now.Sub(e.complain) >= complainEvery {
+			e.complain = now
+			e.cfg.Say("%v: a message could not be sent: %s", e, failure(err))
+		}
+		return false, nil
+	}
+	e.counters.messages.Add(1)
+	e.counters.records.Add(uint64(records))
+	e.counters.packets.Add(uint64(packets))
+	return true, nil
+}
+
+// failure is an error's cause without the addresses, which the reader knows.
+func failure(err error) string {
+	if err == nil {
+		return "ended"
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return fmt.Sprint(err)
+		}
+		err = inner
+	}
+}

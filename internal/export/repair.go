@@ -1,0 +1,143 @@
+package export
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// repairBuffer is how many bytes of messages are kept for receivers that
+	// have missed some, repairMessages how many messages.
+	repairBuffer   = 4 << 20
+	repairMessages = 1 << 16
+	// repairTimeout is how long one request and its answer may take,
+	// repairClients how many are served at a time.
+	repairTimeout = 10 * time.Second
+	repairClients = 32
+)
+
+// repairs keeps what was last sent to a group, for those who have missed some.
+type repairs struct {
+	allow  func(netip.Addr) bool
+	served atomic.Uint64
+
+	mu       sync.Mutex
+	port     uint16   // the session's: the UDP port that it is sent from
+	messages [][]byte // with data records, oldest first
+	bytes    int
+}
+
+func newRepairs(allow func(netip.Addr) bool) *repairs { return &repairs{allow: allow} }
+
+// begin forgets an earlier session.
+func (r *repairs) begin(port uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.port, r.messages, r.bytes = port, nil, 0
+}
+
+// keep remembers a message.
+func (r *repairs) keep(msg []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.messages = append(r.messages, append([]byte(nil), msg...))
+	r.bytes += len(msg)
+	drop := 0
+	for r.bytes > repairBuffer || len(r.messages)-drop > repairMessages {
+		r.bytes -= len(r.messages[drop])
+		r.messages[drop] = nil
+		drop++
+	}
+	r.messages = r.messages[drop:]
+}
+
+// find gives the kept messages of a session that begin with one of count
+// sequence numbers from first on. Who misses them has the templates.
+func (r *repairs) find(port uint16, first, count uint32) (found [][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if port != r.port {
+		return nil
+	}
+	for _, m := range r.messages {
+		if binary.BigEndian.Uint32(m[8:])-first < count {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// serveRepairs answers requests until ctx is done: a receiver connects, says
+// in one line which session, from which sequence number on, and how many data
+// records it misses ("repair PORT FIRST COUNT\n"), as often as it likes, and
+// gets the messages that are still there.
+func (e *Exporter) serveRepairs(ctx context.Context) {
+	var ln net.Listener
+	var err error
+	for {
+		if ln, err = net.Listen("tcp", fmt.Sprintf(":%d", e.cfg.Target.Repair)); err == nil {
+			break
+		}
+		e.cfg.Say("%v: cannot listen for repairs: %s; trying again", e, failure(err))
+		if sleep(ctx, maxRetry); ctx.Err() != nil {
+			return
+		}
+	}
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	slots := make(chan struct{}, repairClients)
+	for {
+		conn, err := ln.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return
+		}
+		if err != nil {
+			sleep(ctx, 100*time.Millisecond)
+			continue
+		}
+		addr := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if !e.repair.allow(addr) {
+			conn.Close()
+			continue
+		}
+		slots <- struct{}{}
+		conns.Go(func() {
+			defer func() { <-slots }()
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			conn.SetDeadline(time.Now().Add(repairTimeout))
+			e.repair.serve(conn)
+		})
+	}
+}
+
+// serve answers one receiver's requests.
+func (r *repairs) serve(conn net.Conn) {
+	in := bufio.NewScanner(conn)
+	in.Buffer(make([]byte, 256), 256)
+	for in.Scan() {
+		var port uint16
+		var first, count uint32
+		if n, err := fmt.Sscanf(in.Text(), "repair %d %d %d", &port, &first, &count); err != nil || n != 3 {
+			return
+		}
+		for _, m := range r.find(port, first, count) {
+			if _, err := conn.Write(m); err != nil {
+				return
+			}
+			r.served.Add(1)
+		}
+		conn.SetDeadline(time.Now().Add(repairTimeout))
+	}
+}

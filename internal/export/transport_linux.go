@@ -1,0 +1,251 @@
+package export
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+// dialTimeout is for one dial with its name lookup, handshake for TLS's.
+const dialTimeout = 5 * time.Second
+
+// open opens the target.
+func (e *Exporter) open(ctx context.Context) (transport, error) {
+	t := &e.cfg.Target
+	switch t.Kind {
+	case File:
+		return openFile(t.Path)
+	case UDP:
+		return e.openUDP(ctx)
+	}
+	return e.dial(ctx)
+}
+
+// stream is a TCP or TLS connection.
+type stream struct {
+	net.Conn
+	raw *net.TCPConn
+}
+
+func (*stream) limit() int           { return streamMessage }
+func (*stream) lossy() bool          { return false }
+func (s *stream) expire(t time.Time) { s.raw.SetWriteDeadline(t) }
+
+// dial connects. A collector never says anything; that it is gone is noticed
+// by reading.
+func (e *Exporter) dial(ctx context.Context) (transport, error) {
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4,
+	}}
+	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		if peer, err := netip.ParseAddrPort(address); err == nil {
+			e.cfg.Peer(peer) // before the first packet
+		}
+		return nil
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", e.cfg.Target.address())
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{Conn: conn, raw: conn.(*net.TCPConn)}
+	setUserTimeout(s.raw)
+	if e.cfg.TLS != nil {
+		if err := e.secure(ctx, s); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	go func() {
+		// Ends with the connection, which it ends.
+		io.Copy(io.Discard, s.Conn)
+		s.raw.Close()
+	}()
+	return s, nil
+}
+
+func (e *Exporter) secure(ctx context.Context, s *stream) error {
+	cfg, err := e.cfg.TLS()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	session := tls.Client(s.raw, cfg)
+	if err := session.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	s.Conn = session
+	return nil
+}
+
+// userTimeout is how long the kernel repeats what nobody acknowledges.
+const userTimeout = 25 * time.Second
+
+func setUserTimeout(c *net.TCPConn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		})
+	}
+}
+
+// file is an IPFIX file.
+type file struct {
+	*os.File
+	size int64 // of whole messages
+}
+
+func openFile(path string) (transport, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &file{f, info.Size()}, nil
+}
+
+func (*file) limit() int       { return streamMessage }
+func (*file) lossy() bool      { return false }
+func (*file) expire(time.Time) {}
+
+// Write leaves no part of a message behind if the disk is full.
+func (f *file) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	if err == nil {
+		f.size += int64(n)
+	} else if n > 0 {
+		err = errors.Join(err, f.Truncate(f.size))
+	}
+	return n, err
+}
+
+// datagrams is a UDP socket.
+type datagrams struct {
+	*net.UDPConn
+	payload int
+	pace    pacer
+}
+
+func (u *datagrams) limit() int         { return u.payload }
+func (*datagrams) lossy() bool          { return true }
+func (u *datagrams) expire(t time.Time) { u.SetWriteDeadline(t) }
+func (u *datagrams) localPort() uint16 {
+	return u.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+}
+
+// Write waits until the message's turn has come. An error that the socket has
+// kept from an earlier datagram, such as that nobody listens, does not keep
+// this one from being sent.
+func (u *datagrams) Write(b []byte) (int, error) {
+	u.pace.wait(len(b) + headers)
+	n, err := u.UDPConn.Write(b)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		n, err = u.UDPConn.Write(b)
+	}
+	if errors.Is(err, syscall.EMSGSIZE) && u.payload > ipfix.MaxDatagram {
+		u.payload = ipfix.MaxDatagram // the path takes less than was said
+	}
+	return n, err
+}
+
+func (e *Exporter) openUDP(ctx context.Context) (transport, error) {
+	t := &e.cfg.Target
+	var out *net.Interface
+	if t.Interface != "" {
+		var err error
+		if out, err = net.InterfaceByName(t.Interface); err != nil {
+			return nil, fmt.Errorf("iface=%s: no such interface", t.Interface)
+		}
+	}
+	dialer := net.Dialer{Timeout: dialTimeout}
+	dialer.ControlContext = func(_ context.Context, network, address string, raw syscall.RawConn) (err error) {
+		if peer, err := netip.ParseAddrPort(address); err == nil {
+			e.cfg.Peer(peer)
+		}
+		if cerr := raw.Control(func(fd uintptr) { err = t.setOptions(int(fd), network == "udp6", out) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}
+	conn, err := dialer.DialContext(ctx, "udp", t.address())
+	if err != nil {
+		return nil, err
+	}
+	return &datagrams{UDPConn: conn.(*net.UDPConn), payload: t.Payload, pace: pacer{rate: t.Rate}}, nil
+}
+
+// setOptions prepares the socket: where multicast leaves, how far it goes, and
+// that the kernel may fragment where an IPv4 link is narrower than it should be.
+func (t *Target) setOptions(fd int, v6 bool, out *net.Interface) error {
+	type option struct{ level, name, value int }
+	var options []option
+	add := func(o ...option) { options = append(options, o...) }
+	index := 0
+	if out != nil {
+		index = out.Index
+	}
+	hops := t.TTL
+	multicast := t.Multicast()
+	if multicast && hops == 0 {
+		hops = 1
+	}
+	switch {
+	case v6 && multicast:
+		add(option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, hops}, option{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, index})
+	case v6 && hops > 0:
+		add(option{unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops})
+	case multicast:
+		add(option{unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, hops})
+	case hops > 0:
+		add(option{unix.IPPROTO_IP, unix.IP_TTL, hops})
+	}
+	if !v6 {
+		add(option{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if !v6 && multicast && index != 0 {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)}))
+	}
+	return nil
+}
+
+// pacer spaces datagrams out, so that a burst of packets on the watched
+// interface is none at receivers, whose buffers are small.
+type pacer struct {
+	rate int64     // bits per second
+	next time.Time // when what was sent so far is through at that rate
+}
+
+// burst is how far sending may be ahead of the rate: a few datagrams at low
+// rates, more where the clock is too coarse for less.
+const burst = time.Millisecond
+
+func (p *pacer) wait(bytes int) {
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	if ahead := p.next.Sub(now); ahead > burst {
+		time.Sleep(ahead)
+	}
+	p.next = p.next.Add(time.Duration(int64(bytes) * 8 * int64(time.Second) / p.rate))
+}

@@ -1,0 +1,133 @@
+// Package flow sums packets up: one entry for each 5-tuple, MGEN flow and
+// second. Nothing is ever lost in it: a table that is full is given out early.
+package flow
+
+import (
+	"math"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Flow is packets of one second that have everything in common that Key says.
+type Flow struct {
+	// Record is the first packet's, with the sum of all lengths, and with the
+	// flags that any of them has.
+	wire.Record
+	Packets uint32
+	End     int64 // the last packet's time, nanoseconds since 1970
+}
+
+// key is what the packets of a flow have in common.
+type key struct {
+	src, dst         [16]byte
+	second           int64
+	id               uint32
+	srcPort, dstPort uint16
+	flags            wire.Flags // of those in common
+	proto            uint8
+}
+
+func keyOf(r *wire.Record) key {
+	return key{
+		src: r.Src, dst: r.Dst, second: second(r.Time), id: r.Flow(), srcPort: r.SrcPort, dstPort: r.DstPort,
+		flags: r.Flags & common, proto: r.Proto,
+	}
+}
+
+// common are the flags that packets of one flow share.
+const common = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed
+
+// Table collects flows. It is for one goroutine.
+type Table struct {
+	limit int
+	flows []Flow
+	index map[key]int32
+	emit  func(*Flow)
+}
+
+// New makes a table of at most limit flows that gives each finished flow to
+// emit, which must not keep it.
+func New(limit int, emit func(*Flow)) *Table {
+	return &Table{limit: limit, index: make(map[key]int32), emit: emit}
+}
+
+// Len is how many flows the table holds.
+func (t *Table) Len() int { return len(t.flows) }
+
+// Add counts a packet. A host statistic is a flow of its own.
+func (t *Table) Add(r *wire.Record) {
+	if r.Flags&wire.HostStat != 0 {
+		t.emit(&Flow{Record: *r, Packets: 1, End: r.Time})
+		return
+	}
+	k := keyOf(r)
+	if i, ok := t.index[k]; ok {
+		f := &t.flows[i]
+		if f.Packets < math.MaxUint32 && f.Length <= math.MaxUint32-r.Length {
+			f.add(r)
+			return
+		}
+		t.emit(f) // full; another takes its place
+		*f = Flow{Record: *r, Packets: 1, End: r.Time}
+		return
+	}
+	if len(t.flows) >= t.limit {
+		t.Flush()
+	}
+	t.index[k] = int32(len(t.flows))
+	t.flows = append(t.flows, Flow{Record: *r, Packets: 1, End: r.Time})
+}
+
+// add counts one more packet. A flow begins with its earliest packet, which
+// may come late: processors capture side by side.
+func (f *Flow) add(r *wire.Record) {
+	f.Packets++
+	f.Length += r.Length
+	f.End = max(f.End, r.Time)
+	f.Flags |= r.Flags
+	if r.Flags&wire.MGENHeader != 0 && (f.MGENTime == 0 && f.MGENSeq == 0 || r.Time < f.Time) {
+		f.MGENSeq, f.MGENTime = r.MGENSeq, r.MGENTime
+	}
+	f.Time = min(f.Time, r.Time)
+}
+
+// Flush gives out all flows.
+func (t *Table) Flush() {
+	for i := range t.flows {
+		t.emit(&t.flows[i])
+	}
+	t.flows = t.flows[:0]
+	clear(t.index)
+}
+
+// FlushBefore gives out the flows of seconds that ended before now
+// (nanoseconds since 1970).
+func (t *Table) FlushBefore(now int64) {
+	current := second(now)
+	kept := t.flows[:0]
+	for i := range t.flows {
+		f := &t.flows[i]
+		if second(f.Time) < current {
+			t.emit(f)
+		} else {
+			kept = append(kept, *f)
+		}
+	}
+	if len(kept) == len(t.flows) {
+		return
+	}
+	t.flows = kept
+	clear(t.index)
+	for i := range t.flows {
+		t.index[keyOf(&t.flows[i].Record)] = int32(i)
+	}
+}
+
+// second is the second that a time is in, also before 1970.
+func second(t int64) int64 {
+	s := t / 1e9
+	if t%1e9 < 0 {
+		s--
+	}
+	return s
+}

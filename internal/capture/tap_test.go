@@ -574,3 +574,49 @@ func TestTapErrors(t *testing.T) {
 		})
 	}
 }
+
+// An interface that goes down and comes up again, and one that was down when
+// the capture began; one that is removed, which leaves nothing to wait for.
+func TestTapInterfaceDownUpRemoved(t *testing.T) {
+	a, b := nettest.Pair(t)
+	if err := a.Down("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	tap := attachTap(t, openTap(t, a, Config{Ethernet: true, Filter: assemble(t, ours...), Promiscuous: true}))
+	f := udp(a, b, make([]byte, 18))
+	up := func() bool {
+		nic, err := a.Netlink().LinkByName("eth0")
+		return err == nil && nic.Attrs().OperState == netlink.OperUp
+	}
+	for i := range 3 {
+		if err := a.Up("eth0"); err != nil {
+			t.Fatal(err)
+		}
+		if !nettest.Eventually(patience, up) {
+			t.Fatal("the interface does not come up")
+		}
+		send(t, a, 5, f.Ethernet())
+		if !nettest.Eventually(patience, func() bool { return tap.Stats().Received == uint64(5*(i+1)) }) {
+			t.Errorf("after coming up %d times: %+v", i+1, tap.Stats())
+		}
+		if i < 2 {
+			if err := a.Down("eth0"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	nic, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Netlink().LinkDel(nic); err != nil {
+		t.Fatal(err)
+	}
+	tap.Drain()
+	if got := len(rest(t, tap)); got != 15 {
+		t.Errorf("%d frames, want 15", got)
+	}
+	if err := tap.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -3,7 +3,7 @@
 // processor that it runs on. Decoding is left to user space: copying 48 bytes
 // costs less than taking them apart here, and there is one decoder only.
 //
-// Compile with the command in ../tap_linux.go; the object is committed.
+// `go generate` in the directory above compiles it; the objects are committed.
 
 typedef unsigned char u8;
 typedef unsigned short u16;

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/web"
 )
 
 // Exit codes; a clean end, also by a signal or a closed stdout, is 0.
@@ -34,7 +35,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // options are what the command line says.
 type options struct {
-	config, names           string
+	config, names, http     string
 	lines, resolve, version bool
 	tls                     certs.Files
 
@@ -51,6 +52,7 @@ func parse(args []string) (*options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.config, "c", "collector.conf", "")
 	flags.BoolVar(&o.lines, "lines", false, "")
+	flags.StringVar(&o.http, "http", "", "")
 	flags.StringVar(&o.names, "names", "", "")
 	flags.BoolVar(&o.resolve, "resolve", false, "")
 	flags.StringVar(&o.tls.Cert, "tls-cert", "", "")
@@ -102,6 +104,11 @@ func run(args []string) int {
 	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
+	}
+	if o.http != "" {
+		if err := addPage(&cfg, o.http); err != nil {
+			return explain(err)
+		}
 	}
 	return start(cfg)
 }
@@ -181,6 +188,9 @@ func explain(err error) int {
 	say("%v", err)
 	if h, ok := errors.AsType[hinted](err); ok {
 		say("hint: %s", h.hint)
+	}
+	if e, ok := errors.AsType[*web.Error](err); ok {
+		say("hint: %s", e.Hint)
 	}
 	return exitFailure
 }

@@ -60,7 +60,7 @@ func TestScripts(t *testing.T) {
 // TestUsageNamesFlags: the usage text has every flag, and the contract's
 // default.
 func TestUsageNamesFlags(t *testing.T) {
-	for _, want := range []string{"-c FILE", "-lines", "-names FILE", "-resolve", "-replay DIR|FILE...", "-speed N", "-from TIME", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
+	for _, want := range []string{"-c FILE", "-http ADDRESS", "-lines", "-names FILE", "-resolve", "-replay DIR|FILE...", "-speed N", "-from TIME", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage text lacks %q", want)
 		}

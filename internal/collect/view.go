@@ -52,11 +52,14 @@ type Counting struct {
 	Lost uint64
 }
 
-// Store has the traffic. Its rows are View.Rows, its hosts Config.File's.
+// Store has the traffic. Its rows are View.Rows, its hosts View.Hosts.
 func (v *View) Store() *rollup.Store { return v.store }
 
 // Rows are the flows, the traffic of no flow last.
 func (v *View) Rows() []Row { return v.rows }
+
+// Hosts are the agents: those of the configuration, or a replay's logs.
+func (v *View) Hosts() []Host { return v.c.file.Hosts }
 
 // Started is when the collector began.
 func (v *View) Started() time.Time { return v.c.started }

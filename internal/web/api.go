@@ -28,7 +28,7 @@ const (
 func (s *Server) addAPI(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+streamPath, s.stream)
 	mux.HandleFunc("GET /api/v1/setup", func(w http.ResponseWriter, r *http.Request) {
-		send(w, r, encode(s.cfg.Source.Setup()))
+		send(w, r, encode(s.source.Setup()))
 	})
 	mux.HandleFunc("GET /api/v1/frame", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, query{kind: "frame"})
@@ -53,7 +53,7 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
-	send(w, r, s.cache.get(s.cfg.Source, s.cfg.Source.Snapshot(), q).json)
+	send(w, r, s.cache.get(s.source, s.source.Snapshot(), q).json)
 }
 
 // parse reads from, to and step, and what names an MGEN flow.
@@ -162,7 +162,7 @@ const staleAfter = 10 * time.Second
 // watch notes when snapshots come, until ctx is done.
 func (s *Server) watch(ctx context.Context) error {
 	for seq := uint64(0); ; {
-		snap, err := s.cfg.Source.Next(ctx, seq)
+		snap, err := s.source.Next(ctx, seq)
 		if err != nil {
 			return nil // ctx is done
 		}
@@ -174,7 +174,7 @@ func (s *Server) watch(ctx context.Context) error {
 // health is 200 while snapshots are made; whether agents answer is not this
 // program's health.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	agents, connected := s.cfg.Source.Agents(), 0
+	agents, connected := s.source.Agents(), 0
 	for i := range agents {
 		if agents[i].State == Connected {
 			connected++

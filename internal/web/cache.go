@@ -77,11 +77,11 @@ func ask(source Source, snap *rollup.Snapshot, q query) any {
 	case "hosts":
 		return hostsOf(snap, w)
 	case "matrix":
-		return matrixOf(snap.Matrix(w, maxRows), snap.Groups(w))
+		return matrixOf(source, snap.Matrix(w, maxRows), snap.Groups(w))
 	case "talkers":
-		return talkersOf(snap.Talkers(w, maxRows))
+		return talkersOf(source, snap.Talkers(w, maxRows))
 	case "mgen":
-		return mgenOf(snap.MGEN(w))
+		return mgenOf(source, snap.MGEN(w))
 	case "history":
 		return mgenHistoryOf(snap.MGENSeries(q.id, q.tuple, w))
 	}

@@ -109,29 +109,49 @@ func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
 	}
 }
 
-func matrixOf(m *rollup.Matrix, g *rollup.Groups) *matrixJSON {
+// namer collects names of addresses.
+type namer struct {
+	source Source
+	names  namesJSON
+}
+
+func newNamer(source Source) namer { return namer{source, namesJSON{}} }
+
+// text is the address in its usual form; its name, if any, is noted.
+func (n namer) text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	text := a.Unmap().String()
+	if name := n.source.Name(a.Unmap()); name != "" {
+		n.names[text] = name
+	}
+	return text
+}
+
+func (n namer) tuple(t rollup.Tuple) tupleJSON {
+	return tupleJSON{n.text(t.Src), n.text(t.Dst), t.SrcPort, t.DstPort, t.Proto}
+}
+
+func matrixOf(source Source, m *rollup.Matrix, g *rollup.Groups) *matrixJSON {
+	n := newNamer(source)
 	return &matrixJSON{
+		Names: n.names,
+
 		Window: windowOf(m.Window), Total: countOf(m.Total), Other: countOf(m.Other),
 		Cells: each(m.Cells, func(c *rollup.Cell) cellJSON {
-			return cellJSON{text(c.Src), text(c.Dst), c.SrcHost, c.DstHost,
+			return cellJSON{n.text(c.Src), n.text(c.Dst), c.SrcHost, c.DstHost,
 				countOf(c.Once), countOf(c.Sent), countOf(c.Relayed), countOf(c.Received), lossOf(c.Loss)}
 		}),
 		Groups: each(g.Groups, func(g *rollup.Group) groupJSON {
-			return groupJSON{text(g.Addr), countOf(g.Once), each(g.Senders, func(s *rollup.GroupSender) senderJSON {
-				return senderJSON{text(s.Src), s.Host, s.Watched, countOf(s.Once),
+			return groupJSON{n.text(g.Addr), countOf(g.Once), each(g.Senders, func(s *rollup.GroupSender) senderJSON {
+				return senderJSON{n.text(s.Src), s.Host, s.Watched, countOf(s.Once),
 					each(s.Receivers, func(r *rollup.GroupReceiver) receiverJSON {
 						return receiverJSON{r.Host, countOf(r.Received), r.Fraction}
 					})}
 			})}
 		}),
 	}
-}
-
-func text(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.Unmap().String()
 }
 
 func lossOf(l rollup.Loss) *lossJSON {
@@ -141,26 +161,24 @@ func lossOf(l rollup.Loss) *lossJSON {
 	return &lossJSON{l.Expected, l.Lost, l.Fraction(), l.BySequence}
 }
 
-func tupleOf(t rollup.Tuple) tupleJSON {
-	return tupleJSON{text(t.Src), text(t.Dst), t.SrcPort, t.DstPort, t.Proto}
-}
-
-func talkersOf(t *rollup.Talkers) *talkersJSON {
+func talkersOf(source Source, t *rollup.Talkers) *talkersJSON {
+	n := newNamer(source)
 	return &talkersJSON{windowOf(t.Window), countOf(t.Total), countOf(t.Other),
 		each(t.Talkers, func(t *rollup.Talker) talkerJSON {
-			return talkerJSON{tupleOf(t.Tuple), t.Row, countOf(t.Once), countOf(t.Sent), countOf(t.Relayed), countOf(t.Received)}
-		})}
+			return talkerJSON{n.tuple(t.Tuple), t.Row, countOf(t.Once), countOf(t.Sent), countOf(t.Relayed), countOf(t.Received)}
+		}), n.names}
 }
 
 func messagesOf(c rollup.MGENCounts) messagesJSON {
 	return messagesJSON{countOf(c.Counts), c.Messages}
 }
 
-func mgenOf(m *rollup.MGEN) *mgenJSON {
+func mgenOf(source Source, m *rollup.MGEN) *mgenJSON {
+	n := newNamer(source)
 	return &mgenJSON{windowOf(m.Window), countOf(m.Other), each(m.Flows, func(f *rollup.MGENFlow) mgenFlowJSON {
-		return mgenFlowJSON{f.ID, tupleOf(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
+		return mgenFlowJSON{f.ID, n.tuple(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
 			each(f.Receivers, mgenReceiver)}
-	})}
+	}), n.names}
 }
 
 func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {

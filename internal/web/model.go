@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/rollup"
@@ -18,6 +19,8 @@ type Source interface {
 	// Agents are the connections, as Setup.Hosts. The caller may change what it
 	// gets.
 	Agents() []Agent
+	// Name is what people call an address, or "".
+	Name(netip.Addr) string
 	// Lost records were overwritten before they could be counted.
 	Lost() uint64
 }
@@ -50,7 +53,8 @@ type Host struct {
 	Label   string `json:"label"`
 	Name    string `json:"name"` // as people call it; "" if it has no name
 	Address string `json:"address"`
-	// Feed is what the agent speaks: "28-byte" or "ipfix".
+	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
+	// that is played.
 	Feed string `json:"feed"`
 }
 
@@ -185,12 +189,16 @@ type hostView struct {
 	ReceivedSeries seriesJSON `json:"receivedSeries"`
 }
 
+// namesJSON has names of addresses that the answer mentions.
+type namesJSON map[string]string
+
 type matrixJSON struct {
 	Window windowJSON  `json:"window"`
 	Total  countJSON   `json:"total"`
 	Other  countJSON   `json:"other"`
 	Cells  []cellJSON  `json:"cells"`
 	Groups []groupJSON `json:"groups"`
+	Names  namesJSON   `json:"names"`
 }
 
 type cellJSON struct {
@@ -237,6 +245,7 @@ type talkersJSON struct {
 	Total   countJSON    `json:"total"`
 	Other   countJSON    `json:"other"`
 	Talkers []talkerJSON `json:"talkers"`
+	Names   namesJSON    `json:"names"`
 }
 
 type tupleJSON struct {
@@ -260,6 +269,7 @@ type mgenJSON struct {
 	Window windowJSON     `json:"window"`
 	Other  countJSON      `json:"other"`
 	Flows  []mgenFlowJSON `json:"flows"`
+	Names  namesJSON      `json:"names"`
 }
 
 type mgenFlowJSON struct {

@@ -16,16 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Config of a server.
-type Config struct {
-	// Address is host:port, or a port alone. Without a host it is this machine's
-	// loopback address, and nobody else can see the page.
-	Address string
-	Source  Source
-	// Log takes what is worth saying, a line without its end.
-	Log func(format string, args ...any)
-}
-
 const (
 	// maxStreams is how many pages may be open at once.
 	maxStreams = 512
@@ -53,10 +43,11 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Server serves the page.
 type Server struct {
-	cfg      Config
+	source   Source
 	listener net.Listener
 	host     string // of the address that is listened on
 	assets   map[string]*asset
+	built    bool
 	streams  streams
 	cache    cache
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
@@ -65,34 +56,35 @@ type Server struct {
 	end    context.CancelFunc
 }
 
-// Listen opens the port, so that a wrong address is known before anything else
-// starts. Run or Close must follow.
-func Listen(cfg Config) (*Server, error) {
-	address, err := fullAddress(cfg.Address)
+// Listen opens a port, so that a wrong address is known before anything else
+// starts. The address is host:port, or a port alone; without a host it is this
+// machine's loopback address, and nobody else can see the page. An error is an
+// *Error. Run or Close must follow.
+func Listen(address string) (*Server, error) {
+	address, err := fullAddress(address)
 	if err != nil {
 		return nil, err
 	}
+	s := &Server{}
 	dir, err := fs.Sub(dist, "dist")
 	if err != nil {
 		return nil, err
 	}
-	assets, built, err := loadAssets(dir)
-	if err != nil {
+	if s.assets, s.built, err = loadAssets(dir); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
+	if s.listener, err = net.Listen("tcp", address); err != nil {
 		return nil, listenError(address, err)
 	}
-	s := &Server{cfg: cfg, listener: l, assets: assets}
 	s.ending, s.end = context.WithCancel(context.Background())
-	s.host, _, _ = net.SplitHostPort(l.Addr().String())
+	s.host, _, _ = net.SplitHostPort(s.listener.Addr().String())
 	s.streams.max = maxStreams
-	if !built {
-		s.cfg.Log("the page is not in this program, only its data: build it with Node.js installed, by \"make build\"")
-	}
 	return s, nil
 }
+
+// Built tells whether the program has the page. If not, it serves the data and
+// a note that says what to do.
+func (s *Server) Built() bool { return s.built }
 
 // fullAddress completes a port, or a missing host.
 func fullAddress(address string) (string, error) {
@@ -142,9 +134,10 @@ func (s *Server) URL() string {
 // Close gives the port back if Run is not going to.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves until ctx is done, which is a clean end, and returns once all
-// requests have ended.
-func (s *Server) Run(ctx context.Context) error {
+// Run serves what source has until ctx is done, which is a clean end, and
+// returns once all requests have ended.
+func (s *Server) Run(ctx context.Context, source Source) error {
+	s.source = source
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 5 * time.Second,

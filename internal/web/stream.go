@@ -131,16 +131,16 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 
 // follow sends snapshots until the page or the server ends.
 func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
-	snap := s.cfg.Source.Snapshot()
+	snap := s.source.Snapshot()
 	for first := true; ; first = false {
-		if c.send(s.cache.get(s.cfg.Source, snap, query{kind: "frame"}).sse) != nil {
+		if c.send(s.cache.get(s.source, snap, query{kind: "frame"}).sse) != nil {
 			return
 		}
 		for _, t := range topics {
 			if !first && snap.Seq%t.every != 0 {
 				continue
 			}
-			if c.send(s.cache.get(s.cfg.Source, snap, t.query).sse) != nil {
+			if c.send(s.cache.get(s.source, snap, t.query).sse) != nil {
 				return
 			}
 		}
@@ -163,7 +163,7 @@ func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
 func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.Snapshot, error) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, beatTime)
-		snap, err := s.cfg.Source.Next(wait, seq)
+		snap, err := s.source.Next(wait, seq)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return snap, err

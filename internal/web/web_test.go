@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,13 @@ func (s *source) Setup() *Setup {
 func (s *source) Agents() []Agent { return append([]Agent(nil), s.agents...) }
 func (s *source) Lost() uint64    { return 11 }
 
+func (s *source) Name(a netip.Addr) string {
+	if a == netip.MustParseAddr("10.0.0.1") {
+		return hostile
+	}
+	return ""
+}
+
 func (s *source) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,13 +73,13 @@ func (s *source) tick() {
 // start serves src on a free port until the test ends.
 func start(t testing.TB, src Source) *Server {
 	t.Helper()
-	s, err := Listen(Config{Address: "127.0.0.1:0", Source: src, Log: func(format string, args ...any) {}})
+	s, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(ctx, src) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -270,7 +278,7 @@ func TestListenErrors(t *testing.T) {
 		{"127.0.0.1:", "no address", "-http 127.0.0.1:7080"},
 		{"127.0.0.1:http:1", "no address", "-http 127.0.0.1:7080"},
 	} {
-		_, err := Listen(Config{Address: test.address, Source: newSource()})
+		_, err := Listen(test.address)
 		e, ok := errors.AsType[*Error](err)
 		if !ok || !strings.Contains(e.Error(), test.text) || !strings.Contains(e.Hint, test.hint) {
 			t.Errorf("%s: %v (%+v), want %q and the hint %q", test.address, err, e, test.text, test.hint)
@@ -379,6 +387,18 @@ func TestSlowPageSkips(t *testing.T) {
 	for range 500 { // more than all buffers on the way hold
 		src.tick()
 	}
+	// Time goes on while it reads at last.
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	ctx, cancel := context.WithCancel(context.Background())
+	var ticking sync.WaitGroup
+	defer ticking.Wait()
+	defer cancel()
+	ticking.Go(func() {
+		for ctx.Err() == nil {
+			src.tick()
+			time.Sleep(time.Millisecond)
+		}
+	})
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, 1<<20)
 	name := ""
@@ -426,13 +446,13 @@ func TestHealth(t *testing.T) {
 
 // TestEndsWithOpenStreams: Run returns though pages are open.
 func TestEndsWithOpenStreams(t *testing.T) {
-	s, err := Listen(Config{Address: "127.0.0.1:0", Source: newSource(), Log: func(string, ...any) {}})
+	s, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.Run(ctx, newSource()) }()
 	e := follow(t, s, "")
 	defer e.close()
 	if _, _, err := e.next(); err != nil {

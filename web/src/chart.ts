@@ -84,7 +84,7 @@ export class Chart {
 
 	/** No value but 0: an axis of numbers would mean nothing. */
 	private nothing(u: uPlot): boolean {
-		return !this.options.least && u.data.slice(1).every((list) => !Array.from(list).some(Boolean));
+		return !this.options.least && (u.data.slice(1) as (number | null | undefined)[][]).every((list) => list.every((v) => !v));
 	}
 
 	private width(): number {

@@ -139,6 +139,8 @@ export interface Group {
 }
 export interface Matrix {
 	window: Span;
+	/** Of addresses that are in it. */
+	names: Record<string, string>;
 	total: Count;
 	other: Count;
 	cells: Cell[];
@@ -160,6 +162,8 @@ export interface Talker extends Tuple {
 }
 export interface Talkers {
 	window: Span;
+	/** Of addresses that are in it. */
+	names: Record<string, string>;
 	total: Count;
 	other: Count;
 	talkers: Talker[];
@@ -193,6 +197,8 @@ export interface MGENFlow extends Tuple {
 }
 export interface MGEN {
 	window: Span;
+	/** Of addresses that are in it. */
+	names: Record<string, string>;
 	other: Count;
 	flows: MGENFlow[];
 }

@@ -40,9 +40,9 @@ export function flowName(setup: Setup | null, row: number): string {
 	return f.name || f.id;
 }
 
-/** An address with the host's name, if an agent is there. */
-export function place(setup: Setup | null, address: string, host: number): string {
-	return host >= 0 ? hostName(setup, host) : address;
+/** What people call an address: its name, or the agent that is there. */
+export function place(setup: Setup | null, address: string, host: number, names: Record<string, string> = {}): string {
+	return (Object.hasOwn(names, address) && names[address]) || (host >= 0 ? hostName(setup, host) : address);
 }
 
 export function colors(app: App, row: number) {

@@ -1,6 +1,6 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text } from '../dom';
-import { bytes, measure, rate, seconds, whole } from '../format';
+import { bytes, delay, measure, rate, whole } from '../format';
 import type { FlowCounts, HostView } from '../model';
 import { sideColors } from '../palette';
 import {
@@ -61,7 +61,7 @@ export function hosts(app: App): Page {
 					dot.className = `dot ${s.state}`;
 					marksList.set(problems(s));
 					const words = [s.state === 'connected' ? `${whole(s.records)} records` : s.status || s.state];
-					if (s.age !== null) words.push(`age ${seconds(s.age)}`);
+					if (s.age !== null) words.push(`age ${delay(1000 * s.age)}`);
 					if (s.late) words.push(`${whole(s.late)} late`);
 					if (s.future) words.push(`${whole(s.future)} from the future`);
 					if (s.cpu !== null) words.push(`CPU ${s.cpu.toFixed(0)}\u202f%`);

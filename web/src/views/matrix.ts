@@ -5,6 +5,7 @@ import { type App, type Page, emptyState, hostName, panel, place, rateOf, whyNot
 
 /** How many rows and columns are drawn; the rest is in the sum below. */
 const most = 40;
+const mostGroups = 20;
 
 interface End { address: string; host: number; sum: number }
 
@@ -17,10 +18,11 @@ export function matrix(app: App): Page {
 	const note = h('span', {});
 	const rest = h('p', { class: 'rest' });
 	const groupsBox = h('div', { class: 'groups' });
+	const moreGroups = h('p', { class: 'rest' });
 	const empty = emptyState();
 	const scale = h('div', { class: 'scale' }, h('span', {}, '0'), h('i', {}), h('span', {}));
 	const matrixPanel = panel('Who sends to whom', note, h('div', { class: 'scroll' }, table), scale, rest);
-	const groupPanel = panel('Multicast groups', 'share of each sender\u2019s packets that arrive', groupsBox);
+	const groupPanel = panel('Multicast groups', 'share of each sender\u2019s packets that arrive', groupsBox, moreGroups);
 	const el = h('div', { class: 'page matrix' }, empty.el, h('div', { class: 'split wide' }, matrixPanel, groupPanel));
 
 	const isGroup = (address: string) => /^(22[4-9]|23\d)\./.test(address) || /^ff/i.test(address) || address === '255.255.255.255' || (feed.matrix?.groups ?? []).some((g) => g.group === address);
@@ -46,13 +48,13 @@ export function matrix(app: App): Page {
 		const m = feed.matrix!;
 		const rows = ends('src', m.cells);
 		const columns = ends('dst', m.cells);
-		const now = JSON.stringify([rows.map((r) => [r.address, r.host]), columns.map((c) => [c.address, c.host]), feed.setup?.run]);
+		const now = JSON.stringify([rows.map((r) => [r.address, r.host]), columns.map((c) => [c.address, c.host]), feed.setup?.run, m.names]);
 		if (now !== shape) {
 			shape = now;
 			cellOf = new Map();
 			const heading = (e: End, scope: string) => {
-				const cell = h('th', { scope, class: isGroup(e.address) ? 'group' : '', title: e.address }, h('span', {}, place(feed.setup, e.address, e.host)));
-				if (e.host >= 0) cell.append(h('small', {}, e.address));
+				const cell = h('th', { scope, class: isGroup(e.address) ? 'group' : '', title: e.address }, h('span', {}, place(feed.setup, e.address, e.host, feed.matrix?.names)));
+				if (place(feed.setup, e.address, e.host, feed.matrix?.names) !== e.address) cell.append(h('small', {}, e.address));
 				return cell;
 			};
 			head.replaceChildren(h('th', { class: 'corner' }, 'from \\ to'), ...columns.map((c) => heading(c, 'col')));
@@ -87,7 +89,7 @@ export function matrix(app: App): Page {
 				cell.dataset.text = wanted;
 				cell.replaceChildren(short(r), ...(lost ? [h('small', {}, `−${lost}`)] : []));
 			}
-			cell.title = `${place(feed.setup, c.src, c.srcHost)} (${c.src}) to ${place(feed.setup, c.dst, c.dstHost)} (${c.dst})\n${rate(r, state.unit)}`
+			cell.title = `${place(feed.setup, c.src, c.srcHost, m.names)} (${c.src}) to ${place(feed.setup, c.dst, c.dstHost, m.names)} (${c.dst})\n${rate(r, state.unit)}`
 				+ (c.loss ? `\nloss ${percent(c.loss.fraction)} (${c.loss.lost} of ${c.loss.expected} packets${c.loss.bySequence ? ', by sequence number' : ''})` : '\nloss not known: only one end is watched')
 				+ (c.relayed.packets ? `\nrelayed ${rate(rateOf(app, c.relayed, span), state.unit)}` : '');
 		}
@@ -133,7 +135,7 @@ export function matrix(app: App): Page {
 			return {
 				el: h('div', { class: 'sender' }, h('div', { class: 'sender-head' }, name, value), box, nobody),
 				update: (s) => {
-					text(name, place(feed.setup, s.src, s.host));
+					text(name, place(feed.setup, s.src, s.host, feed.matrix?.names));
 					name.title = s.src;
 					text(value, feed.matrix ? rate(rateOf(app, s.once, feed.matrix.window), state.unit) : '');
 					receivers.set(s.receivers);
@@ -143,7 +145,7 @@ export function matrix(app: App): Page {
 			};
 		});
 		return {
-			el: h('div', { class: 'group', 'data-group': first.group }, h('header', {}, h('h3', {}, first.group), sum), senders),
+			el: h('div', { class: 'group', 'data-group': first.group }, h('header', {}, h('h3', {}, place(feed.setup, first.group, -1, feed.matrix?.names)), sum), senders),
 			update: (g) => {
 				text(sum, feed.matrix ? rate(rateOf(app, g.once, feed.matrix.window), state.unit) : '');
 				senderList.set(g.senders);
@@ -161,7 +163,9 @@ export function matrix(app: App): Page {
 			groupPanel.hidden = nothing || m!.groups.length === 0;
 			if (nothing) empty.say(...whyNothing(app));
 			else draw();
-			groupList.set(m?.groups ?? []);
+			groupList.set((m?.groups ?? []).slice(0, mostGroups));
+			moreGroups.hidden = (m?.groups.length ?? 0) <= mostGroups;
+			text(moreGroups, `${(m?.groups.length ?? 0) - mostGroups} lighter groups are not drawn.`);
 		},
 		table() {
 			const m = feed.matrix;

@@ -8,20 +8,21 @@ import { type App, type Page, axisRange, emptyState, hostName, panel, place, rat
 interface Row { key: string; flow: MGENFlow; receiver: MGENReceiver | null }
 
 const keyOf = (f: MGENFlow) => [f.id, f.src, f.srcPort, f.dst, f.dstPort, f.proto, 'v1'].join('~');
-const columns: [string, string, string][] = [
-	['Flow', 'num', 'MGEN flow ID'],
-	['From', '', 'Source'],
-	['To', '', 'Destination, and the agent that sees it arrive'],
-	['Rate', 'num', 'Received, or sent if no agent sees it arrive'],
-	['Sent', 'num', 'Packets that the sender\u2019s agent saw'],
-	['Received', 'num', 'Packets that the receiver\u2019s agent saw'],
-	['Loss', 'num', 'By sequence numbers, or by counts at both ends'],
-	['Delay', 'num', 'Mean one-way delay, from the transmit time to the receiver\u2019s capture'],
-	['Max', 'num', 'Highest one-way delay'],
-	['Jitter', 'num', 'Interarrival jitter (RFC 3550)'],
-	['Reordered', 'num', 'Messages that came after one with a higher number'],
-	['Twice', 'num', 'Duplicates'],
-];
+const columns = {
+	flow: ['Flow', 'num', 'MGEN flow ID'],
+	from: ['From', '', 'Source'],
+	to: ['To', '', 'Destination, and the agent that sees it arrive'],
+	loss: ['Loss', 'num', 'By sequence numbers, or by counts at both ends'],
+	delay: ['Delay', 'num', 'Mean one-way delay, from the transmit time to the receiver\u2019s capture'],
+	rate: ['Rate', 'num', 'Received, or sent if no agent sees it arrive'],
+	sent: ['Sent', 'num', 'Packets that the sender\u2019s agent saw'],
+	received: ['Received', 'num', 'Packets that the receiver\u2019s agent saw'],
+	max: ['Max delay', 'num', 'Highest one-way delay'],
+	jitter: ['Jitter', 'num', 'Interarrival jitter (RFC 3550)'],
+	reordered: ['Reordered', 'num', 'Messages that came after one with a higher number'],
+	twice: ['Twice', 'num', 'Duplicates'],
+} as const;
+type Column = keyof typeof columns;
 
 /** MGEN flows: does it arrive, and when. */
 export function mgen(app: App): Page {
@@ -34,7 +35,7 @@ export function mgen(app: App): Page {
 	const hint = h('p', { class: 'rest' });
 	const tablePanel = panel('MGEN flows', filter,
 		h('div', { class: 'scroll' }, h('table', { class: 'rows' },
-			h('thead', {}, h('tr', {}, ...columns.map(([name, cls, title]) => h('th', { class: cls, scope: 'col', title }, name)))), body)), hint);
+			h('thead', {}, h('tr', {}, ...Object.values(columns).map(([name, cls, title]) => h('th', { class: cls, scope: 'col', title }, name)))), body)), hint);
 
 	const percentAxis = (v: number) => `${(100 * v).toFixed(v < 0.095 && v > 0 ? 1 : 0)}\u202f%`;
 	const msAxis = (v: number) => (v >= 1 || v === 0 || v <= -1 ? `${si(v)[0].replace(/\.?0+$/, (z) => (z.startsWith('.') ? '' : z))}\u202fms` : `${(1000 * v).toFixed(0)}\u202fµs`);
@@ -53,17 +54,17 @@ export function mgen(app: App): Page {
 	const el = h('div', { class: 'page mgen' }, empty.el, tablePanel, detail);
 
 	const list = new List<Row>(body, (r) => r.key, (first) => {
-		const cells = columns.map(([, cls]) => h('td', { class: cls }));
+		const cells = Object.fromEntries(Object.entries(columns).map(([name, [, cls]]) => [name, h('td', { class: cls, 'data-column': name })])) as unknown as Record<Column, HTMLElement>;
 		const warn = h('span', { class: 'badge severe' }, 'clocks differ');
-		const row = h('tr', { tabindex: 0, 'data-flow': first.flow.id, 'data-receiver': first.receiver?.host ?? '', onclick: () => state.set({ mgen: keyOf(first.flow) }) }, ...cells);
+		const row = h('tr', { tabindex: 0, 'data-flow': first.flow.id, 'data-receiver': first.receiver?.host ?? '', onclick: () => state.set({ mgen: keyOf(first.flow) }) }, ...Object.values(cells));
 		const from = h('span', {});
 		const fromSmall = h('small', {});
 		const to = h('span', {});
 		const toSmall = h('small', {});
-		cells[1]!.append(from, fromSmall);
-		cells[2]!.append(to, toSmall);
+		cells.from.append(from, fromSmall);
+		cells.to.append(to, toSmall);
 		const delayText = h('span', {});
-		cells[7]!.append(warn, delayText);
+		cells.delay.append(warn, delayText);
 		return {
 			el: row,
 			update: ({ flow, receiver: r }) => {
@@ -71,26 +72,26 @@ export function mgen(app: App): Page {
 				toggle(row, 'chosen', state.mgen === keyOf(flow));
 				row.setAttribute('aria-selected', String(state.mgen === keyOf(flow)));
 				const unknown = '–';
-				text(cells[0]!, String(flow.id));
-				text(from, place(feed.setup, flow.src, flow.srcHost));
+				text(cells.flow, String(flow.id));
+				text(from, place(feed.setup, flow.src, flow.srcHost, feed.mgen?.names));
 				text(fromSmall, endpoint(flow.src, flow.srcPort));
-				text(to, r ? hostName(feed.setup, r.host) : flow.dst);
+				text(to, r ? hostName(feed.setup, r.host) : place(feed.setup, flow.dst, -1, feed.mgen?.names));
 				text(toSmall, endpoint(flow.dst, flow.dstPort));
-				text(cells[3]!, rate(rateOf(app, r ? r.received : flow.sent, span), state.unit));
-				text(cells[4]!, flow.watched ? whole(flow.sent.packets) : unknown);
-				text(cells[5]!, r ? whole(r.received.packets) : unknown);
-				text(cells[6]!, r?.loss ? percent(r.loss.fraction) : unknown);
-				toggle(cells[6]!, 'bad', !!r?.loss && r.loss.fraction > 0.001);
-				cells[6]!.title = r?.loss ? `${r.loss.lost} of ${r.loss.expected} ${r.loss.bySequence ? 'by sequence number' : 'by counts at both ends'}` : 'Both ends, or the receiver with the richer feed, must be watched';
+				text(cells.rate, rate(rateOf(app, r ? r.received : flow.sent, span), state.unit));
+				text(cells.sent, flow.watched ? whole(flow.sent.packets) : unknown);
+				text(cells.received, r ? whole(r.received.packets) : unknown);
+				text(cells.loss, r?.loss ? percent(r.loss.fraction) : unknown);
+				toggle(cells.loss, 'bad', !!r?.loss && r.loss.fraction > 0.001);
+				cells.loss.title = r?.loss ? `${r.loss.lost} of ${r.loss.expected} ${r.loss.bySequence ? 'by sequence number' : 'by counts at both ends'}` : 'Both ends, or the receiver with the richer feed, must be watched';
 				text(delayText, r?.delay ? delay(r.delay.mean) : unknown);
 				warn.hidden = !r || r.negativeDelays === 0;
 				warn.title = r ? `${r.negativeDelays} messages arrive before they were sent: the hosts\u2019 clocks differ by at least ${delay(-(r.delay?.min ?? 0))}` : '';
-				text(cells[8]!, r?.delay ? delay(r.delay.max) : unknown);
-				text(cells[9]!, r?.delay ? delay(r.delay.jitter) : unknown);
-				text(cells[10]!, r && r.reordered !== null ? whole(r.reordered) : unknown);
-				toggle(cells[10]!, 'bad', !!r?.reordered);
-				text(cells[11]!, r && r.duplicates !== null ? whole(r.duplicates) : unknown);
-				toggle(cells[11]!, 'bad', !!r?.duplicates);
+				text(cells.max, r?.delay ? delay(r.delay.max) : unknown);
+				text(cells.jitter, r?.delay ? delay(r.delay.jitter) : unknown);
+				text(cells.reordered, r && r.reordered !== null ? whole(r.reordered) : unknown);
+				toggle(cells.reordered, 'bad', !!r?.reordered);
+				text(cells.twice, r && r.duplicates !== null ? whole(r.duplicates) : unknown);
+				toggle(cells.twice, 'bad', !!r?.duplicates);
 			},
 		};
 	});
@@ -104,7 +105,7 @@ export function mgen(app: App): Page {
 	function shown(): Row[] {
 		const q = state.filter.toLowerCase();
 		return allRows().filter(({ flow, receiver }) => !q || [
-			flow.id, flow.src, flow.dst, place(feed.setup, flow.src, flow.srcHost), receiver ? hostName(feed.setup, receiver.host) : '',
+			flow.id, flow.src, flow.dst, place(feed.setup, flow.src, flow.srcHost, feed.mgen?.names), receiver ? hostName(feed.setup, receiver.host) : '',
 		].join(' ').toLowerCase().includes(q));
 	}
 
@@ -113,7 +114,7 @@ export function mgen(app: App): Page {
 		detail.hidden = !state.mgen || !hist || hist.window.points === 0;
 		if (detail.hidden || !hist) return;
 		const flow = feed.mgen?.flows.find((f) => keyOf(f) === state.mgen);
-		text(title, flow ? `Flow ${flow.id}: ${place(feed.setup, flow.src, flow.srcHost)} to ${endpoint(flow.dst, flow.dstPort)}` : `Flow ${state.mgen.split('~')[0]}`);
+		text(title, flow ? `Flow ${flow.id}: ${place(feed.setup, flow.src, flow.srcHost, feed.mgen?.names)} to ${endpoint(flow.dst, flow.dstPort)}` : `Flow ${state.mgen.split('~')[0]}`);
 		const span = hist.window;
 		const t = times(span);
 		const range = axisRange(span);

@@ -1,6 +1,6 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
-import { clock, measure, rate, ratePair, seconds, short, whole } from '../format';
+import { clock, delay, measure, rate, ratePair, seconds, short, whole } from '../format';
 import type { FlowCounts, HostCounts } from '../model';
 import {
 	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
@@ -98,7 +98,7 @@ export function overview(app: App): Page {
 				const list = [
 					s.state === 'connected' ? rate(seen, state.unit) : '–', whole(s.records),
 					s.late ? whole(s.late) : '0', s.future ? whole(s.future) : '0',
-					s.age === null ? '–' : seconds(s.age),
+					s.age === null ? '–' : delay(1000 * s.age),
 					s.cpu === null ? '–' : `${s.cpu.toFixed(0)}\u202f%`,
 				];
 				cells.forEach((cell, i) => text(cell, list[i]!));

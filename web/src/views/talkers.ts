@@ -22,6 +22,8 @@ export function talkers(app: App): Page {
 
 	const list = new List<{ t: Talker; rank: number }>(body, (x) => keyOf(x.t), ({ t: first }) => {
 		const rank = h('td', { class: 'num faint' });
+		const srcName = h('b', { class: 'peer' });
+		const dstName = h('b', { class: 'peer' });
 		const mark = swatch('');
 		const name = h('span', {});
 		const value = h('td', { class: 'num' });
@@ -30,13 +32,15 @@ export function talkers(app: App): Page {
 		const packets = h('td', { class: 'num' });
 		return {
 			el: h('tr', { tabindex: 0, 'data-key': keyOf(first) }, rank,
-				h('td', { class: 'mono' }, endpoint(first.src, first.srcPort)), h('td', { class: 'mono' }, endpoint(first.dst, first.dstPort)),
+				h('td', {}, srcName, h('span', { class: 'mono' }, endpoint(first.src, first.srcPort))), h('td', {}, dstName, h('span', { class: 'mono' }, endpoint(first.dst, first.dstPort))),
 				h('td', {}, protocol(first.proto)), h('td', {}, mark, name), value,
 				h('td', { class: 'share-cell' }, h('div', { class: 'track' }, fill)), share, packets),
 			update: ({ t, rank: n }) => {
 				const span = feed.talkers!.window;
 				const v = measure(t.once, state.unit);
 				text(rank, String(n));
+				text(srcName, nameOf(t.src));
+				text(dstName, nameOf(t.dst));
 				style(mark, 'background', colors(app, t.row).primary);
 				style(fill, 'background', colors(app, t.row).primary);
 				style(fill, 'width', `${(100 * v) / most}%`);
@@ -49,11 +53,13 @@ export function talkers(app: App): Page {
 		};
 	});
 
+	const nameOf = (address: string) => (Object.hasOwn(feed.talkers!.names, address) ? feed.talkers!.names[address]! : '');
+
 	function shown(): { t: Talker; rank: number }[] {
 		const q = state.filter.toLowerCase();
 		const sorted = [...(feed.talkers?.talkers ?? [])].sort((a, b) => measure(b.once, state.unit) - measure(a.once, state.unit));
 		return sorted.map((t, i) => ({ t, rank: i + 1 })).filter(({ t }) => !q
-			|| `${endpoint(t.src, t.srcPort)} ${endpoint(t.dst, t.dstPort)} ${protocol(t.proto)} ${flowName(feed.setup, t.row)}`.toLowerCase().includes(q));
+			|| `${nameOf(t.src)} ${nameOf(t.dst)} ${endpoint(t.src, t.srcPort)} ${endpoint(t.dst, t.dstPort)} ${protocol(t.proto)} ${flowName(feed.setup, t.row)}`.toLowerCase().includes(q));
 	}
 
 	return {

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"net/netip"
+
+	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/rollup"
+	"github.com/pcapper/pcapper/internal/web"
+)
+
+// addPage opens the port of the page and has cfg serve it. The error names what
+// is wrong with the address, before anything else has started.
+func addPage(cfg *collect.Config, address string) error {
+	server, err := web.Listen(address)
+	if err != nil {
+		return err
+	}
+	say("page at %s", server.URL())
+	if !server.Built() {
+		say("the page itself is not in this program, only its data")
+		say(`hint: install Node.js 20 or newer, and build again by "make build"`)
+	}
+	files := *cfg
+	cfg.View = func(ctx context.Context, v *collect.View) error {
+		return server.Run(ctx, newPageSource(files, v))
+	}
+	return nil
+}
+
+// pageSource is a collector as web wants it.
+type pageSource struct {
+	*rollup.Store
+	view  *collect.View
+	setup *web.Setup
+	names *collect.Names
+}
+
+func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
+	s := &pageSource{Store: v.Store(), view: v, names: cfg.Names}
+	s.setup = &web.Setup{Version: version, Run: rand.Text(), Started: v.Started(), Flows: []web.Flow{}, Hosts: []web.Host{}}
+	for _, row := range v.Rows() {
+		style := cfg.Palette.Flow(row.Number)
+		s.setup.Flows = append(s.setup.Flows, web.Flow{
+			ID: row.Name, Name: style.Name, Detail: row.Detail,
+			Color: style.Color.String(), Relay: style.Relay.String(),
+		})
+	}
+	hosts := v.Hosts()
+	for i := range hosts {
+		h := &hosts[i]
+		host := web.Host{Label: h.Label, Name: cfg.Names.Label(h.Label), Address: h.Address(), Feed: "28-byte"}
+		switch {
+		case h.Port == 0: // a log that is played
+			host.Address, host.Feed = h.Name, "log"
+		case h.IPFIX:
+			host.Feed = "ipfix"
+		}
+		s.setup.Hosts = append(s.setup.Hosts, host)
+	}
+	return s
+}
+
+func (s *pageSource) Setup() *web.Setup { return s.setup }
+
+func (s *pageSource) Lost() uint64 { return s.view.Counting().Lost }
+
+func (s *pageSource) Name(a netip.Addr) string { return s.names.Addr(a) }
+
+func (s *pageSource) Agents() []web.Agent {
+	var list []web.Agent
+	for _, a := range s.view.Agents() {
+		agent := web.Agent{State: web.Dialling, Status: a.Status, Records: a.Records, Connections: a.Connections}
+		switch {
+		case a.Phase == feed.Connected:
+			agent.State = web.Connected
+		case a.Failed:
+			agent.State = web.Failed
+		}
+		if a.HasLosses {
+			agent.Losses = []web.Loss{
+				{Stage: "capture", Count: a.Losses.Ignored},
+				{Stage: "not sent", Count: a.Losses.NotSent},
+				{Stage: "on the way", Count: a.Losses.Missing},
+			}
+		}
+		list = append(list, agent)
+	}
+	return list
+}

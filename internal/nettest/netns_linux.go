@@ -18,6 +18,9 @@ import (
 type Host struct {
 	Name      string
 	Interface Interface
+	// Switch is what Bridge plugged the host into, nil otherwise. The cable to the
+	// host is called "to-" and its name there; nftables sees family bridge.
+	Switch *Host
 
 	ns netns.NsHandle
 	nl *netlink.Handle

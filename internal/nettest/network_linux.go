@@ -76,7 +76,7 @@ func Bridge(t TB, n int) []*Host {
 	hosts := make([]*Host, n)
 	for i := range hosts {
 		hosts[i] = newHost(t, fmt.Sprintf("n%d", i+1))
-		hosts[i].Interface = interfaceNumber(byte(i+1), byte(i+1))
+		hosts[i].Interface, hosts[i].Switch = interfaceNumber(byte(i+1), byte(i+1)), sw
 		if err := sw.plug(hosts[i]); err != nil {
 			t.Fatalf("plug %s into the bridge: %v", hosts[i].Name, err)
 		}

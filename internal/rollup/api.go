@@ -351,10 +351,12 @@ type MGENFlow struct {
 	Tuple
 	SrcHost int // the agent whose address Src is, or -1
 	// Sent is what the sender's own agent saw. Watched: it saw something.
-	Sent      MGENCounts
-	Watched   bool
-	Relayed   Counts
-	Receivers []MGENReceiver // ordered by host
+	Sent    MGENCounts
+	Watched bool
+	Relayed Counts
+	// Receivers are those that have received some, ordered by host; or the
+	// destination's host, if its agent reports what it receives, but none of this.
+	Receivers []MGENReceiver
 }
 
 // MGENCounts are packets and the messages that begin in them.
@@ -369,8 +371,9 @@ type MGENCounts struct {
 type MGENReceiver struct {
 	Host     int
 	Received MGENCounts
-	// Loss is by sequence if the feed tells, and otherwise by counts if the
-	// sender is watched.
+	// Loss is by sequence if the feed tells. It is by counts, if the sender is
+	// watched, where the feed does not tell, and where more than may be on its way
+	// is missing before the first or after the last message of the window.
 	Loss Loss
 	// Duplicates are messages that had come before; Reordered those that came
 	// after one with a higher number (RFC 4737, 3: "type-P-reordered").

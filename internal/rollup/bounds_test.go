@@ -458,6 +458,45 @@ func TestMGENNumbers(t *testing.T) {
 	}
 }
 
+// TestMGENOutage: what sequence numbers cannot tell, as nothing comes after it.
+func TestMGENOutage(t *testing.T) {
+	s := New(testConfig(2))
+	for i := range 1000 { // 100 a second
+		r := mgenRecord(uint32(i), base*1e6+int64(i)*10_000, 5e6)
+		sent := r
+		sent.Flags, sent.Time = wire.Outgoing|wire.MGEN|wire.MGENHeader, sent.MGENTime*1000
+		other := sent
+		other.FlowID = 8
+		s.Add(r.Time, 0, &sent)
+		s.Add(r.Time, 0, &other)
+		if i < 600 && i%10 > 0 {
+			s.Add(r.Time, 1, &r)
+		}
+		back := udp(1, hostAddr(1), hostAddr(0), 1, 2, 100, r.Time, wire.Outgoing) // whose address that is
+		s.Add(r.Time, 1, &back)
+	}
+	s.Tick((base + 20) * 1e9)
+	snap := s.Snapshot()
+	for _, tt := range []struct {
+		from, to int64
+		flow     int
+		want     Loss
+	}{
+		{0, 10, 0, Loss{Valid: true, Expected: 1000, Lost: 460}},
+		{0, 6, 0, Loss{Valid: true, BySequence: true, Expected: 598, Lost: 59}},
+		{0, 10, 1, Loss{Valid: true, Expected: 1000, Lost: 1000}},
+	} {
+		m := snap.MGEN(Window{base + tt.from, base + tt.to, 1})
+		if len(m.Flows) != 2 || len(m.Flows[tt.flow].Receivers) != 1 || m.Flows[tt.flow].Receivers[0].Host != 1 {
+			t.Fatalf("%+v", m)
+		}
+		l := m.Flows[tt.flow].Receivers[0].Loss
+		if d := int64(l.Expected - tt.want.Expected); l.Valid != tt.want.Valid || l.BySequence != tt.want.BySequence || d < -1 || d > 1 || l.Lost != tt.want.Lost {
+			t.Errorf("%+v: %+v", tt, l)
+		}
+	}
+}
+
 // TestManyTrackers: more MGEN flows than can be followed lose no packets, and
 // those that go on are followed.
 func TestManyTrackers(t *testing.T) {

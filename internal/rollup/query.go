@@ -643,8 +643,19 @@ func (s *Snapshot) mgen(w Window) *MGEN {
 		}
 		m.Flows[n-1].add(&x)
 	}
+	receives := make(map[int]bool)
 	for i := range m.Flows {
-		m.Flows[i].setLoss()
+		for _, r := range m.Flows[i].Receivers {
+			receives[r.Host] = true
+		}
+	}
+	for i := range m.Flows {
+		f := &m.Flows[i]
+		dst := s.history.owner(f.Dst.As16())
+		if f.Watched && len(f.Receivers) == 0 && receives[dst] && !f.Dst.IsMulticast() {
+			f.Receivers = []MGENReceiver{{Host: dst}} // nothing has arrived
+		}
+		f.setLoss(time.Duration(w.Seconds()) * time.Second)
 	}
 	return m
 }
@@ -719,11 +730,25 @@ func newReceiver(x *mgenFound) MGENReceiver {
 	return r
 }
 
-// setLoss fills in losses that can only be told from counts.
-func (f *MGENFlow) setLoss() {
+// setLoss fills in losses that sequence numbers do not tell: all of a feed that
+// has none, and those before the first and after the last message that came.
+func (f *MGENFlow) setLoss(window time.Duration) {
+	if !f.Watched {
+		return
+	}
 	for i := range f.Receivers {
-		if r := &f.Receivers[i]; !r.Loss.Valid && f.Watched {
+		r := &f.Receivers[i]
+		if !r.Loss.Valid {
 			r.Loss = lossByCounts(f.Sent.Packets, r.Received.Packets)
+			continue
+		}
+		arrived := r.Received.Messages - r.Duplicates
+		missing := f.Sent.Messages - min(f.Sent.Messages, arrived)
+		// Of those sent in the window some may still be on their way; and what
+		// sequence numbers tell is not given up for a few.
+		way := min(max(r.MaxDelay, 0)+time.Second, window)
+		if on := uint64(float64(f.Sent.Messages) * way.Seconds() / window.Seconds()); missing > r.Loss.Lost+on+f.Sent.Messages/50+5 {
+			r.Loss = lossByCounts(f.Sent.Messages, arrived)
 		}
 	}
 }

@@ -175,33 +175,31 @@ func grouped(rate float64) string {
 }
 
 // remarks are what engines say they chose, and what could not be measured.
-func (r *results) remarks() (all []string) {
-	bases, disturbed := 0, 0
-	for _, t := range append([]traffic{basic}, others...) {
-		if cell := r.cell(noTap, t.name); cell != nil {
-			for _, s := range cell.samples {
-				if bases++; s.disturbed() {
-					disturbed++
-				}
+func (r *results) remarks() (list []string) {
+	all, disturbed := 0, 0
+	for _, cell := range r.cells {
+		for _, s := range cell.samples {
+			if all++; s.disturbed() {
+				disturbed++
 			}
 		}
 	}
 	if disturbed > 0 {
-		all = append(all, fmt.Sprintf("in %d of %d measurements without a tap other programs ran on this machine: figures with a wide range say little", disturbed, bases))
+		list = append(list, fmt.Sprintf("in %d of %d measurements other programs took more than %.0f %% of a processor, each time that it was tried: what the kernel did on its own is missing from the machine's time there", disturbed, all, 100*quiet))
 	}
 	for _, c := range contenders() {
 		if why := r.skipped[c.name]; why != "" {
-			all = append(all, fmt.Sprintf("%s was not measured: %s", c.name, why))
+			list = append(list, fmt.Sprintf("%s was not measured: %s", c.name, why))
 		}
 	}
 	for _, engine := range engines {
 		for _, scene := range []string{sending, queueing, receiving, offload} {
 			if note := r.notes[engine+scene]; note != "" {
-				all = append(all, note)
+				list = append(list, note)
 			}
 		}
 	}
-	return all
+	return list
 }
 
 func list(items []string) string {
@@ -280,7 +278,9 @@ const method = `The watched host is a network namespace, on a veth pair; what it
 sender has processor 0, taps, agents and collectors have processor 1. Senders: a program in the kernel that clones a packet to the
 interface's egress (BPF_PROG_RUN, bpf_clone_redirect), past every hook; a program that redirects XDP frames into the veth, for what
 is received; an AF_PACKET socket with sendmmsg; UDP_SEGMENT and TCP sockets. Each tap's figures are compared with the sender's alone,
-measured just before the tap is started. Collectors are threads that let the kernel throw away what they read, as a real one is on
+measured just before the tap is started. A measurement is repeated, twice at most, if other programs took more than 10 % of a
+processor; the quietest counts, and losses of all. If that was disturbed, too, the machine's time is that of sender, tap and
+collectors, which leaves out what the kernel does on its own. Collectors are threads that let the kernel throw away what they read, as a real one is on
 another host; *silent* ones say nothing, as the C collector, and get whole records per segment. The log is on a tmpfs. tcpdump has
 the agent's snapshot length, ring size and filter, softflowd room for 200,000 flows and the filter. Idle time comes from /proc/stat,
 CPU times of threads and processes from their clocks.

@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap test race bench soak fuzz lint clean
+.PHONY: run lab build page libpcap test race bench soak fuzz lint install-core clean
 
 build: page bin/pcapper bin/recollect ## build the two static programs
 
@@ -41,6 +41,9 @@ soak: ## the guarantees in their long form, and everything mixed for SOAK (defau
 
 fuzz: ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)
+
+install-core: build ## as root: the services for CORE, the network emulator
+	@core/install $(INSTALL)
 
 clean:
 	rm -rf bin web/node_modules

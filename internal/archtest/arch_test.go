@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/export", "internal/iface", "wire/ipfix"},
 	"cmd/recollect":              {"internal/certs", "internal/collect", "internal/feed", "internal/rollup", "internal/web"},
 	"internal/nettest":           nil, // tests and the bench only
+	"core":                       nil, // tests of what is no Go
 	"bench":                      {"internal/nettest", "wire"},
 	"bench/fleet":                {"internal/collect", "wire"},
 	"internal/archtest":          nil,

@@ -1,0 +1,8 @@
+import enum
+
+
+class ConfigDataTypes(enum.Enum):
+    UINT16 = 0x02
+    UINT32 = 0x03
+    STRING = 0x0A
+    BOOL = 0x0B

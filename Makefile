@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap test race bench soak fuzz lint install-core clean
+.PHONY: run lab build page libpcap test race bench soak deb sbom vuln fuzz lint install-core clean
 
 build: page bin/pcapper bin/recollect ## build the two static programs
 
@@ -35,6 +35,15 @@ lint: ## format, vet, staticcheck
 bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REGEXP" ...
 	scripts/need tcpdump:tcpdump softflowd:softflowd
 	$(GO) run ./bench $(BENCH)
+
+deb: ## a Debian package of both programs, in bin
+	@scripts/deb
+
+sbom: build ## the modules that are compiled in, as an SPDX document
+	@scripts/sbom bin/pcapper bin/recollect
+
+vuln: ## known vulnerabilities in what is compiled in
+	@scripts/vuln
 
 soak: ## the guarantees in their long form, and everything mixed for SOAK (default 60m)
 	@scripts/soak

@@ -53,6 +53,9 @@ var allowed = map[string][]string{
 	"bench":                      {"internal/nettest", "wire"},
 	"bench/fleet":                {"internal/collect", "wire"},
 	"internal/archtest":          nil,
+	"packaging":                  nil, // tests only
+	"packaging/sbom":             nil,
+	"packaging/completions":      nil,
 }
 
 func TestArrows(t *testing.T) {

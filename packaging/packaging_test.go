@@ -1,0 +1,409 @@
+// Package packaging holds no code: its tests are of what the programs come in.
+package packaging
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// programs are both, built as in a release but for the page of recollect.
+var programs = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "packaging")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=1.0", "-o", dir, "./cmd/pcapper", "./cmd/recollect")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := programs(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+func bin(t *testing.T) string {
+	t.Helper()
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestUnitsAreHardened: systemd's own judgement, from 0 (best) to 10.
+func TestUnitsAreHardened(t *testing.T) {
+	dir := t.TempDir()
+	for unit, name := range map[string]string{"pcapper@.service": "pcapper@eth0.service", "recollect.service": "recollect.service"} {
+		data, err := os.ReadFile(filepath.Join("systemd", unit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("systemd-analyze", "security", "--offline=true", "./"+name)
+		cmd.Dir = dir
+		out, _ := cmd.CombinedOutput()
+		m := regexp.MustCompile(`Overall exposure level for \S+: ([\d.]+)`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("%s: no verdict in\n%s", unit, out)
+		}
+		if level, err := strconv.ParseFloat(string(m[1]), 64); err != nil || level > 2 {
+			t.Errorf("%s: exposure %s, want at most 2.0\n%s", unit, m[1], out)
+		}
+	}
+}
+
+// TestCompletionsKnowAllFlags: those of the programs' own help, and no others.
+func TestCompletionsKnowAllFlags(t *testing.T) {
+	dir := t.TempDir()
+	made := exec.Command("go", "run", "./completions", dir, filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect"))
+	if out, err := made.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for program, pattern := range map[string]string{"pcapper": `(?m)^  -([\w-]+)`, "recollect": `(?:^|[ \[,])-([a-z][\w-]*)`} {
+		out, err := exec.Command(filepath.Join(bin(t), program), "-h").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		help := string(out)
+		if program == "recollect" { // its examples have other programs' flags
+			help, _, _ = strings.Cut(help, "\nThe configuration names")
+		}
+		want := flags(regexp.MustCompile(pattern), help)
+		for file, pattern := range map[string]string{
+			program + ".bash": `[ "]-([a-z][\w-]*|D)`, "_" + program: `'-([\w-]+)\[`, program + ".fish": ` -o ([\w-]+) `,
+		} {
+			data, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := string(data)
+			if strings.HasSuffix(file, ".bash") { // the list of flags is its last one
+				text = text[strings.LastIndex(text, "compgen -W"):]
+				text = strings.Replace(text, "compgen -W", "", 1)
+				text, _, _ = strings.Cut(text, " -- ")
+			}
+			if got := flags(regexp.MustCompile(pattern), text); !slices.Equal(got, want) {
+				t.Errorf("%s has\n%v, the program\n%v", file, got, want)
+			}
+		}
+		complete := fmt.Sprintf(`. %[2]s/%[1]s.bash; COMP_WORDS=(%[1]s -tls-c); COMP_CWORD=1; _%[1]s; echo "${COMPREPLY[@]}"`, program, dir)
+		if out, err := exec.Command("bash", "-c", complete).CombinedOutput(); err != nil || !strings.Contains(string(out), "-tls-cert") {
+			t.Errorf("bash completes -tls-c to %q, %v", out, err)
+		}
+	}
+}
+
+func flags(pattern *regexp.Regexp, text string) (list []string) {
+	for _, m := range pattern.FindAllStringSubmatch(text, -1) {
+		list = append(list, m[1])
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// TestSBOM: the document names each module that the Go tool sees.
+func TestSBOM(t *testing.T) {
+	out, err := exec.Command("go", "run", "./sbom", filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		SPDXVersion       string
+		DocumentNamespace string
+		Packages          []struct{ Name, VersionInfo, SPDXID string }
+	}
+	if err := json.Unmarshal(out, &doc); err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, p := range doc.Packages {
+		have[p.Name+"@"+p.VersionInfo] = true
+	}
+	deps, err := exec.Command("go", "version", "-m", filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(deps)) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "dep" {
+			if n++; !have[f[1]+"@"+f[2]] {
+				t.Errorf("no %s %s", f[1], f[2])
+			}
+		}
+	}
+	if n < 5 || doc.SPDXVersion != "SPDX-2.3" || !strings.HasPrefix(doc.DocumentNamespace, "https://") {
+		t.Errorf("%d modules; %+v", n, doc)
+	}
+}
+
+// TestAgentAlone: an agent in an empty root, as in the image FROM scratch, with
+// the arguments that the Dockerfile gives it.
+func TestAgentAlone(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{root, filepath.Join(root, "proc")} { // the temporary directory is for root only
+		os.MkdirAll(dir, 0o755)
+		os.Chmod(dir, 0o755)
+	}
+	data, err := os.ReadFile(filepath.Join(bin(t), "pcapper"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "pcapper"), data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`ENTRYPOINT (\[.*\])`).FindSubmatch(dockerfile)
+	var entry []string
+	if m == nil || json.Unmarshal(m[1], &entry) != nil {
+		t.Fatalf("no ENTRYPOINT in\n%s", dockerfile)
+	}
+	script := fmt.Sprintf("mount -t proc proc %[1]s/proc && mkdir %[1]s/dev && mknod -m 666 %[1]s/dev/null c 1 3; exec chroot %[1]s %[2]s -i lo -m none -p 17074 -check",
+		root, strings.Join(entry, " "))
+	out, err := exec.Command("unshare", "-m", "sh", "-c", script).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "user: 65534") || !strings.Contains(string(out), "all is well") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// machine is this one's file system, with whatever is done to it gone after
+// the test.
+type machine struct {
+	t    *testing.T
+	root string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	for _, name := range []string{"upper", "work", "root"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	options := fmt.Sprintf("lowerdir=/,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)
+	if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
+	for _, name := range []string{"proc", "dev"} {
+		if err := unix.Mount("/"+name, filepath.Join(root, name), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(filepath.Join(root, name), unix.MNT_DETACH) })
+	}
+	return &machine{t, root}
+}
+
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	cmd := exec.Command("chroot", append([]string{m.root}, args...)...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+func (m *machine) has(path string) bool {
+	_, err := os.Lstat(filepath.Join(m.root, path))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// traces are files of ours.
+func (m *machine) traces() (list []string) {
+	for _, dir := range []string{"etc", "usr/bin", "usr/share", "lib/systemd", "var/log", "var/lib/dpkg/info"} {
+		filepath.WalkDir(filepath.Join(m.root, dir), func(path string, _ fs.DirEntry, err error) error {
+			name := strings.ToLower(filepath.Base(path))
+			if err == nil && (strings.Contains(name, "pcapper") || strings.Contains(name, "recollect")) {
+				list = append(list, strings.TrimPrefix(path, m.root))
+			}
+			return nil
+		})
+	}
+	return list
+}
+
+// TestDebianPackage: it installs, starts as its unit says, upgrades with the
+// administrator's changes kept, is removed and purged without a trace.
+func TestDebianPackage(t *testing.T) {
+	out := t.TempDir()
+	packages := map[string]string{}
+	for _, version := range []string{"1.0", "1.1"} {
+		cmd := exec.Command("../scripts/deb")
+		cmd.Env = append(os.Environ(), "VERSION="+version, "BIN="+bin(t), "OUT="+out)
+		name, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packages[version] = strings.TrimSpace(string(name))
+	}
+	m := newMachine(t)
+	before := m.traces()
+	install := func(version string) {
+		data, err := os.ReadFile(packages[version])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(m.root, "p.deb"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m.run("dpkg", "--no-triggers", "--force-depends", "-i", "/p.deb")
+	}
+	install("1.0")
+	for _, path := range []string{
+		"/usr/bin/pcapper", "/usr/bin/recollect", "/lib/systemd/system/pcapper@.service", "/lib/systemd/system/recollect.service",
+		"/usr/share/man/man1/pcapper.1.gz", "/usr/share/bash-completion/completions/pcapper", "/usr/share/doc/pcapper/sbom.spdx.json",
+		"/usr/share/doc/pcapper/copyright", "/etc/default/pcapper",
+	} {
+		if !m.has(path) {
+			t.Errorf("no %s", path)
+		}
+	}
+	if got := m.run("pcapper", "-version"); got != "pcapper 1.0\n" {
+		t.Errorf("version %q", got)
+	}
+	if got := m.run("dpkg", "-V", "pcapper"); got != "" {
+		t.Errorf("dpkg -V: %s", got)
+	}
+	m.run("logrotate", "-d", "/etc/logrotate.d/pcapper")
+	m.startUnit()
+
+	if err := os.WriteFile(filepath.Join(m.root, "etc/default/pcapper"), []byte("PCAPPER_OPTS=-stats\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	install("1.1")
+	if data, err := os.ReadFile(filepath.Join(m.root, "etc/default/pcapper")); err != nil || string(data) != "PCAPPER_OPTS=-stats\n" {
+		t.Errorf("the upgrade left %q of the administrator's file, %v", data, err)
+	}
+	if got := m.run("dpkg-query", "-W", "-f", "${Version} ${Status}", "pcapper"); got != "1.1 install ok installed" {
+		t.Errorf("after the upgrade: %s", got)
+	}
+	m.run("dpkg", "--no-triggers", "-r", "pcapper")
+	if m.has("/usr/bin/pcapper") || !m.has("/etc/default/pcapper") {
+		t.Error("removed: the program stays, or the configuration does not")
+	}
+	m.run("dpkg", "--no-triggers", "-P", "pcapper")
+	if after := m.traces(); !slices.Equal(after, before) {
+		t.Errorf("purged, these are left: %q, before %q", after, before)
+	}
+	if exec.Command("chroot", m.root, "getent", "passwd", "pcapper").Run() == nil {
+		t.Error("purged, the user is left")
+	}
+}
+
+// startUnit does what systemd does with the agent's unit: it starts it as the
+// user and with the capabilities that the unit names, and waits for it to say
+// that it is ready.
+func (m *machine) startUnit() {
+	t := m.t
+	t.Helper()
+	unit, err := os.ReadFile(filepath.Join(m.root, "lib/systemd/system/pcapper@.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := func(name string) string {
+		v := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindSubmatch(unit)
+		if v == nil {
+			t.Fatalf("no %s in the unit", name)
+		}
+		return string(v[1])
+	}
+	logs := filepath.Join(m.root, "var/log", setting("LogsDirectory"))
+	if err := os.MkdirAll(logs, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	m.run("chown", setting("User")+":"+setting("Group"), "/var/log/"+setting("LogsDirectory"))
+	line := strings.NewReplacer("%I", "lo", "${PCAPPER_LOG}", "/var/log/pcapper/lo.log", "$PCAPPER_OPTS", "-v -m none -p 17075").Replace(setting("ExecStart"))
+	var caps []string
+	for _, name := range strings.Fields(strings.ToLower(setting("AmbientCapabilities"))) {
+		caps = append(caps, "+"+strings.TrimPrefix(name, "cap_"))
+	}
+	set := strings.Join(caps, ",")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(m.root, "run", "notify-test"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	os.Chmod(filepath.Join(m.root, "run", "notify-test"), 0o777)
+	args := append([]string{m.root, "setpriv", "--reuid", setting("User"), "--regid", setting("Group"), "--clear-groups", "--no-new-privs",
+		"--inh-caps", "-all," + set, "--ambient-caps", "-all," + set, "--bounding-set", "-all," + set}, strings.Fields(line)...)
+	cmd := exec.Command("chroot", args...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=/run/notify-test", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	buf := make([]byte, 1000)
+	manager.SetReadDeadline(time.Now().Add(30 * time.Second))
+	n, err := manager.Read(buf)
+	if err != nil || !strings.HasPrefix(string(buf[:n]), "READY=1\nSTATUS=watching lo") {
+		cmd.Process.Kill()
+		cmd.Wait()
+		t.Fatalf("the unit's command says %q, %v\n%s", buf[:n], err, said.String())
+	}
+	conn, err := net.Dial("tcp", "127.0.0.1:17075")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	go func() {
+		for range 100 { // traffic on lo
+			if c, err := net.Dial("udp", "127.0.0.1:9"); err == nil {
+				c.Write([]byte("x"))
+				c.Close()
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	if _, err := conn.Read(buf[:28]); err != nil {
+		t.Errorf("no record from the unit's agent: %v\n%s", err, said.String())
+	}
+	conn.Close()
+	cmd.Process.Signal(unix.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("stopped, it ends with %v\n%s", err, said.String())
+	}
+	if !strings.Contains(said.String(), "capabilities: cap_bpf cap_net_admin cap_net_raw cap_perfmon") && !strings.Contains(said.String(), "capabilities: cap_net_raw") {
+		t.Errorf("it said\n%s", said.String())
+	}
+	if !m.has("/var/log/pcapper/lo.log") {
+		t.Error("it wrote no log")
+	}
+}

@@ -281,3 +281,50 @@ func TestExportMulticast(t *testing.T) {
 		}
 	}
 }
+
+// TestRecollectListens: our collector takes what agents send to groups, IPv4
+// and IPv6, and by TCP, and knows them by their addresses.
+func TestRecollectListens(t *testing.T) {
+	h := nettest.Bridge(t, 2)
+	a, b := h[0], h[1]
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "collector.conf")
+	text := fmt.Sprintf("1=5000-5099\nv4:from://%s\nv6:from://%s\n", a.Interface.IPv4, a.Interface.IPv6)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "recollect")
+	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out, said bytes.Buffer
+	r := b.Command(t.Context(), bin, "-c", conf, "-listen", "ipfix+udp://239.192.70.73:4739?iface=eth0",
+		"-listen", "ipfix+udp://[ff18::7073]:4739?iface=eth0", "-listen", "ipfix+tcp://[::]:4740")
+	r.Stdout, r.Stderr = &out, &said
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Wait()
+	defer r.Process.Kill()
+	awaitUDP(t, b, 4739)
+	const n = 1000
+	p := start(t, a, "-export", "ipfix+udp://239.192.70.73?iface=eth0&per=packet&repair=4741",
+		"-export", "ipfix+udp://[ff18::7073]:4739?iface=eth0&per=packet", "-export", "ipfix+tcp://"+b.Interface.IPv4.String()+":4740")
+	p.await("capturing from now on", 1)
+	frames, _ := mixture(a, b, n)
+	send(t, a, n, 10_000, frames...)
+	p.awaitExport(n)
+	p.stop()
+	time.Sleep(200 * time.Millisecond)
+	r.Process.Signal(syscall.SIGINT)
+	if err := r.Wait(); err != nil {
+		t.Error(err)
+	}
+	v4, v6 := strings.Count(out.String(), ":v4:1:"), strings.Count(out.String(), ":v6:1:")
+	if v4 != 2*n || v6 != n {
+		t.Errorf("%d lines of v4, want %d from two exports; %d of v6, want %d; recollect said:\n%s", v4, 2*n, v6, n, said.String())
+	}
+	if !strings.Contains(said.String(), "v4 (10.77.0.1): 2000 records, 2 connections\n") {
+		t.Errorf("recollect said:\n%s", said.String())
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/web"
 )
 
@@ -42,6 +43,7 @@ type options struct {
 	unconfined  bool
 	verbose     bool
 	replay      []string // logs and directories
+	listen      []feed.Listen
 	speed, from string
 	named       bool // the configuration was named, so it must be there
 }
@@ -61,6 +63,11 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.unconfined, "unconfined", false, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
+	flags.Func("listen", "", func(text string) error {
+		l, err := feed.ParseListen(text)
+		o.listen = append(o.listen, l)
+		return err
+	})
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
 	flags.StringVar(&o.from, "from", "", "")
@@ -84,6 +91,9 @@ func parse(args []string) (*options, error) {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
 	})
+	if err == nil && o.replay != nil && o.listen != nil {
+		err = errors.New("-listen and -replay: want one of them")
+	}
 	return o, err
 }
 
@@ -117,6 +127,14 @@ func run(args []string) int {
 func (o *options) read(cfg *collect.Config) (err error) {
 	if o.replay != nil {
 		if err := o.readReplay(cfg); err != nil {
+			return err
+		}
+	} else if o.listen != nil {
+		cfg.Listen = o.listen
+		// Nobody need be dialled then.
+		if cfg.File, err = collect.ReadFlows(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
+			cfg.File = &collect.File{}
+		} else if err != nil {
 			return err
 		}
 	} else if cfg.File, err = collect.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {

@@ -53,6 +53,8 @@ func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
 		h := &hosts[i]
 		host := web.Host{Label: h.Label, Name: cfg.Names.Label(h.Label), Address: h.Address(), Feed: "28-byte"}
 		switch {
+		case h.From:
+			host.Feed = "ipfix"
 		case h.Port == 0: // a log that is played
 			host.Address, host.Feed = h.Name, "log"
 		case h.IPFIX:

@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"internal/flow":              {"wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
 	"internal/sink":              {"wire"},
-	"internal/replay":            {"wire"},
+	"internal/replay":            {"wire", "wire/ipfix"},
 	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests

@@ -28,6 +28,8 @@ type agent struct {
 	state       atomic.Pointer[feed.ClientState]
 	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
 
+	missing atomic.Pointer[feed.Losses] // of an agent that is not dialled
+
 	said string // the last failure told; used by the client's goroutine only
 
 	told   feed.Losses // the last losses told; used by report only
@@ -96,15 +98,23 @@ func (a *agent) change(s feed.ClientState) {
 // reportLosses says what is missing from the agent's records, as often as
 // stdout's losses are told.
 func (a *agent) reportLosses(now time.Time) {
-	if a.client == nil {
-		return
-	}
-	l := a.client.Losses()
+	l := a.losses()
 	if l == a.told || !a.toldAt.IsZero() && now.Sub(a.toldAt) < lossEvery {
 		return
 	}
 	a.told, a.toldAt = l, now
 	a.c.say.printf("%v: missing so far: %v", a, l)
+}
+
+// losses is what is known to be missing from the agent's records.
+func (a *agent) losses() feed.Losses {
+	switch l := a.missing.Load(); {
+	case a.client != nil:
+		return a.client.Losses()
+	case l != nil:
+		return *l
+	}
+	return feed.Losses{}
 }
 
 // stateText is a state in a few words.

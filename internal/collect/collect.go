@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/internal/replay"
 	"github.com/pcapper/pcapper/internal/service"
@@ -34,6 +35,8 @@ type Config struct {
 	// TLS are the certificate, key and authorities for agents with tls://,
 	// unless their line names others.
 	TLS certs.Files
+	// Listen is where agents that are not dialled send to.
+	Listen []feed.Listen
 	// Replay plays logs instead of dialling File's agents. It may be nil.
 	Replay *Replay
 	// Palette has names and colours of flows. It may be nil.
@@ -71,6 +74,7 @@ type collector struct {
 	classes *classifier
 	hub     *hub.Hub[Item]
 	agents  []*agent
+	senders senders            // agents that are not dialled
 	player  *replay.Player     // nil: agents are dialled
 	quit    context.CancelFunc // ends it all, cleanly
 	palette *Palette
@@ -154,7 +158,14 @@ func (c *collector) makeAgents(cfg Config) error {
 		c.startReplay(cfg.Replay, cfg.View != nil || live(cfg))
 		return nil
 	}
+	if err := c.listen(cfg.Listen); err != nil {
+		return err
+	}
 	for i := range c.file.Hosts {
+		if c.file.Hosts[i].From {
+			c.agents = append(c.agents, c.newSender(uint32(i)))
+			continue
+		}
 		files, err := c.file.Hosts[i].certs(cfg.TLS)
 		if err != nil {
 			return err
@@ -207,8 +218,14 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 }
 
 func (c *collector) runAgents(ctx context.Context, out output) error {
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range c.senders.receivers {
+		g.Go(guarded(out, func() error { return r.Run(ctx) }))
+	}
 	for _, a := range c.agents {
+		if a.client == nil {
+			continue
+		}
 		g.Go(guarded(out, func() error { return a.client.Run(ctx) }))
 	}
 	return g.Wait()

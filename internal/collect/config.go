@@ -59,6 +59,9 @@ type Host struct {
 	TLS   *HostTLS // nil: without TLS
 	IPFIX bool     // instead of 28-byte records
 	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN. Valid iff IPFIX
+	// From: the agent is not dialled but sends to Config.Listen; it is known by
+	// its address, Name, and Port is 0.
+	From bool
 }
 
 // HostTLS is what a line label:tls://host:port?cert=FILE&... says beyond the
@@ -104,6 +107,8 @@ func (h Host) String() string {
 // scheme is what stands before "://", if anything.
 func (h *Host) scheme() string {
 	switch {
+	case h.From:
+		return "from"
 	case h.IPFIX && h.TLS != nil:
 		return "ipfix+tls"
 	case h.IPFIX:
@@ -330,6 +335,9 @@ func (p *parser) addHost(label, rest string) error {
 		return err
 	}
 	key := hostKey{host.Label, host.Name, host.Port}
+	if host.From {
+		key.label = "" // one address sends as one agent
+	}
 	if first := p.seen[key]; first != 0 {
 		return wrong(host.String(), fmt.Sprintf("the same agent as in line %d", first),
 			"another label, host or port")
@@ -361,11 +369,13 @@ func (h *Host) parseSource(text string) (err error) {
 		h.TLS = &HostTLS{}
 	case scheme == "ipfix":
 		h.IPFIX = true
+	case scheme == "from":
+		return h.parseFrom(rest)
 	case scheme == "ipfix+tls":
 		h.TLS, h.IPFIX = &HostTLS{}, true
 	default:
 		return wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
-			"an agent label:host:port, label:tls://host:port, label:ipfix://host:port or label:ipfix+tls://host:port")
+			"an agent label:host:port, label:tls://host:port, label:ipfix://host:port, label:ipfix+tls://host:port or label:from://address")
 	}
 	if ok {
 		var query string
@@ -377,6 +387,16 @@ func (h *Host) parseSource(text string) (err error) {
 	}
 	h.Name, h.Port, err = parseAddress(rest)
 	return err
+}
+
+// parseFrom reads the address of an agent that is not dialled.
+func (h *Host) parseFrom(text string) error {
+	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	if err != nil || a.Zone() != "" {
+		return wrong(text, "not an address", "the address that the agent sends from")
+	}
+	h.From, h.IPFIX, h.Name = true, true, a.Unmap().String()
+	return nil
 }
 
 // parseQuery reads key=value pairs, joined by "&", with %XX for what means

@@ -34,6 +34,7 @@ func TestParse(t *testing.T) {
 		"t: tls://n3.example:7443?cert=c.pem&name=n3&key=k%23.pem # x\n" +
 		"i:ipfix://[::1]:4739?pen=9\n" +
 		"s:ipfix+tls://n3.example:4740?ca=ca.pem\n" +
+		"f:from://[2001:db8::7]\n" +
 		"Ü日本:10.0.0.3:7073" // no newline at the end
 	_, err := Parse("x.conf", []byte(text))
 	if err == nil || !strings.HasPrefix(err.Error(), `x.conf:15: "2:10.0.0.3:7073": not a port`) {
@@ -54,16 +55,17 @@ func TestParse(t *testing.T) {
 			{7, Port, 65535, 65535, 9},
 		},
 		Hosts: []Host{
-			{"1", "192.168.100.100", 7073, 10, nil, false, 0},
-			{"gateway-of-the-lab", "Router_1.example.", 7074, 11, nil, false, 0},
-			{"1", "192.168.100.101", 7073, 12, nil, false, 0},
-			{"v6", "2001:db8::1", 65535, 13, nil, false, 0},
-			{"ll", "fe80::1%eth0", 1, 14, nil, false, 0},
-			{"a=b", "10.0.0.3", 7073, 16, nil, false, 0},
-			{"t", "n3.example", 7443, 17, &HostTLS{certs.Files{Cert: "c.pem", Key: "k#.pem"}, "n3"}, false, 0},
-			{"i", "::1", 4739, 18, nil, true, 9},
-			{"s", "n3.example", 4740, 19, &HostTLS{certs.Files{CA: "ca.pem"}, ""}, true, 0},
-			{"Ü日本", "10.0.0.3", 7073, 20, nil, false, 0},
+			{"1", "192.168.100.100", 7073, 10, nil, false, 0, false},
+			{"gateway-of-the-lab", "Router_1.example.", 7074, 11, nil, false, 0, false},
+			{"1", "192.168.100.101", 7073, 12, nil, false, 0, false},
+			{"v6", "2001:db8::1", 65535, 13, nil, false, 0, false},
+			{"ll", "fe80::1%eth0", 1, 14, nil, false, 0, false},
+			{"a=b", "10.0.0.3", 7073, 16, nil, false, 0, false},
+			{"t", "n3.example", 7443, 17, &HostTLS{certs.Files{Cert: "c.pem", Key: "k#.pem"}, "n3"}, false, 0, false},
+			{"i", "::1", 4739, 18, nil, true, 9, false},
+			{"s", "n3.example", 4740, 19, &HostTLS{certs.Files{CA: "ca.pem"}, ""}, true, 0, false},
+			{"f", "2001:db8::7", 0, 20, nil, true, 0, true},
+			{"Ü日本", "10.0.0.3", 7073, 21, nil, false, 0, false},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -85,6 +87,7 @@ a=b:10.0.0.3:7073
 t:tls://n3.example:7443?cert=c.pem&key=k%23.pem&name=n3
 i:ipfix://[::1]:4739?pen=9
 s:ipfix+tls://n3.example:4740?ca=ca.pem
+f:from://2001:db8::7
 Ü日本:10.0.0.3:7073
 `
 	if got.String() != printed {
@@ -144,9 +147,10 @@ func TestParseErrors(t *testing.T) {
 		{"a:-x.example:7073", `"-x.example": not a host name: ` + wantName},
 		{"a:x..example:7073", `"x..example": not a host name: ` + wantName},
 		{"a:" + long + ":7073", `"` + long[:60] + `...": not a host name: ` + wantName},
-		{"3:sflow://10.0.0.3:6343", `"sflow://10.0.0.3:6343": sources of kind "sflow" are not supported: want an agent label:host:port, label:tls://host:port, label:ipfix://host:port or label:ipfix+tls://host:port`},
+		{"3:sflow://10.0.0.3:6343", `"sflow://10.0.0.3:6343": sources of kind "sflow" are not supported: want an agent label:host:port, label:tls://host:port, label:ipfix://host:port, label:ipfix+tls://host:port or label:from://address`},
 		{"3:ipfix://10.0.0.3:4739?pen=x", `"x": not a private enterprise number: want a number from 0 to 4294967295`},
 		{"3:ipfix://10.0.0.3:4739?ca=x", `"ca": unknown, repeated or empty parameter of ipfix://: want pen=NUMBER`},
+		{"a:from://n1.example", `"n1.example": not an address: want the address that the agent sends from`},
 		{"a:tls://10.0.0.3:7443?pen=1", `"pen": unknown, repeated or empty parameter of tls://: ` + wantTLS},
 		{"a:tls://10.0.0.3", `"10.0.0.3": no port: want host:port`},
 		{"a:tls://10.0.0.3:7443?crt=x", `"crt": unknown, repeated or empty parameter of tls://: ` + wantTLS},
@@ -250,4 +254,12 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q reads as %q", text, second)
 		}
 	})
+}
+
+// TestOneAddressOneAgent: who sends from an address has one label.
+func TestOneAddressOneAgent(t *testing.T) {
+	_, err := Parse("x", []byte("a:from://10.0.0.1\nb:from://10.0.0.1\n"))
+	if err == nil || !strings.Contains(err.Error(), "the same agent as in line 1") {
+		t.Error(err)
+	}
 }

@@ -120,7 +120,7 @@ func (c *collector) summarize(out output) {
 		}
 		fmt.Fprintf(&b, "\n%s  %v: %s, %s", Prefix, a,
 			count(n, "record"), count(a.connections.Load(), "connection"))
-		if l := a.client.Losses(); l.Any() {
+		if l := a.losses(); l.Any() {
 			fmt.Fprintf(&b, "; missing: %v", l)
 		}
 	}

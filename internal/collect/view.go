@@ -84,9 +84,7 @@ func (a *agent) status() AgentStatus {
 		Phase: s.Phase, Records: a.records.Load(), Connections: a.connections.Load(),
 		HasLosses: a.host.IPFIX,
 	}
-	if a.client != nil {
-		st.Losses = a.client.Losses()
-	}
+	st.Losses = a.losses()
 	if s.Phase == feed.Connected {
 		return st
 	}

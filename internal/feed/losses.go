@@ -39,6 +39,15 @@ func (l Losses) String() string {
 	return text
 }
 
+// Plus adds up what is missing of two streams.
+func (l Losses) Plus(o Losses) Losses {
+	return Losses{l.Missing + o.Missing, l.NotSent + o.NotSent, l.Ignored + o.Ignored, l.Unknown + o.Unknown, l.Other + o.Other}
+}
+
+func (l Losses) minus(o Losses) Losses {
+	return Losses{l.Missing - o.Missing, l.NotSent - o.NotSent, l.Ignored - o.Ignored, l.Unknown - o.Unknown, l.Other - o.Other}
+}
+
 // losses are one client's.
 type losses struct {
 	mu  sync.Mutex
@@ -49,8 +58,9 @@ type losses struct {
 }
 
 // Losses may be called by any goroutine.
-func (c *Client) Losses() Losses {
-	l := &c.losses
+func (c *Client) Losses() Losses { return c.losses.get() }
+
+func (l *losses) get() Losses {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Losses{
@@ -59,18 +69,25 @@ func (c *Client) Losses() Losses {
 	}
 }
 
-func (l *losses) update(d *ipfix.Decoder) {
+// lossesOf is what one decoder knows.
+func lossesOf(d *ipfix.Decoder) Losses {
 	counts, said := d.Counts(), d.Statistics()
+	return Losses{
+		Missing: counts.Lost, NotSent: said.NotSent, Ignored: said.Ignored, Unknown: counts.Unknown, Other: counts.Other,
+	}
+}
+
+func (l *losses) update(d *ipfix.Decoder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.now = Losses{Missing: counts.Lost, NotSent: said.NotSent, Unknown: counts.Unknown, Other: counts.Other}
-	if said.Messages == 0 {
+	l.now = lossesOf(d)
+	if d.Statistics().Messages == 0 {
 		return // it has said nothing yet
 	}
-	if said.Ignored < l.ignored {
+	if l.now.Ignored < l.ignored {
 		l.before += l.ignored
 	}
-	l.ignored = said.Ignored
+	l.ignored = l.now.Ignored
 }
 
 // settle ends a connection.

@@ -1,4 +1,4 @@
-// Package replay plays agents' log files: it merges any number of them in the
+// Package replay plays agents' log files, and files of IPFIX messages: it merges any number of them in the
 // order of their times and gives out records as fast as they were captured, or
 // faster. It knows no flows and no screens.
 //

@@ -98,19 +98,19 @@ func sniff(path string) error {
 		return reason(err)
 	}
 	defer f.Close()
-	in, _, err := unpack(f)
+	in, _, parse, err := unpack(f)
 	if err != nil {
 		return err
 	}
 	head, err := io.ReadAll(io.LimitReader(in, sniffed))
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && len(head) == 0 {
 		return reason(err)
 	}
 	var first error
 	whole := head[:bytes.LastIndexByte(head, '\n')+1]
 	for line := range bytes.Lines(whole) {
 		var r wire.Record
-		err := wire.ParseLine(line, &r)
+		err := parse(line, &r)
 		if err == nil {
 			return nil
 		}
@@ -127,18 +127,22 @@ func sniff(path string) error {
 	return nil
 }
 
-// unpack gives the text of f, which may be compressed by gzip.
-func unpack(f io.Reader) (in *bufio.Reader, packed bool, err error) {
+// unpack gives the text of f, which may be compressed by gzip, and what its
+// lines are parsed with.
+func unpack(f io.Reader) (in *bufio.Reader, packed bool, parse parser, err error) {
 	in = bufio.NewReaderSize(f, readSize)
 	magic, _ := in.Peek(2)
-	if !bytes.Equal(magic, []byte{0x1f, 0x8b}) { // RFC 1952, 2.3.1
-		return in, false, nil
+	if bytes.Equal(magic, []byte{0x1f, 0x8b}) { // RFC 1952, 2.3.1
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, true, nil, fmt.Errorf("gzip: %w", err)
+		}
+		in, packed = bufio.NewReaderSize(z, readSize), true
 	}
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		return nil, true, fmt.Errorf("gzip: %w", err)
+	if peekIPFIX(in) {
+		return bufio.NewReaderSize(&unwrap{in: in}, readSize), true, rewrapped(), nil
 	}
-	return bufio.NewReaderSize(z, readSize), true, nil
+	return in, packed, wire.ParseLine, nil
 }
 
 // rotation is what logrotate(8) adds to the name of a log.
@@ -148,7 +152,7 @@ var rotation = regexp.MustCompile(`(\.[0-9]{1,4}|-[0-9]{8})$`)
 func stem(name string) string {
 	name = strings.TrimSuffix(name, ".gz")
 	name = rotation.ReplaceAllString(name, "")
-	for _, suffix := range []string{".log", ".txt", ".conf"} {
+	for _, suffix := range []string{".log", ".txt", ".conf", ".ipfix"} {
 		if s, ok := strings.CutSuffix(name, suffix); ok && s != "" {
 			return s
 		}

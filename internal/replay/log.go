@@ -26,7 +26,8 @@ type log struct {
 
 	f      *os.File
 	in     *bufio.Reader
-	packed bool
+	packed bool   // or of another kind than text: no place in it can be gone to
+	parse  parser // of its lines
 
 	rec     wire.Record // the next to play
 	line    uint64      // its number in the file, from 1
@@ -87,7 +88,7 @@ func (l *log) rewind(m mark) (err error) {
 		return nil
 	}
 	l.newest = minTime
-	if l.in, l.packed, err = unpack(l); err != nil {
+	if l.in, l.packed, l.parse, err = unpack(l); err != nil {
 		l.fail(err)
 	}
 	return nil
@@ -103,7 +104,7 @@ func (l *log) next() bool {
 		if !ok {
 			return false
 		}
-		err := wire.ParseLine(line, &l.rec)
+		err := l.parse(line, &l.rec)
 		if err == nil {
 			l.newest = max(l.newest, l.rec.Time)
 			l.look()
@@ -128,10 +129,13 @@ func (l *log) skipTo(ctx context.Context, t int64) (bool, error) {
 			l.look()
 			continue
 		}
-		err := wire.ParseLine(line, &l.rec)
+		err := l.parse(line, &l.rec)
 		if err == nil {
 			l.newest = max(l.newest, l.rec.Time)
 			l.look()
+			if l.rec.Time < t { // a line that does not begin with its time
+				continue
+			}
 			return true, nil
 		}
 		l.foreign(err)

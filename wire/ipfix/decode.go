@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/pcapper/pcapper/wire"
 )
@@ -19,12 +20,6 @@ var ErrMalformed = errors.New("not an IPFIX message")
 type Decoder struct {
 	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
 	PEN uint32
-	// Gap, unless nil, is told of data records that have not arrived: count of
-	// them in domain, from sequence number first on. They may still come.
-	Gap func(domain, first, count uint32)
-	// Message, unless nil, is told of each message's domain and sequence
-	// number, and how many data records it has, once it is decoded.
-	Message func(domain, first, count uint32)
 
 	counts  Counts
 	domains map[uint32]*domain
@@ -40,6 +35,7 @@ type Counts struct {
 	Unknown  uint64 // sets left out, as their template has not come
 	Lost     uint64 // data records that the sequence numbers say are missing
 	Late     uint64 // data records that came after later ones
+	Twice    uint64 // data records that had come before, and were left out
 }
 
 // domain is what is known of an observation domain.
@@ -48,7 +44,23 @@ type domain struct {
 	begun     bool   // next is valid
 	next      uint32 // the sequence number to come
 	late      int    // late messages in a row
+	missing   []Gap  // oldest first, at most maxGaps
 	said      Statistics
+}
+
+// Gap is data records that have not arrived: Count of them, from sequence
+// number First on. They may still come.
+type Gap struct{ Domain, First, Count uint32 }
+
+// maxGaps is how many gaps of a domain are remembered, the newest.
+const maxGaps = 1024
+
+// Missing lists the gaps that are known of, oldest first in each domain.
+func (d *Decoder) Missing() (list []Gap) {
+	for _, o := range d.domains {
+		list = append(list, o.missing...)
+	}
+	return list
 }
 
 // Counts gives the counters.
@@ -87,6 +99,9 @@ func Length(b []byte) (int, error) {
 // that it describes to dst. A flow of several packets is one record with the
 // flag Super and the sum of their lengths. After an error (ErrMalformed) what
 // came before it in the message has been appended.
+//
+// Messages that come a second time are left out if the exporter has a
+// RepairPort; others' sequence numbers may count something else.
 func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 	n, err := Length(msg)
 	if err == nil && (n == 0 || n != len(msg)) {
@@ -102,6 +117,7 @@ func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 	if m.domain, err = d.domain(m.id); err != nil {
 		return dst, err
 	}
+	had := len(dst)
 	for b := msg[HeaderSize:]; len(b) > 0; {
 		if len(b) < setHeaderSize {
 			return dst, fmt.Errorf("%w: %d bytes behind the last set", ErrMalformed, len(b))
@@ -116,7 +132,11 @@ func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 		b = b[size:]
 	}
 	d.counts.Messages++
-	m.account()
+	if m.account() {
+		d.counts.Twice += uint64(m.count)
+		d.counts.Packets -= uint64(len(dst) - had)
+		dst = dst[:had]
+	}
 	return dst, nil
 }
 
@@ -158,36 +178,80 @@ type message struct {
 	taught   bool   // it has templates
 }
 
-// account compares the message's sequence number with the one to come.
-func (m *message) account() {
+// account compares the message's sequence number with the one to come, and
+// tells whether the message came before.
+func (m *message) account() (twice bool) {
 	o := m.domain
-	if m.d.Message != nil {
-		m.d.Message(m.id, m.first, m.count)
-	}
-	if m.taught && m.first == 0 {
-		o.begun = false // the exporter has begun anew
+	if m.taught && m.first == 0 || !m.counted {
+		// The exporter has begun anew, or how many records it sent is anyone's
+		// guess.
+		o.begun, o.missing = false, nil
 	}
 	if !m.counted {
-		o.begun = false // how many records it had is anyone's guess
-		return
+		return false
 	}
 	if o.begun {
 		switch gap := int32(m.first - o.next); {
 		case gap > 0:
 			m.d.counts.Lost += uint64(gap)
-			if m.d.Gap != nil {
-				m.d.Gap(m.id, o.next, uint32(gap))
+			if len(o.missing) == maxGaps {
+				o.missing = append(o.missing[:0], o.missing[1:]...)
 			}
+			o.missing = append(o.missing, Gap{m.id, o.next, uint32(gap)})
 		case gap < -restartRecords, gap < 0 && o.late >= restartMessages:
 			// Too old to be late: the exporter counts from the beginning.
+			o.missing = nil
 		case gap < 0:
-			o.late++
-			m.d.counts.Late += uint64(m.count)
-			m.d.counts.Lost -= min(uint64(m.count), m.d.counts.Lost)
-			return
+			return m.late()
 		}
 	}
 	o.begun, o.next, o.late = true, m.first+m.count, 0
+	return false
+}
+
+// late accounts for a message that comes after later ones: it fills a gap, or
+// has come before.
+func (m *message) late() (twice bool) {
+	o := m.domain
+	if m.count == 0 {
+		return false
+	}
+	filled := o.fill(m.first, m.count)
+	m.d.counts.Late += uint64(filled)
+	m.d.counts.Lost -= min(uint64(filled), m.d.counts.Lost)
+	switch {
+	case filled > 0:
+		o.late = 0
+	case o.said.RepairPort != 0:
+		return true
+	default:
+		o.late++
+	}
+	return false
+}
+
+// fill takes count records from first on out of the gaps, and tells how many
+// of them were missing.
+func (o *domain) fill(first, count uint32) (filled uint32) {
+	for i := 0; i < len(o.missing); i++ {
+		g := o.missing[i]
+		// Where the two begin and end, relative to the gap's beginning.
+		from, to := max(int64(int32(first-g.First)), 0), min(int64(int32(first-g.First))+int64(count), int64(g.Count))
+		if from >= to {
+			continue
+		}
+		filled += uint32(to - from)
+		var rest []Gap
+		if from > 0 {
+			rest = append(rest, Gap{g.Domain, g.First, uint32(from)})
+		}
+		if to < int64(g.Count) {
+			rest = append(rest, Gap{g.Domain, g.First + uint32(to), g.Count - uint32(to)})
+		}
+		o.missing = slices.Replace(o.missing, i, i+1, rest...)
+		i += len(rest) - 1
+	}
+	return filled
 }
 
 // A message may be so many records late, and so many in a row may be late,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,21 +189,59 @@ func TestLoss(t *testing.T) {
 	w := Writer{}
 	messages := encode(t, &w, MaxDatagram, recs)
 	each := int((MaxDatagram - HeaderSize - setHeaderSize) / SizeIPv4)
-	type gap struct{ first, count uint32 }
-	var gaps []gap
-	d := Decoder{Gap: func(_, first, count uint32) { gaps = append(gaps, gap{first, count}) }}
+	var d Decoder
 	for i, m := range messages {
 		if i == 5 || i == 6 || i == 9 {
 			continue
 		}
 		d.Decode(m, nil)
 	}
-	if c := d.Counts(); c.Lost != uint64(3*each) || len(gaps) != 2 || gaps[0] != (gap{uint32(4 * each), uint32(2 * each)}) {
-		t.Errorf("%+v, %v; %d in a message", c, gaps, each)
+	first := uint32(4 * each)
+	want := []Gap{{0, first, uint32(2 * each)}, {0, uint32(8 * each), uint32(each)}}
+	if c := d.Counts(); c.Lost != uint64(3*each) || !slices.Equal(d.Missing(), want) {
+		t.Errorf("%+v, missing %v, want %v", c, d.Missing(), want)
 	}
-	d.Decode(messages[6], nil)
-	if c := d.Counts(); c.Lost != uint64(2*each) || c.Late != uint64(each) {
-		t.Errorf("%+v after one came late", c)
+	if got, _ := d.Decode(messages[6], nil); len(got) != each {
+		t.Errorf("%d records of a late message", len(got))
+	}
+	want[0].Count = uint32(each)
+	if c := d.Counts(); c.Lost != uint64(2*each) || c.Late != uint64(each) || !slices.Equal(d.Missing(), want) {
+		t.Errorf("%+v after one came late, missing %v", c, d.Missing())
+	}
+	if got, _ := d.Decode(messages[6], nil); len(got) != each {
+		t.Error("an exporter without repairs is not believed")
+	}
+	w.RepairPort = 4741
+	d.Decode(w.Statistics(nil, now, Statistics{}), nil)
+	if got, _ := d.Decode(messages[6], nil); len(got) != 0 || d.Counts().Twice != uint64(each) {
+		t.Errorf("%d records of a message that came twice, %+v", len(got), d.Counts())
+	}
+	d.Decode(messages[9], nil)
+	d.Decode(messages[5], nil)
+	if c := d.Counts(); c.Lost != 0 || len(d.Missing()) != 0 || c.Packets != uint64(len(recs)+each) {
+		t.Errorf("%+v after all came late, missing %v", c, d.Missing())
+	}
+}
+
+// TestFill: gaps are cut where messages fill them, also where the numbers wrap
+// around.
+func TestFill(t *testing.T) {
+	for _, tt := range []struct {
+		first, count, filled uint32
+		left                 []Gap
+	}{
+		{^uint32(0) - 9, 20, 20, nil},
+		{^uint32(0) - 9, 5, 5, []Gap{{0, ^uint32(0) - 4, 15}}},
+		{^uint32(0), 2, 2, []Gap{{0, ^uint32(0) - 9, 9}, {0, 1, 9}}},
+		{5, 10, 5, []Gap{{0, ^uint32(0) - 9, 15}}},
+		{^uint32(0) - 19, 10, 0, []Gap{{0, ^uint32(0) - 9, 20}}},
+		{10, 10, 0, []Gap{{0, ^uint32(0) - 9, 20}}},
+		{^uint32(0) - 19, 100, 20, nil},
+	} {
+		o := domain{missing: []Gap{{0, ^uint32(0) - 9, 20}}}
+		if n := o.fill(tt.first, tt.count); n != tt.filled || !slices.Equal(o.missing, tt.left) {
+			t.Errorf("%d from %d: %d filled, left %v, want %d and %v", tt.count, tt.first, n, o.missing, tt.filled, tt.left)
+		}
 	}
 }
 

@@ -1,0 +1,109 @@
+package collect
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// senders are agents that are not dialled but send to us.
+type senders struct {
+	receivers []*feed.Receiver
+	by        map[netip.Addr]*agent // agents with a line from://
+	others    *agent                // all the rest together
+
+	mu     sync.Mutex
+	losses map[sender]feed.Losses
+}
+
+// sender is one that sends to one receiver.
+type sender struct {
+	receiver int
+	addr     netip.Addr
+}
+
+// othersLabel is the label of agents that have no line.
+const othersLabel = "other"
+
+// listen opens the ports, and makes room for those that will send.
+func (c *collector) listen(list []feed.Listen) error {
+	if len(list) == 0 {
+		for i := range c.file.Hosts {
+			if h := &c.file.Hosts[i]; h.From {
+				return fmt.Errorf("line %d: %v: an agent that is not dialled takes -listen URL, where it sends to", h.Line, h)
+			}
+		}
+		return nil
+	}
+	c.senders.by, c.senders.losses = map[netip.Addr]*agent{}, map[sender]feed.Losses{}
+	c.file = &File{Flows: c.file.Flows, Hosts: append(c.file.Hosts[:len(c.file.Hosts):len(c.file.Hosts)],
+		Host{Label: othersLabel, Name: "others that send", From: true, IPFIX: true})}
+	for i, l := range list {
+		r, err := feed.NewReceiver(feed.ReceiverConfig{
+			Listen:  l,
+			Records: func(from netip.Addr, records []wire.Record) { c.senderAt(from).take(records) },
+			Losses:  func(from netip.Addr, l feed.Losses) { c.lose(sender{i, from}, l) },
+			Session: c.session,
+			Say:     c.say.printf,
+		})
+		if err != nil {
+			return err
+		}
+		c.senders.receivers = append(c.senders.receivers, r)
+		c.say.printf("%v", r)
+	}
+	return nil
+}
+
+// newSender is an agent whose records come by themselves.
+func (c *collector) newSender(index uint32) *agent {
+	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	if addr, err := netip.ParseAddr(a.host.Name); err == nil {
+		c.senders.by[addr] = a
+	} else {
+		c.senders.others = a
+	}
+	return a
+}
+
+// senderAt finds the agent that sends from an address.
+func (c *collector) senderAt(from netip.Addr) *agent {
+	if a := c.senders.by[from]; a != nil {
+		return a
+	}
+	return c.senders.others
+}
+
+// session is told of each new stream.
+func (c *collector) session(from netip.AddrPort) {
+	a := c.senderAt(from.Addr())
+	if a.connections.Add(1) == 1 || a != c.senders.others {
+		a.c.say.printf("%v: sends from %v", a, from)
+	}
+	a.state.Store(&feed.ClientState{Phase: feed.Connected})
+}
+
+// maxSenders bounds how many senders' losses are told apart.
+const maxSenders = 4096
+
+// lose is told what is missing from all that one address sends to a receiver.
+func (c *collector) lose(from sender, l feed.Losses) {
+	s, a := &c.senders, c.senderAt(from.addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.losses[from]; !known && len(s.losses) >= maxSenders {
+		return
+	}
+	s.losses[from] = l
+	sum := feed.Losses{}
+	for other, l := range s.losses {
+		if c.senderAt(other.addr) == a {
+			sum = sum.Plus(l)
+		}
+	}
+	a.missing.Store(&sum)
+}

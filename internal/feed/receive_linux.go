@@ -1,0 +1,459 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+const (
+	// receiveBuffer is what the kernel may hold for a receiver of datagrams,
+	// as far as net.core.rmem_max lets it.
+	receiveBuffer = 16 << 20
+	// maxSessions bounds the exporters that one receiver knows; the one that
+	// was silent longest makes room.
+	maxSessions = 1024
+	// repairAfter and repairSpread are how long a receiver waits before it asks
+	// for what is missing: late datagrams may come yet, and not all receivers
+	// should ask at once.
+	repairAfter  = 50 * time.Millisecond
+	repairSpread = 200 * time.Millisecond
+	// repairRetry is the pause after nothing was repaired, at first and at
+	// longest; repairTimeout is for one attempt.
+	repairRetry    = 500 * time.Millisecond
+	repairRetryMax = 10 * time.Second
+	repairTimeout  = 5 * time.Second
+)
+
+// Listen is where a Receiver listens.
+type Listen struct {
+	URL       string // as given
+	TCP       bool   // else UDP
+	Addr      netip.AddrPort
+	Interface string // to join a group on; "" is the route's
+	PEN       uint32 // of the exporters' own elements, 0 for ipfix.DefaultPEN
+}
+
+// ParseListen reads the URL of a Listen: ipfix+udp://address:port or
+// ipfix+tcp://address:port, with iface=NAME for groups and pen=NUMBER.
+func ParseListen(text string) (l Listen, err error) {
+	l.URL = text
+	rest, query, _ := strings.Cut(text, "?")
+	scheme, host, _ := strings.Cut(rest, "://")
+	switch scheme {
+	case "ipfix+udp":
+	case "ipfix+tcp":
+		l.TCP = true
+	default:
+		return l, fmt.Errorf("%q: want ipfix+udp://address:port or ipfix+tcp://address:port", text)
+	}
+	if l.Addr, err = netip.ParseAddrPort(host); err != nil {
+		a, aerr := netip.ParseAddr(strings.Trim(host, "[]"))
+		if aerr != nil {
+			return l, fmt.Errorf("%q: %q: want an address of this host, a multicast group, or 0.0.0.0 or [::] for all, and a port", text, host)
+		}
+		l.Addr = netip.AddrPortFrom(a, 4739)
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return l, fmt.Errorf("%q: want parameters key=value joined by &", text)
+	}
+	for key, v := range values {
+		switch n, err := strconv.ParseUint(v[0], 10, 32); {
+		case key == "iface" && len(v) == 1 && v[0] != "" && l.Addr.Addr().IsMulticast() && !l.TCP:
+			l.Interface = v[0]
+		case key == "pen" && len(v) == 1 && err == nil && n > 0:
+			l.PEN = uint32(n)
+		default:
+			return l, fmt.Errorf("%q: parameter %q: want iface=NAME (for a multicast group) or pen=NUMBER", text, key)
+		}
+	}
+	return l, nil
+}
+
+// ReceiverConfig says where a Receiver listens and who takes what it gets.
+type ReceiverConfig struct {
+	Listen Listen
+	// Records takes an exporter's records in the order of their arrival, from
+	// one goroutine at a time; the slice is used again after the call.
+	Records func(from netip.Addr, records []wire.Record)
+	// Losses is told what is missing from an exporter, all its sessions
+	// together, when that has changed.
+	Losses func(from netip.Addr, l Losses)
+	// Session is told of a new session.
+	Session func(from netip.AddrPort)
+	// Say takes messages for the user.
+	Say func(format string, args ...any)
+}
+
+// Receiver takes IPFIX from exporters that send without being dialled. What
+// datagrams were lost it asks for again, if the exporter offers that.
+type Receiver struct {
+	cfg    ReceiverConfig
+	udp    *net.UDPConn
+	tcp    *net.TCPListener
+	ctx    context.Context // of Run
+	asking sync.WaitGroup  // repairs
+
+	mu       sync.Mutex
+	sessions map[netip.AddrPort]*session
+	losses   map[netip.Addr]Losses // of all sessions, also those that are over
+	batch    []wire.Record
+}
+
+// session is one exporter's stream.
+type session struct {
+	from    netip.AddrPort
+	decoder ipfix.Decoder
+	last    time.Time
+	asking  bool          // a repair is on its way, or put off
+	pause   time.Duration // before the next, 0 while they succeed
+	losses  Losses        // of this session
+}
+
+// NewReceiver opens the port.
+func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
+	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[netip.Addr]Losses{}}
+	var err error
+	if cfg.Listen.TCP {
+		r.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Listen.Addr))
+	} else {
+		err = r.openUDP()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen.URL, err)
+	}
+	return r, nil
+}
+
+// String names the receiver in messages.
+func (r *Receiver) String() string { return "listening on " + r.cfg.Listen.URL }
+
+// openUDP opens a socket that gets what is sent to the address, and nothing of
+// other groups on the same port.
+func (r *Receiver) openUDP() error {
+	l := &r.cfg.Listen
+	group := l.Addr.Addr()
+	network := "udp4"
+	if group.Is6() {
+		network = "udp6"
+	}
+	if group == netip.IPv6Unspecified() {
+		network = "udp" // IPv4 as well
+	}
+	index := 0
+	if l.Interface != "" {
+		out, err := net.InterfaceByName(l.Interface)
+		if err != nil {
+			return fmt.Errorf("iface=%s: no such interface", l.Interface)
+		}
+		index = out.Index
+	}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		cerr := raw.Control(func(fd uintptr) { err = prepareUDP(int(fd), group, index) })
+		return errors.Join(cerr, err)
+	}}
+	conn, err := config.ListenPacket(context.Background(), network, l.Addr.String())
+	if err != nil {
+		return err
+	}
+	r.udp = conn.(*net.UDPConn)
+	return nil
+}
+
+func prepareUDP(fd int, group netip.Addr, index int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // takes CAP_NET_ADMIN
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	if !group.IsMulticast() {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	var err error
+	if group.Is4() {
+		err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0),
+			unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}))
+	} else {
+		err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0),
+			unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(index)}))
+	}
+	if errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("no interface to join the group on: say which with iface=NAME behind a question mark")
+	}
+	return os.NewSyscallError("setsockopt", err)
+}
+
+// Run receives until ctx is done, and gives nil then.
+func (r *Receiver) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.ctx = ctx
+	defer r.asking.Wait()
+	if r.tcp != nil {
+		return r.accept(ctx)
+	}
+	defer r.udp.Close()
+	defer context.AfterFunc(ctx, func() { r.udp.Close() })()
+	defer cancel()
+	buf := make([]byte, ipfix.MaxMessage+1)
+	for {
+		n, from, err := r.udp.ReadFromUDPAddrPort(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%v: %w", r, err)
+		}
+		r.datagram(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), buf[:n])
+	}
+}
+
+// datagram takes one message, or what pretends to be one.
+func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.session(from)
+	if err := r.take(s, b); err != nil && s.decoder.Counts().Messages == 0 {
+		r.end(s) // no exporter
+		return
+	}
+	r.repair(s)
+}
+
+// session finds an exporter's stream, or begins it.
+func (r *Receiver) session(from netip.AddrPort) *session {
+	now := time.Now()
+	s := r.sessions[from]
+	if s == nil {
+		if len(r.sessions) >= maxSessions {
+			var oldest *session
+			for _, o := range r.sessions {
+				if oldest == nil || o.last.Before(oldest.last) {
+					oldest = o
+				}
+			}
+			r.end(oldest)
+		}
+		s = &session{from: from}
+		s.decoder.PEN = r.cfg.Listen.PEN
+		r.sessions[from] = s
+		r.cfg.Session(from)
+	}
+	s.last = now
+	return s
+}
+
+// end forgets a session, but not what it has lost.
+func (r *Receiver) end(s *session) {
+	delete(r.sessions, s.from)
+	if l, ok := r.losses[s.from.Addr()]; ok {
+		l.Ignored -= s.losses.Ignored // counts since the exporter's start
+		r.losses[s.from.Addr()] = l
+	}
+}
+
+// take decodes a message and hands over what it describes.
+func (r *Receiver) take(s *session, b []byte) (err error) {
+	r.batch, err = s.decoder.Decode(b, r.batch[:0])
+	if len(r.batch) > 0 {
+		r.cfg.Records(s.from.Addr(), r.batch)
+	}
+	if now := lossesOf(&s.decoder); now != s.losses {
+		l, known := r.losses[s.from.Addr()]
+		if !known && len(r.losses) >= maxSessions {
+			clear(r.losses) // addresses without end are nobody's agents
+		}
+		l = l.Plus(now).minus(s.losses)
+		r.losses[s.from.Addr()], s.losses = l, now
+		r.cfg.Losses(s.from.Addr(), l)
+	}
+	return err
+}
+
+// repair asks for what is missing, after a while.
+func (r *Receiver) repair(s *session) {
+	port := s.decoder.Statistics().RepairPort
+	if s.asking || port == 0 || len(s.decoder.Missing()) == 0 {
+		return
+	}
+	s.asking = true
+	wait := repairAfter + rand.N(repairSpread) + s.pause
+	r.asking.Go(func() {
+		sleep(r.ctx, wait)
+		if r.ctx.Err() != nil {
+			return
+		}
+		gained := r.ask(s, netip.AddrPortFrom(s.from.Addr(), port))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.asking = false
+		if gained {
+			s.pause = 0
+		} else {
+			s.pause = min(max(2*s.pause, repairRetry), repairRetryMax)
+		}
+	})
+}
+
+// ask fetches what is missing, in one connection, and tells whether any came.
+func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
+	dialer := net.Dialer{Timeout: repairTimeout}
+	conn, err := dialer.DialContext(r.ctx, "tcp", to.String())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(r.ctx, func() { conn.Close() })()
+	conn.SetDeadline(time.Now().Add(repairTimeout))
+	r.mu.Lock()
+	missing := s.decoder.Missing()
+	before := s.decoder.Counts().Late
+	r.mu.Unlock()
+	var request []byte
+	for _, g := range missing {
+		request = fmt.Appendf(request, "repair %d %d %d\n", s.from.Port(), g.First, g.Count)
+	}
+	if _, err := conn.Write(request); err != nil {
+		return false
+	}
+	conn.(*net.TCPConn).CloseWrite()
+	readMessages(conn, func(b []byte) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.take(s, b)
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.decoder.Counts().Late > before
+}
+
+// readMessages gives the messages of a stream to f until it ends or fails.
+func readMessages(in io.Reader, f func([]byte) error) error {
+	buf, have := make([]byte, ipfix.MaxMessage+1), 0
+	for {
+		k, readErr := in.Read(buf[have:])
+		have += k
+		used := 0
+		for {
+			n, err := ipfix.Length(buf[used:have])
+			if err == nil && (n == 0 || n > have-used) {
+				break
+			}
+			if err == nil {
+				err = f(buf[used : used+n])
+			}
+			if err != nil {
+				return err
+			}
+			used += n
+		}
+		have = copy(buf, buf[used:have])
+		if readErr == io.EOF && have > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+}
+
+// accept takes exporters that dial.
+func (r *Receiver) accept(ctx context.Context) error {
+	defer r.tcp.Close()
+	defer context.AfterFunc(ctx, func() { r.tcp.Close() })()
+	slots := make(chan struct{}, maxSessions)
+	var pause backoff
+	for {
+		conn, err := r.tcp.AcceptTCP()
+		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			if !temporary(err) {
+				return fmt.Errorf("%v: %w", r, err)
+			}
+			pause.sleep(ctx)
+			continue
+		}
+		pause.reset()
+		select {
+		case slots <- struct{}{}:
+		default:
+			conn.Close() // more than anyone needs
+			continue
+		}
+		conn.SetKeepAliveConfig(keepAlive)
+		r.asking.Go(func() {
+			defer func() { <-slots }()
+			defer conn.Close()
+			defer context.AfterFunc(ctx, func() { conn.Close() })()
+			r.stream(conn)
+		})
+	}
+}
+
+// stream reads what one exporter sends by TCP.
+func (r *Receiver) stream(conn *net.TCPConn) {
+	from := peer(conn)
+	r.mu.Lock()
+	s := r.session(from)
+	r.mu.Unlock()
+	err := readMessages(conn, func(b []byte) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.last = time.Now()
+		return r.take(s, b)
+	})
+	if errors.Is(err, ipfix.ErrMalformed) {
+		r.cfg.Say("%v: %v: %v", r, from, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.end(s)
+}
+
+// ReadFile gives the records of a file of IPFIX messages (RFC 5655), in its
+// order; the slice is used again after each call.
+func ReadFile(name string, pen uint32, records func([]wire.Record) error) (Losses, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return Losses{}, err
+	}
+	defer f.Close()
+	decoder := ipfix.Decoder{PEN: pen}
+	var batch []wire.Record
+	err = readMessages(f, func(b []byte) (err error) {
+		if batch, err = decoder.Decode(b, batch[:0]); err == nil && len(batch) > 0 {
+			err = records(batch)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, io.EOF):
+		err = nil
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		err = fmt.Errorf("%q ends in the middle of a message", name)
+	}
+	return lossesOf(&decoder), err
+}

@@ -46,6 +46,7 @@ type bench struct {
 	senders  map[string][]sender // by traffic
 	counter  *counter            // loaded once: see the note on programs in main.go
 	tmp      string              // for logs: memory if possible
+	repeated int                 // measurements
 	cleanups []func()
 }
 

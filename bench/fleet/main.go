@@ -43,6 +43,7 @@ type options struct {
 	program       string
 	noView        bool
 	ballast       int
+	pages         int
 }
 
 func main() {
@@ -67,7 +68,11 @@ func bench() error {
 	flag.StringVar(&opt.program, "program", "", "measure this program, started with -c FILE, instead of our own code")
 	flag.BoolVar(&opt.noView, "no-view", false, "our own code without the view: lines alone")
 	flag.IntVar(&opt.ballast, "ballast", 0, "let our own code hold so many MiB more, as a history of a day would")
+	flag.IntVar(&opt.pages, "pages", 0, "open so many pages of -program, which must be our recollect")
 	flag.Parse()
+	if opt.pages > 0 && opt.program == "" {
+		return fmt.Errorf("-pages needs -program, a recollect that serves the page")
+	}
 	if opt.agents < 1 || opt.rate < 1 || opt.measure <= 0 || flag.NArg() > 0 {
 		return fmt.Errorf("want at least one agent, one record a second and some time, and no other arguments")
 	}
@@ -100,6 +105,9 @@ func measure(opt options) error {
 	if err := f.connect(time.Minute); err != nil {
 		return err
 	}
+	browsers := openPages(opt.pages)
+	defer browsers.done.Wait()
+	defer browsers.stop()
 	go f.send()
 	time.Sleep(opt.warm)
 	before, err := cpuTime(child.Process.Pid)
@@ -107,6 +115,7 @@ func measure(opt options) error {
 		return err
 	}
 	waited := runDelay(child.Process.Pid)
+	framesBefore, bytesBefore := browsers.counts()
 	sent, begun := f.sent.Load(), time.Now()
 	time.Sleep(opt.measure)
 	after, err := cpuTime(child.Process.Pid)
@@ -115,6 +124,7 @@ func measure(opt options) error {
 	}
 	elapsed := time.Since(begun)
 	waited = runDelay(child.Process.Pid) - waited
+	framesAfter, bytesAfter := browsers.counts()
 	records := f.sent.Load() - sent
 	peak, err := peakMemory(child.Process.Pid)
 	if err != nil {
@@ -126,6 +136,10 @@ func measure(opt options) error {
 	if share := waited.Seconds() / elapsed.Seconds(); share > 0.2 {
 		fmt.Printf("the collector's threads waited %.1f s in all for their processor: the machine is not idle, and losses may be its fault\n", waited.Seconds())
 	}
+	if opt.pages > 0 {
+		browsers.report(framesBefore, framesAfter, bytesAfter-bytesBefore, elapsed)
+	}
+	browsers.stop()
 	f.stop()
 	fmt.Printf("%d records sent since the start, %d of them later than they should be\n", f.sent.Load(), f.late.Load())
 	time.Sleep(time.Second)
@@ -148,6 +162,9 @@ func start(opt options, config string) (*exec.Cmd, error) {
 	if opt.program != "" {
 		args = []string{"-c", strconv.Itoa(last), opt.program, "-c", config}
 	}
+	if opt.pages > 0 {
+		args = append(args, "-lines", "-http", pageAddress)
+	}
 	child := exec.Command("taskset", args...)
 	child.Env = append(os.Environ(), "GOMAXPROCS=1")
 	if opt.program == "" {
@@ -157,11 +174,7 @@ func start(opt options, config string) (*exec.Cmd, error) {
 		}
 		child.Env = append(child.Env, ballastEnv+"="+strconv.Itoa(opt.ballast))
 	}
-	child.Stderr = os.Stderr
-	if opt.program == "" {
-		quiet := &summary{w: os.Stderr}
-		child.Stderr = quiet
-	}
+	child.Stderr = &summary{w: os.Stderr}
 	if err := child.Start(); err != nil {
 		return nil, err
 	}

@@ -151,11 +151,15 @@ type answer struct {
 	value any
 }
 
-// maxAnswers bounds a memo; what is asked beyond is worked out each time.
-const maxAnswers = 256
+// maxAnswers bounds a memo; what is asked beyond, or has more points than
+// questions usually have, is worked out each time.
+const maxAnswers = 64
 
 // ask answers q with a function, once.
 func ask[T any](s *Snapshot, q question, work func() T) T {
+	if q.window.Points() > maxPoints {
+		return work()
+	}
 	m := &s.history.memo
 	m.mu.Lock()
 	a := m.answers[q]

@@ -287,7 +287,8 @@ func TestDebianPackage(t *testing.T) {
 	for _, path := range []string{
 		"/usr/bin/pcapper", "/usr/bin/recollect", "/lib/systemd/system/pcapper@.service", "/lib/systemd/system/recollect.service",
 		"/usr/share/man/man1/pcapper.1.gz", "/usr/share/bash-completion/completions/pcapper", "/usr/share/doc/pcapper/sbom.spdx.json",
-		"/usr/share/doc/pcapper/copyright", "/etc/default/pcapper",
+		"/usr/share/doc/pcapper/copyright", "/etc/default/pcapper", "/usr/bin/pcapper-core",
+		"/usr/share/pcapper/core/install-core", "/usr/share/pcapper/core/pcapper_service.py", "/usr/share/doc/pcapper/core/wlan.xml",
 	} {
 		if !m.has(path) {
 			t.Errorf("no %s", path)

@@ -215,8 +215,13 @@ let shownView: View | null = null;
 let shownRun = '';
 
 function show(): void {
-	const run = feed.setup?.run ?? '';
-	if (page && shownView === state.view && shownRun === run) return;
+	// Another run may have other hosts and flows; the first setup to arrive is no
+	// reason to draw everything anew.
+	const run = feed.setup?.run ?? shownRun;
+	if (page && shownView === state.view && (shownRun === run || shownRun === '')) {
+		shownRun = run;
+		return;
+	}
 	page?.destroy?.();
 	if (shownView !== state.view) main.scrollTop = 0;
 	shownView = state.view;

@@ -50,8 +50,8 @@ type Config struct {
 }
 
 // DefaultBudget is the most memory that history takes unless the
-// configuration says otherwise. What else a store needs is at most 64 MiB and
-// 64 bytes per host and flow.
+// configuration says otherwise. What else a store needs is about 80 MiB at most,
+// and some 600 bytes for each flow of a host that has traffic.
 const DefaultBudget = 192 << 20
 
 // Side is where an observer saw a packet.

@@ -3,6 +3,7 @@ package rollup
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -544,6 +545,35 @@ func TestAddDoesNotAllocate(t *testing.T) {
 		s.Add(now, 0, &r)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestAnyWindow: no window is too strange, and no answer too long.
+func TestAnyWindow(t *testing.T) {
+	s := New(testConfig(1))
+	numbers := []int64{math.MinInt64, math.MinInt64 + 1, -1, 0, 1, 7, base - 3600, base, base + 1, base + 86400, 1 << 40, math.MaxInt64 - 1, math.MaxInt64}
+	for range 2 { // empty, then with a packet
+		snap := s.Snapshot()
+		for _, from := range numbers {
+			for _, to := range numbers {
+				for _, step := range numbers {
+					w := Window{from, to, step}
+					o := snap.Overview(w)
+					got := o.Window
+					if got.Step < 1 || got.To < got.From || len(o.Series) != got.Points() || got.Points() > mostPoints+1 {
+						t.Fatalf("%+v: %+v with %d points", w, got, len(o.Series))
+					}
+					if has := from <= base && to > base && snap.Records > 0; has && o.Total.Packets != 1 {
+						t.Fatalf("%+v: %v", w, o.Total)
+					}
+					snap.Matrix(w, -1)
+					snap.MGEN(w)
+				}
+			}
+		}
+		r := mgenRecord(1, base*1e6, 5e6)
+		s.Add(base*1e9, 0, &r)
+		s.Tick((base + 2) * 1e9)
 	}
 }
 

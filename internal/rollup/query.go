@@ -31,7 +31,10 @@ func (s *Snapshot) Span() Window {
 
 // fit is the window that a result for w will have.
 func (s *Snapshot) fit(w Window) Window {
-	w.To = max(w.To, w.From)
+	const far = 1 << 40 // seconds; nothing overflows
+	w.From = min(max(w.From, -far), far)
+	w.To = min(max(w.To, w.From), far)
+	w.Step = min(w.Step, 2*far)
 	if h := s.history; len(h.open)+len(h.tiers[0]) > 0 {
 		// Beyond what is known there is nothing; a day more on each side lets
 		// charts have their margins.

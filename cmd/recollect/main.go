@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/pcapper/pcapper/internal/certs"
@@ -37,6 +38,8 @@ func main() { os.Exit(run(os.Args[1:])) }
 // options are what the command line says.
 type options struct {
 	config, names, http     string
+	page                    pageOptions
+	password                string // the user to print a line for
 	lines, resolve, version bool
 	tls                     certs.Files
 
@@ -55,6 +58,12 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.config, "c", "collector.conf", "")
 	flags.BoolVar(&o.lines, "lines", false, "")
 	flags.StringVar(&o.http, "http", "", "")
+	flags.StringVar(&o.page.cert, "http-cert", "", "")
+	flags.StringVar(&o.page.key, "http-key", "", "")
+	flags.StringVar(&o.page.users, "http-users", "", "")
+	flags.StringVar(&o.page.token, "http-token", "", "")
+	flags.BoolVar(&o.page.open, "http-open", false, "")
+	flags.StringVar(&o.password, "http-password", "", "")
 	flags.StringVar(&o.names, "names", "", "")
 	flags.BoolVar(&o.resolve, "resolve", false, "")
 	flags.StringVar(&o.tls.Cert, "tls-cert", "", "")
@@ -87,6 +96,9 @@ func parse(args []string) (*options, error) {
 	var err error
 	flags.Visit(func(f *flag.Flag) {
 		o.named = o.named || f.Name == "c"
+		if o.http == "" && strings.HasPrefix(f.Name, "http-") && f.Name != "http-password" {
+			err = fmt.Errorf("-%s without -http: want an address for the page", f.Name)
+		}
 		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
@@ -110,13 +122,15 @@ func run(args []string) int {
 	case o.version:
 		fmt.Println("recollect", version)
 		return 0
+	case o.password != "":
+		return explain(printUser(o.password))
 	}
 	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
 	if o.http != "" {
-		if err := addPage(&cfg, o.http); err != nil {
+		if err := addPage(&cfg, o.http, o.page); err != nil {
 			return explain(err)
 		}
 	}

@@ -13,8 +13,12 @@ import (
 
 // addPage opens the port of the page and has cfg serve it. The error names what
 // is wrong with the address, before anything else has started.
-func addPage(cfg *collect.Config, address string) error {
-	server, err := web.Listen(address)
+func addPage(cfg *collect.Config, address string, o pageOptions) error {
+	access, err := o.access()
+	if err != nil {
+		return err
+	}
+	server, err := web.Listen(address, access)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -152,4 +153,69 @@ func (s *Server) Config() *tls.Config {
 			return s.now.Load().server(), nil
 		},
 	}
+}
+
+// Page is the configuration of a web server with a certificate and key: the
+// files are read anew when they have changed, and those before stay in use
+// when the new ones make no sense.
+func Page(certFile, keyFile string) (*tls.Config, error) {
+	p := &page{cert: certFile, key: keyFile}
+	if err := p.load(); err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, // browsers of some age
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return p.current(), nil
+		},
+	}, nil
+}
+
+// page is a certificate that follows its files.
+type page struct {
+	cert, key string
+
+	mu      sync.Mutex
+	looked  time.Time // at the files, last
+	changed [2]time.Time
+	now     *tls.Certificate
+}
+
+// lookEvery is how often the files' times are looked at.
+const lookEvery = time.Second
+
+func (p *page) current() *tls.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.looked) >= lookEvery {
+		_ = p.load() // the one before stays
+	}
+	return p.now
+}
+
+func (p *page) load() error {
+	p.looked = time.Now()
+	var changed [2]time.Time
+	for i, name := range []string{p.cert, p.key} {
+		if st, err := os.Stat(name); err == nil {
+			changed[i] = st.ModTime()
+		}
+	}
+	if p.now != nil && changed == p.changed {
+		return nil
+	}
+	certPEM, err := read("certificate", p.cert)
+	if err != nil {
+		return err
+	}
+	keyPEM, err := read("key", p.key)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return fmt.Errorf("certificate %q with key %q: %w", p.cert, p.key, err)
+	}
+	p.now, p.changed = &pair, changed
+	return nil
 }

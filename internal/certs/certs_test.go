@@ -175,3 +175,41 @@ func TestValidity(t *testing.T) {
 		}
 	}
 }
+
+// TestPage: a web server's certificate follows its file, and a broken one does
+// no harm.
+func TestPage(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	mustMake(t, Request{Dir: dir, Name: "p", Hosts: []string{"old.example"}, Valid: time.Hour}, now)
+	cfg, err := Page(files(dir, "p").Cert, files(dir, "p").Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := files(dir, "p").Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := func(name string) bool {
+		_, err := handshake(t, cfg, client.Client(name))
+		return err == nil
+	}
+	if !good("old.example") {
+		t.Error("the certificate is not used")
+	}
+	time.Sleep(lookEvery)
+	mustMake(t, Request{Dir: dir, Name: "p", Hosts: []string{"new.example"}, Valid: time.Hour, Force: true}, now)
+	if !good("new.example") {
+		t.Error("the new certificate is not used")
+	}
+	time.Sleep(lookEvery)
+	if err := os.WriteFile(files(dir, "p").Cert, []byte("half a file"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if !good("new.example") {
+		t.Error("a broken file ends it")
+	}
+	if _, err := Page(files(dir, "p").Cert, files(dir, "p").Key); err == nil || !strings.Contains(err.Error(), "p.pem") {
+		t.Errorf("a broken file at the start: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,6 +45,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Server serves the page.
 type Server struct {
 	source   Source
+	access   Access
 	listener net.Listener
 	host     string // of the address that is listened on
 	assets   map[string]*asset
@@ -59,13 +61,18 @@ type Server struct {
 // Listen opens a port, so that a wrong address is known before anything else
 // starts. The address is host:port, or a port alone; without a host it is this
 // machine's loopback address, and nobody else can see the page. An error is an
-// *Error. Run or Close must follow.
-func Listen(address string) (*Server, error) {
+// *Error. Run or Close must follow. Where others can reach the page, access must
+// say who they are.
+func Listen(address string, access Access) (*Server, error) {
 	address, err := fullAddress(address)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{}
+	s := &Server{access: access}
+	host, _, _ := net.SplitHostPort(address)
+	if err := access.check(address, host); err != nil {
+		return nil, err
+	}
 	dir, err := fs.Sub(dist, "dist")
 	if err != nil {
 		return nil, err
@@ -128,7 +135,11 @@ func (s *Server) URL() string {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port) + "/"
+	scheme := "http://"
+	if s.access.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port) + "/"
 }
 
 // Close gives the port back if Run is not going to.
@@ -146,6 +157,9 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          quiet(),
 		ConnContext:       setBuffer,
+		TLSConfig:         s.access.TLS,
+		// HTTP/1.1 only: what a page does not read must stay with the kernel.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.watch(ctx) })
@@ -160,7 +174,13 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 		return nil
 	})
 	g.Go(func() error {
-		err := server.Serve(netutil.LimitListener(s.listener, maxConns))
+		listener := netutil.LimitListener(s.listener, maxConns)
+		var err error
+		if s.access.TLS != nil {
+			err = server.ServeTLS(listener, "", "")
+		} else {
+			err = server.Serve(listener)
+		}
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
@@ -170,6 +190,9 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 }
 
 func setBuffer(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
 	if w, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
 		_ = w.SetWriteBuffer(sendBuffer) // only a matter of how late pages may be
 	}
@@ -188,5 +211,5 @@ func (s *Server) handler() http.Handler {
 	s.addAPI(mux)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET /healthz", s.health)
-	return secure(s.host, mux)
+	return secure(s.host, newGuard(s.access, mux))
 }

@@ -73,10 +73,17 @@ func (s *source) tick() {
 // start serves src on a free port until the test ends.
 func start(t testing.TB, src Source) *Server {
 	t.Helper()
-	s, err := Listen("127.0.0.1:0")
+	s, err := Listen("127.0.0.1:0", Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	serve(t, s, src)
+	return s
+}
+
+// serve runs s until the test ends.
+func serve(t testing.TB, s *Server, src Source) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, src) }()
@@ -87,7 +94,6 @@ func start(t testing.TB, src Source) *Server {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return s
 }
 
 // get is an answer and its body.
@@ -278,7 +284,7 @@ func TestListenErrors(t *testing.T) {
 		{"127.0.0.1:", "no address", "-http 127.0.0.1:7080"},
 		{"127.0.0.1:http:1", "no address", "-http 127.0.0.1:7080"},
 	} {
-		_, err := Listen(test.address)
+		_, err := Listen(test.address, Access{Open: true})
 		e, ok := errors.AsType[*Error](err)
 		if !ok || !strings.Contains(e.Error(), test.text) || !strings.Contains(e.Hint, test.hint) {
 			t.Errorf("%s: %v (%+v), want %q and the hint %q", test.address, err, e, test.text, test.hint)
@@ -446,7 +452,7 @@ func TestHealth(t *testing.T) {
 
 // TestEndsWithOpenStreams: Run returns though pages are open.
 func TestEndsWithOpenStreams(t *testing.T) {
-	s, err := Listen("127.0.0.1:0")
+	s, err := Listen("127.0.0.1:0", Access{})
 	if err != nil {
 		t.Fatal(err)
 	}

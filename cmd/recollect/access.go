@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/web"
+)
+
+// pageOptions say who may see the page.
+type pageOptions struct {
+	cert, key    string // files, for HTTPS
+	users, token string // files
+	open         bool
+}
+
+// access reads the files.
+func (o *pageOptions) access() (a web.Access, err error) {
+	a.Open = o.open
+	if (o.cert == "") != (o.key == "") {
+		return a, hinted{errors.New("-http-cert and -http-key belong together"), `"pcapper cert -h" shows how to make both`}
+	}
+	if o.cert != "" {
+		if a.TLS, err = certs.Page(o.cert, o.key); err != nil {
+			return a, fmt.Errorf("-http-cert: %w", err)
+		}
+	}
+	if o.users != "" {
+		if a.Users, err = web.ReadUsers(o.users); err != nil {
+			return a, fmt.Errorf("-http-users: %w", err)
+		}
+	}
+	if o.token != "" {
+		if a.Token, err = web.ReadToken(o.token); err != nil {
+			return a, fmt.Errorf("-http-token: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// printUser asks for a password and prints a line for -http-users.
+func printUser(name string) error {
+	password, err := askPassword()
+	if err != nil {
+		return fmt.Errorf("no password: %w", err)
+	}
+	line, err := web.UserLine(name, password)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Println(line)
+	return err
+}
+
+// askPassword reads a line, unseen if it comes from a terminal.
+func askPassword() ([]byte, error) {
+	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
+		fmt.Fprint(os.Stderr, "password: ")
+		defer fmt.Fprintln(os.Stderr)
+		return term.ReadPassword(fd)
+	}
+	scan := bufio.NewScanner(os.Stdin)
+	if !scan.Scan() {
+		return nil, errors.Join(scan.Err(), io.ErrUnexpectedEOF)
+	}
+	return scan.Bytes(), nil
+}

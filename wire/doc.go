@@ -37,7 +37,7 @@
 //	time:src-addr:src-port:dest-addr:dest-port:length:flowid:proto
 //
 // in base 10, the time with exactly six decimals, IPv6 addresses in brackets,
-// ended by a newline. See [AppendLine] and [ParseLine].
+// ended by a newline. See [AppendLine], [Lines] for many, and [ParseLine].
 //
 // # The grapher line
 //

@@ -57,6 +57,7 @@ type filePrinter struct {
 	self    *self
 	recs    []wire.Record
 	text    []byte
+	lines   wire.Lines
 	out     io.Writer
 }
 
@@ -109,7 +110,7 @@ func (p *filePrinter) print(n int) {
 		if p.cfg.spoofInside() && !p.self.local(p.recs[i].SrcAddr()) {
 			continue
 		}
-		p.text = wire.AppendLine(p.text, &p.recs[i])
+		p.text = p.lines.Append(p.text, &p.recs[i])
 	}
 }
 

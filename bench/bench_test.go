@@ -329,12 +329,12 @@ func listen(t *testing.T, s *scene, n int, from sender) (frames [][]byte) {
 // The counting program sees each frame, and none once it is detached.
 func TestCounting(t *testing.T) {
 	b := newTestBench(t)
-	for _, traffic := range []traffic{basic, named("received")} {
+	for i, traffic := range []traffic{basic, named("received")} {
 		senders, err := b.traffic(traffic)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &counting{}
+		c := &counting{clock: i == 1}
 		if err := c.start(context.Background(), b, b.scene(traffic.scene)); err != nil {
 			if !strings.Contains(err.Error(), "tcx needs Linux 6.6") {
 				t.Fatal(err)

@@ -212,12 +212,14 @@ type counter struct {
 	link  link.Link
 }
 
-func newCounter() (*counter, error) {
+// newCounter makes one that also reads the clock, if it is to: less a tap that
+// reports packets cannot do.
+func newCounter(clock bool) (*counter, error) {
 	cells, err := newCells(ebpf.PerCPUArray)
 	if err != nil {
 		return nil, err
 	}
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "BSD", Instructions: asm.Instructions{
+	ins := asm.Instructions{
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.RFP, -4, asm.R1, asm.Word),
 		asm.Mov.Reg(asm.R2, asm.RFP),
@@ -225,12 +227,14 @@ func newCounter() (*counter, error) {
 		asm.LoadMapPtr(asm.R1, cells.FD()),
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.LoadMem(asm.R1, asm.R0, cellSent, asm.DWord),
-		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(asm.R0, cellSent, asm.R1, asm.DWord),
-		asm.Mov.Imm(asm.R0, -1).WithSymbol("out"), // TCX_NEXT
-		asm.Return(),
-	}})
+		asm.Mov.Reg(asm.R7, asm.R0),
+	}
+	ins = append(ins, count()...)
+	if clock {
+		ins = append(ins, asm.FnKtimeGetNs.Call(), asm.StoreMem(asm.R7, cellNext, asm.R0, asm.DWord))
+	}
+	ins = append(ins, asm.Mov.Imm(asm.R0, -1).WithSymbol("out"), asm.Return()) // TCX_NEXT
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "BSD", Instructions: ins})
 	if err != nil {
 		cells.Close()
 		return nil, fmt.Errorf("load the counting program: %w", err)

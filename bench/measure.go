@@ -17,6 +17,7 @@ type contender struct {
 	others, slow bool
 	// frames: it counts what the kernel hands on, not packets.
 	frames    bool
+	floor     bool   // it records nothing, and shows what others cannot go below
 	engine    string // of our agent
 	collected bool   // it has a collector
 	log       bool
@@ -26,6 +27,7 @@ type contender struct {
 const (
 	noTap    = "no tap"
 	countTap = "count-only program"
+	clockTap = "count and clock program"
 	dumpTap  = "tcpdump -w /dev/null"
 	flowTap  = "softflowd"
 	cTap     = "C agent, 1 collector, log"
@@ -39,7 +41,10 @@ const (
 
 // contenders in the order of each round.
 func contenders() []contender {
-	list := []contender{{name: countTap, tap: func() tap { return &counting{} }, others: true, frames: true}}
+	list := []contender{
+		{name: countTap, tap: func() tap { return &counting{} }, others: true, frames: true, floor: true},
+		{name: clockTap, tap: func() tap { return &counting{clock: true} }, frames: true, floor: true},
+	}
 	for _, engine := range engines {
 		list = append(list,
 			ours(engine, ", no collector", agent{}),

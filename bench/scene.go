@@ -44,7 +44,7 @@ type bench struct {
 	say      func(format string, args ...any)
 	scenes   map[string]*scene
 	senders  map[string][]sender // by traffic
-	counter  *counter            // loaded once: see the note on programs in main.go
+	counters [2]*counter         // without and with the clock; loaded once: see main.go
 	tmp      string              // for logs: memory if possible
 	repeated int                 // measurements
 	cleanups []func()
@@ -99,10 +99,14 @@ func (b *bench) setUp() {
 	}
 	b.tmp = tmp
 	b.Cleanup(func() { os.RemoveAll(tmp) })
-	if b.counter, err = newCounter(); err != nil {
-		b.Fatalf("%w", err)
+	for i := range b.counters {
+		c, err := newCounter(i == 1)
+		if err != nil {
+			b.Fatalf("%w", err)
+		}
+		b.Cleanup(func() { c.close() })
+		b.counters[i] = c
 	}
-	b.Cleanup(func() { b.counter.close() })
 }
 
 // scene makes a scene, or gives the one that was made.

@@ -257,7 +257,7 @@ func document(r *results) string {
 	return b.String()
 }
 
-const basicText = `Medians over the rounds, with least and most. *Packets/s* is past the tap. *Sender keeps* is the sender's rate with the tap by that
+const basicText = `The *count-only program* is attached where ebpf's is and does nothing else; the one below it reads the clock as well. Medians over the rounds, with least and most. *Packets/s* is past the tap. *Sender keeps* is the sender's rate with the tap by that
 without it just before. *Sender +ns* is what the tap adds to each packet in the sender's path, in the kernel. *Agent ns* is user
 and system CPU time of the tap's process per packet. *Machine +ns* is the time per packet in which any processor was not idle, less
 the sender's without the tap: sender's path, tap and collector together, and whatever else ran. *Lost* is what was sent less what was recorded, in all rounds: what

@@ -44,14 +44,20 @@ func (nothing) seen(uint64) (got, dropped uint64, err error) { return 0, 0, nil 
 func (nothing) stop() error                                  { return nil }
 
 // counting is the program that only counts.
-type counting struct{ c *counter }
+type counting struct {
+	clock bool // it reads the clock as well
+	c     *counter
+}
 
 func (c *counting) start(_ context.Context, b *bench, s *scene) error {
 	index, err := indexOf(s.host)
 	if err != nil {
 		return err
 	}
-	c.c = b.counter
+	c.c = b.counters[0]
+	if c.clock {
+		c.c = b.counters[1]
+	}
 	s.host.Do(func() { err = c.c.attach(index, s.received) })
 	if err != nil {
 		return skipped{fmt.Errorf("tcx needs Linux 6.6: %w", err)}

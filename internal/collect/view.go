@@ -176,9 +176,17 @@ func (v *View) ended() bool {
 	return v.reader.Wait(ctx) == io.EOF
 }
 
+// count empties the hub into the store, or does so for a while if more comes
+// than it can count: snapshots must go on.
 func (v *View) count() {
+	start := time.Now()
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
-		now := time.Now().UnixNano()
+		arrived := time.Now()
+		if arrived.Sub(start) > countEvery {
+			v.reader.Advance(0)
+			return
+		}
+		now := arrived.UnixNano()
 		for i := range items {
 			if items[i].Again {
 				continue

@@ -104,6 +104,45 @@ func TestRunViewFails(t *testing.T) {
 	}
 }
 
+// TestViewOverload: snapshots go on while more arrives than can be counted, and
+// what is lost is told.
+func TestViewOverload(t *testing.T) {
+	c := variedCollector(t)
+	v := newView(c)
+	done := make(chan error, 1)
+	go func() { done <- v.run() }()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		batch := make([]wire.Record, 256)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for i := range batch { // each of a conversation of its own
+				batch[i] = udp(2000, 0, 100, 0)
+				batch[i].Time = time.Now().UnixNano()
+				batch[i].SrcPort, batch[i].Src = uint16(i+n), [16]byte{10: 0xff, 11: 0xff, 12: 10, 13: byte(n), 14: byte(i), 15: byte(n >> 8)}
+			}
+			c.agents[0].take(batch)
+		}
+	}()
+	first := awaitSnapshot(t, v, func(s *rollup.Snapshot) bool { return s.Records > 0 })
+	awaitSnapshot(t, v, func(s *rollup.Snapshot) bool { return s.Seq > first.Seq+1 && s.Records > first.Records })
+	close(stop)
+	<-stopped
+	c.hub.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	taken := c.agents[0].records.Load()
+	if n := v.Counting(); n.Records+n.Lost != taken || v.Store().Snapshot().Records != n.Records {
+		t.Errorf("%+v of %d, store has %d", n, taken, v.Store().Snapshot().Records)
+	}
+}
+
 func awaitSnapshot(t *testing.T, v *View, done func(*rollup.Snapshot) bool) *rollup.Snapshot {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,9 +64,9 @@ func mixture(a, b *nettest.Host, n int) (frames [][]byte, want sums) {
 }
 
 // daemon runs a program on a host until the test or stop ends it.
-func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (stop func(), said *bytes.Buffer) {
+func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (stop func(), said *safeBuffer) {
 	t.Helper()
-	said = &bytes.Buffer{}
+	said = &safeBuffer{}
 	c := h.Command(context.Background(), name, args...)
 	c.Stdout, c.Stderr = said, said
 	c.WaitDelay = time.Second // its children may live longer
@@ -78,7 +79,7 @@ func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (stop fu
 			ended = true
 			c.Process.Signal(syscall.SIGINT)
 			late := time.AfterFunc(20*time.Second, func() {
-				t.Errorf("%s does not end: %s", name, said)
+				t.Errorf("%s does not end: %s", name, said.String())
 				c.Process.Kill()
 			})
 			c.Wait()
@@ -178,7 +179,7 @@ print_cache_entries: 200003
 		stop()
 		data, err := os.ReadFile(dir + "/out.csv")
 		if err != nil {
-			t.Fatalf("%v\n%s", err, said)
+			t.Fatalf("%v\n%s", err, said.String())
 		}
 		got := sums{}
 		rows, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
@@ -327,4 +328,99 @@ func TestRecollectListens(t *testing.T) {
 	if !strings.Contains(said.String(), "v4 (10.77.0.1): 2000 records, 2 connections\n") {
 		t.Errorf("recollect said:\n%s", said.String())
 	}
+}
+
+// TestExportManyFlows: 100,000 flows, more than the agent sums up at a time,
+// arrive whole, by packet and by second.
+func TestExportManyFlows(t *testing.T) {
+	const flows, each = 100_000, 2
+	a, b := nettest.Pair(t)
+	sumPackets := nfcapd(t, b, 9001)
+	sumFlows := nfcapd(t, b, 9002)
+	to := b.Interface.IPv4.String()
+	p := start(t, a, "-export", "ipfix+udp://"+to+":9001?rate=200M", "-export", "ipfix+udp://"+to+":9002?per=1s&rate=200M")
+	p.await("capturing from now on", 1)
+	frames, want := make([][]byte, flows), sums{}
+	for i := range frames {
+		f := nettest.Between(a, b, uint16(1024+i%50_000), uint16(2000+i/50_000), make([]byte, i%50))
+		f.Dst = netip.AddrPortFrom(nobody, f.Dst.Port())
+		frames[i] = f.Ethernet()
+		want.add(f.Src.String()+" > "+f.Dst.String(), each, each*(28+i%50))
+	}
+	send(t, a, flows*each, 60_000, frames...)
+	p.awaitExport(flows * each)
+	p.stop()
+	time.Sleep(500 * time.Millisecond)
+	for name, sum := range map[string]func() sums{"packets": sumPackets, "flows": sumFlows} {
+		if got := sum(); !got.equal(want) {
+			packets := 0
+			for _, v := range got {
+				packets += v[0]
+			}
+			t.Errorf("%s: %d flows of %d packets, want %d of %d", name, len(got), packets, flows, flows*each)
+		}
+	}
+}
+
+// TestExportTLS: by TLS our agent dials and our collector shows a server's
+// certificate; whoever has none is not let in.
+func TestExportTLS(t *testing.T) {
+	a, b := nettest.Pair(t)
+	dir := t.TempDir()
+	if out, code := pcapperCert(t, "-dir", dir, b.Interface.IPv4.String()); code != 0 { // the dialled side's
+		t.Fatal(out)
+	}
+	bin := filepath.Join(dir, "recollect")
+	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var out bytes.Buffer
+	var said safeBuffer
+	r := b.Command(t.Context(), bin, "-listen", "ipfix+tls://0.0.0.0", "-tls-cert", dir+"/agent.pem", "-tls-key", dir+"/agent-key.pem", "-tls-ca", dir+"/ca.pem")
+	r.Dir, r.Stdout, r.Stderr = dir, &out, &said
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Wait()
+	defer r.Process.Kill()
+	if !nettest.Eventually(20*time.Second, func() bool { return strings.Contains(said.String(), "listening on") }) {
+		t.Fatalf("recollect said:\n%s", said.String())
+	}
+	to := b.Interface.IPv4.String()
+	p := start(t, a, "-export", "ipfix+tls://"+to+"?cert="+dir+"/collector.pem&key="+dir+"/collector-key.pem&ca="+dir+"/ca.pem",
+		"-export", "ipfix+tcp://"+to+":4740")
+	p.await("capturing from now on", 1)
+	p.await("4740: open", 1)
+	p.await("ca.pem: open", 1)
+	frames, _ := mixture(a, b, 1000)
+	send(t, a, 1000, 10_000, frames...)
+	p.awaitExport(1000)
+	p.stop()
+	nettest.Eventually(10*time.Second, func() bool { return strings.Contains(said.String(), "is not let in") })
+	time.Sleep(100 * time.Millisecond)
+	r.Process.Signal(syscall.SIGINT)
+	if err := r.Wait(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(out.String(), ":other:X:"); n != 1000 || !strings.Contains(said.String(), "it does not speak TLS") {
+		t.Errorf("%d lines; recollect said:\n%s", n, said.String())
+	}
+}
+
+// safeBuffer may be read while a process writes to it.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

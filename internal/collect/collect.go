@@ -158,7 +158,7 @@ func (c *collector) makeAgents(cfg Config) error {
 		c.startReplay(cfg.Replay, cfg.View != nil || live(cfg))
 		return nil
 	}
-	if err := c.listen(cfg.Listen); err != nil {
+	if err := c.listen(cfg.Listen, cfg.TLS); err != nil {
 		return err
 	}
 	for i := range c.file.Hosts {

@@ -1,10 +1,12 @@
 package collect
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"sync"
 
+	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -29,7 +31,7 @@ type sender struct {
 const othersLabel = "other"
 
 // listen opens the ports, and makes room for those that will send.
-func (c *collector) listen(list []feed.Listen) error {
+func (c *collector) listen(list []feed.Listen, files certs.Files) error {
 	if len(list) == 0 {
 		for i := range c.file.Hosts {
 			if h := &c.file.Hosts[i]; h.From {
@@ -42,8 +44,13 @@ func (c *collector) listen(list []feed.Listen) error {
 	c.file = &File{Flows: c.file.Flows, Hosts: append(c.file.Hosts[:len(c.file.Hosts):len(c.file.Hosts)],
 		Host{Label: othersLabel, Name: "others that send", From: true, IPFIX: true})}
 	for i, l := range list {
+		secure, err := listenTLS(l, files)
+		if err != nil {
+			return err
+		}
 		r, err := feed.NewReceiver(feed.ReceiverConfig{
 			Listen:  l,
+			TLS:     secure,
 			Records: func(from netip.Addr, records []wire.Record) { c.senderAt(from).take(records) },
 			Losses:  func(from netip.Addr, l feed.Losses) { c.lose(sender{i, from}, l) },
 			Session: c.session,
@@ -56,6 +63,21 @@ func (c *collector) listen(list []feed.Listen) error {
 		c.say.printf("%v", r)
 	}
 	return nil
+}
+
+// listenTLS is our side's configuration, with the certificates as they are now.
+func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
+	if !l.TLS {
+		return nil, nil
+	}
+	if files.Cert == "" || files.Key == "" || files.CA == "" {
+		return nil, fmt.Errorf("-listen %s takes -tls-cert FILE, -tls-key FILE and -tls-ca FILE", l.URL)
+	}
+	server, err := certs.NewServer(files)
+	if err != nil {
+		return nil, fmt.Errorf("-listen %s: %w", l.URL, err)
+	}
+	return server.Config(), nil
 }
 
 // newSender is an agent whose records come by themselves.

@@ -223,7 +223,12 @@ func TestFlows(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "x.ipfix")
 	b := begin(t, "file:"+name+"?per=1s")
 	b.awaitMessage("open")
-	b.publish(0, 5000)
+	now := time.Now().UnixNano()
+	for i := range 5000 {
+		r := record(i)
+		r.Time = now + int64(i)*1000
+		b.hub.Publish(r)
+	}
 	b.end()
 	data, _ := os.ReadFile(name)
 	bytes, want := uint32(0), uint32(0)
@@ -234,7 +239,8 @@ func TestFlows(t *testing.T) {
 	for i := range 5000 {
 		want += record(i).Length
 	}
-	if c := b.x.Counts(); len(got) != 10 || bytes != want || c.Records != 10 || c.Packets != 5000 {
+	// 10 flows; a second or two may end meanwhile.
+	if c := b.x.Counts(); len(got) < 10 || len(got) > 100 || bytes != want || int(c.Records) != len(got) || c.Packets != 5000 {
 		t.Errorf("%d records of %d bytes, want 10 of %d; %+v", len(got), bytes, want, c)
 	}
 }

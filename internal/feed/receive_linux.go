@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -45,13 +46,14 @@ const (
 type Listen struct {
 	URL       string // as given
 	TCP       bool   // else UDP
+	TLS       bool   // exporters show certificates. Only with TCP
 	Addr      netip.AddrPort
 	Interface string // to join a group on; "" is the route's
 	PEN       uint32 // of the exporters' own elements, 0 for ipfix.DefaultPEN
 }
 
-// ParseListen reads the URL of a Listen: ipfix+udp://address:port or
-// ipfix+tcp://address:port, with iface=NAME for groups and pen=NUMBER.
+// ParseListen reads the URL of a Listen: ipfix+udp://address:port,
+// ipfix+tcp://address:port or ipfix+tls://address:port, with iface=NAME for groups and pen=NUMBER.
 func ParseListen(text string) (l Listen, err error) {
 	l.URL = text
 	rest, query, _ := strings.Cut(text, "?")
@@ -60,15 +62,21 @@ func ParseListen(text string) (l Listen, err error) {
 	case "ipfix+udp":
 	case "ipfix+tcp":
 		l.TCP = true
+	case "ipfix+tls":
+		l.TCP, l.TLS = true, true
 	default:
-		return l, fmt.Errorf("%q: want ipfix+udp://address:port or ipfix+tcp://address:port", text)
+		return l, fmt.Errorf("%q: want ipfix+udp://address:port, ipfix+tcp://address:port or ipfix+tls://address:port", text)
 	}
 	if l.Addr, err = netip.ParseAddrPort(host); err != nil {
 		a, aerr := netip.ParseAddr(strings.Trim(host, "[]"))
 		if aerr != nil {
 			return l, fmt.Errorf("%q: %q: want an address of this host, a multicast group, or 0.0.0.0 or [::] for all, and a port", text, host)
 		}
-		l.Addr = netip.AddrPortFrom(a, 4739)
+		port := uint16(4739)
+		if l.TLS {
+			port = 4740
+		}
+		l.Addr = netip.AddrPortFrom(a, port)
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -90,6 +98,8 @@ func ParseListen(text string) (l Listen, err error) {
 // ReceiverConfig says where a Receiver listens and who takes what it gets.
 type ReceiverConfig struct {
 	Listen Listen
+	// TLS is our side's configuration. Valid iff Listen.TLS.
+	TLS *tls.Config
 	// Records takes an exporter's records in the order of their arrival, from
 	// one goroutine at a time; the slice is used again after the call.
 	Records func(from netip.Addr, records []wire.Record)
@@ -408,18 +418,28 @@ func (r *Receiver) accept(ctx context.Context) error {
 			defer func() { <-slots }()
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			r.stream(conn)
+			r.stream(ctx, conn)
 		})
 	}
 }
 
-// stream reads what one exporter sends by TCP.
-func (r *Receiver) stream(conn *net.TCPConn) {
-	from := peer(conn)
+// stream reads what one exporter sends by TCP or TLS.
+func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
+	from, in := peer(conn), net.Conn(conn)
+	if r.cfg.Listen.TLS {
+		session, _, err := handshake(ctx, conn, r.cfg.TLS)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.cfg.Say("%v: %v is not let in: %v", r, from, err)
+			}
+			return
+		}
+		in = session
+	}
 	r.mu.Lock()
 	s := r.session(from)
 	r.mu.Unlock()
-	err := readMessages(conn, func(b []byte) error {
+	err := readMessages(in, func(b []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		s.last = time.Now()

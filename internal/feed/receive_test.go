@@ -296,6 +296,7 @@ func TestParseListen(t *testing.T) {
 		"ipfix+udp://239.192.70.73:4739?iface=eth1&pen=9": {Addr: netip.MustParseAddrPort("239.192.70.73:4739"), Interface: "eth1", PEN: 9},
 		"ipfix+udp://0.0.0.0":                             {Addr: netip.MustParseAddrPort("0.0.0.0:4739")},
 		"ipfix+tcp://[::]:4740":                           {TCP: true, Addr: netip.MustParseAddrPort("[::]:4740")},
+		"ipfix+tls://0.0.0.0":                             {TCP: true, TLS: true, Addr: netip.MustParseAddrPort("0.0.0.0:4740")},
 		"ipfix+udp://[ff18::1]":                           {Addr: netip.MustParseAddrPort("[ff18::1]:4739")},
 	} {
 		want.URL = text

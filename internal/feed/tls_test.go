@@ -125,6 +125,7 @@ func TestTLSGetsEverything(t *testing.T) {
 			t.Errorf("the end is %v, want io.EOF: the agent has said that it is all", err)
 		}
 	}
+	b.end() // returns when all have left
 	for _, c := range b.departed {
 		if s := c.Reader.Status(); s.Delivered != n || s.Lost != 0 {
 			t.Errorf("%s: %+v", c, s)
@@ -170,7 +171,9 @@ func TestTLSStalledCollector(t *testing.T) {
 	}
 	stalled.NetConn().Close()
 	b.await(1)
+	b.mu.Lock()
 	s := b.departed[0].Reader.Status()
+	b.mu.Unlock()
 	if s.Lost < n/2 || s.Delivered+s.Lost != n {
 		t.Errorf("the stalled one: %+v", s)
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,12 +104,15 @@ func TestTLSGetsEverything(t *testing.T) {
 	silent, bulk, lines := b.dialTLS(cfg, ""), b.dialTLS(cfg, "bulk\n"), b.dialTLS(cfg, "text\n")
 	b.awaitMessage(`attached (text, TLS as "collector")`)
 	b.awaitMessage(`attached (records, TLS as "collector")`)
-	go func() { b.publish(0, n); b.end() }()
+	go b.publish(0, n)
 	done := make(chan error, 2)
+	var read sync.WaitGroup // by the two that get records
+	read.Add(2)
 	for _, c := range []io.Reader{silent, bulk} {
 		go func() {
 			r := bufio.NewReader(c)
 			wantRecords(t, r, 0, n)
+			read.Done()
 			_, err := r.ReadByte()
 			done <- err
 		}()
@@ -120,12 +124,13 @@ func TestTLSGetsEverything(t *testing.T) {
 			t.Fatalf("line %d: %q", i, scan.Text())
 		}
 	}
+	read.Wait()
+	b.end() // returns when all have left
 	for range 2 {
 		if err := <-done; err != io.EOF {
 			t.Errorf("the end is %v, want io.EOF: the agent has said that it is all", err)
 		}
 	}
-	b.end() // returns when all have left
 	for _, c := range b.departed {
 		if s := c.Reader.Status(); s.Delivered != n || s.Lost != 0 {
 			t.Errorf("%s: %+v", c, s)

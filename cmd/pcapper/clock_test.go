@@ -1,4 +1,4 @@
-//go:build clock
+//go:build clock && !libpcap
 
 package main
 

@@ -1,3 +1,5 @@
+//go:build !libpcap
+
 package main
 
 // The tests of docs/guarantees.md. Each has a short form, which always runs,

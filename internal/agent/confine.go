@@ -25,6 +25,7 @@ func (a *agent) confine() (err error) {
 	}
 	if a.log != nil {
 		cfg.Write = append(cfg.Write, logDir(a.cfg.Log))
+		cfg.Append = append(cfg.Append, a.cfg.Log)
 	}
 	if f := a.cfg.TLS; f.Any() {
 		cfg.Read = append(cfg.Read, f.Cert, f.Key, f.CA)

@@ -93,6 +93,7 @@ func (x *exporting) needs(cfg *confine.Config) {
 	t := &x.target
 	if t.Kind == export.File {
 		cfg.Write = append(cfg.Write, logDir(t.Path))
+		cfg.Append = append(cfg.Append, t.Path)
 		return
 	}
 	if t.Kind != export.UDP || t.Repair != 0 {

@@ -19,9 +19,10 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 	}
 	if !cfg.Unconfined {
 		// Certificates, logs to replay and what names are looked up in are read
-		// later, and may be anywhere. Nothing is written but what is open.
+		// later, and may be anywhere and anyone's. Nothing is written but what
+		// is open.
 		report, err := confine.Apply(confine.Config{
-			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE}, Read: []string{"/"}, Network: true,
+			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Network: true,
 		})
 		if err != nil {
 			return fmt.Errorf("cannot give up privileges: %w", err)

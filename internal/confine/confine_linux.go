@@ -16,9 +16,10 @@ import (
 
 // Config is what the process still needs.
 type Config struct {
-	// User to become, by name or number. "" is the first of pcapper and nobody
-	// that can do what is needed, or root without its capabilities; "root"
-	// stays. It matters only to a process of root.
+	// User to become, by name or number. "" is the first that can do what is
+	// needed of pcapper, nobody and the owner of the first directory of Write,
+	// or root without its capabilities; "root" stays. It matters only to a
+	// process of root.
 	User string
 	// Keep are the capabilities that stay, as far as the process has them.
 	Keep []int
@@ -26,6 +27,8 @@ type Config struct {
 	// been replaced by then; Write are directories in which files are made and
 	// written.
 	Read, Write []string
+	// Append are files that are written to and may exist already.
+	Append []string
 	// Network: TCP connections are made, or ports opened, later.
 	Network bool
 	// Exec: other programs are started.
@@ -84,7 +87,10 @@ func identity(cfg Config, r *Report) error {
 		}
 	}
 	if os.Geteuid() == 0 && had&(1<<unix.CAP_SETUID) != 0 && had&(1<<unix.CAP_SETGID) != 0 {
-		if err := become(cfg, r); err != nil {
+		err := become(cfg, r)
+		if errors.Is(err, errOverride) {
+			keep |= had & (1 << unix.CAP_DAC_OVERRIDE)
+		} else if err != nil {
 			return err
 		}
 	} else {
@@ -96,6 +102,10 @@ func identity(cfg Config, r *Report) error {
 	r.add("capabilities", "%s", names(keep))
 	return nil
 }
+
+// errOverride: root itself is not permitted what is needed, but for
+// CAP_DAC_OVERRIDE.
+var errOverride = errors.New("needs CAP_DAC_OVERRIDE")
 
 // account is a user to become.
 type account struct {
@@ -111,6 +121,9 @@ func become(cfg Config, r *Report) error {
 	}
 	if a.uid == 0 {
 		r.add("user", "root without its capabilities: %s", why)
+		if a.cannot(cfg) != "" { // only a capability of root's lets it
+			return errOverride
+		}
 		return nil
 	}
 	if err := all(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0); err != nil {
@@ -139,9 +152,9 @@ func choose(cfg Config) (a account, why string, err error) {
 		return account{"root", 0, 0}, "as asked", nil
 	case "":
 		why = "there is no user pcapper or nobody"
-		for _, name := range []string{"pcapper", "nobody"} {
+		for _, name := range []string{"pcapper", "nobody", owner(cfg.Write)} {
 			a, err := lookup(name)
-			if err != nil {
+			if err != nil || a.uid == 0 {
 				continue
 			}
 			if why = a.cannot(cfg); why == "" {
@@ -157,6 +170,15 @@ func choose(cfg Config) (a account, why string, err error) {
 		return a, "", errors.New(why)
 	}
 	return a, "", nil
+}
+
+// owner is the number of the user that the first directory belongs to.
+func owner(dirs []string) string {
+	var st unix.Stat_t
+	if len(dirs) == 0 || unix.Stat(dirs[0], &st) != nil {
+		return ""
+	}
+	return strconv.Itoa(int(st.Uid))
 }
 
 func lookup(name string) (a account, err error) {
@@ -183,6 +205,11 @@ func (a account) cannot(cfg Config) string {
 	for _, dir := range cfg.Write {
 		if !a.may(dir, 2|1) {
 			return fmt.Sprintf("user %s may not write in %s", a.name, dir)
+		}
+	}
+	for _, file := range cfg.Append {
+		if _, err := os.Stat(file); err == nil && !a.may(file, 2) {
+			return fmt.Sprintf("user %s may not write to %s", a.name, file)
 		}
 	}
 	for _, file := range cfg.Read {
@@ -243,6 +270,7 @@ func capabilities() (uint64, error) {
 
 // names of the capabilities that the programs of this project keep.
 var capNames = map[int]string{
+	unix.CAP_DAC_OVERRIDE: "cap_dac_override", unix.CAP_DAC_READ_SEARCH: "cap_dac_read_search", unix.CAP_NET_BIND_SERVICE: "cap_net_bind_service",
 	unix.CAP_NET_RAW: "cap_net_raw", unix.CAP_NET_ADMIN: "cap_net_admin", unix.CAP_BPF: "cap_bpf", unix.CAP_PERFMON: "cap_perfmon",
 }
 

@@ -134,6 +134,35 @@ var children = map[string]func(dir string){
 		fmt.Println(strings.Join(report, "\n"), err)
 		try("write", os.WriteFile(filepath.Join(dir, "b"), nil, 0o644))
 	},
+	"owner": func(dir string) {
+		os.Chmod(dir, 0o700)
+		os.Chown(dir, 12345, 12345)
+		report, err := Apply(Config{Write: []string{dir}})
+		fmt.Println(strings.Join(report, "\n"), err)
+		try("write", os.WriteFile(filepath.Join(dir, "b"), nil, 0o644))
+	},
+	"existing file": func(dir string) {
+		log := filepath.Join(dir, "log", "a")
+		os.WriteFile(log, nil, 0o644) // of root, in a directory for all
+		report, err := Apply(Config{Write: []string{filepath.Join(dir, "log")}, Append: []string{log}})
+		fmt.Println(strings.Join(report, "\n"), err)
+		f, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		try("append", err)
+		f.Close()
+	},
+	"only root with everything": func(dir string) {
+		log := filepath.Join(dir, "a")
+		os.WriteFile(log, nil, 0o600)
+		os.Chown(log, 23456, 23456) // and the directory is another's
+		os.Chmod(dir, 0o700)
+		os.Chown(dir, 12345, 12345)
+		report, err := Apply(Config{Write: []string{dir}, Append: []string{log}})
+		fmt.Println(strings.Join(report, "\n"), err)
+		f, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		try("append", err)
+		f.Close()
+		try("write elsewhere", os.WriteFile(dir+"x", nil, 0o644))
+	},
 	"a user that cannot": func(dir string) {
 		os.Chmod(dir, 0o700)
 		_, err := Apply(Config{Write: []string{dir}, User: "nobody"})
@@ -245,6 +274,23 @@ func TestStaysRootWithoutItsCapabilities(t *testing.T) {
 	for _, want := range []string{"user: root without its capabilities: user nobody may not write in", "capabilities: none", "write: yes"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("does not say %q:\n%s", want, out)
+		}
+	}
+}
+
+// TestLogsOfOthers: a root that logs into the directory of whoever called sudo,
+// or goes on with an old log, still can.
+func TestLogsOfOthers(t *testing.T) {
+	for name, wants := range map[string][]string{
+		"owner":                     {"user: 12345\n", "capabilities: none", "write: yes"},
+		"existing file":             {"user: root without its capabilities: user nobody may not write to", "capabilities: none", "append: yes"},
+		"only root with everything": {"user: root without", "capabilities: cap_dac_override\n", "append: yes", "write elsewhere: denied"},
+	} {
+		out := child(t, name, openDir(t))
+		for _, want := range wants {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: does not say %q:\n%s", name, want, out)
+			}
 		}
 	}
 }

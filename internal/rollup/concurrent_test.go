@@ -96,9 +96,6 @@ func checkConsistent(t *testing.T, snap *Snapshot) {
 	snap.MGEN(w)
 	snap.Groups(w)
 	snap.Cells(w)
-	if snap.Overview(w) != o {
-		t.Errorf("snapshot %d: the same question is worked out again", snap.Seq)
-	}
 }
 
 // FuzzStore: whatever records come, in whatever order, the numbers are the

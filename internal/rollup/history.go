@@ -170,7 +170,6 @@ type history struct {
 	keys   []numbered
 	owners map[[16]byte]int
 	rows   int
-	memo   memo
 }
 
 // key is what an entry's number stands for, or nil if it is forgotten.

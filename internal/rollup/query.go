@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -29,8 +28,8 @@ func (s *Snapshot) Span() Window {
 	return Window{From: s.Oldest, To: max(s.Complete+1, s.Oldest)}
 }
 
-// fit is the window that a result for w will have.
-func (s *Snapshot) fit(w Window) Window {
+// Fit is the window that a result for w has.
+func (s *Snapshot) Fit(w Window) Window {
 	const far = 1 << 40 // seconds; nothing overflows
 	w.From = min(max(w.From, -far), far)
 	w.To = min(max(w.To, w.From), far)
@@ -134,61 +133,10 @@ func (h *history) each(w Window, yield func(*frame)) {
 // point is which step of w the frame belongs to.
 func (w Window) point(f *frame) int { return int((f.start - w.From) / w.Step) }
 
-// memo keeps answers, so that many who ask the same of a snapshot cost no more
-// than one.
-type memo struct {
-	mu      sync.Mutex
-	answers map[question]*answer
-}
-
-type question struct {
-	what   string
-	window Window
-	number int
-	id     uint32
-	tuple  Tuple
-}
-
-type answer struct {
-	once  sync.Once
-	value any
-}
-
-// maxAnswers bounds a memo; what is asked beyond, or has more points than
-// questions usually have, is worked out each time.
-const maxAnswers = 64
-
-// ask answers q with a function, once.
-func ask[T any](s *Snapshot, q question, work func() T) T {
-	if q.window.Points() > maxPoints {
-		return work()
-	}
-	m := &s.history.memo
-	m.mu.Lock()
-	a := m.answers[q]
-	if a == nil && len(m.answers) < maxAnswers {
-		if m.answers == nil {
-			m.answers = make(map[question]*answer)
-		}
-		a = new(answer)
-		m.answers[q] = a
-	}
-	m.mu.Unlock()
-	if a == nil {
-		return work()
-	}
-	a.once.Do(func() { a.value = work() })
-	return a.value.(T)
-}
-
-// Overview is all traffic in w. Results of queries are shared: they must not be
-// changed.
+// Overview is all traffic in w. Queries are worked out each time: who answers
+// many that ask the same keeps the answer.
 func (s *Snapshot) Overview(w Window) *Overview {
-	w = s.fit(w)
-	return ask(s, question{what: "overview", window: w}, func() *Overview { return s.overview(w) })
-}
-
-func (s *Snapshot) overview(w Window) *Overview {
+	w = s.Fit(w)
 	o := &Overview{Window: w, Series: make([]Counts, w.Points())}
 	rows := make(map[uint32]*FlowSeries)
 	cells := make(map[cellKey]Counts)
@@ -290,18 +238,16 @@ func sumCells(cells map[cellKey]Counts) []CellCounts {
 
 // Cells are all flows of all hosts in w over time, as seen.
 func (s *Snapshot) Cells(w Window) *Cells {
-	w = s.fit(w)
-	return ask(s, question{what: "cells", window: w}, func() *Cells {
-		return &Cells{Window: w, Cells: s.cells(w, func(k cellKey) bool { return k.row != allRows })}
-	})
+	w = s.Fit(w)
+	return &Cells{Window: w, Cells: s.cells(w)}
 }
 
-func (s *Snapshot) cells(w Window, want func(cellKey) bool) []CellSeries {
+func (s *Snapshot) cells(w Window) []CellSeries {
 	series := make(map[cellKey]*CellSeries)
 	s.history.each(w, func(f *frame) {
 		at := w.point(f)
 		f.eachCell(func(k cellKey, c Counts) {
-			if !want(k) {
+			if k.row == allRows {
 				return
 			}
 			x := series[k]
@@ -325,11 +271,7 @@ func (s *Snapshot) cells(w Window, want func(cellKey) bool) []CellSeries {
 
 // Flow is the traffic of one row (Config.Rows for that of no flow) in w.
 func (s *Snapshot) Flow(row int, w Window) *FlowView {
-	w = s.fit(w)
-	return ask(s, question{what: "flow", window: w, number: row}, func() *FlowView { return s.flow(row, w) })
-}
-
-func (s *Snapshot) flow(row int, w Window) *FlowView {
+	w = s.Fit(w)
 	v := &FlowView{Window: w, Flow: *newFlowSeries(row, w)}
 	cells := make(map[cellKey]Counts)
 	s.history.each(w, func(f *frame) {
@@ -354,14 +296,7 @@ func (s *Snapshot) flow(row int, w Window) *FlowView {
 // HostViews are all hosts with traffic in w, over time, ordered by host. The
 // window they have is Fit(w).
 func (s *Snapshot) HostViews(w Window) []HostView {
-	w = s.fit(w)
-	return ask(s, question{what: "hosts", window: w}, func() []HostView { return s.hostViews(w) })
-}
-
-// Fit is the window that a result for w covers.
-func (s *Snapshot) Fit(w Window) Window { return s.fit(w) }
-
-func (s *Snapshot) hostViews(w Window) []HostView {
+	w = s.Fit(w)
 	views := make(map[uint32]*HostView)
 	cells := make(map[cellKey]Counts)
 	s.history.each(w, func(f *frame) {
@@ -497,11 +432,7 @@ func compareSubjects(a, b *entryKey) int {
 
 // Matrix is who sent to whom in w: the heaviest cells, at most so many.
 func (s *Snapshot) Matrix(w Window, most int) *Matrix {
-	w = s.fit(w)
-	return ask(s, question{what: "matrix", window: w, number: most}, func() *Matrix { return s.matrix(w, most) })
-}
-
-func (s *Snapshot) matrix(w Window, most int) *Matrix {
+	w = s.Fit(w)
 	list, other := s.find(pairs, w, nil)
 	slices.SortFunc(list, heavierFirst)
 	m := &Matrix{Window: w, Other: other, Total: other}
@@ -544,11 +475,7 @@ func lossByCounts(sent, received uint64) Loss {
 
 // Groups are the multicast groups in w.
 func (s *Snapshot) Groups(w Window) *Groups {
-	w = s.fit(w)
-	return ask(s, question{what: "groups", window: w}, func() *Groups { return s.groups(w) })
-}
-
-func (s *Snapshot) groups(w Window) *Groups {
+	w = s.Fit(w)
 	list, _ := s.find(pairs, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) })
 	slices.SortFunc(list, heavierFirst)
 	of := make(map[[16]byte]*Group)
@@ -594,11 +521,7 @@ func (s *Snapshot) groupSender(x *found) GroupSender {
 
 // Talkers are the heaviest conversations in w, at most so many.
 func (s *Snapshot) Talkers(w Window, most int) *Talkers {
-	w = s.fit(w)
-	return ask(s, question{what: "talkers", window: w, number: most}, func() *Talkers { return s.talkers(w, most) })
-}
-
-func (s *Snapshot) talkers(w Window, most int) *Talkers {
+	w = s.Fit(w)
 	list, other := s.find(talks, w, nil)
 	slices.SortFunc(list, heavierFirst)
 	t := &Talkers{Window: w, Other: other, Total: other}
@@ -623,11 +546,7 @@ type mgenFound struct {
 
 // MGEN is all MGEN flows in w.
 func (s *Snapshot) MGEN(w Window) *MGEN {
-	w = s.fit(w)
-	return ask(s, question{what: "mgen", window: w}, func() *MGEN { return s.mgen(w) })
-}
-
-func (s *Snapshot) mgen(w Window) *MGEN {
+	w = s.Fit(w)
 	m := &MGEN{Window: w}
 	sums := make(map[uint32]*mgenStat)
 	s.history.each(w, func(f *frame) {
@@ -762,19 +681,13 @@ func (f *MGENFlow) setLoss(window time.Duration) {
 
 // MGENSeries is one MGEN flow, named by its ID and tuple, in w over time.
 func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
-	w = s.fit(w)
-	return ask(s, question{what: "mgen series", window: w, id: id, tuple: t}, func() *MGENSeries {
-		return s.mgenSeries(id, t, w)
-	})
-}
-
-func (s *Snapshot) mgenSeries(flow uint32, t Tuple, w Window) *MGENSeries {
+	w = s.Fit(w)
 	n := w.Points()
 	m := &MGENSeries{Window: w, Sent: make([]Counts, n)}
 	ids := make(map[uint32]*entryKey)
 	for i := range s.history.keys {
 		k := &s.history.keys[i].key
-		if k.kind == mgens && k.flow == flow && k.tuple() == t {
+		if k.kind == mgens && k.flow == id && k.tuple() == t {
 			ids[s.history.keys[i].id] = k
 		}
 	}

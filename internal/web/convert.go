@@ -102,7 +102,7 @@ func hostCounts(h *rollup.HostCounts) countHost {
 
 func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
 	return &hostsJSON{
-		Window: windowOf(snap.Overview(w).Window),
+		Window: windowOf(snap.Fit(w)),
 		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostView {
 			return hostView{hostCounts(&h.HostCounts), seriesOf(h.SentSeries), seriesOf(h.RelayedSeries), seriesOf(h.ReceivedSeries)}
 		}),

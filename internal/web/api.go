@@ -159,7 +159,7 @@ func fail(w http.ResponseWriter, code int, text string) {
 // staleAfter is how old the newest snapshot may be while the program is well.
 const staleAfter = 10 * time.Second
 
-// watch notes when snapshots come, until ctx is done.
+// watch notes when snapshots come, and adds up the totals, until ctx is done.
 func (s *Server) watch(ctx context.Context) error {
 	for seq := uint64(0); ; {
 		snap, err := s.source.Next(ctx, seq)
@@ -168,6 +168,7 @@ func (s *Server) watch(ctx context.Context) error {
 		}
 		seq = snap.Seq
 		s.newest.Store(time.Now().UnixNano())
+		s.totals.add(snap)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pcapper/pcapper/internal/rollup"
 )
 
 // metrics are made of the source's totals when they are asked for. Their
@@ -14,6 +16,7 @@ import (
 type metrics struct {
 	source  Source
 	streams *streams
+	totals  *totals
 }
 
 const (
@@ -26,6 +29,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
+	descPackets   = desc("packets_total", "Packets that the host's agent saw, by flow, ten seconds late; level is primary or secondary.", perHost, "flow", "level")
+	descBytes     = desc("bytes_total", "Bytes of IP packets that the host's agent saw, by flow, ten seconds late.", perHost, "flow", "level")
 	descUp        = desc("agent_connected", "1 while the agent is connected.", perHost, "address")
 	descRecords   = desc("agent_records_total", "Records received from the agent.", perHost, "address")
 	descConns     = desc("agent_connections_total", "Connections made to the agent.", perHost, "address")
@@ -42,7 +47,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descRecords, descConns, descLate, descFuture, descAge, descLost,
+	for _, d := range []*prometheus.Desc{descPackets, descBytes, descUp, descRecords, descConns, descLate, descFuture, descAge, descLost,
 		descMissed, descForgotten, descMemory, descStreams, descSkipped} {
 		ch <- d
 	}
@@ -56,6 +61,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	m.collectFlows(counter)
 	hosts, seen := m.source.Setup().Hosts, make(map[[2]string]bool)
 	snap := m.source.Snapshot()
 	for i, state := range hostStates(m.source, snap) {
@@ -88,10 +94,28 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descSkipped, skipped)
 }
 
+// collectFlows adds up agents with the same label, which are one host.
+func (m *metrics) collectFlows(counter func(*prometheus.Desc, uint64, ...string)) {
+	setup := m.source.Setup()
+	sums := make(map[[3]string]rollup.Counts)
+	m.totals.each(func(k totalKey, c rollup.Counts) {
+		level := "primary"
+		if k.secondary {
+			level = "secondary"
+		}
+		series := [3]string{setup.Hosts[k.host].Label, setup.Flows[k.row].ID, level}
+		sums[series] = sums[series].Plus(c)
+	})
+	for series, c := range sums {
+		counter(descPackets, c.Packets, series[:]...)
+		counter(descBytes, c.Bytes, series[:]...)
+	}
+}
+
 func (s *Server) metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		&metrics{source: s.source, streams: &s.streams},
+		&metrics{source: s.source, streams: &s.streams, totals: &s.totals},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -52,6 +52,7 @@ type Server struct {
 	built    bool
 	streams  streams
 	cache    cache
+	totals   totals
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.
 	ending context.Context

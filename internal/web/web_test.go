@@ -390,6 +390,9 @@ func TestSlowPageSkips(t *testing.T) {
 	defer conn.Close()
 	conn.(*net.TCPConn).SetReadBuffer(4096)
 	fmt.Fprintf(conn, "GET /api/v1/stream?topic=hosts:10 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	for open := 0; open == 0; open, _ = s.streams.count() {
+		time.Sleep(time.Millisecond)
+	}
 	for range 500 { // more than all buffers on the way hold
 		src.tick()
 	}
@@ -435,6 +438,53 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("/metrics lacks %q", want)
 		}
+	}
+}
+
+// TestTotals: what was seen is counted once, when it no longer changes, late
+// packets included.
+func TestTotals(t *testing.T) {
+	src := newSource()
+	now := time.Unix(1_700_000_000, 0)
+	tick := func(seconds int, packets ...time.Duration) *rollup.Snapshot {
+		now = now.Add(time.Duration(seconds) * time.Second)
+		for _, ago := range packets {
+			r := wire.Record{Time: now.Add(-ago).UnixNano(), Length: 100, Proto: 17}
+			r.SetSrc4([4]byte{10, 0, 0, 1})
+			r.SetDst4([4]byte{10, 0, 0, 2})
+			src.Add(now.UnixNano(), 0, &r)
+		}
+		src.Tick(now.UnixNano())
+		return src.Snapshot()
+	}
+	var sums totals
+	got := func() (c rollup.Counts) {
+		sums.each(func(k totalKey, n rollup.Counts) {
+			if k != (totalKey{0, 0, false}) {
+				t.Errorf("counted for %+v", k)
+			}
+			c = c.Plus(n)
+		})
+		return c
+	}
+	sums.add(tick(0))
+	sums.add(tick(1, 0, 0, 0))
+	sums.add(tick(1, time.Second, 3*time.Second, 3600*time.Second))
+	if c := got(); c.Packets != 0 {
+		t.Errorf("%d packets counted while they may still change", c.Packets)
+	}
+	for range 20 {
+		sums.add(tick(1))
+	}
+	if c := got(); c.Packets != 6 || c.Bytes != 600 {
+		t.Errorf("counted %+v, want 6 packets of 100 bytes", c)
+	}
+	for range 3 {
+		sums.add(tick(2000, 0)) // a pause longer than a chunk
+	}
+	sums.add(tick(30))
+	if c := got(); c.Packets != 9 {
+		t.Errorf("%d packets after pauses, want 9", c.Packets)
 	}
 }
 

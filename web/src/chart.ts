@@ -82,6 +82,11 @@ export class Chart {
 		return [this.times, ...sums.reverse()] as uPlot.AlignedData;
 	}
 
+	/** How far right a time is, from 0 to 1. */
+	private part(t: number): number {
+		return (t - this.range[0]) / Math.max(1, this.range[1] - this.range[0]);
+	}
+
 	/** No value but 0: an axis of numbers would mean nothing. */
 	private nothing(u: uPlot): boolean {
 		return !this.options.least && (u.data.slice(1) as (number | null | undefined)[][]).every((list) => list.every((v) => !v));
@@ -108,7 +113,7 @@ export class Chart {
 				grid: { show: false }, ticks: { show: true, stroke: color('--line'), width: 1, size: 4 },
 				space: 70, incrs: increments,
 				// A label that would be cut at the right is left out.
-				values: (u, splits, _i, _s, incr) => splits.map((t) => (u.valToPos(t, 'x') > u.over.clientWidth - 18 ? '' : incr >= 60 ? clock(t).slice(0, 5) : clock(t))),
+				values: (u, splits, _i, _s, incr) => splits.map((t) => (this.part(t) > 1 - 18 / (u.width - 70) ? '' : incr >= 60 ? clock(t).slice(0, 5) : clock(t))),
 			},
 			{
 				stroke: color('--muted'), font, gap: 6, size: 62,

@@ -55,7 +55,8 @@ export function flows(app: App): Page {
 				const c = colors(app, row);
 				style(mark, 'background', c.primary);
 				text(name, flowName(feed.setup, row));
-				text(detail, feed.setup?.flows[row]?.detail ?? '');
+				const what = feed.setup?.flows[row]?.detail ?? '';
+				text(detail, what === flowName(feed.setup, row) ? '' : what);
 				const current = feed.current?.flows.find((f) => f.row === row);
 				text(now, rate(current ? measure(total(current), state.unit) : 0, state.unit));
 				const hosts = (feed.setup?.hosts ?? []).map((_, host): Bar => ({

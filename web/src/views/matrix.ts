@@ -83,7 +83,8 @@ export function matrix(app: App): Page {
 			const strength = Math.sqrt(v / full);
 			style(cell, '--heat', strength.toFixed(3));
 			cell.className = strength > 0.85 ? 'on strong' : 'on';
-			const lost = c.loss && c.loss.lost > 0 ? percent(c.loss.fraction) : '';
+			// By counts, packets on their way at the window's ends look like a few lost ones.
+			const lost = c.loss && c.loss.lost > (c.loss.bySequence ? 0 : Math.max(3, c.loss.expected / 500)) ? percent(c.loss.fraction) : '';
 			const wanted = short(r) + (lost ? `|${lost}` : '');
 			if (cell.dataset.text !== wanted) {
 				cell.dataset.text = wanted;

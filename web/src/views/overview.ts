@@ -91,7 +91,7 @@ export function overview(app: App): Page {
 				dot.className = `dot ${s.state}`;
 				text(name, hostName(feed.setup, host));
 				text(address, feed.setup?.hosts[host]?.address ?? '');
-				text(statusText, s.state === 'connected' ? 'connected' : s.status || s.state);
+				text(statusText, s.state !== 'connected' ? s.status || s.state : feed.setup?.hosts[host]?.feed === 'log' ? 'log file' : 'connected');
 				marksList.set(problems(s));
 				const now = feed.current?.hosts.find((x) => x.host === host);
 				const seen = now ? now.flows.reduce((sum, f) => sum + measure(total(f), state.unit), 0) : 0;
@@ -118,12 +118,13 @@ export function overview(app: App): Page {
 
 	const empty = emptyState();
 	const chartNote = h('span', {});
+	const split = h('div', { class: 'split' },
+		panel('Traffic by flow', chartNote, chart.el, legend),
+		panel('Hosts', barNote, bars));
 	const el = h('div', { class: 'page overview' },
 		h('div', { class: 'figures' }, ...figures.map((f) => f.el)),
 		empty.el,
-		h('div', { class: 'split' },
-			panel('Traffic by flow', chartNote, chart.el, legend),
-			panel('Hosts', barNote, bars)),
+		split,
 		panel('Agents', null, h('div', { class: 'scroll' }, h('table', {}, head, body))));
 
 	return {
@@ -162,6 +163,7 @@ export function overview(app: App): Page {
 			const nothing = !o || o.seen.packets + o.total.packets === 0;
 			empty.el.hidden = !nothing || !o;
 			if (nothing && o) empty.say(...whyNothing(app));
+			split.hidden = nothing;
 
 			const list = current ? [...current.hosts] : [];
 			for (let i = 0; i < setup.hosts.length; i++) if (!list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });

@@ -1,0 +1,221 @@
+package rollup
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// mgenFound is an MGEN flow at one observer in a window, or in one step.
+type mgenFound struct {
+	key  entryKey
+	stat mgenStat
+}
+
+// MGEN is all MGEN flows in w.
+func (s *Snapshot) MGEN(w Window) *MGEN {
+	w = s.Fit(w)
+	m := &MGEN{Window: w}
+	sums := make(map[uint32]*mgenStat)
+	s.history.each(w, func(f *frame) {
+		m.Other = m.Other.Plus(f.other.mgens)
+		f.eachMGEN(func(id uint32, n *mgenStat) {
+			e := sums[id]
+			if e == nil {
+				e = new(mgenStat)
+				sums[id] = e
+			}
+			e.add(n)
+		})
+	})
+	for _, x := range s.observers(sums, &m.Other) {
+		subject := x.key.subject()
+		n := len(m.Flows)
+		if n == 0 || m.Flows[n-1].ID != x.key.flow || m.Flows[n-1].Tuple != subject.tuple() {
+			m.Flows = append(m.Flows, MGENFlow{ID: x.key.flow, Tuple: subject.tuple(), SrcHost: s.history.owner(x.key.src)})
+			n++
+		}
+		m.Flows[n-1].add(&x)
+	}
+	receives := make(map[int]bool)
+	for i := range m.Flows {
+		for _, r := range m.Flows[i].Receivers {
+			receives[r.Host] = true
+		}
+	}
+	for i := range m.Flows {
+		f := &m.Flows[i]
+		dst := s.history.owner(f.Dst.As16())
+		if f.Watched && len(f.Receivers) == 0 && receives[dst] && !f.Dst.IsMulticast() {
+			f.Receivers = []MGENReceiver{{Host: dst}} // nothing has arrived
+		}
+		f.setLoss(time.Duration(w.Seconds()) * time.Second)
+	}
+	return m
+}
+
+// observers resolves the numbers of entries, and sorts them by flow, side and
+// host.
+func (s *Snapshot) observers(sums map[uint32]*mgenStat, other *Counts) []mgenFound {
+	of := make(map[entryKey]*mgenStat, len(sums))
+	for _, id := range sortedIDs(sums) {
+		k := s.history.key(id)
+		if k == nil {
+			*other = other.Plus(Counts{sums[id].packets, sums[id].bytes})
+			continue
+		}
+		if e := of[*k]; e != nil {
+			e.add(sums[id])
+		} else {
+			of[*k] = sums[id]
+		}
+	}
+	list := make([]mgenFound, 0, len(of))
+	for k, stat := range of {
+		list = append(list, mgenFound{k, *stat})
+	}
+	slices.SortFunc(list, func(a, b mgenFound) int {
+		return cmp.Or(compareSubjects(&a.key, &b.key), cmp.Compare(a.key.side, b.key.side), cmp.Compare(a.key.host, b.key.host))
+	})
+	return list
+}
+
+func sortedIDs(sums map[uint32]*mgenStat) []uint32 {
+	ids := make([]uint32, 0, len(sums))
+	for id := range sums {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (f *MGENFlow) add(x *mgenFound) {
+	c := Counts{x.stat.packets, x.stat.bytes}
+	switch x.key.side {
+	case Sent:
+		f.Watched = true
+		if c.Packets > f.Sent.Packets {
+			f.Sent = MGENCounts{c, x.stat.messages}
+		}
+	case Relayed:
+		f.Relayed = f.Relayed.Plus(c)
+	case Received:
+		f.Receivers = append(f.Receivers, newReceiver(x))
+	}
+}
+
+func newReceiver(x *mgenFound) MGENReceiver {
+	m := &x.stat
+	r := MGENReceiver{
+		Host:       int(x.key.host),
+		Received:   MGENCounts{Counts{m.packets, m.bytes}, m.messages},
+		Duplicates: m.duplicates, Reordered: m.reordered, Restarts: m.restarts,
+		Delayed: m.delayed, NegativeDelays: m.negative,
+	}
+	if m.delayed > 0 {
+		r.MinDelay, r.MaxDelay = time.Duration(m.delayMin), time.Duration(m.delayMax)
+		r.MeanDelay = time.Duration(m.delaySum / int64(m.delayed))
+		r.Jitter = time.Duration(m.jitter)
+	}
+	if m.messages > 0 {
+		lost := min(max(m.lost(), 0), int64(m.expected))
+		r.Loss = Loss{Valid: true, BySequence: true, Expected: m.expected, Lost: uint64(lost)}
+	}
+	return r
+}
+
+// setLoss fills in losses that sequence numbers do not tell: all of a feed that
+// has none, and those before the first and after the last message that came.
+func (f *MGENFlow) setLoss(window time.Duration) {
+	if !f.Watched {
+		return
+	}
+	for i := range f.Receivers {
+		r := &f.Receivers[i]
+		if !r.Loss.Valid {
+			r.Loss = lossByCounts(f.Sent.Packets, r.Received.Packets)
+			continue
+		}
+		arrived := r.Received.Messages - r.Duplicates
+		missing := f.Sent.Messages - min(f.Sent.Messages, arrived)
+		// Of those sent in the window some may still be on their way; and what
+		// sequence numbers tell is not given up for a few.
+		way := min(max(r.MaxDelay, 0)+time.Second, window)
+		if on := uint64(float64(f.Sent.Messages) * way.Seconds() / window.Seconds()); missing > r.Loss.Lost+on+f.Sent.Messages/50+5 {
+			r.Loss = lossByCounts(f.Sent.Messages, arrived)
+		}
+	}
+}
+
+// MGENSeries is one MGEN flow, named by its ID and tuple, in w over time.
+func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
+	w = s.Fit(w)
+	n := w.Points()
+	m := &MGENSeries{Window: w, Sent: make([]Counts, n)}
+	ids := make(map[uint32]*entryKey)
+	for i := range s.history.keys {
+		k := &s.history.keys[i].key
+		if k.kind == mgens && k.flow == id && k.tuple() == t {
+			ids[s.history.keys[i].id] = k
+		}
+	}
+	points := make(map[entryKey][]mgenStat)
+	s.history.each(w, func(f *frame) {
+		at := w.point(f)
+		f.eachMGEN(func(id uint32, x *mgenStat) {
+			k := ids[id]
+			if k == nil {
+				return
+			}
+			if points[*k] == nil {
+				points[*k] = make([]mgenStat, n)
+			}
+			points[*k][at].add(x)
+		})
+	})
+	sent := uint64(0)
+	for k, p := range points {
+		switch k.side {
+		case Sent:
+			if sum := packetsOf(p); sum > sent {
+				sent = sum
+				for i := range p {
+					m.Sent[i] = Counts{p[i].packets, p[i].bytes}
+				}
+			}
+		case Received:
+			m.Receivers = append(m.Receivers, receiverSeries(int(k.host), p))
+		}
+	}
+	slices.SortFunc(m.Receivers, func(a, b MGENReceiverSeries) int { return cmp.Compare(a.Host, b.Host) })
+	return m
+}
+
+func packetsOf(points []mgenStat) (sum uint64) {
+	for i := range points {
+		sum += points[i].packets
+	}
+	return sum
+}
+
+func receiverSeries(host int, points []mgenStat) MGENReceiverSeries {
+	n := len(points)
+	r := MGENReceiverSeries{
+		Host: host, Received: make([]Counts, n), Expected: make([]uint64, n), Lost: make([]int64, n),
+		Duplicates: make([]uint64, n), Reordered: make([]uint64, n), Delayed: make([]uint64, n),
+		MinDelay: make([]int64, n), MeanDelay: make([]int64, n), MaxDelay: make([]int64, n),
+		Jitter: make([]int64, n), NegativeDelays: make([]uint64, n),
+	}
+	for i := range points {
+		m := &points[i]
+		r.Received[i] = Counts{m.packets, m.bytes}
+		r.Expected[i], r.Lost[i] = m.expected, m.lost()
+		r.Duplicates[i], r.Reordered[i] = m.duplicates, m.reordered
+		r.Delayed[i], r.NegativeDelays[i] = m.delayed, m.negative
+		if m.delayed > 0 {
+			r.MinDelay[i], r.MaxDelay[i], r.Jitter[i] = m.delayMin, m.delayMax, m.jitter
+			r.MeanDelay[i] = m.delaySum / int64(m.delayed)
+		}
+	}
+	return r
+}

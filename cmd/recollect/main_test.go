@@ -155,19 +155,20 @@ func TestLiveReplay(t *testing.T) {
 	}
 	t.Setenv("TZ", "UTC")
 	tty := screentest.New(t, 120, 20)
-	cmd := startLive(t, tty, "1=2000\n", "-replay", name)
+	// So slowly that no step depends on how fast the test is.
+	cmd := startLive(t, tty, "1=2000\n", "-replay", name, "-speed", "0.125")
 	out := tty.Expect(t, 0, "2019-06-13 01:50:0")
 	for _, step := range []struct{ key, want string }{
 		{" ", "paused"},
 		{"\x1b[6~", "2019-06-13 01:51:0"}, // page down
-		{" ", "x1"},
-		{"\x1b[A", "x2"},
+		{" ", "x0.125"},
+		{"\x1b[A", "x0.25"},
 		{"\x1b[C\x1b[C", "2019-06-13 01:51:2"},
 		{strings.Repeat("\x1b[6~", 15), "02:06:"},
 		{"\x1b[H", "2019-06-13 01:50:0"},
-		{strings.Repeat("\x1b[A", 4), "x32"},
+		{strings.Repeat("\x1b[A", 4), "x4"},
 		{strings.Repeat("\x1b[6~", 12) + strings.Repeat("\x1b[B", 3), "02:0"},
-		{"\x1b[B\x1b[B", "x1"},
+		{"\x1b[B\x1b[B", "x0.125"},
 	} {
 		tty.Type(t, step.key)
 		out += tty.Expect(t, len(out), step.want)[len(out):]

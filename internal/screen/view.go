@@ -301,14 +301,17 @@ func (p *Painter) header(v *View, width int) string {
 	}
 	left = append(left, cell{"", "up " + clock(v.Uptime)}, cell{dim, grouped(v.Records) + plural(v.Records, " record")})
 	if v.Replay != nil {
-		left = v.Replay.header(v)
+		left = v.Replay.header(v, width)
 	}
 	right := []cell{{bold, strings.TrimRight(si(sum.Packets), " ") + " packets/s"}, {bold, si(sum.Bits) + "bit/s"}}
+	if v.Replay != nil && width < 70 { // where it is matters more
+		right = right[1:]
+	}
 	return " " + p.spread(left, right, width-2)
 }
 
 // header says where the replay is, the most important first.
-func (r *Replay) header(v *View) []cell {
+func (r *Replay) header(v *View, width int) []cell {
 	state := cell{"", clean(r.Speed)}
 	switch {
 	case r.Starting:
@@ -320,7 +323,11 @@ func (r *Replay) header(v *View) []cell {
 	case r.Paused:
 		state = cell{yellow, "paused"}
 	}
-	cells := []cell{{bold, "replay"}, {"", clean(r.Time)}, state, {"", fmt.Sprintf("%.0f %%", 100*r.Part)}}
+	at := clean(r.Time)
+	if _, clock, ok := strings.Cut(at, " "); ok && width < 50 {
+		at = clock // without the date
+	}
+	cells := []cell{{bold, "replay"}, {"", at}, state, {"", fmt.Sprintf("%.0f %%", 100*r.Part)}}
 	if r.Gap >= longGap && !r.Seeking {
 		cells = append(cells, cell{yellow, "traffic in " + clock(r.Gap)})
 	}

@@ -295,6 +295,39 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestPaintReplay: the header says where the replay is, the footer what can be
+// done about it, as far as there is room.
+func TestPaintReplay(t *testing.T) {
+	v := testView()
+	v.Agents = v.Agents[:1]
+	v.Agents[0].Flows = nil
+	v.Replay = &Replay{Time: "2019-06-13 03:51:12", Part: 0.423, Speed: "x4", Gap: 90 * time.Second}
+	var p Painter
+	for _, c := range []struct {
+		width        int
+		change       func(r *Replay)
+		head, footer string
+	}{
+		{130, func(*Replay) {}, " replay   2019-06-13 03:51:12   x4   42 %   traffic in 1:30   1 234 567 records                    12.3 k packets/s   98.8 Mbit/s",
+			" space pause   ←→ 10 s   PgUp PgDn 1 min   ↑↓ speed   n next traffic   Home start   m MGEN   q ends"},
+		{80, func(r *Replay) { r.Gap = 0 }, " replay   2019-06-13 03:51:12   x4   42 %        12.3 k packets/s   98.8 Mbit/s",
+			" space pause   ←→ 10 s   ↑↓ speed   n next   m MGEN   q ends"},
+		{60, func(r *Replay) { r.Paused = true }, " replay   2019-06-13 03:51:12   paused   42 %   98.8 Mbit/s", ""},
+		{40, func(r *Replay) { r.Seeking = true }, " replay   03:51:12          98.8 Mbit/s", " space pause   ←→ 10 s   ↑↓ speed"},
+		{80, func(r *Replay) { r.Ended = true }, " replay   2019-06-13 03:51:12   at the end       12.3 k packets/s   98.8 Mbit/s", ""},
+		{80, func(r *Replay) { r.Starting = true }, " replay   reading the logs                       12.3 k packets/s   98.8 Mbit/s", ""},
+	} {
+		c.change(v.Replay)
+		lines := strings.Split(string(p.Paint(v, c.width, 6)), "\n")
+		if got := strings.TrimRight(lines[0], " "); got != c.head {
+			t.Errorf("%d columns: head\n%q, want\n%q", c.width, got, c.head)
+		}
+		if got := strings.TrimRight(lines[5], " "); c.footer != "" && got != c.footer {
+			t.Errorf("%d columns: footer\n%q, want\n%q", c.width, got, c.footer)
+		}
+	}
+}
+
 // TestColors: a flow's own color is exact where the terminal can, and the
 // nearest of 256 elsewhere; black is a color.
 func TestColors(t *testing.T) {

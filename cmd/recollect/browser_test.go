@@ -48,6 +48,7 @@ type lab struct {
 	t     *testing.T
 	hosts []*nettest.Host // n1 to n3 with agents, and one for the collector
 	dir   string
+	bin   string // the programs
 	url   string
 
 	collector *nettest.Cmd
@@ -56,19 +57,21 @@ type lab struct {
 // newLab starts everything. The way to n3 is too narrow for what runTraffic
 // sends there.
 func newLab(t *testing.T) *lab {
-	// The page may not have been built when TestMain built the collector.
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", binDir, ".", "../pcapper"}} {
+	// The page may not have been built when TestMain built the collector, whose
+	// program is other tests'.
+	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
+	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", l.bin, ".", "../pcapper"}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	l := &lab{t: t, hosts: nettest.Bridge(t, 4), dir: t.TempDir()}
+	l.hosts = nettest.Bridge(t, 4)
 	l.run(l.hosts[2].Switch, "tc", "qdisc", "add", "dev", "to-"+l.hosts[2].Name, "root", "tbf", "rate", "860kbit", "burst", "3000", "limit", "9000")
 	conf := "1=M101\n2=M102\n3=M201\n"
 	for i, label := range []string{"n1", "n2", hostileLabel} {
 		h := l.hosts[i]
 		l.run(h, "ip", "route", "add", "224.0.0.0/4", "dev", h.Interface.Name)
-		l.start(h, filepath.Join(binDir, "pcapper"), "-i", h.Interface.Name, "-m", "none", "-ipfix-port", "4739", "-f", filepath.Join(l.dir, "log"+strconv.Itoa(i)))
+		l.start(h, filepath.Join(l.bin, "pcapper"), "-i", h.Interface.Name, "-m", "none", "-ipfix-port", "4739", "-f", filepath.Join(l.dir, "log"+strconv.Itoa(i)))
 		conf += fmt.Sprintf("%s:ipfix://%s:4739\n", label, h.Interface.IPv4)
 	}
 	l.write("collector.conf", conf)
@@ -122,7 +125,7 @@ func (l *lab) start(h *nettest.Host, name string, args ...string) *nettest.Cmd {
 }
 
 func (l *lab) startCollector() {
-	l.collector = l.start(l.hosts[3], filepath.Join(binDir, "recollect"), "-http", "127.0.0.1:7080", "-c", "collector.conf")
+	l.collector = l.start(l.hosts[3], filepath.Join(l.bin, "recollect"), "-http", "127.0.0.1:7080", "-c", "collector.conf")
 }
 
 // forward makes an address of a host's namespace one of ours, where browsers

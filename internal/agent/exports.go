@@ -44,6 +44,9 @@ func (a *agent) prepareExports() error {
 				return err
 			}
 		}
+		if a.cfg.Listen.IsValid() {
+			config.Listen = a.cfg.Listen.String()
+		}
 		x.exporter = export.New(config)
 		a.exports = append(a.exports, x)
 	}

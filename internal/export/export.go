@@ -72,8 +72,10 @@ type Config struct {
 	// Peer is told the address that is sent to, before anything is sent, so
 	// that the agent does not report its own packets.
 	Peer func(netip.AddrPort)
-	// Allow says who may ask for repairs.
-	Allow func(netip.Addr) bool
+	// Listen is the address that repairs are asked for at, "" for all; Allow says
+	// who may ask.
+	Listen string
+	Allow  func(netip.Addr) bool
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,7 @@ func (e *Exporter) serveRepairs(ctx context.Context) {
 	var ln net.Listener
 	var err error
 	for {
-		if ln, err = net.Listen("tcp", fmt.Sprintf(":%d", e.cfg.Target.Repair)); err == nil {
+		if ln, err = net.Listen("tcp", net.JoinHostPort(e.cfg.Listen, strconv.Itoa(int(e.cfg.Target.Repair)))); err == nil {
 			break
 		}
 		e.cfg.Say("%v: cannot listen for repairs: %s; trying again", e, failure(err))

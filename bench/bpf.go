@@ -147,8 +147,8 @@ func count() asm.Instructions {
 	}
 }
 
-// nextFlow gives each frame other ports than the one before it. It stands in a
-// program several times, at most, with another number each.
+// nextFlow gives each frame other ports than the one before it. Where it stands
+// in a program several times, each has its own number.
 func nextFlow(flows, number int, data, dataEnd int16) asm.Instructions {
 	if flows <= 1 {
 		return nil

@@ -54,7 +54,10 @@ var (
 	small = []share{{64, 1}}
 	large = []share{{1400, 1}}
 	imix  = []share{{64, 7}, {594, 4}, {1518, 1}} // the "simple IMIX"
-	noFCS = 4
+)
+
+const (
+	noFCS = 4 // bytes
 	// Runs of a program in one system call. Between two of XDP the kernel
 	// waits for some 30 ms.
 	cloneAtOnce, shootAtOnce = 20_000, 500_000

@@ -292,3 +292,20 @@ func (a *agentProcess) logLines(name string) []wire.Record {
 	}
 	return recs
 }
+
+// pcapperCert runs "pcapper cert" and gives what it prints and its exit code.
+func pcapperCert(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	bin, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, append([]string{"cert"}, args...)...)
+	out, _ := cmd.CombinedOutput()
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// certArgs are the agent's flags for certificates in a directory.
+func certArgs(dir string) []string {
+	return []string{"-tls-cert", dir + "/agent.pem", "-tls-key", dir + "/agent-key.pem", "-tls-client-ca", dir + "/ca.pem"}
+}

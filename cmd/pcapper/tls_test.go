@@ -18,23 +18,6 @@ import (
 	"github.com/pcapper/pcapper/internal/nettest"
 )
 
-// pcapperCert runs "pcapper cert" and gives what it prints and its exit code.
-func pcapperCert(t *testing.T, args ...string) (string, int) {
-	t.Helper()
-	bin, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin, append([]string{"cert"}, args...)...)
-	out, _ := cmd.CombinedOutput()
-	return string(out), cmd.ProcessState.ExitCode()
-}
-
-// certArgs are the agent's flags for certificates in a directory.
-func certArgs(dir string) []string {
-	return []string{"-tls-cert", dir + "/agent.pem", "-tls-key", dir + "/agent-key.pem", "-tls-client-ca", dir + "/ca.pem"}
-}
-
 func TestCertCommand(t *testing.T) {
 	dir := t.TempDir()
 	if out, code := pcapperCert(t, "-dir", dir, "10.77.0.1"); code != 0 || strings.Count(out, "\n") != 6 {

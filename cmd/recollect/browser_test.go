@@ -535,6 +535,7 @@ func TestPage(t *testing.T) {
 		}
 	})
 	t.Run("keys", func(t *testing.T) { testKeys(t, p) })
+	t.Run("mouse", func(t *testing.T) { testMouse(t, p) })
 	t.Run("download", func(t *testing.T) { testDownload(t, p, downloads, all) })
 	t.Run("phone", func(t *testing.T) {
 		p.do(emulation.SetDeviceMetricsOverride(390, 844, 2, true))
@@ -643,6 +644,41 @@ func testKeys(t *testing.T, p *page) {
 	p.await(`document.querySelectorAll('tr[data-key]').length === 1 && location.hash.includes('q=5002')`)
 	p.key(kb.Escape)
 	p.await(`document.querySelectorAll('tr[data-key]').length > 1`)
+}
+
+// testMouse: dragging in a chart zooms, dragging the handle of the time strip
+// scrubs.
+func testMouse(t *testing.T, p *page) {
+	p.show("overview")
+	p.await(`document.querySelector('.link-state.connected') && document.querySelector('.u-over')?.clientWidth > 300`)
+	drag := func(selector string, from, to float64) {
+		t.Helper()
+		var box []float64
+		p.do(chromedp.Evaluate(fmt.Sprintf(`(() => { const b = document.querySelector(%q).getBoundingClientRect(); return [b.left, b.top + b.height / 2, b.width]; })()`, selector), &box))
+		at := func(part float64) float64 { return box[0] + part*box[2] }
+		p.do(
+			input.DispatchMouseEvent(input.MouseMoved, at(from), box[1]),
+			input.DispatchMouseEvent(input.MousePressed, at(from), box[1]).WithButton(input.Left).WithClickCount(1),
+			input.DispatchMouseEvent(input.MouseMoved, at((from+to)/2), box[1]).WithButton(input.Left).WithButtons(1),
+			input.DispatchMouseEvent(input.MouseMoved, at(to), box[1]).WithButton(input.Left).WithButtons(1),
+			input.DispatchMouseEvent(input.MouseReleased, at(to), box[1]).WithButton(input.Left).WithClickCount(1),
+		)
+	}
+	drag(".u-over", 0.25, 0.75)
+	p.await(`document.body.classList.contains('paused')`)
+	if w := number(t, p.text(`/w=(\d+)/.exec(location.hash)[1]`)); w < 148 || w > 154 {
+		t.Errorf("half of 300 s marked: the window is now %g s", w)
+	}
+	p.show("overview?w=60")
+	p.await(`document.querySelector('.link-state.connected') && document.querySelector('.past').getAttribute('aria-valuetext') === 'live'`)
+	drag(".past", 0.95, 0.5) // the handle is a tenth of the strip, at its right end
+	p.await(`document.body.classList.contains('paused') && /end=\d+/.test(location.hash)`)
+	newest := number(t, p.text(`document.querySelector('.past').getAttribute('aria-valuemax')`))
+	if back := newest - number(t, p.text(`/end=(\d+)/.exec(location.hash)[1]`)); back < 260 || back > 280 {
+		t.Errorf("dragged by 45 %% of 600 s: %g s back", back)
+	}
+	p.do(chromedp.Click(".live", chromedp.ByQuery))
+	p.await(`!document.body.classList.contains('paused')`)
 }
 
 // testDownload: the CSV has the numbers of the view, and the PNG is a picture.

@@ -23,6 +23,9 @@ func addPage(cfg *collect.Config, address string, o pageOptions) error {
 		return err
 	}
 	say("page at %s", server.URL())
+	if server.Open() {
+		say("the page is open to anyone who can reach this port: it has no password")
+	}
 	if !server.Built() {
 		say("the page itself is not in this program, only its data")
 		say(`hint: install Node.js 20 or newer, and build again by "make build"`)

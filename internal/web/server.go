@@ -90,6 +90,9 @@ func Listen(address string, access Access) (*Server, error) {
 	return s, nil
 }
 
+// Open tells whether others than this host can reach the page.
+func (s *Server) Open() bool { return !isLoopback(s.host) }
+
 // Built tells whether the program has the page. If not, it serves the data and
 // a note that says what to do.
 func (s *Server) Built() bool { return s.built }

@@ -44,6 +44,7 @@ export class Feed {
 	}
 
 	start(): void {
+		void this.loadSetup();
 		this.follow();
 	}
 
@@ -72,10 +73,10 @@ export class Feed {
 			this.changed();
 		});
 		on('frame', (data) => this.take(data as Frame));
-		on('hosts', (data) => { if (this.state.end === null) this.hosts = data as Hosts; });
-		on('matrix', (data) => { if (this.state.end === null) this.matrix = data as Matrix; });
-		on('talkers', (data) => { if (this.state.end === null) this.talkers = data as Talkers; });
-		on('mgen', (data) => { if (this.state.end === null) this.mgen = data as MGEN; });
+		on('hosts', (data) => { if (this.state.end === null && this.setup) this.hosts = data as Hosts; });
+		on('matrix', (data) => { if (this.state.end === null && this.setup) this.matrix = data as Matrix; });
+		on('talkers', (data) => { if (this.state.end === null && this.setup) this.talkers = data as Talkers; });
+		on('mgen', (data) => { if (this.state.end === null && this.setup) this.mgen = data as MGEN; });
 		on('skipped', (data) => { this.skipped += Number(data); });
 		stream.onerror = () => {
 			if (this.stream !== stream) return;
@@ -130,8 +131,9 @@ export class Feed {
 		return end === null ? `from=${-w}&to=0` : `from=${end - w}&to=${end}`;
 	}
 
-	/** Fetches what the view shows. */
+	/** Fetches what the view shows, once the names of hosts and flows are known. */
 	load(): void {
+		if (!this.setup) return;
 		const { view, end } = this.state;
 		const range = this.range();
 		if (view === 'overview' || view === 'flows') {
@@ -168,7 +170,10 @@ export class Feed {
 	}
 
 	private async loadSetup(): Promise<void> {
-		await this.get<Setup>('setup', '', (data) => { this.setup = data; });
+		await this.get<Setup>('setup', '', (data) => {
+			this.setup = data;
+			this.load();
+		});
 	}
 
 	private loadPast(frame: Frame): void {

@@ -249,7 +249,8 @@ function update(): void {
 	const bad = feed.link === 'broken' || stalled;
 	toggle(document.body, 'broken', bad);
 	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : 'Offline');
-	text(time, t ? (paused ? `${day(t)} ${clock(t - state.window)} – ${clock(t)}` : clock(t)) : '');
+	text(time, t ? (paused ? `${clock(t - state.window)} – ${clock(t)}` : clock(t)) : '');
+	time.title = t ? day(t) : '';
 	timebar.draw();
 	page!.update();
 	link.className = `link-state ${bad ? 'failed' : feed.link === 'live' ? 'connected' : 'dialling'}`;

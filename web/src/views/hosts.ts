@@ -7,6 +7,9 @@ import {
 	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
 
+/** How many hosts are drawn at once; the filter finds the others. */
+const most = 60;
+
 const sides = ['sent', 'relayed', 'received'] as const;
 
 /** Each agent's host: what it sends, relays and receives, and how it is. */
@@ -15,7 +18,11 @@ export function hosts(app: App): Page {
 	const grid = h('div', { class: 'cards' });
 	const charts: Chart[] = [];
 	const empty = emptyState();
-	const el = h('div', { class: 'page hosts' }, empty.el, grid);
+	const filter = h('input', { type: 'search', class: 'filter', placeholder: 'Filter', 'aria-label': 'Filter hosts', maxlength: 100 });
+	filter.addEventListener('input', () => state.set({ filter: filter.value }));
+	const more = h('span', { class: 'rest' });
+	const bar = h('div', { class: 'bar-above' }, filter, more);
+	const el = h('div', { class: 'page hosts' }, empty.el, bar, grid);
 	const view = (host: number): HostView | undefined => feed.hosts?.hosts.find((x) => x.host === host);
 
 	const list = new List<number>(grid, String, (host) => {
@@ -89,7 +96,13 @@ export function hosts(app: App): Page {
 		update() {
 			empty.el.hidden = feed.setup !== null && feed.frame !== null;
 			if (!empty.el.hidden) empty.say(...whyNothing(app));
-			list.set((feed.setup?.hosts ?? []).map((_, i) => i));
+			if (document.activeElement !== filter) filter.value = state.filter;
+			const q = state.filter.toLowerCase();
+			const all = feed.setup?.hosts ?? [];
+			const found = all.map((_, i) => i).filter((i) => !q || `${hostName(feed.setup, i)} ${all[i]!.label} ${all[i]!.address}`.toLowerCase().includes(q));
+			bar.hidden = all.length <= 12 && !q;
+			text(more, found.length > most ? `${most} of ${found.length} hosts are drawn` : q ? `${found.length} of ${all.length} hosts` : '');
+			list.set(found.slice(0, most));
 		},
 		table() {
 			const span = feed.hosts?.window;

@@ -8,6 +8,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -426,6 +427,40 @@ func TestGuaranteeLogDirectoryRemoved(t *testing.T) {
 	}
 	c.wants(t, uint64(p.scrape(metricsAddr)["pcapper_packets_total"]))
 	p.stop()
+}
+
+// TestGuaranteeLogRotated: rotated again and again under load, the logs
+// together have each line.
+func TestGuaranteeLogRotated(t *testing.T) {
+	a, b := nettest.Pair(t)
+	p := startWatched(t, a, "-f", "log")
+	c := drain(p.dial(a, "bulk\n"))
+	tr := startTraffic(t, a, either(30_000.0, 100_000), oneFrame(a, b))
+	rotations := either(5, 100)
+	for i := range rotations {
+		time.Sleep(either(300*time.Millisecond, 500*time.Millisecond))
+		os.Rename(filepath.Join(p.dir, "log"), filepath.Join(p.dir, fmt.Sprint("log", i)))
+		p.signal(syscall.SIGHUP)
+	}
+	sent := tr.stop()
+	c.wants(t, sent)
+	p.stop()
+	logs, err := filepath.Glob(filepath.Join(p.dir, "log*"))
+	if err != nil || len(logs) < rotations {
+		t.Errorf("%d logs of %d rotations, %v", len(logs), rotations, err)
+	}
+	lines := 0
+	for _, name := range logs {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += bytes.Count(data, []byte("\n"))
+	}
+	if uint64(lines) != sent {
+		t.Errorf("%d lines in %d logs, want %d", lines, len(logs), sent)
+	}
+	t.Logf("%d lines in %d logs", lines, len(logs))
 }
 
 // TestGuaranteeInterfaceChanges: whatever is done to the interface, the next

@@ -3,6 +3,7 @@ package collect
 import (
 	"crypto/tls"
 	"fmt"
+	"strings"
 
 	"github.com/pcapper/pcapper/internal/certs"
 )
@@ -45,7 +46,7 @@ func (h *Host) tlsConfig(f certs.Files) (*tls.Config, error) {
 	}
 	name := h.TLS.Name
 	if name == "" {
-		name = h.Name
+		name, _, _ = strings.Cut(h.Name, "%") // certificates have no zones
 	}
 	return pair.Client(name), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -455,4 +456,54 @@ func BenchmarkPlay(b *testing.B) {
 			b.ReportMetric(float64(records)/b.Elapsed().Seconds()/1e6, "Mrecords/s")
 		})
 	}
+}
+
+// FuzzPlay: every whole line of a file is either played or counted as none, at
+// any place that a buffer ends; what has no end is told; and from the middle on
+// comes what was there from the beginning.
+func FuzzPlay(f *testing.F) {
+	f.Add([]byte(line(1*second, 1)+"junk\n"+line(2*second, 2)+"torn"), uint8(1))
+	f.Add([]byte(line(3*second, 3)+"x"), uint8(3))
+	f.Add([]byte(strings.Repeat("x", 300)), uint8(255))
+	f.Fuzz(func(t *testing.T, text []byte, repeat uint8) {
+		if len(text) >= 2 && text[0] == 0x1f && text[1] == 0x8b { // gzip has tests of its own
+			return
+		}
+		text = bytes.Repeat(text, 1+int(repeat))
+		path := write(t, t.TempDir(), "n.log", string(text))
+		play := func(from Place) ([]uint32, Count) {
+			var g got
+			cfg := g.config(File{Path: path})
+			cfg.From = from
+			p := New(cfg)
+			if err := p.Run(t.Context()); err != nil && !errors.Is(err, errNothing) {
+				t.Fatal(err)
+			}
+			return g.flows, p.Count(0)
+		}
+		all, count := play(Place{})
+		whole := bytes.Count(text, []byte("\n"))
+		if len(all) > 0 && (count.Records != uint64(len(all)) || count.Records+count.Foreign != uint64(whole) ||
+			count.Torn != (len(text) > 0 && text[len(text)-1] != '\n')) {
+			t.Errorf("%d lines: %+v", whole, count)
+		}
+		some, _ := play(Place{sinceFirst, second})
+		if len(some) > len(all) || !slices.Equal(some, all[len(all)-len(some):]) && sorted(text) {
+			t.Errorf("from the middle on: %d of %d", len(some), len(all))
+		}
+	})
+}
+
+// sorted tells whether the times of the lines do not go back.
+func sorted(text []byte) bool {
+	last := int64(minTime)
+	for l := range bytes.Lines(text) {
+		if tm, ok := wire.LineTime(l); ok {
+			if tm < last {
+				return false
+			}
+			last = tm
+		}
+	}
+	return true
 }

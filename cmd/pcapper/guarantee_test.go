@@ -4,7 +4,8 @@ package main
 
 // The tests of docs/guarantees.md. Each has a short form, which always runs,
 // and a long one with the figures that the page promises: PCAPPER_LONG=1, as
-// scripts/soak sets it. They use the same code.
+// scripts/soak sets it. They use the same code. How quick something is is
+// judged in the long form only: the short one runs on busy machines.
 
 import (
 	"bufio"
@@ -341,7 +342,7 @@ func TestGuaranteeHostGone(t *testing.T) {
 		t.Error("it is still attached")
 	}
 	tr.stop()
-	if took := time.Since(begin); took > 45*time.Second {
+	if took := time.Since(begin); took > 45*time.Second && long {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -518,7 +519,7 @@ func TestGuaranteeInterfaceChanges(t *testing.T) {
 		}) {
 			t.Fatalf("%s: no more records", change.name)
 		}
-		if took := time.Since(begin); took > 2*time.Second && os.Getenv("PCAPPER_VM") == "" {
+		if took := time.Since(begin); took > 2*time.Second && long {
 			t.Errorf("%s: the next record came after %v", change.name, took)
 		}
 	}
@@ -581,7 +582,7 @@ func TestGuaranteeKilled(t *testing.T) {
 	}
 	slices.Sort(late)
 	t.Logf("from start to first record: median %v, at most %v", late[len(late)/2], late[len(late)-1])
-	if late[len(late)/2] > 2*time.Second && os.Getenv("PCAPPER_VM") == "" {
+	if late[len(late)/2] > 2*time.Second && long {
 		t.Errorf("from start to first record: %v", late)
 	}
 	if !nettest.Eventually(10*time.Second, func() bool { return attached(t, a) == "" }) {

@@ -31,6 +31,8 @@ const (
 	// streamMessage is the longest message on TCP and in files. As long as a
 	// TLS record, it costs little and says little at once.
 	streamMessage = 16 << 10
+	// maxBatch is the most bytes in a call.
+	maxBatch = 64_000
 	// minRetry and maxRetry bound the pause after a failure, farewell what an
 	// ending agent waits for a receiver that takes the rest.
 	minRetry = 250 * time.Millisecond
@@ -148,11 +150,14 @@ func (e *Exporter) Reopen() {
 	}
 }
 
-// transport takes messages, each in one call.
+// transport takes messages.
 type transport interface {
-	io.WriteCloser
-	// limit is the longest message that it takes now.
+	io.Closer
+	// send takes messages of one length; the last may be shorter.
+	send(messages []byte, length int) error
+	// limit is the longest message that it takes now, batch how many in a call.
 	limit() int
+	batch() int
 	// lossy: messages may be lost or come late to someone, so a failure
 	// concerns one message only.
 	lossy() bool
@@ -268,7 +273,7 @@ func (s *session) announce(now time.Time) error {
 	}
 	s.due = now.Add(templatesEvery)
 	if !s.begun || s.t.lossy() {
-		if _, err := s.write(s.writer.Templates(s.e.msg[:0], now), 0, 0); err != nil {
+		if _, err := s.write(one(s.writer.Templates(s.e.msg[:0], now), 0), 0); err != nil {
 			return err
 		}
 		s.begun = true
@@ -277,7 +282,7 @@ func (s *session) announce(now time.Time) error {
 	msg := s.writer.Statistics(s.e.msg[:0], now, ipfix.Statistics{
 		NotSent: cfg.Lost() + s.e.counters.failed.Load(), Ignored: cfg.Ignored(),
 	})
-	_, err := s.write(msg, 0, 0)
+	_, err := s.write(one(msg, 0), 0)
 	return err
 }
 
@@ -309,12 +314,21 @@ func (s *session) sendPackets() error {
 			return nil
 		}
 		now := time.Now()
-		msg, n := s.writer.Message(s.e.msg[:0], now, s.t.limit(), buf, ends)
-		records := expressed(ends[:n+1])
+		b := batch{buf: s.e.msg[:0]}
+		n := 0
+		for b.fits(s.t) && n < len(ends)-1 {
+			before, k := len(b.buf), 0
+			rest := ends[n:]
+			if b.buf, k = s.writer.Message(b.buf, now, b.limit(s.t), buf[rest[0]-ends[0]:], rest); k == 0 {
+				break // the next record makes a longer message than those before
+			}
+			n += k
+			b.add(len(b.buf)-before, expressed(rest[:k+1]))
+		}
 		r.Advance(n)
-		sent, err := s.write(msg, records, records)
+		sent, err := s.write(&b, b.records)
 		if !sent {
-			r.Disown(records)
+			r.Disown(b.records)
 		}
 		if err == nil {
 			err = s.announce(now)
@@ -323,6 +337,46 @@ func (s *session) sendPackets() error {
 			return err
 		}
 	}
+}
+
+// batch is messages that are sent in one call. All have the same length but the
+// last, which may be shorter.
+type batch struct {
+	buf      []byte
+	length   int // of the first
+	messages int
+	records  int
+	full     bool // the last is shorter
+}
+
+// fits tells whether one more message may follow.
+func (b *batch) fits(t transport) bool {
+	return b.messages == 0 || !b.full && b.messages < t.batch() && len(b.buf)+b.length <= maxBatch
+}
+
+// limit is how long the next message may be.
+func (b *batch) limit(t transport) int {
+	if b.messages == 0 {
+		return t.limit()
+	}
+	return b.length
+}
+
+func (b *batch) add(length, records int) {
+	if length == 0 {
+		return // nothing that IPFIX can express
+	}
+	if b.messages == 0 {
+		b.length = length
+	}
+	b.messages++
+	b.records += records
+	b.full = length < b.length
+}
+
+// one is a batch of one message.
+func one(msg []byte, records int) *batch {
+	return &batch{buf: msg, length: len(msg), messages: 1, records: records}
 }
 
 // expressed is how many items are not empty.
@@ -387,7 +441,7 @@ func (s *session) sendCells() error {
 			packets += int(p)
 		}
 		e.ends, e.packs = e.ends[n:], e.packs[n:]
-		sent, err := s.write(msg, n, packets)
+		sent, err := s.write(one(msg, n), packets)
 		if !sent {
 			e.counters.failed.Add(uint64(n))
 		}
@@ -399,18 +453,22 @@ func (s *session) sendCells() error {
 	return nil
 }
 
-// write sends one message with so many records, and counts them. An error is
-// the end of the session; without one the message may be lost all the same.
-func (s *session) write(msg []byte, records, packets int) (sent bool, err error) {
-	if len(msg) == 0 {
+// write sends messages, and counts them. An error is the end of the session;
+// without one they may be lost all the same.
+func (s *session) write(b *batch, packets int) (sent bool, err error) {
+	e := s.e
+	e.msg = b.buf[:0]
+	if b.messages == 0 {
 		return true, nil
 	}
-	e := s.e
-	e.msg = msg[:0]
 	if e.repair != nil {
-		e.repair.keep(msg)
+		for rest := b.buf; len(rest) > 0; {
+			n := min(b.length, len(rest))
+			e.repair.keep(rest[:n])
+			rest = rest[n:]
+		}
 	}
-	if _, err := s.t.Write(msg); err != nil {
+	if err := s.t.send(b.buf, b.length); err != nil {
 		if !s.t.lossy() || errors.Is(err, os.ErrDeadlineExceeded) {
 			return false, err
 		}
@@ -420,8 +478,8 @@ func (s *session) write(msg []byte, records, packets int) (sent bool, err error)
 		}
 		return false, nil
 	}
-	e.counters.messages.Add(1)
-	e.counters.records.Add(uint64(records))
+	e.counters.messages.Add(uint64(b.messages))
+	e.counters.records.Add(uint64(b.records))
 	e.counters.packets.Add(uint64(packets))
 	return true, nil
 }

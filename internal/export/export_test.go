@@ -379,3 +379,46 @@ func TestRepairs(t *testing.T) {
 		t.Errorf("%d records, %d messages", len(got), r.served.Load())
 	}
 }
+
+// TestBatches: however many messages go out in a call, each is a datagram of
+// its own; and where the kernel refuses to cut, they are sent one by one.
+func TestBatches(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	conn, err := net.Dial("udp", pc.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	u := &datagrams{UDPConn: conn.(*net.UDPConn), payload: ipfix.MaxDatagram, pace: pacer{rate: defaultRate}}
+	for _, tt := range []struct {
+		bytes, length int
+		single        bool
+	}{
+		{1000, 1000, false}, {2500, 1000, false}, {48 * 1200, 1200, false}, {200, 1, true}, {2500, 1000, true},
+	} {
+		sent := make([]byte, tt.bytes)
+		for i := range sent {
+			sent[i] = byte(i)
+		}
+		if err := u.send(sent, tt.length); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 2000)
+		for rest := sent; len(rest) > 0; {
+			want := rest[:min(tt.length, len(rest))]
+			pc.SetReadDeadline(time.Now().Add(10 * time.Second))
+			k, _, err := pc.ReadFrom(buf)
+			if err != nil || !bytes.Equal(buf[:k], want) {
+				t.Fatalf("%+v: %d bytes, want %d; %v", tt, k, len(want), err)
+			}
+			rest = rest[len(want):]
+		}
+		if u.single != tt.single || (u.batch() == 1) != tt.single {
+			t.Errorf("%+v: single %v, batches of %d", tt, u.single, u.batch())
+		}
+	}
+}

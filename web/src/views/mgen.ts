@@ -3,7 +3,7 @@ import { List, h, text, toggle } from '../dom';
 import { delay, endpoint, measure, percent, rate, si, whole } from '../format';
 import type { MGENFlow, MGENReceiver } from '../model';
 import { sideColors } from '../palette';
-import { type App, type Page, axisRange, emptyState, hostName, panel, place, rateOf, rowKeys, times, values, whyNothing } from './common';
+import { type App, type Page, axisRange, emptyState, hostName, panel, place, rateOf, rowKeys, swatch, times, values, whyNothing } from './common';
 
 interface Row { key: string; flow: MGENFlow; receiver: MGENReceiver | null }
 
@@ -47,10 +47,12 @@ export function mgen(app: App): Page {
 		order: new Chart({ height: 150, stacked: false, axis: (v) => (Number.isInteger(v) ? String(v) : ''), format: whole, label: 'Reordered and duplicate messages', zoom: app.zoom, least: 4 }),
 	};
 	const title = h('h2', { class: 'detail-title' });
+	const delayNote = h('span', {});
 	const chartsBox = h('div', { class: 'cards charts' },
-		panel('Rate', null, charts.rate.el), panel('Loss', null, charts.loss.el), panel('Delay', 'mean, lowest and highest', charts.delay.el),
+		panel('Rate', null, charts.rate.el), panel('Loss', null, charts.loss.el), panel('Delay', delayNote, charts.delay.el),
 		panel('Jitter', null, charts.jitter.el), panel('Reordered and duplicate messages', null, charts.order.el));
-	const detail = h('div', { class: 'mgen-detail' }, title, chartsBox);
+	const names = h('div', { class: 'keys' });
+	const detail = h('div', { class: 'mgen-detail' }, h('div', { class: 'detail-head' }, title, names), chartsBox);
 	const el = h('div', { class: 'page mgen' }, empty.el, tablePanel, detail);
 
 	const list = new List<Row>(body, (r) => r.key, (first) => {
@@ -121,6 +123,14 @@ export function mgen(app: App): Page {
 		const c = sideColors();
 		const hue = [c.received, c.relayed, '#c8609c', '#7a62c9', '#a39a1f', '#62b5ec'];
 		const many = hist.receivers.length > 1;
+		const marks = [...(flow?.watched ?? true ? [{ name: 'sent', color: c.sent }] : []),
+			...hist.receivers.map((r, i) => ({ name: hostName(feed.setup, r.host), color: hue[i % hue.length]! }))];
+		const shape = JSON.stringify(marks);
+		if (names.dataset.shape !== shape) {
+			names.dataset.shape = shape;
+			names.replaceChildren(...marks.map((m) => h('span', {}, swatch(m.color), m.name)));
+		}
+		text(delayNote, many ? 'mean' : 'mean, lowest and highest');
 		const name = (host: number, what: string) => (many ? `${hostName(feed.setup, host)} ${what}` : what);
 		const sent: Line = { name: 'sent', color: c.sent, values: values(app, hist.sent, span, state.unit) };
 		charts.rate.set(t, [...(flow?.watched ?? true ? [sent] : []), ...hist.receivers.map((r, i) => ({

@@ -10,10 +10,11 @@ import {
 export function overview(app: App): Page {
 	const { state, feed } = app;
 	const figure = (name: string): Figure => {
+		const label = h('span', { class: 'name' }, name);
 		const value = h('b', {});
 		const unit = h('small', {});
 		const note = h('span', { class: 'sub' });
-		return { el: h('div', { class: 'figure' }, h('span', { class: 'name' }, name), h('div', {}, value, unit), note), value, unit, note };
+		return { el: h('div', { class: 'figure' }, label, h('div', {}, value, unit), note), label, value, unit, note };
 	};
 	const traffic = figure('Traffic now');
 	const packets = figure('Packets');
@@ -138,17 +139,18 @@ export function overview(app: App): Page {
 			}
 			const now = current?.total ?? { packets: 0, bits: 0 };
 			const [n, u] = ratePair(state.unit === 'packets' ? now.bits : measure(now, state.unit), state.unit === 'packets' ? 'bits' : state.unit);
+			text(traffic.label, state.end === null ? 'Traffic now' : `Traffic at ${clock(state.end - 1)}`);
 			text(traffic.value, n);
 			text(traffic.unit, u);
 			text(traffic.note, current?.relayed.bits ? `and ${rate(measure(current.relayed, state.unit), state.unit)} relayed` : 'each packet once');
 			const [pn, pu] = ratePair(now.packets, 'packets');
 			text(packets.value, pn);
 			text(packets.unit, pu);
-			text(packets.note, now.packets ? `${whole(now.bits / 8 / now.packets)} bytes on average` : 'none in the last second');
+			text(packets.note, now.packets ? `${whole(now.bits / 8 / now.packets)} bytes on average` : 'none in this second');
 			const active = current?.flows.filter((f) => f.primary.packets + f.secondary.packets > 0 && f.row < setup.flows.length - 1).length ?? 0;
 			text(flowsFigure.value, String(active));
 			text(flowsFigure.unit, `of ${setup.flows.length - 1}`);
-			text(flowsFigure.note, 'with traffic now');
+			text(flowsFigure.note, state.end === null ? 'with traffic now' : 'with traffic then');
 			const up = frame.hosts.filter((s) => s.state === 'connected').length;
 			text(agents.value, String(up));
 			text(agents.unit, `of ${frame.hosts.length}`);
@@ -194,7 +196,7 @@ export function overview(app: App): Page {
 	};
 }
 
-interface Figure { el: HTMLElement; value: HTMLElement; unit: HTMLElement; note: HTMLElement }
+interface Figure { el: HTMLElement; label: HTMLElement; value: HTMLElement; unit: HTMLElement; note: HTMLElement }
 const zero = { packets: 0, bits: 0 };
 const headHelp: Record<string, string> = {
 	Now: 'What the agent sees in the last second',

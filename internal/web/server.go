@@ -90,8 +90,11 @@ func Listen(address string, access Access) (*Server, error) {
 	return s, nil
 }
 
-// Open tells whether others than this host can reach the page.
-func (s *Server) Open() bool { return !isLoopback(s.host) }
+// Open tells whether others than this host see the page without a password or
+// token.
+func (s *Server) Open() bool {
+	return !isLoopback(s.host) && len(s.access.Users) == 0 && s.access.Token == ""
+}
 
 // Built tells whether the program has the page. If not, it serves the data and
 // a note that says what to do.

@@ -106,7 +106,7 @@ type ReceiverConfig struct {
 	// Losses is told what is missing from an exporter, all its sessions
 	// together, when that has changed.
 	Losses func(from netip.Addr, l Losses)
-	// Session is told of a new session.
+	// Session is told of a new session, once it has a message.
 	Session func(from netip.AddrPort)
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
@@ -125,6 +125,9 @@ type Receiver struct {
 	sessions map[netip.AddrPort]*session
 	losses   map[netip.Addr]Losses // of all sessions, also those that are over
 	batch    []wire.Record
+
+	refused    uint64 // datagrams that are no messages
+	complained time.Time
 }
 
 // session is one exporter's stream.
@@ -132,6 +135,7 @@ type session struct {
 	from    netip.AddrPort
 	decoder ipfix.Decoder
 	last    time.Time
+	known   bool          // Session was told: a message has come
 	asking  bool          // a repair is on its way, or put off
 	pause   time.Duration // before the next, 0 while they succeed
 	losses  Losses        // of this session
@@ -240,12 +244,28 @@ func (r *Receiver) Run(ctx context.Context) error {
 func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if n, err := ipfix.Length(b); err != nil || n != len(b) {
+		r.refuse(from) // before it makes an exporter be forgotten
+		return
+	}
 	s := r.session(from)
-	if err := r.take(s, b); err != nil && s.decoder.Counts().Messages == 0 {
-		r.end(s) // no exporter
+	if err := r.take(s, b); err != nil {
+		r.refuse(from)
+		if s.decoder.Counts().Messages == 0 {
+			r.end(s) // no exporter
+		}
 		return
 	}
 	r.repair(s)
+}
+
+// refuse counts a datagram that is no IPFIX message.
+func (r *Receiver) refuse(from netip.AddrPort) {
+	r.refused++
+	if time.Since(r.complained) >= complainEvery {
+		r.complained = time.Now()
+		r.cfg.Say("%v: %d datagrams so far that are no IPFIX messages, the last from %v", r, r.refused, from)
+	}
 }
 
 // session finds an exporter's stream, or begins it.
@@ -265,7 +285,6 @@ func (r *Receiver) session(from netip.AddrPort) *session {
 		s = &session{from: from}
 		s.decoder.PEN = r.cfg.Listen.PEN
 		r.sessions[from] = s
-		r.cfg.Session(from)
 	}
 	s.last = now
 	return s
@@ -283,6 +302,10 @@ func (r *Receiver) end(s *session) {
 // take decodes a message and hands over what it describes.
 func (r *Receiver) take(s *session, b []byte) (err error) {
 	r.batch, err = s.decoder.Decode(b, r.batch[:0])
+	if !s.known && err == nil {
+		s.known = true
+		r.cfg.Session(s.from)
+	}
 	if len(r.batch) > 0 {
 		r.cfg.Records(s.from.Addr(), r.batch)
 	}

@@ -29,7 +29,10 @@ type receiving struct {
 	mu      sync.Mutex
 	records []wire.Record
 	losses  Losses
+	said    []string
 	stop    func()
+
+	sessions int
 }
 
 func receive(t *testing.T, url string) *receiving {
@@ -51,7 +54,16 @@ func receive(t *testing.T, url string) *receiving {
 			defer g.mu.Unlock()
 			g.losses = l
 		},
-		Session: func(netip.AddrPort) {}, Say: t.Logf,
+		Session: func(netip.AddrPort) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.sessions++
+		},
+		Say: func(format string, args ...any) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.said = append(g.said, fmt.Sprintf(format, args...))
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -318,5 +330,30 @@ func TestParseListen(t *testing.T) {
 	l, _ := ParseListen("ipfix+udp://239.0.0.1:4739?iface=eth99")
 	if _, err := NewReceiver(ReceiverConfig{Listen: l}); err == nil || !strings.Contains(err.Error(), "no such interface") {
 		t.Errorf("an interface that is not there: %v", err)
+	}
+}
+
+// TestRubbishDatagrams: what is no IPFIX makes no session, is told of once, and
+// harms nobody.
+func TestRubbishDatagrams(t *testing.T) {
+	port := freePort(t)
+	url := fmt.Sprintf("ipfix+udp://127.0.0.1:%d", port)
+	g := receive(t, url).run()
+	e := exportTo(t, url)
+	e.publish(0, 10)
+	g.await("ten", func(n int, l Losses) bool { return n == 10 })
+	for i := range 3 * maxSessions {
+		conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([][]byte{nil, []byte("rubbish"), {0, 10, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9}, {0, 10, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9}}[i%4])
+		conn.Close()
+	}
+	e.publish(10, 20)
+	g.await("twenty", func(n int, l Losses) bool { return n == 20 })
+	g.stop()
+	if g.sessions != 1 || len(g.r.sessions) != 1 || g.r.refused < maxSessions || len(g.said) != 1 || g.losses.Any() {
+		t.Errorf("%d and %d sessions, %d datagrams refused, said %q, %+v", g.sessions, len(g.r.sessions), g.r.refused, g.said, g.losses)
 	}
 }

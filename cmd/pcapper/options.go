@@ -63,7 +63,7 @@ func newOptions() *options {
 	cfg := &o.cmd.cfg
 	o.SetOutput(io.Discard)
 	o.StringVar(&cfg.Interface, "i", agent.DefaultInterface, "watch this `interface`")
-	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`; 0: by TLS only")
+	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`; 0: no plain feed")
 	o.StringVar(&o.listen, "listen", "", "listen on this `address` of this host instead of all")
 	o.StringVar(&o.allow, "allow", "", "let in collectors from these `networks` only, such as 10.0.0.0/8,192.168.1.7")
 	o.IntVar(&cfg.MaxPerSource, "max-per-source", agent.DefaultMaxPerSource, "at most this `number` of connections from one address")

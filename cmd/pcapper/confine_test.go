@@ -83,6 +83,7 @@ func TestConfined(t *testing.T) {
 			os.Chmod(logs, 0o777)
 			log := filepath.Join(logs, "log")
 			p := startStatic(t, a, "-v", "-engine", engine, "-f", log, "-m", "udp and src host %i", "-metrics", metricsAddr, "-stats")
+			p.await("system calls allowed", 1) // the last that -v says
 			for _, want := range []string{"no_new_privs: yes", "user: nobody", "landlock: version", "writes in " + logs + " only", "system calls allowed"} {
 				if !strings.Contains(p.said(), want) {
 					t.Errorf("does not say %q:\n%s", want, p.said())

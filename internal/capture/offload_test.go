@@ -36,6 +36,14 @@ func headers(t *testing.T, data []byte) int {
 	return at + int(data[at+12]>>4)*4
 }
 
+// tcpHeader is where the TCP header of a frame begins, IP having no options.
+func tcpHeader(data []byte) int {
+	if data[14]>>4 == 6 {
+		return 14 + 40
+	}
+	return 14 + 20
+}
+
 // A TCP sender with offloads: its super-packets tell what they stand for, and
 // together they have the bytes that were sent, in the segments of the wire.
 func TestTCPSuperPackets(t *testing.T) { everyEngine(t, testTCPSuperPackets) }
@@ -67,11 +75,26 @@ func testTCPSuperPackets(t *testing.T, e liveEngine) {
 			transfer(t, a, server, n)
 			r.Drain()
 			var super, payload int
+			var first uint32
+			seen := make([]bool, n) // TCP may send a part of it twice
 			for _, f := range rest(t, r) {
 				if f.Direction != packet.Outgoing {
 					continue
 				}
-				payload += f.WireLen - headers(t, f.Data)
+				hdr := headers(t, f.Data)
+				size := f.WireLen - hdr
+				seq := binary.BigEndian.Uint32(f.Data[tcpHeader(f.Data)+4:])
+				if size > 0 && payload == 0 {
+					first = seq
+				}
+				for i := range size {
+					if at := int(seq - first + uint32(i)); at >= n {
+						t.Fatalf("byte %d of %d", at, n)
+					} else if !seen[at] {
+						seen[at] = true
+						payload++
+					}
+				}
 				if f.GSOType == packet.GSONone {
 					continue
 				}

@@ -238,9 +238,11 @@ func TestQuality(t *testing.T) {
 	if got := receiverAt(f7, 1).Loss.Fraction(); math.Abs(got-0.1) > 0.001 {
 		t.Errorf("flow 7: loss %v, want 0.1", got)
 	}
-	// The queue, to which mgen and the agent are as near as a wake-up is fast.
+	// The queue, to which mgen and the agent are as near as a wake-up is fast:
+	// mgen's own stamps are some milliseconds late on a busy machine.
+	const late = 5 * time.Millisecond
 	r8 := receiverAt(f8, 2)
-	if d, want := r8.MeanDelay, m3[8].mean(); math.Abs(float64(d-want)) > 0.01*float64(want) || want < 600*time.Millisecond {
+	if d, want := r8.MeanDelay, m3[8].mean(); math.Abs(float64(d-want)) > 0.01*float64(want)+float64(late) || want < 600*time.Millisecond {
 		t.Errorf("flow 8: mean delay %v, mgen has %v", d, want)
 	}
 	if r8.MaxDelay < 1200*time.Millisecond || r8.MaxDelay > 3*time.Second || r8.NegativeDelays != 0 {

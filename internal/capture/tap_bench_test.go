@@ -114,7 +114,7 @@ func BenchmarkTapNext(b *testing.B) {
 		for i := range tap.rings {
 			tap.rings[i].pos = tap.rings[i].hdr.tail // all of it once more
 		}
-		if !tap.load() {
+		if !tap.load(false) {
 			b.Fatal("no frames")
 		}
 		count := 0

@@ -86,10 +86,9 @@ type Tap struct {
 	draining atomic.Bool
 	lost     atomic.Uint64 // frames in slots that made no sense
 
-	mu       sync.Mutex // guards what follows
-	attached bool
-	closed   bool
-	final    Stats
+	mu     sync.Mutex // guards what follows
+	closed bool
+	final  Stats
 }
 
 // tapRingView is one processor's ring as user space sees it.
@@ -148,8 +147,7 @@ type Taps struct {
 
 // OpenTap is Open for a single tap.
 func OpenTap(cfg Config) (*Tap, error) {
-	t, err := (&Taps{closed: true}).Open(cfg)
-	return t, err
+	return (&Taps{closed: true}).Open(cfg)
 }
 
 // Open loads the programs and attaches nothing yet: it costs nothing until
@@ -252,7 +250,6 @@ func (t *Tap) Attach() error {
 	if err := t.progs.attach(); err != nil {
 		return &Error{Interface: t.cfg.Interface, Err: err, hint: tapHint(err)}
 	}
-	t.attached = true
 	return nil
 }
 
@@ -276,13 +273,14 @@ func (t *Tap) Next() (*Block, error) {
 	}
 	t.release()
 	for {
-		if t.load() {
+		draining := t.draining.Load() // before the rings are looked at: then it is the end
+		if t.load(draining) {
 			return &t.block, nil
 		}
 		switch {
 		case t.waiting: // for some microseconds
 			runtime.Gosched()
-		case t.draining.Load():
+		case draining:
 			return nil, io.EOF
 		case t.nap > 0:
 			time.Sleep(t.nap)
@@ -321,9 +319,8 @@ func (t *Tap) doze() error {
 }
 
 // load makes a block of what the rings hold.
-func (t *Tap) load() bool {
-	draining := t.draining.Load() // before the rings are looked at
-	now := tapClock()             // before the rings are looked at, too
+func (t *Tap) load(draining bool) bool {
+	now := tapClock() // before the rings are looked at
 	var used, most, full uint64
 	for i := range t.rings {
 		r := &t.rings[i]

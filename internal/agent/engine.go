@@ -33,12 +33,10 @@ var (
 	enginePcap = engine{name: "libpcap", open: opener(capture.OpenPcap), close: nothing}
 )
 
-const asAsked = "as asked with -engine"
-
 // checkEngine refuses a name that is none.
 func checkEngine(name string) error {
 	switch name {
-	case "auto", "ebpf", "ring", "libpcap":
+	case "auto", engineEBPF, "ring", "libpcap":
 		return nil
 	}
 	return fail(ExitUsage, hinted{fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"})
@@ -48,21 +46,20 @@ func checkEngine(name string) error {
 // a moment, and says what it lacks if that fails: nothing but trying tells
 // whether a kernel, a container's limits and this filter allow it.
 func chooseEngine(name string, cfg capture.Config) engine {
+	var e engine
 	switch name {
-	case "ebpf":
-		e := newTaps()
-		e.why = asAsked
-		return e
+	case engineEBPF:
+		e = newTaps()
 	case "ring":
-		e := engineRing
-		e.why = asAsked
-		return e
+		e = engineRing
 	case "libpcap":
-		e := enginePcap
-		e.why = asAsked
+		e = enginePcap
+	}
+	if e.open != nil {
+		e.why = "as asked with -engine"
 		return e
 	}
-	e := newTaps()
+	e = newTaps()
 	src, err := e.open(cfg)
 	if err == nil {
 		e.why = src.(*capture.Tap).Position()

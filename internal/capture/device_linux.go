@@ -2,10 +2,33 @@ package capture
 
 import (
 	"errors"
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// resolve finds the interface's index or name, whichever is not given, in the
+// network namespace of the socket fd.
+func (c *Config) resolve(fd int) error {
+	if c.Index == 0 {
+		ifr, err := unix.NewIfreq(c.Interface)
+		if err != nil {
+			return fmt.Errorf("interface name %q: %w", c.Interface, err)
+		}
+		if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
+			return fmt.Errorf("no such interface: %w", err)
+		}
+		c.Index = int(ifr.Uint32())
+		return nil
+	}
+	name, err := interfaceName(fd, c.Index)
+	if err != nil {
+		return fmt.Errorf("interface with index %d: %w", c.Index, err)
+	}
+	c.Interface = name
+	return nil
+}
 
 // headerless tells whether a raw packet socket on the interface gives frames
 // that begin at the network header, in both directions: devices without

@@ -95,7 +95,7 @@ func (r *Ring) open() (err error) {
 	if r.fd, err = socket(unix.SOCK_RAW); err != nil {
 		return err
 	}
-	if err = r.resolve(); err != nil {
+	if err = r.cfg.resolve(r.fd); err != nil {
 		return err
 	}
 	if err = r.chooseSocket(); err != nil {
@@ -108,27 +108,6 @@ func (r *Ring) open() (err error) {
 		return err
 	}
 	return r.mapRing()
-}
-
-// resolve finds the interface's index or name in the socket's own namespace.
-func (r *Ring) resolve() error {
-	if r.cfg.Index == 0 {
-		ifr, err := unix.NewIfreq(r.cfg.Interface)
-		if err != nil {
-			return fmt.Errorf("interface name %q: %w", r.cfg.Interface, err)
-		}
-		if err := unix.IoctlIfreq(r.fd, unix.SIOCGIFINDEX, ifr); err != nil {
-			return fmt.Errorf("no such interface: %w", err)
-		}
-		r.cfg.Index = int(ifr.Uint32())
-		return nil
-	}
-	name, err := interfaceName(r.fd, r.cfg.Index)
-	if err != nil {
-		return fmt.Errorf("interface with index %d: %w", r.cfg.Index, err)
-	}
-	r.cfg.Interface = name
-	return nil
 }
 
 // chooseSocket sets version and offload header. Cooked sockets (SOCK_DGRAM)

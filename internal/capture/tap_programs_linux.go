@@ -307,22 +307,10 @@ func (p *tapPrograms) resolve() error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if p.cfg.Index == 0 {
-		ifr, err := unix.NewIfreq(p.cfg.Interface)
-		if err != nil {
-			return fmt.Errorf("interface name %q: %w", p.cfg.Interface, err)
-		}
-		if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr); err != nil {
-			return fmt.Errorf("no such interface: %w", err)
-		}
-		p.cfg.Index = int(ifr.Uint32())
+	if err := p.cfg.resolve(fd); err != nil {
+		return err
 	}
-	name, err := interfaceName(fd, p.cfg.Index)
-	if err != nil {
-		return fmt.Errorf("interface with index %d: %w", p.cfg.Index, err)
-	}
-	p.cfg.Interface = name
-	if !p.cfg.Ethernet && !headerless(fd, name) {
+	if !p.cfg.Ethernet && !headerless(fd, p.cfg.Interface) {
 		return fmt.Errorf("%w: link headers other than Ethernet's", errUntranslatable)
 	}
 	return nil

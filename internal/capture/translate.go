@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -38,7 +39,7 @@ const (
 
 // errUntranslatable is wrapped by the reasons why a filter cannot run in the
 // programs of a Tap. A packet socket can run it.
-var errUntranslatable = fmt.Errorf("filter cannot be translated to eBPF")
+var errUntranslatable = errors.New("filter cannot be translated to eBPF")
 
 // translation is a filter as eBPF.
 type translation struct {

@@ -296,10 +296,7 @@ func TestRecollectListens(t *testing.T) {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(dir, "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := recollect(t)
 	var out, said bytes.Buffer
 	r := b.Command(t.Context(), bin, "-c", conf, "-listen", "ipfix+udp://239.192.70.73:4739?iface=eth0",
 		"-listen", "ipfix+udp://[ff18::7073]:4739?iface=eth0", "-listen", "ipfix+tcp://[::]:4740")
@@ -372,10 +369,7 @@ func TestExportTLS(t *testing.T) {
 	if out, code := pcapperCert(t, "-dir", dir, b.Interface.IPv4.String()); code != 0 { // the dialled side's
 		t.Fatal(out)
 	}
-	bin := filepath.Join(dir, "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := recollect(t)
 	var out bytes.Buffer
 	var said safeBuffer
 	r := b.Command(t.Context(), bin, "-listen", "ipfix+tls://0.0.0.0", "-tls-cert", dir+"/agent.pem", "-tls-key", dir+"/agent-key.pem", "-tls-ca", dir+"/ca.pem")

@@ -42,6 +42,28 @@ var program = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
+// collectorProgram is recollect, beside it.
+var collectorProgram = sync.OnceValues(func() (string, error) {
+	agent, err := program()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(filepath.Dir(agent), "recollect")
+	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%v\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func recollect(t *testing.T) string {
+	t.Helper()
+	bin, err := collectorProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if bin, err := program(); err == nil {

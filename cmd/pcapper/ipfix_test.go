@@ -180,10 +180,7 @@ func TestRecollectIPFIX(t *testing.T) {
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(dir, "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := recollect(t)
 	var out, said bytes.Buffer
 	r := b.Command(t.Context(), bin, "-c", conf)
 	r.Stdout, r.Stderr = &out, &said

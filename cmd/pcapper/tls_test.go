@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -99,10 +98,7 @@ func TestTLSFeed(t *testing.T) {
 	if err := os.WriteFile(conf, fmt.Appendf(nil, "a:tls://%s:7443\n", a.Interface.IPv4), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(dir, "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := recollect(t)
 	var out, said bytes.Buffer
 	r := b.Command(t.Context(), bin, "-c", conf, "-tls-cert", files.Cert, "-tls-key", files.Key, "-tls-ca", files.CA)
 	r.Stdout, r.Stderr = &out, &said

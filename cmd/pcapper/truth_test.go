@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -242,10 +241,7 @@ func listening(t *testing.T, h *nettest.Host, port int) bool {
 func TestRecollectOverAgent(t *testing.T) {
 	a, b := nettest.Pair(t)
 	dir := t.TempDir()
-	bin := filepath.Join(dir, "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := recollect(t)
 	conf := filepath.Join(dir, "collector.conf")
 	os.WriteFile(conf, []byte("1=2000\n2=M1000\n3=2000-2999\nn1:127.0.0.1:7073\n"), 0o644)
 	out, err := os.Create(filepath.Join(dir, "lines"))

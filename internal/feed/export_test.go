@@ -32,22 +32,7 @@ func exportBench(t *testing.T, chunks int, pen uint32) *bench {
 		},
 		Say: func(string, ...any) {},
 	})
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.addr = ln.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.server.Serve(ctx, Listener{TCPListener: ln, IPFIX: true}) }()
-	b.end = sync.OnceFunc(func() {
-		cancel()
-		b.hub.Close()
-		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	t.Cleanup(b.end)
+	b.serve(Listener{IPFIX: true})
 	return b
 }
 

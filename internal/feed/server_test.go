@@ -69,23 +69,29 @@ func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *ben
 			b.said = append(b.said, fmt.Sprintf(format, args...))
 		},
 	})
-	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
+	b.serve(Listener{TLS: secure})
+	return b
+}
+
+// serve listens on loopback, as l says, until end is called or the test is over.
+func (b *bench) serve(l Listener) {
+	b.t.Helper()
+	var err error
+	if l.TCPListener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+		b.t.Fatal(err)
 	}
-	b.addr = ln.Addr().String()
+	b.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- b.server.Serve(ctx, Listener{TCPListener: ln, TLS: secure}) }()
+	go func() { done <- b.server.Serve(ctx, l) }()
 	b.end = sync.OnceFunc(func() {
 		cancel()
 		b.hub.Close()
 		if err := <-done; err != nil {
-			t.Errorf("Serve: %v", err)
+			b.t.Errorf("Serve: %v", err)
 		}
 	})
-	t.Cleanup(b.end)
-	return b
+	b.t.Cleanup(b.end)
 }
 
 // dial connects a collector, says what it says, and waits until it counts.

@@ -49,8 +49,8 @@ const (
 	ProtoUDPLite  = 136
 )
 
-// Record is one packet. It holds no pointers, so that a million of them cost
-// the garbage collector nothing.
+// Record is one packet, or several of one flow that somebody has summed up. It
+// holds no pointers, so that a million of them cost the garbage collector nothing.
 type Record struct {
 	// Time of capture, nanoseconds since the UNIX epoch, UTC.
 	Time int64
@@ -62,12 +62,16 @@ type Record struct {
 	Src, Dst [16]byte
 	// SrcPort and DstPort in host byte order; 0 for protocols without ports.
 	SrcPort, DstPort uint16
-	// Length is the IP packet's total length in bytes, header included.
+	// Length is the IP packet's total length in bytes, header included; the sum
+	// of several packets' lengths.
 	Length uint32
 	// FlowID is the MGEN flow. Valid iff Flags has MGEN (or HostStat, see Stat).
 	FlowID uint32
 	// MGENSeq is the message's sequence number. Valid iff Flags has MGENHeader.
 	MGENSeq uint32
+	// Packets is how many packets the record stands for; 0 means 1. Only IPFIX
+	// can say more: time is then the first packet's, and so are MGEN's fields.
+	Packets uint32
 	// Flags see there.
 	Flags Flags
 	// Proto is the IP protocol number, after any IPv6 extension headers.
@@ -96,6 +100,9 @@ func (r *Record) addr(a *[16]byte) netip.Addr {
 	}
 	return netip.AddrFrom4([4]byte(a[12:]))
 }
+
+// Count is how many packets the record stands for, at least 1.
+func (r *Record) Count() uint64 { return uint64(max(r.Packets, 1)) }
 
 // Flow is the flow ID as the encodings carry it: 0 unless the packet is MGEN's
 // or the record a host statistic.

@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"internal/certs":             nil,
 	"internal/confine":           nil,
 	"internal/service":           nil,
+	"internal/batch":             {"wire", "wire/ipfix"},
 	"internal/flow":              {"wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
 	"internal/sink":              {"wire"},

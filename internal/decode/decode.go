@@ -119,6 +119,7 @@ func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	r.MGENTime = 0
 	r.FlowID = 0
 	r.MGENSeq = 0
+	r.Packets = 0
 	r.SrcPort, r.DstPort = 0, 0
 	if proto == etherIPv4 {
 		ok = d.ipv4(&p, r)

@@ -45,6 +45,7 @@ func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	r.Length = uint32(total)
 	r.FlowID = 0
 	r.MGENSeq = 0
+	r.Packets = 0
 	r.Flags = 0
 	r.Proto = wire.ProtoUDP
 	var h mgen.Header

@@ -10,11 +10,10 @@ import (
 
 // Flow is packets of one second that have everything in common that Key says.
 type Flow struct {
-	// Record is the first packet's, with the sum of all lengths, and with the
-	// flags that any of them has.
+	// Record is the first packet's, with the number of packets, the sum of all
+	// lengths, and the flags that any of them has.
 	wire.Record
-	Packets uint32
-	End     int64 // the last packet's time, nanoseconds since 1970
+	End int64 // the last packet's time, nanoseconds since 1970
 }
 
 // key is what the packets of a flow have in common.
@@ -57,31 +56,37 @@ func (t *Table) Len() int { return len(t.flows) }
 // Add counts a packet. A host statistic is a flow of its own.
 func (t *Table) Add(r *wire.Record) {
 	if r.Flags&wire.HostStat != 0 {
-		t.emit(&Flow{Record: *r, Packets: 1, End: r.Time})
+		t.emit(begin(r))
 		return
 	}
 	k := keyOf(r)
 	if i, ok := t.index[k]; ok {
 		f := &t.flows[i]
-		if f.Packets < math.MaxUint32 && f.Length <= math.MaxUint32-r.Length {
+		if uint64(f.Packets)+r.Count() <= math.MaxUint32 && f.Length <= math.MaxUint32-r.Length {
 			f.add(r)
 			return
 		}
 		t.emit(f) // full; another takes its place
-		*f = Flow{Record: *r, Packets: 1, End: r.Time}
+		*f = *begin(r)
 		return
 	}
 	if len(t.flows) >= t.limit {
 		t.Flush()
 	}
 	t.index[k] = int32(len(t.flows))
-	t.flows = append(t.flows, Flow{Record: *r, Packets: 1, End: r.Time})
+	t.flows = append(t.flows, *begin(r))
 }
 
-// add counts one more packet. A flow begins with its earliest packet, which
+func begin(r *wire.Record) *Flow {
+	f := &Flow{Record: *r, End: r.Time}
+	f.Packets = uint32(r.Count())
+	return f
+}
+
+// add counts one more record. A flow begins with its earliest packet, which
 // may come late: processors capture side by side.
 func (f *Flow) add(r *wire.Record) {
-	f.Packets++
+	f.Packets += uint32(r.Count())
 	f.Length += r.Length
 	f.End = max(f.End, r.Time)
 	f.Flags |= r.Flags

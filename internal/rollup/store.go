@@ -1,6 +1,7 @@
 package rollup
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -176,9 +177,13 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 		s.flush(c)
 		c.sec = sec
 	}
-	c.packets++
+	if uint64(c.packets)+r.Count() > math.MaxUint32 {
+		s.flush(c)
+	}
+	c.packets += uint32(r.Count())
 	c.bytes += uint64(r.Length)
-	if r.Flags&wire.MGENHeader != 0 {
+	// Sums have only their first message's number, which says nothing of losses.
+	if r.Flags&wire.MGENHeader != 0 && r.Packets <= 1 {
 		s.message(c, sec, r)
 	}
 }

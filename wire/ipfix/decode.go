@@ -96,8 +96,8 @@ func Length(b []byte) (int, error) {
 }
 
 // Decode reads msg, one message, and appends the packets and host statistics
-// that it describes to dst. A flow of several packets is one record with the
-// flag Super and the sum of their lengths. After an error (ErrMalformed) what
+// that it describes to dst. A flow of several packets is one record with their
+// number, the flag Super and the sum of their lengths. After an error (ErrMalformed) what
 // came before it in the message has been appended.
 //
 // Messages that come a second time are left out if the exporter has a
@@ -362,7 +362,8 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 		r.MGENSeq = binary.BigEndian.Uint32(b[tailSeq:])
 		r.MGENTime = int64(binary.BigEndian.Uint64(b[tailMGENTime:]))
 	}
-	if binary.BigEndian.Uint32(b[tailPackets:]) > 1 {
+	if n := binary.BigEndian.Uint32(b[tailPackets:]); n > 1 {
+		r.Packets = n
 		r.Flags |= wire.Super
 	}
 	start := binary.BigEndian.Uint64(b[tailStart:])
@@ -491,7 +492,8 @@ func (v *values) packet(t *template) wire.Record {
 		length = v.number[ipLength]
 	}
 	r.Length = uint32(min(length, math.MaxUint32))
-	if v.number[packets] > 1 {
+	if n := v.number[packets]; n > 1 {
+		r.Packets = uint32(min(n, math.MaxUint32))
 		r.Flags |= wire.Super
 	}
 	if t.has[flags] {

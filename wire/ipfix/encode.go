@@ -51,7 +51,7 @@ const (
 const flagBits = wire.MGEN | wire.MGENHeader | wire.Fragment | wire.LaterFragment | wire.Truncated |
 	wire.Super | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed
 
-// Append appends r as a data record to dst: one packet. It reports false, and
+// Append appends r as a data record to dst: as many packets as it stands for. It reports false, and
 // appends nothing, if r's time is before 1970, or if r is a host statistic of
 // a kind or size that there is no element for. It does not allocate if dst has
 // 128 bytes to spare.
@@ -62,7 +62,7 @@ func Append(dst []byte, r *wire.Record) ([]byte, bool) {
 	if r.Flags&wire.HostStat != 0 {
 		return appendHost(dst, r)
 	}
-	return appendPackets(dst, r, 1, r.Time), true
+	return appendPackets(dst, r, max(r.Packets, 1), r.Time), true
 }
 
 // AppendFlow appends n packets of one flow as a data record to dst: r's time

@@ -155,8 +155,12 @@ func TestFlow(t *testing.T) {
 	m, _ := w.Message(nil, now, MaxDatagram, b, []uint32{0, uint32(len(b))})
 	got, err := d.Decode(m, nil)
 	r.Flags |= wire.Super
+	r.Packets = 10
 	if err != nil || len(got) != 1 || got[0] != r {
 		t.Errorf("%+v became %+v, %v", r, got, err)
+	}
+	if again, ok := Append(nil, &r); !ok || binary.BigEndian.Uint32(again[8+tailPackets:]) != 10 {
+		t.Errorf("a record of ten packets became %x", again)
 	}
 	if _, ok := AppendFlow(nil, &r, 2, r.Time-1); ok {
 		t.Error("a flow that ends before it begins")

@@ -147,9 +147,10 @@ func transfer(t *testing.T, from *nettest.Host, server net.Listener, n int64) {
 			received <- 0
 			return
 		}
-		defer conn.Close()
 		got, err := io.Copy(io.Discard, conn)
-		if err != nil {
+		// Closing waits until the other side has acknowledged it: no packet of
+		// this connection comes later.
+		if err := errors.Join(err, conn.(*net.TCPConn).SetLinger(5), conn.Close()); err != nil {
 			t.Error(err)
 		}
 		received <- got

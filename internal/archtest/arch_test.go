@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"internal/flow":              {"wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
 	"internal/sink":              {"wire"},
+	"internal/spool":             nil,
 	"internal/replay":            {"wire", "wire/ipfix"},
 	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},

@@ -1,0 +1,510 @@
+package spool
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Open opens a queue of the directory, or makes it, and finds what an earlier
+// process has left. It fails if files cannot be made or read; a full disk is no
+// reason.
+func (d *Dir) Open(cfg Config) (*Queue, error) {
+	q := &Queue{
+		dir: d, cfg: cfg, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		ending: make(chan struct{}), ended: make(chan struct{}),
+	}
+	q.segmentSize = segmentSize(min(cfg.Size, diskSize(d.path)))
+	var err error
+	switch q.state, err = openState(filepath.Join(d.path, cfg.Name+".state")); {
+	case errors.Is(err, errState):
+		cfg.Say("spool %q: %s: %v", d.path, cfg.Name, err)
+	case err != nil:
+		return nil, err
+	}
+	if err := q.recover(); err != nil {
+		q.state.Close()
+		return nil, err
+	}
+	go q.run()
+	return q, nil
+}
+
+func segmentSize(size int64) int64 { return min(max(size/segmentsPerQueue, minSegment), maxSegment) }
+
+// diskSize is how large a file system is, in bytes.
+func diskSize(path string) int64 {
+	var st syscall.Statfs_t
+	if syscall.Statfs(path, &st) != nil || st.Blocks > math.MaxInt64/uint64(st.Bsize) {
+		return math.MaxInt64
+	}
+	return int64(st.Blocks) * int64(st.Bsize)
+}
+
+// recover takes over what is on disk.
+func (q *Queue) recover() error {
+	files, err := os.ReadDir(q.dir.path)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name, first, ok := parseSegment(f.Name())
+		if !ok || name != q.cfg.Name {
+			continue
+		}
+		s, err := q.inspect(filepath.Join(q.dir.path, f.Name()), first)
+		if err != nil {
+			return err
+		}
+		if s.size > 0 {
+			q.segs = append(q.segs, s)
+		}
+	}
+	slices.SortFunc(q.segs, func(a, b segment) int { return cmp.Compare(a.first, b.first) })
+	if err := q.complete(); err != nil {
+		return err
+	}
+	q.begin()
+	return nil
+}
+
+// inspect reads a segment's header. One that was never begun is removed.
+func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return s, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return s, err
+	}
+	var b [segmentHeader]byte
+	n, _ := f.ReadAt(b[:], 0)
+	s = segment{path: path, size: info.Size()}
+	s.first, s.before, err = readSegmentHeader(b[:n])
+	if err == nil && s.first == first {
+		return s, nil
+	}
+	q.cfg.Say("spool %q: %s is no segment of a spool, or was never finished; removed (%d bytes)", q.dir.path, path, s.size)
+	return segment{}, os.Remove(path)
+}
+
+// complete finds out where the segments end: where the next one begins, and
+// the last where an entry is torn.
+func (q *Queue) complete() error {
+	for i := range q.segs {
+		s := &q.segs[i]
+		if i < len(q.segs)-1 {
+			s.next, s.weight = q.segs[i+1].first, q.segs[i+1].before-s.before
+		} else if err := q.cutTail(s); err != nil {
+			return err
+		}
+		q.disk += s.size
+	}
+	return nil
+}
+
+func (q *Queue) cutTail(s *segment) error {
+	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	found, err := scan(f)
+	if err != nil && !errors.Is(err, errDamaged) {
+		return err
+	}
+	if found.size < s.size {
+		q.cfg.Say("spool %q: %s: %d bytes at its end are cut off: they were not finished", q.dir.path, s.path, s.size-found.size)
+		if err := f.Truncate(found.size); err != nil {
+			return err
+		}
+	}
+	s.next, s.weight, s.size = found.next, found.weight, found.size
+	return nil
+}
+
+// begin settles where reading and writing begin.
+func (q *Queue) begin() {
+	q.written, q.weight = q.state.head, q.state.before
+	q.read, q.readWeight = q.written, q.weight
+	if n := len(q.segs); n > 0 {
+		last, oldest := &q.segs[n-1], &q.segs[0]
+		if last.next >= q.written {
+			q.written, q.weight = last.next, last.end()
+		}
+		if q.read < oldest.first {
+			// The state is older than the segments: power was lost.
+			if oldest.before > q.readWeight {
+				q.giveUp(Amount{oldest.first - q.read, oldest.before - q.readWeight}, 0)
+			}
+			q.read, q.readWeight = oldest.first, oldest.before
+		}
+	}
+	q.opened, q.openedWeight = q.written, q.weight
+	q.remove(q.settle())
+}
+
+// run writes what has been in memory for too long, until Close.
+func (q *Queue) run() {
+	defer close(q.ended)
+	tick := time.NewTicker(FlushAge / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-q.ending:
+			return
+		case <-q.kick:
+		case <-tick.C:
+		}
+		if q.due(time.Now()) {
+			q.flush()
+		}
+	}
+}
+
+func (q *Queue) due(now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.mem) == 0 {
+		return false
+	}
+	if q.failing != "" && now.Sub(q.failed) < retryAfter && !(q.full && q.crowded()) {
+		return false
+	}
+	return q.memBytes >= FlushBytes || now.Sub(q.mem[0].at) >= FlushAge
+}
+
+// crowded: there is so much in memory that the oldest on disk should go rather
+// than wait for room there.
+func (q *Queue) crowded() bool { return q.memBytes > Memory/2 && q.disk > 0 }
+
+// Sync returns when all that was appended and not acknowledged is on disk, or
+// with the reason why it cannot be.
+func (q *Queue) Sync() error { return q.flush() }
+
+// Close writes what was not acknowledged, and ends the queue. The error is why
+// something could not be written.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	closed := q.closed
+	q.closed = true
+	q.mu.Unlock()
+	if closed {
+		return nil
+	}
+	close(q.ending)
+	<-q.ended
+	q.Rewind()
+	err := q.flush()
+	q.io.Lock()
+	defer q.io.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.mem) > 0 {
+		q.giveUp(Amount{uint64(len(q.mem)), q.memWeight}, q.written)
+		q.cfg.Say("spool %q: %d entries that could not be written are lost", q.dir.path, len(q.mem))
+	}
+	q.remember()
+	q.out.close()
+	q.reader.close()
+	return errors.Join(err, q.state.Sync(), q.state.Close())
+}
+
+// writer is the open segment.
+type writer struct {
+	file  *os.File // nil if none is open
+	first uint64   // its number
+	buf   *bufio.Writer
+}
+
+func (w *writer) close() {
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+}
+
+// flush writes all that is in memory, and synchronises it.
+func (q *Queue) flush() error {
+	q.io.Lock()
+	defer q.io.Unlock()
+	wrote := false
+	for {
+		group, doomed := q.group()
+		q.remove(doomed)
+		if len(group) == 0 {
+			break
+		}
+		err := q.write(group)
+		if err == nil {
+			wrote = true
+		} else if again := q.writeFailed(err); !again {
+			return err
+		}
+	}
+	if !wrote {
+		return nil
+	}
+	if err := q.sync(); err != nil {
+		q.writeFailed(err)
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.fine()
+	return nil
+}
+
+// sync makes segment and state last.
+func (q *Queue) sync() error {
+	var err error
+	if q.out.file != nil {
+		err = q.out.file.Sync()
+	}
+	return errors.Join(err, q.state.Sync())
+}
+
+// group chooses what is written next: as much as fits the open segment, and
+// one entry at least. It makes room on disk.
+func (q *Queue) group() (group []entry, doomed []string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	doomed = q.settle()
+	for len(q.mem) > 0 {
+		size, n := int64(0), 0
+		room := q.room()
+		for n < len(q.mem) && (n == 0 || size+int64(len(q.mem[n].b)) <= room) {
+			size += int64(len(q.mem[n].b))
+			n++
+		}
+		for q.disk+size+segmentHeader > q.cfg.Size && len(q.segs) > 0 {
+			if len(q.segs) == 1 {
+				q.out.close()
+			}
+			doomed = append(doomed, q.dropOldest())
+		}
+		if size+segmentHeader <= q.cfg.Size {
+			q.flushing = n
+			return q.mem[:n:n], doomed
+		}
+		// The one entry is longer than the queue may be.
+		q.passOver()
+	}
+	return nil, doomed
+}
+
+// passOver gives up the first in memory.
+func (q *Queue) passOver() {
+	w := q.mem[0].weight
+	if q.read > q.written {
+		q.flightGone.Entries++
+		q.flightGone.Weight += uint64(w)
+	} else {
+		q.giveUp(Amount{1, uint64(w)}, q.written)
+		q.read++
+		q.readWeight += uint64(w)
+	}
+	q.forget(0)
+	q.written++
+	q.weight += uint64(w)
+}
+
+// openSegment is the segment that is open, nil if none is.
+func (q *Queue) openSegment() *segment {
+	if n := len(q.segs); n > 0 && q.out.file != nil && q.segs[n-1].first == q.out.first {
+		return &q.segs[n-1]
+	}
+	return nil
+}
+
+// room is how much more may be written at once to the open segment, or to a
+// new one.
+func (q *Queue) room() int64 {
+	room := q.segmentSize - segmentHeader
+	if s := q.openSegment(); s != nil && s.size < q.segmentSize {
+		room = q.segmentSize - s.size
+	}
+	return min(room, groupBytes)
+}
+
+// dropOldest gives up the oldest segment, and gives its file.
+func (q *Queue) dropOldest() (path string) {
+	s := &q.segs[0]
+	for _, f := range q.flight {
+		if f.number >= s.first && f.number < s.next {
+			q.flightGone.Entries++
+			q.flightGone.Weight += uint64(f.weight)
+		}
+	}
+	if q.read < s.next {
+		from, before := max(q.read, s.first), max(q.readWeight, s.before)
+		q.giveUp(Amount{s.next - from, s.end() - before}, from)
+		q.read, q.readWeight = s.next, s.end()
+	}
+	path = q.unlist()
+	q.remember()
+	return path
+}
+
+// remove removes files. What remains is removed by a later process.
+func (q *Queue) remove(paths []string) {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			q.mu.Lock()
+			q.fail(err)
+			q.mu.Unlock()
+		}
+	}
+}
+
+// write writes a group of entries to the open segment, or to a new one, and
+// takes them from memory.
+func (q *Queue) write(group []entry) error {
+	var size int64
+	var weight uint64
+	for i := range group {
+		group[i].seal(q.written + uint64(i))
+		size += int64(len(group[i].b))
+		weight += uint64(group[i].weight)
+	}
+	s, err := q.last()
+	if err != nil {
+		return err
+	}
+	if err := q.out.write(group); err != nil {
+		q.out.rewind(s.size)
+		return err
+	}
+	q.mu.Lock()
+	s = &q.segs[len(q.segs)-1]
+	s.next += uint64(len(group))
+	s.weight += weight
+	s.size += size
+	q.disk += size
+	q.flushing = 0
+	for range group {
+		q.forget(0)
+	}
+	q.written += uint64(len(group))
+	q.weight += weight
+	doomed := q.settle()
+	q.mu.Unlock()
+	q.remove(doomed)
+	return nil
+}
+
+func (w *writer) write(group []entry) error {
+	for i := range group {
+		if _, err := w.buf.Write(group[i].b); err != nil {
+			return err
+		}
+	}
+	return w.buf.Flush()
+}
+
+// rewind takes back what was written in part.
+func (w *writer) rewind(size int64) {
+	_, err := w.file.Seek(size, io.SeekStart)
+	if err = errors.Join(err, w.file.Truncate(size)); err != nil {
+		w.close() // what follows goes into another one
+		return
+	}
+	w.buf.Reset(w.file)
+}
+
+// last is the segment to write to, a new one if need be. It stays where it is
+// while something is being written.
+func (q *Queue) last() (*segment, error) {
+	if s := q.openSegment(); s != nil && s.size < q.segmentSize && linked(q.out.file) {
+		return s, nil
+	}
+	if q.out.file != nil {
+		err := q.out.file.Sync()
+		q.out.close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	q.discardEmpty()
+	s := segment{path: q.dir.segment(q.cfg.Name, q.written), first: q.written, next: q.written, before: q.weight, size: segmentHeader}
+	if err := q.create(&s); err != nil {
+		return nil, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.segs = append(q.segs, s)
+	q.disk += s.size
+	q.remember()
+	return &q.segs[len(q.segs)-1], nil
+}
+
+// discardEmpty removes the last segment if it has no entries.
+func (q *Queue) discardEmpty() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := len(q.segs) - 1
+	if n < 0 || q.segs[n].first < q.segs[n].next {
+		return
+	}
+	os.Remove(q.segs[n].path)
+	q.disk -= q.segs[n].size
+	q.segs = q.segs[:n]
+}
+
+// create makes a segment's file and opens it for writing.
+func (q *Queue) create(s *segment) error {
+	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(appendSegmentHeader(nil, s.first, s.before)); err == nil {
+		err = q.dir.sync()
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(s.path)
+		return err
+	}
+	if q.out.buf == nil {
+		q.out.buf = bufio.NewWriterSize(nil, 64<<10)
+	}
+	q.out.buf.Reset(f)
+	q.out.file, q.out.first = f, s.first
+	return nil
+}
+
+// linked tells whether a file still has a name.
+func linked(f *os.File) bool {
+	var st syscall.Stat_t
+	err := syscall.Fstat(int(f.Fd()), &st)
+	return err == nil && st.Nlink > 0
+}
+
+// writeFailed notes an error of writing. If the disk is full and memory, too, the
+// oldest on disk goes; again tells that this has made room.
+func (q *Queue) writeFailed(err error) (again bool) {
+	q.mu.Lock()
+	q.flushing = 0
+	q.fail(err)
+	doomed := q.settle()
+	if q.full && q.crowded() && len(q.segs) > 0 && q.segs[0].first < q.segs[0].next {
+		if len(q.segs) == 1 {
+			q.out.close()
+		}
+		doomed = append(doomed, q.dropOldest())
+		again = true
+	}
+	q.remember()
+	q.mu.Unlock()
+	q.remove(doomed)
+	return again
+}

@@ -1,0 +1,196 @@
+// Package spool is a first-in, first-out queue of byte entries that outlives the
+// process: what its reader has not acknowledged is on disk. It is for batches of
+// records whose receiver is away.
+//
+// An entry that is acknowledged soon never touches the disk: entries are in
+// memory at first, and are written when they are [FlushAge] old or [FlushBytes]
+// have come together, and synchronised (fsync) as a group. So a process that is
+// killed loses at most what was not written yet, unless it has called
+// [Queue.Sync]; what was acknowledged shortly before may come again.
+//
+// A queue is bounded twice: on disk by what its user says, in memory by
+// [Memory], which counts while the disk does not work or is too slow. The oldest
+// entries make room for new ones, and are counted. Append never waits for the disk.
+//
+// # Files
+//
+// A [Dir] has the files of several queues, and "lock", which keeps other
+// processes out. NAME-NUMBER.seg, the number being 16 hexadecimal digits, is a
+// segment: a run of entries, removed as a whole. All numbers are unsigned and
+// big-endian:
+//
+//	bytes  meaning, at the beginning of a segment
+//	4      "PCS" and the version, 1
+//	4      CRC-32C (Castagnoli) of the 16 bytes behind it
+//	8      number of the first entry, as in the file's name
+//	8      weight of all entries before it
+//
+//	bytes  meaning, for each entry
+//	4      CRC-32C of everything behind it in this entry
+//	4      length of the data
+//	8      number; they follow each other
+//	4      weight
+//	...    data
+//
+// NAME.state has two slots of 64 bytes that are written in turns; the one with
+// the higher serial number holds:
+//
+//	bytes  meaning
+//	4      "PCQ" and the version, 1
+//	4      CRC-32C of the 56 bytes behind it
+//	8      serial number
+//	8      number of the first entry that was neither acknowledged nor given up
+//	8      weight of all entries before it
+//	8      entries given up since the queue was made
+//	8      their weight
+//	8      disk errors since the queue was made
+//	8      zero
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// FlushAge and FlushBytes are when what is in memory is written.
+	FlushAge   = 100 * time.Millisecond
+	FlushBytes = 1 << 20
+	// Memory is the most bytes in memory.
+	Memory = 16 << 20
+	// MaxEntry is the most bytes of an entry.
+	MaxEntry = 4 << 20
+	// MinSize is the least that a queue may have on disk.
+	MinSize = 1 << 20
+	// retryAfter is how long a disk that failed is left alone.
+	retryAfter = time.Second
+	// calm is how long a disk must work after an error to be called good.
+	calm = 10 * time.Second
+	// groupBytes is the most that is written at once.
+	groupBytes = 256 << 10
+)
+
+// A segment is a thirty-second of the queue, within these bounds: what makes
+// room at once should be little, files should be few.
+const (
+	segmentsPerQueue = 32
+	minSegment       = 64 << 10
+	maxSegment       = 16 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Spec is what "DIR:SIZE" says.
+type Spec struct {
+	Dir  string // "" is no spool
+	Size int64  // bytes
+}
+
+// Parse reads DIR:SIZE, the size in bytes or with k, M, G or T behind, and
+// perhaps B: powers of 1000.
+func Parse(text string) (Spec, error) {
+	at := strings.LastIndexByte(text, ':')
+	if at < 1 {
+		return Spec{}, fmt.Errorf("%q: want DIR:SIZE, such as /var/spool/pcapper:2GB", text)
+	}
+	size, err := parseSize(text[at+1:])
+	if err != nil {
+		return Spec{}, fmt.Errorf("%q: %w", text, err)
+	}
+	return Spec{Dir: text[:at], Size: size}, nil
+}
+
+func parseSize(text string) (int64, error) {
+	digits, factor := strings.TrimSuffix(text, "B"), int64(1)
+	if n := len(digits) - 1; n > 0 {
+		if i := strings.IndexByte("kMGT", digits[n]); i >= 0 {
+			digits = digits[:n]
+			for range i + 1 {
+				factor *= 1000
+			}
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 1 || n > 1<<60/factor || n*factor < MinSize {
+		return 0, fmt.Errorf("size %q: want bytes such as 500MB or 2GB, at least %d", text, MinSize)
+	}
+	return n * factor, nil
+}
+
+// Dir is a directory of queues, and ours alone.
+type Dir struct {
+	path string
+	lock *os.File
+}
+
+// ErrInUse: another process has the directory.
+var ErrInUse = errors.New("another process uses it")
+
+// OpenDir opens the directory for this process alone, which it makes if it is
+// not there. The error is ErrInUse, or the operating system's.
+func OpenDir(path string) (*Dir, error) {
+	if err := os.Mkdir(path, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = ErrInUse
+		}
+		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return &Dir{path, lock}, nil
+}
+
+// Close lets others have the directory. Its queues must be closed before.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+// Others gives the bytes in segments of queues that are not among names.
+func (d *Dir) Others(names ...string) (bytes map[string]int64) {
+	bytes = map[string]int64{}
+	entries, _ := os.ReadDir(d.path) // what cannot be read is no news here
+	for _, e := range entries {
+		name, _, ok := parseSegment(e.Name())
+		if info, err := e.Info(); ok && err == nil && !slices.Contains(names, name) {
+			bytes[name] += info.Size()
+		}
+	}
+	return bytes
+}
+
+func (d *Dir) segment(name string, first uint64) string {
+	return filepath.Join(d.path, fmt.Sprintf("%s-%016x.seg", name, first))
+}
+
+// parseSegment takes a segment's file name apart.
+func parseSegment(file string) (name string, first uint64, ok bool) {
+	base, ok := strings.CutSuffix(file, ".seg")
+	at := len(base) - 17
+	if !ok || at < 1 || base[at] != '-' {
+		return "", 0, false
+	}
+	first, err := strconv.ParseUint(base[at+1:], 16, 64)
+	return base[:at], first, err == nil
+}
+
+// sync makes names in the directory last.
+func (d *Dir) sync() error {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -362,16 +362,16 @@ func TestRepairs(t *testing.T) {
 		t.Errorf("%d bytes in %d messages are kept", r.bytes, len(r.messages))
 	}
 	next := w.Sequence()
-	if got := r.find(5555, next-36, 36); len(got) != 2 {
+	if got := r.find(5555, 3, next-36, 36); len(got) != 2 {
 		t.Errorf("%d messages, want two", len(got))
 	}
-	if r.find(5556, next-36, 36) != nil || r.find(5555, 0, 36) != nil {
-		t.Error("messages of another session, or from long ago")
+	if r.find(5556, 3, next-36, 36) != nil || r.find(5555, 0, next-36, 36) != nil || r.find(5555, 3, 0, 36) != nil {
+		t.Error("messages of another session or domain, or from long ago")
 	}
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	go func() { defer theirs.Close(); r.serve(theirs) }()
-	go fmt.Fprintf(ours, "repair 5555 %d 18\nnonsense\n", next-18)
+	go fmt.Fprintf(ours, "repair 5555 3 %d 18\nnonsense\n", next-18)
 	data, _ := io.ReadAll(ours)
 	var d ipfix.Decoder
 	d.Decode(w.Templates(nil, time.Now()), nil)

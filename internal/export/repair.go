@@ -59,16 +59,17 @@ func (r *repairs) keep(msg []byte) {
 	r.messages = r.messages[drop:]
 }
 
-// find gives the kept messages of a session that begin with one of count
-// sequence numbers from first on. Who misses them has the templates.
-func (r *repairs) find(port uint16, first, count uint32) (found [][]byte) {
+// find gives the kept messages of a session and observation domain that begin
+// with one of count sequence numbers from first on. Who misses them has the
+// templates.
+func (r *repairs) find(port uint16, domain, first, count uint32) (found [][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if port != r.port {
 		return nil
 	}
 	for _, m := range r.messages {
-		if binary.BigEndian.Uint32(m[8:])-first < count {
+		if binary.BigEndian.Uint32(m[12:]) == domain && binary.BigEndian.Uint32(m[8:])-first < count {
 			found = append(found, m)
 		}
 	}
@@ -76,9 +77,9 @@ func (r *repairs) find(port uint16, first, count uint32) (found [][]byte) {
 }
 
 // serveRepairs answers requests until ctx is done: a receiver connects, says
-// in one line which session, from which sequence number on, and how many data
-// records it misses ("repair PORT FIRST COUNT\n"), as often as it likes, and
-// gets the messages that are still there.
+// in one line which session and observation domain, from which sequence number
+// on, and how many data records it misses ("repair PORT DOMAIN FIRST COUNT\n"),
+// as often as it likes, and gets the messages that are still there.
 func (e *Exporter) serveRepairs(ctx context.Context) {
 	var ln net.Listener
 	var err error
@@ -129,11 +130,11 @@ func (r *repairs) serve(conn net.Conn) {
 	in.Buffer(make([]byte, 256), 256)
 	for in.Scan() {
 		var port uint16
-		var first, count uint32
-		if n, err := fmt.Sscanf(in.Text(), "repair %d %d %d", &port, &first, &count); err != nil || n != 3 {
+		var domain, first, count uint32
+		if n, err := fmt.Sscanf(in.Text(), "repair %d %d %d %d", &port, &domain, &first, &count); err != nil || n != 4 {
 			return
 		}
-		for _, m := range r.find(port, first, count) {
+		for _, m := range r.find(port, domain, first, count) {
 			if _, err := conn.Write(m); err != nil {
 				return
 			}

@@ -362,7 +362,7 @@ func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
 	r.mu.Unlock()
 	var request []byte
 	for _, g := range missing {
-		request = fmt.Appendf(request, "repair %d %d %d\n", s.from.Port(), g.First, g.Count)
+		request = fmt.Appendf(request, "repair %d %d %d %d\n", s.from.Port(), g.Domain, g.First, g.Count)
 	}
 	if _, err := conn.Write(request); err != nil {
 		return false

@@ -178,11 +178,14 @@ type message struct {
 	taught   bool   // it has templates
 }
 
+// begins tells whether the exporter has begun anew in the message's domain.
+func (m *message) begins() bool { return m.taught && m.first == 0 }
+
 // account compares the message's sequence number with the one to come, and
 // tells whether the message came before.
 func (m *message) account() (twice bool) {
 	o := m.domain
-	if m.taught && m.first == 0 || !m.counted {
+	if m.begins() || !m.counted {
 		// The exporter has begun anew, or how many records it sent is anyone's
 		// guess.
 		o.begun, o.missing = false, nil
@@ -222,7 +225,7 @@ func (m *message) late() (twice bool) {
 	switch {
 	case filled > 0:
 		o.late = 0
-	case o.said.RepairPort != 0:
+	case m.d.Statistics().RepairPort != 0:
 		return true
 	default:
 		o.late++
@@ -464,6 +467,9 @@ func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record 
 			return append(dst, r)
 		}
 	case t.options && (t.has[notSent] || t.has[ignored] || t.has[records]):
+		if v.number[messages] < m.domain.said.Messages && !m.begins() {
+			return dst // it comes late: what was said since is newer
+		}
 		m.domain.said = Statistics{
 			Messages: v.number[messages], Records: v.number[records],
 			NotSent: v.number[notSent], Ignored: v.number[ignored],

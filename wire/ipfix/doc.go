@@ -39,13 +39,18 @@
 //
 // # Options
 //
-// Options template 258, scope exportingProcessId (144), 4 bytes: what became
+// Options template 258, scope exportingProcessId (144), 4 bytes, which is the
+// observation domain of the process's data: what became
 // of packets and records since the agent's start, 8 bytes each:
 // exportedMessageTotalCount (41) and exportedFlowRecordTotalCount (42) to this
 // collector, notSentFlowTotalCount (166) to this collector since it was too
 // slow, ignoredPacketTotalCount (164) by the kernel since the agent was; and
 // repairPort (enterprise 7), 2 bytes: the TCP port where those who have missed
-// datagrams may ask again, or 0.
+// datagrams may ask again, or 0. Template and record are in messages of
+// observation domain 0, as RFC 7011, section 3.1, wants it of what concerns the
+// whole process. Some collectors, nfcapd among them, count packets' records
+// only and would take these for lost ones in the domain of the data; that is
+// what they do to host statistics.
 //
 // Options template 259, scope observationDomainId (149), 4 bytes: a host
 // statistic (see package wire): observationTimeMilliseconds (323), 8 bytes,

@@ -49,14 +49,14 @@ func TestAgainstGoflow2(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	templates := netflow.CreateTemplateSystem()
-	w, d := Writer{Domain: rng.Uint32(), PEN: 1 + rng.Uint32N(1<<32-1)}, Decoder{}
+	w, d := Writer{Domain: 1 + rng.Uint32N(1<<32-1), PEN: 1 + rng.Uint32N(1<<32-1)}, Decoder{}
 	d.PEN = w.PEN
+	sequence := map[uint32]uint32{}
 	for range 200 {
 		recs := make([]wire.Record, rng.IntN(200))
 		for i := range recs {
 			recs[i] = random(rng)
 		}
-		sequence := w.Sequence()
 		messages := encode(t, &w, MaxDatagram+rng.IntN(MaxMessage-MaxDatagram), recs)
 		messages = append(messages, w.Statistics(nil, now, Statistics{NotSent: rng.Uint64()}))
 		var ours []wire.Record
@@ -72,17 +72,18 @@ func TestAgainstGoflow2(t *testing.T) {
 			if err := netflow.DecodeMessageVersion(bytes.NewBuffer(bytes.Clone(m)), templates, &v9, &p); err != nil {
 				t.Fatalf("goflow2: %v", err)
 			}
-			if p.SequenceNumber != sequence {
-				t.Fatalf("sequence number %d, want %d", p.SequenceNumber, sequence)
+			next := sequence[p.ObservationDomainId]
+			if p.SequenceNumber != next {
+				t.Fatalf("sequence number %d of domain %d, want %d", p.SequenceNumber, p.ObservationDomainId, next)
 			}
 			for _, set := range p.FlowSets {
 				switch set := set.(type) {
 				case netflow.DataFlowSet:
 					theirs = append(theirs, set.Records...)
-					sequence += uint32(len(set.Records))
+					sequence[p.ObservationDomainId] += uint32(len(set.Records))
 				case netflow.OptionsDataFlowSet:
 					options += len(set.Records)
-					sequence += uint32(len(set.Records))
+					sequence[p.ObservationDomainId] += uint32(len(set.Records))
 				case netflow.RawFlowSet:
 					t.Fatal("goflow2 has no template for a set")
 				}

@@ -178,8 +178,25 @@ func TestStatistics(t *testing.T) {
 	if want := (Statistics{Messages: 3, Records: 2, NotSent: 5, Ignored: 1 << 40}); err != nil || len(got) != 0 || d.Statistics() != want {
 		t.Errorf("%+v, want %+v; %v, %v", d.Statistics(), want, got, err)
 	}
-	if w.Sequence() != 3 || d.Counts().Lost != 0 {
+	if w.Sequence() != 2 || d.Counts().Lost+d.Counts().Other+d.Counts().Unknown != 0 {
 		t.Errorf("sequence %d, %+v", w.Sequence(), d.Counts())
+	}
+	// The template comes once, and again with the other templates; what is late
+	// changes nothing.
+	short, again := w.Statistics(nil, now, Statistics{NotSent: 6}), w.Templates(nil, now)
+	long := w.Statistics(nil, now, Statistics{NotSent: 7})
+	if len(long) <= len(short) {
+		t.Errorf("%d bytes with the template, %d without", len(long), len(short))
+	}
+	for _, m := range [][]byte{again, long} {
+		d.Decode(m, nil)
+	}
+	if d.Statistics().NotSent != 7 || d.Counts().Lost != 1 || !slices.Equal(d.Missing(), []Gap{{0, 1, 1}}) {
+		t.Errorf("%+v, %+v, missing %v", d.Statistics(), d.Counts(), d.Missing())
+	}
+	d.Decode(short, nil)
+	if d.Statistics().NotSent != 7 || d.Counts().Lost != 0 {
+		t.Errorf("after a late one %+v, %+v", d.Statistics(), d.Counts())
 	}
 }
 

@@ -73,42 +73,62 @@ type Writer struct {
 	// that they have missed; 0 is none.
 	RepairPort uint16
 
-	sequence uint32 // data records in messages so far
-	records  uint64
-	messages uint64
+	sequence  uint32 // data records in messages so far
+	about     uint32 // likewise of processDomain, unless that is Domain
+	described bool   // the receiver has the template of statistics
+	records   uint64
+	messages  uint64
 }
 
-// Sequence is the sequence number of the next message.
+// processDomain is the domain of messages that no observation domain is
+// relevant for, of which RFC 7011, section 3.1, names statistics of exporting
+// processes. Collectors that count packets' records only find no gaps then.
+const processDomain = 0
+
+// Sequence is the sequence number of the next message of data records.
 func (w *Writer) Sequence() uint32 { return w.sequence }
 
-// Templates appends a message with all templates. They must come before any
-// data, and on a transport that loses messages again and again.
+// Templates appends a message with the templates of data records. They must
+// come before any data, and on a transport that loses messages again and again,
+// each time followed by Statistics, which bring their own.
 func (w *Writer) Templates(dst []byte, now time.Time) []byte {
-	dst, at := w.begin(dst, now)
+	w.described = false
+	dst, at := begin(dst, now, w.Domain, w.sequence)
 	dst, set := beginSet(dst, setTemplates)
 	dst = w.template(dst, TemplateIPv4, 0, fieldsIPv4)
 	dst = w.template(dst, TemplateIPv6, 0, fieldsIPv6)
 	endSet(dst, set)
 	dst, set = beginSet(dst, setOptions)
-	dst = w.template(dst, TemplateStatistics, 1, fieldsStatistics)
 	dst = w.template(dst, TemplateHost, 1, fieldsHost)
 	endSet(dst, set)
-	return w.end(dst, at, 0)
+	return w.end(dst, at, &w.sequence, 0)
 }
 
-// Statistics appends a message with s; its Messages, Records and RepairPort
-// are ignored: the writer knows them.
+// Statistics appends a message with s, and with its template if that was not
+// sent since Templates; Messages, Records and RepairPort of s are ignored: the
+// writer knows them.
 func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
+	sequence := &w.about
+	if w.Domain == processDomain {
+		sequence = &w.sequence
+	}
 	messages, records := w.messages, w.records
-	dst, at := w.begin(dst, now)
-	dst, set := beginSet(dst, TemplateStatistics)
+	dst, at := begin(dst, now, processDomain, *sequence)
+	set := 0
+	if !w.described {
+		w.described = true
+		dst, set = beginSet(dst, setOptions)
+		dst = w.template(dst, TemplateStatistics, 1, fieldsStatistics)
+		endSet(dst, set)
+	}
+	dst, set = beginSet(dst, TemplateStatistics)
 	dst = binary.BigEndian.AppendUint32(dst, w.Domain) // one process has one domain
 	for _, v := range []uint64{messages, records, s.NotSent, s.Ignored} {
 		dst = binary.BigEndian.AppendUint64(dst, v)
 	}
 	dst = binary.BigEndian.AppendUint16(dst, w.RepairPort)
 	endSet(dst, set)
-	return w.end(dst, at, 1)
+	return w.end(dst, at, sequence, 1)
 }
 
 // Message appends a message of at most max bytes (at least MaxDatagram) with
@@ -120,7 +140,7 @@ func (w *Writer) Message(dst []byte, now time.Time, max int, buf []byte, ends []
 		return dst, 0
 	}
 	before := len(dst)
-	dst, at := w.begin(dst, now)
+	dst, at := begin(dst, now, w.Domain, w.sequence)
 	limit := at + min(max, MaxMessage)
 	records, setSize, set := uint32(0), 0, 0
 	base := ends[0]
@@ -153,7 +173,7 @@ func (w *Writer) Message(dst []byte, now time.Time, max int, buf []byte, ends []
 		return dst[:before], n
 	}
 	endSet(dst, set)
-	return w.end(dst, at, records), n
+	return w.end(dst, at, &w.sequence, records), n
 }
 
 // templateOf tells a data record's template by its size.
@@ -167,18 +187,18 @@ func templateOf(size int) uint16 {
 	return TemplateHost
 }
 
-func (w *Writer) begin(dst []byte, now time.Time) (msg []byte, at int) {
+func begin(dst []byte, now time.Time, domain, sequence uint32) (msg []byte, at int) {
 	at = len(dst)
 	dst = binary.BigEndian.AppendUint16(dst, version)
 	dst = append(dst, 0, 0) // the length, see end
 	dst = binary.BigEndian.AppendUint32(dst, uint32(now.Unix()))
-	dst = binary.BigEndian.AppendUint32(dst, w.sequence)
-	return binary.BigEndian.AppendUint32(dst, w.Domain), at
+	dst = binary.BigEndian.AppendUint32(dst, sequence)
+	return binary.BigEndian.AppendUint32(dst, domain), at
 }
 
-func (w *Writer) end(dst []byte, at int, records uint32) []byte {
+func (w *Writer) end(dst []byte, at int, sequence *uint32, records uint32) []byte {
 	binary.BigEndian.PutUint16(dst[at+2:], uint16(len(dst)-at))
-	w.sequence += records
+	*sequence += records
 	w.records += uint64(records)
 	w.messages++
 	return dst

@@ -23,6 +23,7 @@ type agent struct {
 	host   *Host
 	client *feed.Client
 
+	number      uint32        // of the next item; for whoever fills the hub
 	records     atomic.Uint64 // received
 	connections atomic.Uint64 // made
 	state       atomic.Pointer[feed.ClientState]
@@ -68,7 +69,10 @@ func (a *agent) publish(records []wire.Record, again bool) {
 			for i := range n {
 				item := &free[i]
 				item.Record = records[i]
-				item.Host, item.Again = a.index, again
+				item.Host, item.Again, item.number = a.index, again, a.number
+				if !again {
+					a.number++
+				}
 				item.match = a.c.classes.match(&item.Record)
 			}
 			records = records[n:]

@@ -47,6 +47,8 @@ type Config struct {
 	// and shows what the View has in its own way. It returns soon after ctx is
 	// done; an error ends the collector.
 	View func(ctx context.Context, v *View) error
+	// Batches, if it is not nil, gets all packets, numbered.
+	Batches Batches
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 	// Unconfined keeps all privileges, Verbose says which were given up.
@@ -79,7 +81,8 @@ type collector struct {
 	quit    context.CancelFunc // ends it all, cleanly
 	palette *Palette
 	names   *Names
-	view    *View // nil if nobody asked for one
+	view    *View    // nil if nobody asked for one
+	batcher *batcher // likewise
 	say     *printer
 	manager *service.Manager
 	started time.Time
@@ -123,6 +126,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if cfg.View != nil || live(cfg) {
 		c.view = newView(c)
+	}
+	if cfg.Batches != nil {
+		c.batcher = newBatcher(c, cfg.Batches)
 	}
 	told := ctx // to end, by somebody else
 	ctx, c.quit = context.WithCancel(ctx)
@@ -202,6 +208,9 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
 	if c.view != nil {
 		start(c.view.run)
+	}
+	if c.batcher != nil {
+		start(c.batcher.run)
 	}
 	if cfg.View != nil {
 		start(func() error { return cfg.View(ctx, c.view) })

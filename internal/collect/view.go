@@ -157,7 +157,7 @@ func (v *View) run() error {
 			v.store.Tick(time.Now().UnixNano())
 			next = nextTick(now)
 		}
-		if v.ended() {
+		if ended(v.reader) {
 			break
 		}
 	}
@@ -170,10 +170,10 @@ func nextTick(now time.Time) time.Time {
 }
 
 // ended tells whether nothing will come any more.
-func (v *View) ended() bool {
+func ended(r *hub.Reader[Item]) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	return v.reader.Wait(ctx) == io.EOF
+	return r.Wait(ctx) == io.EOF
 }
 
 // count empties the hub into the store, or does so for a while if more comes

@@ -1,0 +1,165 @@
+package collect
+
+import (
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Batches is where records go beyond this collector.
+type Batches interface {
+	// Publish takes the next batch of an agent, from one goroutine. It does not
+	// wait for a network or a disk: what cannot leave now is queued, or given up
+	// and counted, by whoever is behind it. It keeps neither b nor b.Records,
+	// which are used again. b.Dropped is what was given up before b was numbered;
+	// a gap in the numbers is for Publish to make.
+	//
+	// The last call comes before Run returns.
+	Publish(b *batch.Batch)
+}
+
+const (
+	// batchRecords is when a batch is full: IPFIX needs 65 bytes for a record.
+	batchRecords = 1000
+	// batchAge is how long a record waits for others before it leaves, at most
+	// countEvery longer.
+	batchAge = 150 * time.Millisecond
+)
+
+// batcher makes batches of what the hub carries. It is one goroutine; one that
+// is too slow loses the oldest records, counted for the agent that they are of.
+type batcher struct {
+	c      *collector
+	to     Batches
+	reader *hub.Reader[Item]
+	agents []outgoing
+	now    time.Time // as exact as countEvery
+
+	records, batches atomic.Uint64 // published
+	dropped          atomic.Uint64 // not published: overwritten, or older than 1970
+}
+
+// outgoing is an agent's stream of batches.
+type outgoing struct {
+	batch.Batch           // being filled
+	next        uint32    // the number that the hub's next item of this agent has
+	since       time.Time // when Records got its first
+}
+
+func newBatcher(c *collector, to Batches) *batcher {
+	b := &batcher{c: c, to: to, reader: c.hub.NewReader(), agents: make([]outgoing, len(c.agents))}
+	for i := range b.agents {
+		b.agents[i].Agent = batchName(c.agents[i].host.Label)
+		b.agents[i].Boot = rand.Uint64()
+	}
+	return b
+}
+
+// batchName is a label as batches may have it.
+func batchName(label string) string {
+	label = strings.ToValidUTF8(label, "\uFFFD")
+	if len(label) > maxBatchName {
+		label = strings.ToValidUTF8(label[:maxBatchName], "")
+	}
+	return label
+}
+
+const maxBatchName = 255
+
+// run publishes until the hub is closed and empty.
+func (b *batcher) run() error {
+	defer b.reader.Close()
+	look := time.NewTicker(countEvery)
+	defer look.Stop()
+	for now := range look.C {
+		b.now = now
+		b.take()
+		b.flushOlder(now.Add(-batchAge))
+		if ended(b.reader) {
+			break
+		}
+	}
+	for i := range b.agents {
+		b.flush(&b.agents[i])
+	}
+	return nil
+}
+
+// take empties the hub.
+func (b *batcher) take() {
+	for items := b.reader.Items(); len(items) > 0; items = b.reader.Items() {
+		for i := range items {
+			if !items[i].Again {
+				b.add(&items[i])
+			}
+		}
+		b.reader.Advance(len(items))
+	}
+}
+
+// add gives one item to its agent's stream. Its number tells how many before it
+// were overwritten.
+func (b *batcher) add(item *Item) {
+	o := &b.agents[item.Host]
+	if gap := item.number - o.next; gap != 0 {
+		b.drop(o, uint64(gap))
+	}
+	o.next = item.number + 1
+	switch {
+	case item.Flags&wire.HostStat != 0: // no batch has them
+	case item.Time < 0:
+		b.drop(o, 1)
+	default:
+		b.append(o, batch.Packets, &item.Record)
+	}
+}
+
+// drop counts records that no batch will have.
+func (b *batcher) drop(o *outgoing, n uint64) {
+	b.flush(o)
+	o.Dropped += n
+	b.dropped.Add(n)
+}
+
+// append adds a record to the batch, which leaves when it is full, or before a
+// record of another level.
+func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
+	if o.Level != level {
+		b.flush(o)
+		o.Level = level
+	}
+	if len(o.Records) == 0 {
+		o.since = b.now
+	}
+	o.Records = append(o.Records, *r)
+	if len(o.Records) >= batchRecords {
+		b.flush(o)
+	}
+}
+
+// flush publishes what an agent's batch has.
+func (b *batcher) flush(o *outgoing) {
+	n := len(o.Records)
+	if n == 0 {
+		return
+	}
+	b.to.Publish(&o.Batch)
+	o.First = o.Next()
+	o.Records = o.Records[:0]
+	b.records.Add(uint64(n))
+	b.batches.Add(1)
+}
+
+// flushOlder publishes the batches that were begun before then.
+func (b *batcher) flushOlder(then time.Time) {
+	for i := range b.agents {
+		if o := &b.agents[i]; len(o.Records) > 0 && o.since.Before(then) {
+			b.flush(o)
+		}
+	}
+}

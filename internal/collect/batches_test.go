@@ -1,0 +1,193 @@
+package collect
+
+import (
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// kept is a copy of all batches.
+type kept struct {
+	t    testing.TB
+	list []*batch.Batch
+	by   map[string]*stream
+}
+
+// stream is what is known of one agent's batches.
+type stream struct {
+	boot           uint64
+	next, dropped  uint64
+	packets, bytes uint64
+	records        []wire.Record
+}
+
+func newKept(t testing.TB) *kept { return &kept{t: t, by: map[string]*stream{}} }
+
+// Publish checks that numbers go on without a gap, and that the batch can be
+// encoded.
+func (k *kept) Publish(b *batch.Batch) {
+	s := k.by[b.Agent]
+	if s == nil {
+		s = &stream{boot: b.Boot}
+		k.by[b.Agent] = s
+	}
+	if b.Boot != s.boot || b.First != s.next || b.Dropped < s.dropped || len(b.Records) > batchRecords {
+		k.t.Errorf("batch %s of %d, %d dropped, after %+v", b.ID(), len(b.Records), b.Dropped, s)
+	}
+	var e batch.Encoder
+	data, err := e.Append(nil, b)
+	if err != nil {
+		k.t.Error(err)
+	}
+	h, err := batch.ReadHeader(data)
+	if err != nil {
+		k.t.Error(err)
+	}
+	s.next, s.dropped = b.Next(), b.Dropped
+	s.packets += h.Packets
+	s.bytes += h.Bytes
+	s.records = append(s.records, b.Records...)
+	c := *b
+	c.Records = nil
+	k.list = append(k.list, &c)
+}
+
+// TestBatches: all that agents send leaves in batches, each agent's in its own.
+func TestBatches(t *testing.T) {
+	k := newKept(t)
+	r := startRun(t, 2, "", func(cfg *Config) { cfg.Batches = k })
+	conns := []io.Writer{r.accept(t, 0), r.accept(t, 1)}
+	const n = 2500
+	want := [2][]wire.Record{}
+	var data [2][]byte
+	for i := range n {
+		for a := range 2 {
+			rec := udp(uint16(i), 0, uint32(100+a), 0)
+			rec.Time += int64(i) * 1e3
+			data[a], _ = wire.AppendBinary(data[a], &rec)
+			if i == 7 { // no packet
+				stat := wire.CPUStat(testTime, 5)
+				data[a], _ = wire.AppendBinary(data[a], &stat)
+			}
+			want[a] = append(want[a], rec)
+		}
+	}
+	for a, conn := range conns {
+		if _, err := conn.Write(data[a]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 * (n + 1) { // all has come through the hub
+		if _, err := r.stdout.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.cancel()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	for a, label := range []string{"h0", "h1"} {
+		s := k.by[label]
+		if s == nil || s.dropped != 0 || !slices.EqualFunc(s.records, want[a], sameTraffic) {
+			t.Errorf("%s: %d records, want %d the same", label, len(s.records), n)
+		}
+	}
+	if k.by["h0"].boot == k.by["h1"].boot {
+		t.Error("two streams with one name")
+	}
+}
+
+func sameTraffic(a, b wire.Record) bool {
+	return a.Time == b.Time && a.Length == b.Length && a.Src == b.Src && a.Dst == b.Dst && a.DstPort == b.DstPort
+}
+
+// benchBatcher is a batcher of so many agents that are never dialled.
+func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
+	file := &File{}
+	for i := range agents {
+		file.Hosts = append(file.Hosts, Host{Label: "h" + string(rune('a'+i)), Name: "10.0.0.1", Port: uint16(7000 + i)})
+	}
+	c := &collector{file: file, classes: mustClassify(t, nil), hub: newHub(), say: newPrinter(io.Discard)}
+	for i := range agents {
+		c.agents = append(c.agents, newAgent(c, uint32(i), certs.Files{}))
+	}
+	b := newBatcher(c, to)
+	b.now = time.Now()
+	return b
+}
+
+// TestBatchesLost: what was overwritten before it could be taken is counted, for
+// the agent that it was of.
+func TestBatchesLost(t *testing.T) {
+	k := newKept(t)
+	b := benchBatcher(t, 3, k)
+	send := func(agent, n int) {
+		a := b.c.agents[agent]
+		records := make([]wire.Record, 500)
+		for i := range records {
+			records[i] = udp(1, 0, 100, 0)
+		}
+		for ; n > 0; n -= len(records) {
+			a.take(records[:min(n, len(records))])
+		}
+	}
+	send(0, 10)
+	send(1, 20)
+	b.take()
+	total := []int{10, 20, 0}
+	for range 200 { // more than the hub holds
+		for agent, n := range []int{5000, 1000} {
+			send(agent, n)
+			total[agent] += n
+		}
+	}
+	for agent := range total { // nobody's last one is lost
+		send(agent, 1)
+		total[agent]++
+	}
+	b.c.hub.Close()
+	if err := b.run(); err != nil {
+		t.Fatal(err)
+	}
+	var lost uint64
+	for agent, label := range []string{"ha", "hb", "hc"} {
+		s := k.by[label]
+		if s.next+s.dropped != uint64(total[agent]) {
+			t.Errorf("%s: %d records, %d dropped, want %d", label, s.next, s.dropped, total[agent])
+		}
+		lost += s.dropped
+	}
+	if st := b.reader.Status(); lost == 0 || lost != st.Lost || lost != b.dropped.Load() {
+		t.Errorf("%d lost, want %d", lost, st.Lost)
+	}
+}
+
+// BenchmarkBatches is what it costs to take records from the hub and to make
+// batches of them: all but their bytes.
+func BenchmarkBatches(b *testing.B) {
+	w := benchBatcher(b, 20, discard{})
+	records := make([]wire.Record, 1000)
+	for i := range records {
+		records[i] = udp(uint16(i), 0, 100, 0)
+	}
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		for i := range 100 {
+			w.c.agents[i%len(w.c.agents)].take(records)
+		}
+		b.StartTimer()
+		w.take()
+		n += 100 * len(records)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds()/1e6, "Mrecords/s")
+}
+
+type discard struct{}
+
+func (discard) Publish(*batch.Batch) {}

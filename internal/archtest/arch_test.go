@@ -37,6 +37,8 @@ var allowed = map[string][]string{
 	"internal/confine":           nil,
 	"internal/service":           nil,
 	"internal/batch":             {"wire", "wire/ipfix"},
+	"internal/bus":               {"internal/batch"},
+	"internal/bus/embedded":      nil,
 	"internal/flow":              {"wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
 	"internal/sink":              {"wire"},

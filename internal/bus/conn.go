@@ -1,0 +1,233 @@
+package bus
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// retryPause is between attempts of anything that failed.
+	retryPause = 500 * time.Millisecond
+	// dialTime is for one server, TLS included.
+	dialTime = 3 * time.Second
+	// requestTime is for one question to the servers.
+	requestTime = 5 * time.Second
+	// A server that says nothing for this long twice is taken for dead.
+	pingEvery = 2 * time.Second
+)
+
+// Config of a connection.
+type Config struct {
+	Target *Target
+	// Name is what the servers' lists of clients show.
+	Name string
+	// InProcess is a server of this process, in place of Target's.
+	InProcess nats.InProcessConnProvider
+	// Say takes messages for the user. It may be nil.
+	Say func(format string, args ...any)
+}
+
+// Conn is a connection to a bus. It reconnects for ever.
+type Conn struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	target *Target
+	say    func(format string, args ...any)
+	away   atomic.Bool // that the bus is away was said
+}
+
+// Error is what a user must do something about, with the next step to take.
+type Error struct {
+	Err  error
+	Hint string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Connect connects. A bus that is away is no error: it may come later. One that
+// does not let us in is.
+func Connect(cfg Config) (*Conn, error) {
+	c := &Conn{target: cfg.Target, say: cfg.Say}
+	if c.say == nil {
+		c.say = func(string, ...any) {}
+	}
+	options, err := c.options(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if c.nc, err = options.Connect(); err != nil {
+		return nil, c.refused(err)
+	}
+	if err := c.nc.LastError(); err != nil && !c.nc.IsConnected() {
+		if fatal(err) {
+			c.nc.Close()
+			return nil, c.refused(err)
+		}
+		c.lost(err)
+	}
+	c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(requestTime), jetstream.WithPublishAsyncTimeout(maxAckTime))
+	return c, err
+}
+
+// fatal errors are no better the next time.
+func fatal(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrSecureConnRequired) ||
+		errors.Is(err, nats.ErrSecureConnWanted) || errors.As(err, &unknown)
+}
+
+func (c *Conn) refused(err error) error {
+	e := &Error{Err: fmt.Errorf("bus %s: %w", c.target, err)}
+	switch {
+	case errors.Is(err, nats.ErrAuthorization):
+		e.Hint = "name who we are: nats://USER:PASSWORD@..., nats://TOKEN@..., ?creds=FILE or ?nkey=FILE"
+	case errors.Is(err, nats.ErrSecureConnRequired):
+		e.Hint = "the server wants TLS: use tls://"
+	case errors.Is(err, nats.ErrSecureConnWanted):
+		e.Hint = "the server has no TLS: use nats://, or give it a certificate"
+	default:
+		e.Hint = "?ca=FILE names the authority of the servers' certificates; ?cert=FILE&key=FILE is for servers that want ours"
+	}
+	return e
+}
+
+func (c *Conn) options(cfg Config) (*nats.Options, error) {
+	o := nats.GetDefaultOptions()
+	o.Name = cfg.Name
+	o.MaxReconnect = -1
+	o.RetryOnFailedConnect = true
+	o.IgnoreAuthErrorAbort = true
+	o.ReconnectWait = retryPause
+	o.ReconnectJitter, o.ReconnectJitterTLS = retryPause/2, retryPause/2
+	o.ReconnectBufSize = -1 // Publisher keeps what cannot be sent
+	o.Timeout = dialTime
+	o.PingInterval, o.MaxPingsOut = pingEvery, 2
+	o.DisconnectedErrCB = func(_ *nats.Conn, err error) { c.lost(err) }
+	o.ReconnectedCB = func(nc *nats.Conn) { c.back(nc) }
+	o.ConnectedCB = o.ReconnectedCB
+	o.ReconnectErrCB = func(_ *nats.Conn, err error) { c.lost(err) }
+	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) { c.say("bus %s: %v", c.target, err) }
+	if cfg.InProcess != nil {
+		o.InProcessServer = cfg.InProcess
+		c.target = &Target{Servers: []string{"in this process"}, Tenant: "default", Site: "default"}
+		return &o, nil
+	}
+	o.Servers = cfg.Target.Servers
+	return &o, cfg.Target.identify(&o)
+}
+
+// identify sets who we are, and who they must be.
+func (t *Target) identify(o *nats.Options) error {
+	if t.Creds != "" {
+		if _, err := os.ReadFile(t.Creds); err != nil {
+			return &Error{fmt.Errorf("bus %s: credentials: %w", t, err), "creds names a file with a JWT and its seed, as nsc writes it"}
+		}
+		if err := nats.UserCredentials(t.Creds)(o); err != nil {
+			return err
+		}
+	}
+	if t.NKey != "" {
+		option, err := nats.NkeyOptionFromSeed(t.NKey)
+		if err != nil {
+			return &Error{fmt.Errorf("bus %s: nkey %q: %w", t, t.NKey, err), "nkey names a file with a seed that begins with SU"}
+		}
+		if err := option(o); err != nil {
+			return err
+		}
+	}
+	if !t.Secure {
+		return nil
+	}
+	o.Secure = true
+	var err error
+	o.TLSConfig, err = t.tls()
+	return err
+}
+
+func (t *Target) tls() (*tls.Config, error) {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12} // the servers' administrators choose
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("bus %s: authority: %w", t, err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("bus %s: authority %q: no certificate in it", t, t.CA)
+		}
+	}
+	if t.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("bus %s: certificate %q with key %q: %w", t, t.Cert, t.Key, err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+// lost says once that the bus is away.
+func (c *Conn) lost(err error) {
+	if (c.nc == nil || !c.nc.IsClosed()) && !c.away.Swap(true) {
+		if err == nil {
+			err = errors.New("the server closed the connection")
+		}
+		c.say("bus %s: away: %v; trying for ever", c.target, err)
+	}
+}
+
+func (c *Conn) back(nc *nats.Conn) {
+	if c.away.Swap(false) {
+		c.say("bus %s: connected to %s", c.target, nc.ConnectedAddr())
+	}
+}
+
+// Connected tells whether the bus is there.
+func (c *Conn) Connected() bool { return c.nc.IsConnected() }
+
+// Close ends the connection.
+func (c *Conn) Close() {
+	c.js.CleanupPublisher()
+	c.nc.Close()
+}
+
+// retry calls f until it succeeds, with pauses. The error is f's, if it is an
+// *Error, or ctx's.
+func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
+	for said := false; ; {
+		err := f()
+		var final *Error
+		if err == nil || errors.As(err, &final) || ctx.Err() != nil {
+			return err
+		}
+		if !said && !c.away.Load() {
+			said = true
+			c.say("bus %s: %s: %v; trying for ever", c.target, what, err)
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	t := time.NewTimer(retryPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

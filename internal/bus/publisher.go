@@ -1,0 +1,302 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pcapper/pcapper/internal/batch"
+)
+
+const (
+	// DefaultMemory bounds a Publisher's queue if nothing else is said: 20 s of
+	// 100,000 records/s.
+	DefaultMemory = 32 << 20
+	// window is how many batches, and windowBytes how many bytes of them, are sent
+	// before the first is acknowledged.
+	window      = 64
+	windowBytes = 4 << 20
+	// If nothing was acknowledged for ackTime, all is sent again; next time
+	// after twice as long, up to maxAckTime.
+	ackTime    = 2 * time.Second
+	maxAckTime = 8 * time.Second
+	// drainTime is what Run takes at its end for what is queued.
+	drainTime = 2 * time.Second
+)
+
+// PublisherConfig of a Publisher.
+type PublisherConfig struct {
+	// Queue is where batches wait. Nil is a queue in memory.
+	Queue Queue
+	// Memory bounds the queue in memory, in bytes. 0 is DefaultMemory.
+	Memory int64
+}
+
+// Publisher sends batches to a bus. One goroutine calls Publish, another one Run.
+type Publisher struct {
+	conn    *Conn
+	queue   Queue
+	encoder batch.Encoder
+	buf     []byte
+	failed  bool // that a batch cannot be encoded was said
+
+	lost   sync.Mutex // guards the following
+	givens map[string]given
+
+	flying     []flying
+	flyingSize int
+	partitions int
+	patience   time.Duration
+	stuck      bool // that nothing is acknowledged was said
+
+	published, acknowledged, duplicates, dropped, again atomic.Uint64
+}
+
+// given is what an agent's stream of batches lost on its way.
+type given struct{ boot, up uint64 }
+
+// flying is a batch that was sent.
+type flying struct {
+	future jetstream.PubAckFuture
+	weight uint32
+	size   int
+}
+
+// NewPublisher makes one. Run must run for batches to leave.
+func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
+	p := &Publisher{conn: conn, queue: cfg.Queue, givens: map[string]given{}, patience: ackTime}
+	if p.queue == nil {
+		if cfg.Memory == 0 {
+			cfg.Memory = DefaultMemory
+		}
+		p.queue = newMemory(cfg.Memory, p.drop)
+	}
+	return p
+}
+
+// PublisherStatus counts records, except for Duplicates and Again.
+//
+//	Published = Acknowledged + Dropped + what is queued
+//
+// unless the queue is the caller's: what that gives up is for the caller to know.
+type PublisherStatus struct {
+	Published    uint64
+	Acknowledged uint64
+	Dropped      uint64 // given up, for want of room, or because no bus takes them
+	Duplicates   uint64 // batches that a stream had already
+	Again        uint64 // batches sent more than once
+}
+
+// Status may be called by any goroutine.
+func (p *Publisher) Status() PublisherStatus {
+	return PublisherStatus{
+		Acknowledged: p.acknowledged.Load(), Dropped: p.dropped.Load(), Duplicates: p.duplicates.Load(),
+		Again: p.again.Load(), Published: p.published.Load(),
+	}
+}
+
+// Publish queues a batch, and does not wait. To b.Dropped it adds what the queue
+// in memory gave up of b's stream. It keeps nothing of b.
+func (p *Publisher) Publish(b *batch.Batch) {
+	n := uint32(len(b.Records))
+	p.published.Add(uint64(n))
+	out := *b
+	out.Dropped += p.givenUp(b.Agent, b.Boot)
+	var err error
+	if p.buf, err = p.encoder.Append(p.buf[:0], &out); err == nil {
+		err = p.queue.Append(p.buf, n)
+	}
+	if err != nil {
+		p.giveUp(b.Agent, b.Boot, uint64(n))
+		if !p.failed {
+			p.failed = true
+			p.conn.say("bus %s: %v; such batches are counted as dropped", p.conn.target, err)
+		}
+	}
+}
+
+// drop counts an encoded batch that is given up.
+func (p *Publisher) drop(data []byte) {
+	if h, err := batch.ReadHeader(data); err == nil {
+		p.giveUp(h.Agent, h.Boot, uint64(h.Count))
+	}
+}
+
+func (p *Publisher) giveUp(agent string, boot, n uint64) {
+	p.dropped.Add(n)
+	p.lost.Lock()
+	defer p.lost.Unlock()
+	g := p.givens[agent]
+	if g.boot != boot {
+		g = given{boot: boot}
+	}
+	g.up += n
+	p.givens[agent] = g
+}
+
+func (p *Publisher) givenUp(agent string, boot uint64) uint64 {
+	p.lost.Lock()
+	defer p.lost.Unlock()
+	if g := p.givens[agent]; g.boot == boot {
+		return g.up
+	}
+	return 0
+}
+
+// Run sends until ctx is done, and then for two more seconds what is still
+// queued. Whatever fails is tried again after a pause. Run ends the future of
+// the queue in memory, but not a queue of the caller's, which may be closed then.
+func (p *Publisher) Run(ctx context.Context) error {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, stop) })()
+	for {
+		err := p.send(ctx, sending)
+		switch {
+		case err == nil: // told to end, and nothing is left
+			return nil
+		case sending.Err() != nil:
+			p.abandon()
+			return nil
+		}
+		p.complain(err)
+		p.abandon()
+		if pause(sending) != nil {
+			return nil
+		}
+	}
+}
+
+func (p *Publisher) complain(err error) {
+	if !p.stuck && p.conn.Connected() {
+		p.stuck = true
+		p.conn.say("bus %s: batches are not taken: %v; trying for ever", p.conn.target, err)
+	}
+}
+
+// send sends until ctx is done and all was acknowledged, or something fails.
+func (p *Publisher) send(ctx, sending context.Context) error {
+	var err error
+	if p.partitions, err = p.conn.partitions(sending); err != nil {
+		return fmt.Errorf("streams: %w", err)
+	}
+	for {
+		if err := p.fill(); err != nil {
+			return err
+		}
+		if len(p.flying) > 0 {
+			if err := p.await(sending); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := p.queue.Wait(ctx); err != nil {
+			return p.last(sending)
+		}
+	}
+}
+
+// last sends what was queued when ctx ended.
+func (p *Publisher) last(sending context.Context) error {
+	for {
+		if err := p.fill(); err != nil || len(p.flying) == 0 {
+			return err
+		}
+		if err := p.await(sending); err != nil {
+			return err
+		}
+	}
+}
+
+// fill sends as much as the window lets.
+func (p *Publisher) fill() error {
+	for len(p.flying) < window && p.flyingSize < windowBytes {
+		data, weight, ok := p.queue.Next(nil)
+		if !ok {
+			return nil
+		}
+		future, err := p.publish(data)
+		if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, batch.ErrMalformed) {
+			p.drop(data)
+			p.conn.say("bus %s: a batch of %d bytes is given up: %v", p.conn.target, len(data), err)
+			future, err = nil, nil
+		}
+		if err != nil {
+			return err
+		}
+		p.flying = append(p.flying, flying{future, weight, len(data)})
+		p.flyingSize += len(data)
+	}
+	return nil
+}
+
+func (p *Publisher) publish(data []byte) (jetstream.PubAckFuture, error) {
+	h, err := batch.ReadHeader(data)
+	if err != nil {
+		return nil, err
+	}
+	b := batch.Batch{Agent: h.Agent, Boot: h.Boot, First: h.First}
+	m := &nats.Msg{
+		Subject: p.conn.target.subject(&h, p.partitions), Data: data,
+		Header: nats.Header{jetstream.MsgIDHeader: {b.ID()}},
+	}
+	return p.conn.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
+}
+
+// await waits for the oldest's acknowledgement.
+func (p *Publisher) await(sending context.Context) error {
+	f := p.flying[0]
+	if f.future == nil { // given up
+		p.landed(0)
+		return nil
+	}
+	timeout := time.NewTimer(p.patience)
+	defer timeout.Stop()
+	select {
+	case ack := <-f.future.Ok():
+		p.acknowledge(ack)
+		return nil
+	case err := <-f.future.Err():
+		return err
+	case <-timeout.C:
+		err := fmt.Errorf("no acknowledgement for %v", p.patience)
+		p.patience = min(2*p.patience, maxAckTime)
+		return err
+	case <-sending.Done():
+		return sending.Err()
+	}
+}
+
+func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
+	if ack.Duplicate {
+		p.duplicates.Add(1)
+	}
+	if p.stuck {
+		p.stuck = false
+		p.conn.say("bus %s: batches are taken again", p.conn.target)
+	}
+	p.patience = ackTime
+	p.landed(p.flying[0].weight)
+}
+
+// landed ends the oldest's way.
+func (p *Publisher) landed(records uint32) {
+	p.queue.Ack(1)
+	p.acknowledged.Add(uint64(records))
+	p.flyingSize -= p.flying[0].size
+	p.flying = p.flying[1:]
+}
+
+// abandon makes all that was not acknowledged be sent again. Some of it may
+// arrive yet.
+func (p *Publisher) abandon() {
+	p.again.Add(uint64(len(p.flying)))
+	p.flying, p.flyingSize = nil, 0
+	p.queue.Rewind()
+}

@@ -1,0 +1,162 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Streams is how streams are made if there are none. Those that exist are used
+// as they are.
+type Streams struct {
+	Partitions int // 0 is 4
+	// Replicas is on how many servers a stream is; 0 is 3 if the bus has as many,
+	// or else 1.
+	Replicas int
+	// A stream keeps batches for MaxAge, and MaxBytes of them; 0 is 24 hours, and 4 GiB.
+	MaxAge   time.Duration
+	MaxBytes int64
+}
+
+const (
+	defaultPartitions = 4
+	defaultStreamAge  = 24 * time.Hour
+	defaultStreamSize = 4 << 30
+	// duplicateTime is how long a stream knows batches again by their ID.
+	duplicateTime = 2 * time.Minute
+	// metaPartitions is where streams say how many there are.
+	metaPartitions = "pcapper-partitions"
+)
+
+// EnsureStreams makes the streams that are missing, and returns how many there
+// are. It tries for ever; the error is ctx's or an *Error: the streams are not as
+// they must be.
+func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, err error) {
+	err = c.retry(ctx, "streams", func() (err error) {
+		partitions, err = c.ensureStreams(ctx, cfg)
+		return err
+	})
+	return partitions, err
+}
+
+func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
+	n, err := c.partitions(ctx)
+	if err == nil || !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return n, err
+	}
+	if cfg.Partitions == 0 {
+		cfg.Partitions = defaultPartitions
+	}
+	// The first says how many there are, so it comes last.
+	for i := cfg.Partitions - 1; i >= 0; i-- {
+		want := c.streamConfig(i, cfg)
+		_, err := c.js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			err = c.adopt(ctx, want.Name)
+		}
+		if err != nil {
+			return 0, c.explain(want.Name, err)
+		}
+	}
+	return c.partitions(ctx)
+}
+
+// adopt makes sure that a stream that exists will do.
+func (c *Conn) adopt(ctx context.Context, name string) error {
+	_, err := c.js.Stream(ctx, name)
+	return err
+}
+
+// partitions is how many the first stream says there are. It checks that they
+// will do.
+func (c *Conn) partitions(ctx context.Context) (int, error) {
+	first, err := c.js.Stream(ctx, c.target.streamName(0))
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(first.CachedInfo().Config.Metadata[metaPartitions])
+	if err != nil || n < 1 || n > MaxPartitions {
+		return 0, &Error{
+			fmt.Errorf("bus %s: stream %s is not PCapper's: its metadata has no %s", c.target, c.target.streamName(0), metaPartitions),
+			"remove it, or use another tenant: ?tenant=NAME",
+		}
+	}
+	for i := range n {
+		s, err := c.js.Stream(ctx, c.target.streamName(i))
+		if err == nil {
+			err = c.fits(i, &s.CachedInfo().Config)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// fits checks what nothing works without.
+func (c *Conn) fits(partition int, got *jetstream.StreamConfig) error {
+	var bad string
+	switch subjects := c.target.streamSubjects(partition); {
+	case !slices.Contains(got.Subjects, subjects):
+		bad = fmt.Sprintf("takes %q instead of %q", got.Subjects, subjects)
+	case got.Retention != jetstream.LimitsPolicy:
+		bad = fmt.Sprintf("keeps messages by %v instead of by limits", got.Retention)
+	case got.NoAck:
+		bad = "acknowledges nothing"
+	case got.MaxMsgsPerSubject > 0:
+		bad = fmt.Sprintf("keeps %d messages of an agent", got.MaxMsgsPerSubject)
+	default:
+		return nil
+	}
+	return &Error{fmt.Errorf("bus %s: stream %s %s", c.target, got.Name, bad), `change it with "nats stream edit", or use another tenant: ?tenant=NAME`}
+}
+
+func (c *Conn) streamConfig(partition int, cfg Streams) jetstream.StreamConfig {
+	want := jetstream.StreamConfig{
+		Name: c.target.streamName(partition), Subjects: []string{c.target.streamSubjects(partition)},
+		Description: "PCapper: batches of records", Storage: jetstream.FileStorage, Replicas: c.replicas(cfg),
+		MaxAge: cfg.MaxAge, MaxBytes: cfg.MaxBytes, Discard: jetstream.DiscardOld, MaxMsgs: -1, MaxMsgsPerSubject: -1,
+		Duplicates: duplicateTime, Metadata: map[string]string{metaPartitions: strconv.Itoa(cfg.Partitions)},
+	}
+	if want.MaxAge == 0 {
+		want.MaxAge = defaultStreamAge
+	}
+	if want.MaxBytes == 0 {
+		want.MaxBytes = defaultStreamSize
+	}
+	return want
+}
+
+// replicas is on how many servers something is kept.
+func (c *Conn) replicas(cfg Streams) int {
+	switch {
+	case cfg.Replicas != 0:
+		return cfg.Replicas
+	case c.nc.ConnectedClusterName() != "" && max(len(c.target.Servers), len(c.nc.Servers())) >= 3:
+		return 3
+	}
+	return 1
+}
+
+// explain adds the next step to an error that does not pass by itself.
+func (c *Conn) explain(what string, err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	err = fmt.Errorf("bus %s: %s: %w", c.target, what, err)
+	switch api.ErrorCode {
+	case 10047, 10028: // insufficient storage: of a server, of an account
+		return &Error{err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams"}
+	case 10052, 10065: // the configuration is refused; subjects overlap
+		return &Error{err, "another stream has these subjects: ?tenant=NAME chooses others"}
+	case 10039, 10035: // not for this account; not enabled
+		return &Error{err, "the servers must have JetStream enabled for this account"}
+	}
+	return err
+}

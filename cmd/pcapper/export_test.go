@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -173,7 +174,8 @@ func TestExportMulticast(t *testing.T) {
 }
 
 // TestRecollectListens: our collector takes what agents send to groups, IPv4
-// and IPv6, and by TCP, and knows them by their addresses.
+// and IPv6, and by TCP, by packet and by second, knows them by their addresses,
+// and has a line for each packet.
 func TestRecollectListens(t *testing.T) {
 	h := nettest.Bridge(t, 2)
 	a, b := h[0], h[1]
@@ -182,17 +184,25 @@ func TestRecollectListens(t *testing.T) {
 		"-listen", "ipfix+udp://[ff18::7073]:4739?iface=eth0", "-listen", "ipfix+tcp://[::]:4740")
 	const n = 1000
 	p := start(t, a, "-export", "ipfix+udp://239.192.70.73?iface=eth0&per=packet&repair=4741",
-		"-export", "ipfix+udp://[ff18::7073]:4739?iface=eth0&per=packet", "-export", "ipfix+tcp://"+b.Interface.IPv4.String()+":4740")
+		"-export", "ipfix+udp://[ff18::7073]:4739?iface=eth0", "-export", "ipfix+tcp://"+b.Interface.IPv4.String()+":4740")
 	p.await("capturing from now on", 1)
-	frames, _ := mixture(a, b, n)
+	frames, want := mixture(a, b, n)
 	send(t, a, n, 10_000, frames...)
 	p.awaitExport(n, 3)
 	p.stop()
 	r.awaitLines(3 * n)
-	out := strings.Join(r.stop(), "")
-	v4, v6 := strings.Count(out, ":v4:1:"), strings.Count(out, ":v6:1:")
-	if v4 != 2*n || v6 != n {
-		t.Errorf("%d lines of v4, want %d from two exports; %d of v6, want %d", v4, 2*n, v6, n)
+	lines, bits := map[string]int{}, map[string]int{}
+	for _, line := range r.stop() {
+		f := strings.Split(line, ":")
+		lines[f[1]+":"+f[2]]++
+		bits[f[1]+":"+f[2]] += number(t, f[3])
+	}
+	sent := 0
+	for _, v := range want {
+		sent += 8 * v[1]
+	}
+	if !maps.Equal(lines, map[string]int{"v4:1": 2 * n, "v6:1": n}) || !maps.Equal(bits, map[string]int{"v4:1": 2 * sent, "v6:1": sent}) {
+		t.Errorf("lines %v, bits %v; want %d and %d of v6, twice as many of v4, which has two exports", lines, bits, n, sent)
 	}
 	if said := r.said.String(); !strings.Contains(said, "v4 (10.77.0.1): 2000 records, 2 connections\n") {
 		t.Errorf("recollect said:\n%s", said)

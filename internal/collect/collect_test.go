@@ -2,6 +2,7 @@ package collect
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -494,6 +495,43 @@ func TestGuardedPanics(t *testing.T) {
 		}
 	}()
 	guarded(out, func() error { panic("test") })()
+}
+
+// TestLinesOfFlows: a record of several packets of one second has as many lines
+// in what is left of that second, and together they have its bits; of more than
+// anyone can draw there are fewer lines.
+func TestLinesOfFlows(t *testing.T) {
+	var out bytes.Buffer
+	c, w := benchCollector(t, &out)
+	flow := func(packets, length uint32) []string {
+		r := udp(9, 0, length, 0)
+		r.Time, r.Packets = 1560390672_700000_000, packets
+		out.Reset()
+		item := Item{Record: r, match: c.classes.match(&r)}
+		if err := w.write(&item); err != nil {
+			t.Fatal(err)
+		}
+		w.graph.Flush()
+		return slices.Collect(strings.Lines(out.String()))
+	}
+	want := []string{
+		"1560390672.700000:h1:X:264:0\n", "1560390672.800000:h1:X:264:0\n", "1560390672.900000:h1:X:272:0\n",
+	}
+	if got := flow(3, 100); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	bits := 0
+	lines := flow(1_000_000, 4_000_000_001)
+	for _, line := range lines {
+		n, err := strconv.Atoi(strings.Split(line, ":")[3])
+		if err != nil || !strings.HasPrefix(line, "1560390672.") {
+			t.Fatal(line, err)
+		}
+		bits += n
+	}
+	if len(lines) != maxSplit || bits != 8*4_000_000_001 {
+		t.Errorf("%d lines of %d bits", len(lines), bits)
+	}
 }
 
 // TestTakeDoesNotAllocate: from records to the hub, and from the hub to lines.

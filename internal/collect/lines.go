@@ -75,14 +75,38 @@ func (w *lineWriter) run() error {
 	}
 }
 
-// write prints one line for each flow of the record: the first primary, the
-// others secondary, as is all that the agent's host relayed for others.
+// maxSplit is how many packets of a record have lines of their own: one for
+// each millisecond of its second is more than anyone can draw.
+const maxSplit = 1000
+
+// write prints a record that stands for one packet; or for several of one
+// second, which it divides among lines from the first packet's time to the end
+// of that second. So lines count packets, and a grapher that draws less than a
+// second at a time sees no peak where the record begins.
 func (w *lineWriter) write(item *Item) error {
+	n := min(item.Count(), maxSplit)
+	if n == 1 {
+		return w.packet(item, item.Time, item.GrapherValue())
+	}
+	rest := uint64(time.Second) - uint64(item.Time)%uint64(time.Second)
+	bytes := uint64(item.Length)
+	for k := range n {
+		share := bytes*(k+1)/n - bytes*k/n
+		if err := w.packet(item, item.Time+int64(rest*k/n), share*8); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packet prints one line for each flow of the record: the first primary, the
+// others secondary, as is all that the agent's host relayed for others.
+func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
 	line := wire.GrapherLine{
-		Time:  item.Time,
+		Time:  at,
 		Host:  w.c.file.Hosts[item.Host].Label,
 		ID:    wire.Unmatched,
-		Value: item.GrapherValue(),
+		Value: value,
 	}
 	const relayed = wire.Relayed | wire.MarkRelayed
 	if item.Flags&relayed == relayed {

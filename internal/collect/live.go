@@ -71,8 +71,8 @@ type counts struct {
 	seen          bool // ever
 }
 
-func (n *counts) add(bits uint64) {
-	n.packets++
+func (n *counts) add(packets, bits uint64) {
+	n.packets += packets
 	n.bits += bits
 	n.seen = true
 }
@@ -283,13 +283,13 @@ func (l *liveView) add(item *Item, now time.Time) {
 		t.memory = gauge{float64(value), now}
 		return
 	}
-	t.sum.add(value)
+	t.sum.add(item.Count(), value)
 	lines := l.c.classes.lines(item.match, l.scratch)
 	if len(lines) == 0 {
-		t.rows[len(t.rows)-1].add(value)
+		t.rows[len(t.rows)-1].add(item.Count(), value)
 	}
 	for _, line := range lines {
-		t.rows[l.rowOf[line]].add(value)
+		t.rows[l.rowOf[line]].add(item.Count(), value)
 	}
 }
 

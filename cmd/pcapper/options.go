@@ -13,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/export"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
@@ -81,6 +82,10 @@ func newOptions() *options {
 	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; may be given again", func(v string) error {
 		t, err := export.Parse(v)
 		cfg.Exports = append(cfg.Exports, t)
+		return err
+	})
+	o.Func("spool", "keep in `DIR:SIZE`, such as /var/spool/x:2GB, what exports by TCP or TLS cannot send", func(v string) (err error) {
+		cfg.Spool, err = spool.Parse(v)
 		return err
 	})
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
@@ -178,6 +183,9 @@ func (o *options) feed() error {
 	if cfg.IPFIXTLSPort != 0 && !cfg.TLS.Any() {
 		return wrong(agent.ExitUsage, "-ipfix-tls-port takes -tls-cert, -tls-key and -tls-client-ca")
 	}
+	if err := o.spool(); err != nil {
+		return err
+	}
 	used := map[int]string{}
 	for _, f := range []struct {
 		name string
@@ -211,6 +219,21 @@ func (o *options) feed() error {
 	}
 	if cfg.Allow, err = parseNetworks(o.allow); err != nil {
 		return err
+	}
+	return nil
+}
+
+// spool settles who uses -spool.
+func (o *options) spool() error {
+	cfg := &o.cmd.cfg
+	if cfg.Spool.Dir == "" {
+		return nil
+	}
+	switch share, n := cfg.SpoolShare(); {
+	case n == 0:
+		return wrong(agent.ExitUsage, "-spool: nothing waits there: want -export with ipfix+tcp:// or ipfix+tls://")
+	case share < spool.MinSize:
+		return wrong(agent.ExitUsage, "-spool: %d exports share %d bytes: want at least %d for each", n, cfg.Spool.Size, spool.MinSize)
 	}
 	return nil
 }

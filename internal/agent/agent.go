@@ -20,6 +20,7 @@ import (
 	"github.com/pcapper/pcapper/internal/iface"
 	"github.com/pcapper/pcapper/internal/service"
 	"github.com/pcapper/pcapper/internal/sink"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 	"golang.org/x/net/bpf"
@@ -75,6 +76,7 @@ type agent struct {
 	stats    *hostStats     // nil unless asked for
 	metrics  *metricsServer // nil without -metrics
 	exports  []*exporting
+	spoolDir *spool.Dir // nil without -spool
 	confined confine.Report
 	manager  *service.Manager
 	started  time.Time
@@ -101,7 +103,11 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	raiseFileLimit(a.out.printf)
 	_ = calmMonitor() // what it costs otherwise is no reason to complain
-	if err := a.confine(); err != nil {
+	err = a.confine()
+	if err == nil {
+		err = a.openSpool()
+	}
+	if err != nil {
 		a.closePorts()
 		a.capture.close()
 		a.engine.close()
@@ -133,6 +139,10 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := a.confine(); err != nil {
 		return err
 	}
+	if err := a.openSpool(); err != nil {
+		return err
+	}
+	defer a.closeSpool()
 	src, err := a.capture.attach()
 	if err != nil {
 		return err
@@ -285,7 +295,9 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	err := producers.Wait()
 	a.hub.Close()
-	return cmp.Or(err, readers.Wait())
+	err = cmp.Or(err, readers.Wait())
+	a.closeSpool()
+	return err
 }
 
 // watch follows the interface and this host's addresses: the filter and what

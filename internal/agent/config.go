@@ -16,6 +16,7 @@ import (
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/decode"
 	"github.com/pcapper/pcapper/internal/export"
+	"github.com/pcapper/pcapper/internal/spool"
 )
 
 // Exit codes of the program. Those before Usage are the C program's, where
@@ -41,6 +42,8 @@ const (
 	ExitCerts = 9
 	// ExitConfine: privileges cannot be given up.
 	ExitConfine = 10
+	// ExitSpool: the directory of -spool cannot be used.
+	ExitSpool = 11
 )
 
 // Defaults of the command line.
@@ -83,6 +86,9 @@ type Config struct {
 	PEN                     uint32
 	// Exports are collectors of IPFIX that do not dial us.
 	Exports []export.Target
+	// Spool is where records wait for exports by TCP and TLS whose receiver is
+	// away. Valid iff its Dir is not "".
+	Spool spool.Spec
 	// Allow are the networks that collectors may connect from; nil is any.
 	Allow []netip.Prefix
 	// MaxPerSource is the most connections from one address, 0 any number.

@@ -13,6 +13,9 @@ import (
 // confine gives up what the agent has no more use for. Captures are opened and
 // closed later, so their capabilities stay.
 func (a *agent) confine() (err error) {
+	if err := a.makeSpool(); err != nil {
+		return err
+	}
 	if a.cfg.Unconfined {
 		a.confined = confine.Report{"confined: no, as asked with -unconfined"}
 		return nil
@@ -33,6 +36,7 @@ func (a *agent) confine() (err error) {
 	for _, x := range a.exports {
 		x.needs(&cfg)
 	}
+	a.spoolNeeds(&cfg)
 	if a.confined, err = confine.Apply(cfg); err != nil {
 		return fail(ExitConfine, hinted{fmt.Errorf("cannot give up privileges: %w", err),
 			"-user takes another user, -unconfined gives up nothing"})

@@ -9,6 +9,7 @@ import (
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/confine"
 	"github.com/pcapper/pcapper/internal/export"
+	"github.com/pcapper/pcapper/internal/spool"
 )
 
 // exporting is one -export, with its position in the stream.
@@ -17,7 +18,8 @@ type exporting struct {
 	target   export.Target
 	exporter *export.Exporter
 	reader   *recordReader
-	files    certs.Files // for TLS
+	queue    *spool.Queue // nil without -spool
+	files    certs.Files  // for TLS
 }
 
 // prepareExports makes what the command line asks for. Exports are captured
@@ -34,7 +36,7 @@ func (a *agent) prepareExports() error {
 		x := &exporting{a: a, target: t, reader: a.hub.NewReader()}
 		config := export.Config{
 			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Reader: x.reader, Format: formatIPFIX,
-			Lost:    func() uint64 { return x.reader.Status().Lost },
+			Lost:    func() uint64 { return x.status().Lost },
 			Ignored: func() uint64 { return a.capture.stats().Dropped },
 			Peer:    a.self.peer, Allow: a.allowed, Say: a.out.printf,
 		}
@@ -117,11 +119,16 @@ func (x *exporting) announce() {
 		what = "a record for each flow and second"
 	}
 	x.a.out.printf("exporting IPFIX to %s: %s", x.target.URL, what)
+	if x.queue != nil {
+		share, _ := x.a.cfg.SpoolShare()
+		x.a.out.printf("while it is away, up to %s bytes wait in %q; %s packets of before do", number(uint64(share)), x.a.cfg.Spool.Dir,
+			number(x.queue.Status().Waiting.Weight))
+	}
 }
 
 // String is the export's line in the summary.
 func (x *exporting) String() string {
-	c, s := x.exporter.Counts(), x.reader.Status()
+	c, s := x.exporter.Counts(), x.status()
 	line := fmt.Sprintf("%v (%s): %s records of %s packets sent in %s messages, %s lost", x.exporter, x.exporter.State(),
 		number(c.Records), number(c.Packets), number(c.Messages), number(s.Lost))
 	if c.Failed > 0 {
@@ -132,6 +139,9 @@ func (x *exporting) String() string {
 	}
 	if s.Pending > 0 {
 		line += fmt.Sprintf(", %s in flight", number(s.Pending))
+	}
+	if x.queue != nil {
+		line += "; " + spooled(x.queue.Status())
 	}
 	return line
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -80,29 +81,34 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Labels have few values each: collectors' addresses are in the summary
 // (SIGUSR1), not here.
 var (
-	descEngine    = desc("engine_info", "Always 1; how and what is captured.", "engine", "interface", "mode")
-	descCapturing = desc("capturing", "1 while a capture runs, that is while a collector is attached.")
-	descStart     = desc("start_time_seconds", "When the agent started, in UNIX time.")
-	descPackets   = desc("packets_total", "Packets captured and reported.")
-	descBytes     = desc("bytes_total", "IP bytes of these packets.")
-	descKernel    = desc("kernel_frames_total", "Frames that passed the filter in the kernel, dropped ones included.")
-	descFreezes   = desc("ring_freezes_total", "How often the kernel found the ring full.")
-	descWakes     = desc("ring_wakes_total", "How often the kernel woke the reader, as far as the engine tells.")
-	descOutages   = desc("interface_outages_total", "How often the interface went down under a capture.")
-	descDropped   = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
-	descLeftOut   = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
-	descStats     = desc("host_statistics_total", "Records of this host's CPU and memory.")
-	descFrames    = desc("decoder_total", "What the decoder met, by kind.", "kind")
-	descPublished = desc("reader_published_total", "Records published while a reader was attached, summed over readers; always the sum of delivered, skipped, lost and in flight.", "reader")
-	descDelivered = desc("reader_delivered_total", "Of these, records given to the kernel for the collector, or to the log.", "reader")
-	descSkipped   = desc("reader_skipped_total", "Of these, records that the reader's format cannot express.", "reader")
-	descLost      = desc("reader_lost_total", "Of these, records that a slow reader lost, or had not read when it left.", "reader")
-	descInFlight  = desc("reader_in_flight", "Of these, records still to be read.", "reader")
-	descLag       = desc("reader_lag", "Records that the slowest reader has still to read.", "reader")
-	descReaders   = desc("collectors", "Collectors attached.", "transport", "format")
-	descDeparted  = desc("collectors_departed_total", "Collectors that have left.")
-	descRefused   = desc("connections_refused_total", "Connections not let in, by reason.", "reason")
-	descLogLines  = desc("log_lines_total", "Lines of the log, by outcome.", "outcome")
+	descEngine       = desc("engine_info", "Always 1; how and what is captured.", "engine", "interface", "mode")
+	descCapturing    = desc("capturing", "1 while a capture runs, that is while a collector is attached.")
+	descStart        = desc("start_time_seconds", "When the agent started, in UNIX time.")
+	descPackets      = desc("packets_total", "Packets captured and reported.")
+	descBytes        = desc("bytes_total", "IP bytes of these packets.")
+	descKernel       = desc("kernel_frames_total", "Frames that passed the filter in the kernel, dropped ones included.")
+	descFreezes      = desc("ring_freezes_total", "How often the kernel found the ring full.")
+	descWakes        = desc("ring_wakes_total", "How often the kernel woke the reader, as far as the engine tells.")
+	descOutages      = desc("interface_outages_total", "How often the interface went down under a capture.")
+	descDropped      = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
+	descLeftOut      = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
+	descStats        = desc("host_statistics_total", "Records of this host's CPU and memory.")
+	descFrames       = desc("decoder_total", "What the decoder met, by kind.", "kind")
+	descPublished    = desc("reader_published_total", "Records published while a reader was attached, summed over readers; always the sum of delivered, skipped, lost and in flight.", "reader")
+	descDelivered    = desc("reader_delivered_total", "Of these, records given to the kernel for the collector, or to the log.", "reader")
+	descSkipped      = desc("reader_skipped_total", "Of these, records that the reader's format cannot express.", "reader")
+	descLost         = desc("reader_lost_total", "Of these, records that a slow reader lost, or had not read when it left.", "reader")
+	descInFlight     = desc("reader_in_flight", "Of these, records still to be read.", "reader")
+	descLag          = desc("reader_lag", "Records that the slowest reader has still to read.", "reader")
+	descReaders      = desc("collectors", "Collectors attached.", "transport", "format")
+	descDeparted     = desc("collectors_departed_total", "Collectors that have left.")
+	descRefused      = desc("connections_refused_total", "Connections not let in, by reason.", "reason")
+	descSpoolBytes   = desc("spool_bytes", "Bytes that wait for exports' receivers.", "where")
+	descSpoolWaiting = desc("spool_waiting_packets", "Packets that wait for exports' receivers, those of earlier lives of the agent included.")
+	descSpoolDropped = desc("spool_dropped_packets_total", "Packets that the spool has given up to make room, or could not read again, in all lives of the agent.")
+	descSpoolErrors  = desc("spool_errors_total", "Errors of the spool's disk, in all lives of the agent.")
+	descSpoolFailing = desc("spool_failing", "1 while the spool's disk does not work and records wait in memory.")
+	descLogLines     = desc("log_lines_total", "Lines of the log, by outcome.", "outcome")
 )
 
 func (metrics) Describe(ch chan<- *prometheus.Desc) {
@@ -110,6 +116,7 @@ func (metrics) Describe(ch chan<- *prometheus.Desc) {
 		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descWakes, descOutages, descDropped,
 		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
 		descReaders, descDeparted, descRefused, descLogLines,
+		descSpoolBytes, descSpoolWaiting, descSpoolDropped, descSpoolErrors, descSpoolFailing,
 	} {
 		ch <- d
 	}
@@ -174,11 +181,12 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		var all hub.Status
 		most := uint64(0)
 		for _, x := range a.exports {
-			s := x.reader.Status()
+			s := x.status()
 			addStatus(&all, s)
 			most = max(most, s.Pending)
 		}
 		reader("exports", all, most)
+		m.spool(count, gauge)
 	}
 	if a.log != nil {
 		s := a.log.reader.Status()
@@ -188,6 +196,35 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		count(descLogLines, written, "written")
 		count(descLogLines, lost, "lost")
 	}
+}
+
+// spool adds up the queues of all exports.
+func (m metrics) spool(count func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	if m.a.spoolDir == nil {
+		return
+	}
+	var all spool.Status
+	failing := 0.0
+	for _, x := range m.a.exports {
+		if x.queue == nil {
+			continue
+		}
+		s := x.queue.Status()
+		all.Disk += s.Disk
+		all.InMemory += s.InMemory
+		all.Waiting.Weight += s.Waiting.Weight
+		all.Dropped.Weight += s.Dropped.Weight
+		all.Errors += s.Errors
+		if s.Failing != "" {
+			failing = 1
+		}
+	}
+	gauge(descSpoolBytes, float64(all.Disk), "disk")
+	gauge(descSpoolBytes, float64(all.InMemory), "memory")
+	gauge(descSpoolWaiting, float64(all.Waiting.Weight))
+	count(descSpoolDropped, all.Dropped.Weight)
+	count(descSpoolErrors, all.Errors)
+	gauge(descSpoolFailing, failing)
 }
 
 // kind is what collectors are counted by.

@@ -131,7 +131,7 @@ func (a *agent) lost() uint64 {
 		sum += a.past.total.Lost
 	})
 	for _, x := range a.exports {
-		sum += x.reader.Status().Lost
+		sum += x.status().Lost
 	}
 	if a.log != nil {
 		sum += a.log.reader.Status().Lost

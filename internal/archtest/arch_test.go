@@ -47,10 +47,10 @@ var allowed = map[string][]string{
 	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
-	"internal/agent":             {"internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/service", "internal/sink", "wire", "wire/ipfix"},
+	"internal/agent":             {"internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
 	"internal/web":               {"internal/rollup"},
 	"internal/collect":           {"internal/batch", "internal/certs", "internal/confine", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
-	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/export", "internal/iface", "wire/ipfix"},
+	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
 	"cmd/recollect":              {"internal/certs", "internal/collect", "internal/feed", "internal/rollup", "internal/web"},
 	"internal/nettest":           nil, // tests and the bench only
 	"core":                       nil, // tests of what is no Go

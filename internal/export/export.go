@@ -101,6 +101,11 @@ type Exporter struct {
 	msg    []byte
 	repair *repairs // nil unless asked for
 
+	queue   Spool           // nil if the reader's stream is what waits
+	entry   []byte          // for it
+	filling context.Context // ends when all that there will be is in the spool
+	filled  context.CancelFunc
+
 	state    atomic.Pointer[string]
 	reopen   atomic.Bool
 	counters struct{ messages, records, packets, failed atomic.Uint64 }
@@ -122,6 +127,10 @@ func New(cfg Config) *Exporter {
 	}
 	return e
 }
+
+// SetSpool makes records wait for the receiver in s, before Run. Without, they
+// wait in the reader's stream. The target must be one that Spools.
+func (e *Exporter) SetSpool(s Spool) { e.queue = s }
 
 // String names the export in messages.
 func (e *Exporter) String() string { return "export " + e.cfg.Target.URL }
@@ -176,6 +185,10 @@ func (e *Exporter) Run(ctx context.Context) error {
 		defer stop()
 		serving.Go(func() { e.serveRepairs(repairing) })
 	}
+	if e.queue != nil {
+		e.filling, e.filled = context.WithCancel(context.Background())
+		serving.Go(e.fill)
+	}
 	pause := time.Duration(0)
 	for {
 		t, err := e.open(ctx)
@@ -229,6 +242,9 @@ func (e *Exporter) session(ctx context.Context, t transport) error {
 	if u, ok := t.(*datagrams); ok && e.repair != nil {
 		e.repair.begin(u.localPort())
 	}
+	if e.queue != nil {
+		return s.forward(ctx)
+	}
 	for {
 		if err := s.announce(time.Now()); err != nil {
 			return err
@@ -264,6 +280,12 @@ type session struct {
 	writer ipfix.Writer
 	begun  bool      // templates were sent
 	due    time.Time // when to announce again
+
+	// For what comes from the spool.
+	entry  []byte
+	ends   []uint32
+	flight []flown   // oldest first
+	ending time.Time // when the agent was first seen to end
 }
 
 // announce sends templates and statistics if it is time.
@@ -406,12 +428,17 @@ func (s *session) sendFlows(all bool) error {
 			return err
 		}
 	}
+	e.flush(all)
+	return s.sendCells()
+}
+
+// flush takes the flows of seconds that are over from the table, or all.
+func (e *Exporter) flush(all bool) {
 	if all {
 		e.table.Flush()
 	} else {
 		e.table.FlushBefore(time.Now().Add(-flowDelay).UnixNano())
 	}
-	return s.sendCells()
 }
 
 // emit takes a flow from the table.
@@ -436,10 +463,7 @@ func (s *session) sendCells() error {
 	e := s.e
 	for len(e.ends) > 1 {
 		msg, n := s.writer.Message(e.msg[:0], time.Now(), s.t.limit(), e.cells[e.ends[0]:], e.ends)
-		packets := 0
-		for _, p := range e.packs[:n] {
-			packets += int(p)
-		}
+		packets := int(sum(e.packs[:n]))
 		e.ends, e.packs = e.ends[n:], e.packs[n:]
 		sent, err := s.write(one(msg, n), packets)
 		if !sent {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
@@ -78,6 +79,7 @@ type bench struct {
 	t    *testing.T
 	hub  *hub.Hub[wire.Record]
 	x    *Exporter
+	q    *spool.Queue // nil unless there is one
 	done chan error
 	stop context.CancelFunc
 
@@ -88,6 +90,12 @@ type bench struct {
 
 func begin(t *testing.T, url string) *bench {
 	t.Helper()
+	return beginWith(t, url, nil)
+}
+
+// beginWith is begin with a spool, or nil.
+func beginWith(t *testing.T, url string, q *spool.Queue) *bench {
+	t.Helper()
 	target, err := Parse(url)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +103,7 @@ func begin(t *testing.T, url string) *bench {
 	b := &bench{t: t, done: make(chan error, 1)}
 	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: 16, Encodings: []hub.Encoding[wire.Record]{hub.Each(ipfix.Append)}})
 	r := b.hub.NewReader()
-	b.x = New(Config{
+	config := Config{
 		Target: target, Domain: 3, Reader: r,
 		Lost: func() uint64 { return r.Status().Lost }, Ignored: func() uint64 { return 0 },
 		Peer: func(p netip.AddrPort) {
@@ -109,7 +117,15 @@ func begin(t *testing.T, url string) *bench {
 			defer b.mu.Unlock()
 			b.said = append(b.said, fmt.Sprintf(format, args...))
 		},
-	})
+	}
+	if q != nil {
+		config.Lost = func() uint64 { return r.Status().Lost + q.Status().Dropped.Weight }
+	}
+	b.x = New(config)
+	if q != nil {
+		b.x.SetSpool(q)
+		b.q = q
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	go func() { b.done <- b.x.Run(ctx) }()

@@ -70,6 +70,20 @@ func (t *Target) Multicast() bool {
 	return err == nil && a.IsMulticast()
 }
 
+// Spools tells whether records can wait for the receiver in a Spool: it has to
+// say what has arrived.
+func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS }
+
+// Receiver names where the export goes, whatever the parameters are.
+func (t *Target) Receiver() string {
+	for scheme, kind := range schemes {
+		if kind == t.Kind {
+			return scheme + "-" + t.address()
+		}
+	}
+	return t.Path
+}
+
 // address is for dialling.
 func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -37,7 +38,21 @@ func (e *Exporter) open(ctx context.Context) (transport, error) {
 // stream is a TCP or TLS connection.
 type stream struct {
 	net.Conn
-	raw *net.TCPConn
+	raw    *counted
+	known  uint64      // bytes that are known to have arrived
+	closed atomic.Bool // the receiver has closed it
+}
+
+// counted counts what is written.
+type counted struct {
+	*net.TCPConn
+	written atomic.Uint64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	c.written.Add(uint64(n))
+	return n, err
 }
 
 func (*stream) limit() int           { return streamMessage }
@@ -47,8 +62,16 @@ func (s *stream) expire(t time.Time) { s.raw.SetWriteDeadline(t) }
 
 func (s *stream) send(b []byte, _ int) error {
 	_, err := s.Write(b)
+	if err != nil && s.closed.Load() {
+		return errClosed
+	}
 	return err
 }
+
+var errClosed = errors.New("the receiver has closed the connection")
+
+// past makes writing fail at once.
+var past = time.Unix(1, 0)
 
 // dial connects. A collector never says anything; that it is gone is noticed
 // by reading.
@@ -66,8 +89,9 @@ func (e *Exporter) dial(ctx context.Context) (transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{Conn: conn, raw: conn.(*net.TCPConn)}
-	setUserTimeout(s.raw)
+	s := &stream{raw: &counted{TCPConn: conn.(*net.TCPConn)}}
+	s.Conn = s.raw
+	setUserTimeout(s.raw.TCPConn)
 	if e.cfg.TLS != nil {
 		if err := e.secure(ctx, s); err != nil {
 			conn.Close()
@@ -75,9 +99,11 @@ func (e *Exporter) dial(ctx context.Context) (transport, error) {
 		}
 	}
 	go func() {
-		// Ends with the connection, which it ends.
+		// Ends with the connection, which it ends: writing fails from then on. How
+		// much has arrived can still be asked for.
 		io.Copy(io.Discard, s.Conn)
-		s.raw.Close()
+		s.closed.Store(true)
+		s.raw.SetWriteDeadline(past)
 	}()
 	return s, nil
 }

@@ -18,8 +18,8 @@ import (
 // reason.
 func (d *Dir) Open(cfg Config) (*Queue, error) {
 	q := &Queue{
-		dir: d, cfg: cfg, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		ending: make(chan struct{}), ended: make(chan struct{}),
+		dir: d, cfg: cfg, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), wrote: make(chan struct{}, 1),
+		ending: make(chan struct{}),
 	}
 	q.segmentSize = segmentSize(min(cfg.Size, diskSize(d.path)))
 	var err error
@@ -33,7 +33,8 @@ func (d *Dir) Open(cfg Config) (*Queue, error) {
 		q.state.Close()
 		return nil, err
 	}
-	go q.run()
+	q.running.Go(q.run)
+	q.running.Go(q.runSync)
 	return q, nil
 }
 
@@ -155,7 +156,6 @@ func (q *Queue) begin() {
 
 // run writes what has been in memory for too long, until Close.
 func (q *Queue) run() {
-	defer close(q.ended)
 	tick := time.NewTicker(FlushAge / 2)
 	defer tick.Stop()
 	for {
@@ -166,7 +166,21 @@ func (q *Queue) run() {
 		case <-tick.C:
 		}
 		if q.due(time.Now()) {
-			q.flush()
+			q.flush() // an error has been noted
+			notify(q.wrote)
+		}
+	}
+}
+
+// runSync synchronises what run has written. That may take long; meanwhile there
+// is more writing, and it is for all of it the next time.
+func (q *Queue) runSync() {
+	for {
+		select {
+		case <-q.ending:
+			return
+		case <-q.wrote:
+			q.sync()
 		}
 	}
 }
@@ -189,7 +203,7 @@ func (q *Queue) crowded() bool { return q.memBytes > Memory/2 && q.disk > 0 }
 
 // Sync returns when all that was appended and not acknowledged is on disk, or
 // with the reason why it cannot be.
-func (q *Queue) Sync() error { return q.flush() }
+func (q *Queue) Sync() error { return cmp.Or(q.flush(), q.sync()) }
 
 // Close writes what was not acknowledged, and ends the queue. The error is why
 // something could not be written.
@@ -202,9 +216,9 @@ func (q *Queue) Close() error {
 		return nil
 	}
 	close(q.ending)
-	<-q.ended
+	q.running.Wait()
 	q.Rewind()
-	err := q.flush()
+	err := q.Sync()
 	q.io.Lock()
 	defer q.io.Unlock()
 	q.mu.Lock()
@@ -216,7 +230,7 @@ func (q *Queue) Close() error {
 	q.remember()
 	q.out.close()
 	q.reader.close()
-	return errors.Join(err, q.state.Sync(), q.state.Close())
+	return errors.Join(err, q.state.Close())
 }
 
 // writer is the open segment.
@@ -233,44 +247,53 @@ func (w *writer) close() {
 	}
 }
 
-// flush writes all that is in memory, and synchronises it.
+// flush writes all that is in memory.
 func (q *Queue) flush() error {
 	q.io.Lock()
 	defer q.io.Unlock()
-	wrote := false
 	for {
 		group, doomed := q.group()
 		q.remove(doomed)
 		if len(group) == 0 {
-			break
+			return nil
 		}
-		err := q.write(group)
-		if err == nil {
-			wrote = true
-		} else if again := q.writeFailed(err); !again {
-			return err
+		if err := q.write(group); err != nil {
+			if again := q.writeFailed(err); !again {
+				return err
+			}
 		}
 	}
-	if !wrote {
-		return nil
-	}
-	if err := q.sync(); err != nil {
-		q.writeFailed(err)
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.fine()
-	return nil
 }
 
-// sync makes segment and state last.
+// sync makes last what was written when it was called.
 func (q *Queue) sync() error {
-	var err error
-	if q.out.file != nil {
-		err = q.out.file.Sync()
+	q.syncing.Lock()
+	defer q.syncing.Unlock()
+	q.mu.Lock()
+	full, open, names := q.unsynced, q.open, q.unnamed
+	q.unsynced, q.unnamed = nil, false
+	q.mu.Unlock()
+	var errs []error
+	for _, f := range full {
+		errs = append(errs, f.Sync(), f.Close())
 	}
-	return errors.Join(err, q.state.Sync())
+	if open != nil {
+		if err := open.Sync(); !errors.Is(err, os.ErrClosed) { // it had to make room
+			errs = append(errs, err)
+		}
+	}
+	if names {
+		errs = append(errs, q.dir.sync())
+	}
+	err := errors.Join(append(errs, q.state.Sync())...)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil {
+		q.fail(err)
+	} else {
+		q.fine()
+	}
+	return err
 }
 
 // group chooses what is written next: as much as fits the open segment, and
@@ -427,13 +450,7 @@ func (q *Queue) last() (*segment, error) {
 	if s := q.openSegment(); s != nil && s.size < q.segmentSize && linked(q.out.file) {
 		return s, nil
 	}
-	if q.out.file != nil {
-		err := q.out.file.Sync()
-		q.out.close()
-		if err != nil {
-			return nil, err
-		}
-	}
+	q.retire()
 	q.discardEmpty()
 	s := segment{path: q.dir.segment(q.cfg.Name, q.written), first: q.written, next: q.written, before: q.weight, size: segmentHeader}
 	if err := q.create(&s); err != nil {
@@ -443,8 +460,24 @@ func (q *Queue) last() (*segment, error) {
 	defer q.mu.Unlock()
 	q.segs = append(q.segs, s)
 	q.disk += s.size
+	q.open, q.unnamed = q.out.file, true
 	q.remember()
 	return &q.segs[len(q.segs)-1], nil
+}
+
+// retire leaves the open segment to sync.
+func (q *Queue) retire() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.out.file == nil {
+		return
+	}
+	if len(q.unsynced) == segmentsPerQueue { // nothing has been synchronised for long
+		q.unsynced[0].Close()
+		q.unsynced = append(q.unsynced[:0], q.unsynced[1:]...)
+	}
+	q.unsynced = append(q.unsynced, q.out.file)
+	q.out.file, q.open = nil, nil
 }
 
 // discardEmpty removes the last segment if it has no entries.
@@ -466,10 +499,7 @@ func (q *Queue) create(s *segment) error {
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(appendSegmentHeader(nil, s.first, s.before)); err == nil {
-		err = q.dir.sync()
-	}
-	if err != nil {
+	if _, err = f.Write(appendSegmentHeader(nil, s.first, s.before)); err != nil {
 		f.Close()
 		os.Remove(s.path)
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -50,8 +51,10 @@ type Queue struct {
 
 	wake   chan struct{} // there may be something to read
 	kick   chan struct{} // there is much to write
+	wrote  chan struct{} // there is something to synchronise
 	ending chan struct{}
-	ended  chan struct{}
+
+	running sync.WaitGroup
 
 	mu sync.Mutex
 	// Numbers count entries. Those in [segs[0].first, written) are on disk, those
@@ -77,6 +80,11 @@ type Queue struct {
 	free          [][]byte  // to be used again
 	closed        bool
 	segmentSize   int64
+	open          *os.File   // the segment that is written to, nil if none is
+	unsynced      []*os.File // full ones
+	unnamed       bool       // a new one's name is not in the directory for good
+
+	syncing sync.Mutex // held by who synchronises, taken before mu
 
 	io     sync.Mutex // held by who writes, taken before mu
 	out    writer     // the last segment, if it is open; for who holds io

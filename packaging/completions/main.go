@@ -29,7 +29,7 @@ var (
 	values     = map[string]words{
 		"i": interfaces, "r": interfaces, "s": interfaces, "user": users,
 		"m": fixed("src dst spoof none"), "engine": fixed("auto ebpf ring libpcap"), "fragments": fixed("every first"),
-		"f": files, "read": files, "c": files, "names": files, "replay": files,
+		"f": files, "read": files, "c": files, "names": files, "replay": files, "spool": files,
 		"tls-cert": files, "tls-key": files, "tls-client-ca": files, "tls-ca": files,
 	}
 )
@@ -81,8 +81,8 @@ var (
 	// explanation is behind two blanks, in the next line or, where an option is
 	// longer than the column, behind one.
 	line   = regexp.MustCompile(`^  (-.*)`)
-	single = regexp.MustCompile(`^-([A-Za-z][\w-]*)(?: ([A-Za-z|]+(?:\.\.\.)?))?(, |$)`)
-	narrow = regexp.MustCompile(`^(-[\w-]+ (?:[a-z]+|[A-Z]+)) (.*)`)
+	single = regexp.MustCompile(`^-([A-Za-z][\w-]*)(?: ([A-Za-z|:]+(?:\.\.\.)?))?(, |$)`)
+	narrow = regexp.MustCompile(`^(-[\w-]+ (?:[a-z]+|[A-Z:]+)) (.*)`)
 )
 
 // parse finds the options in a help text, up to the first empty line behind

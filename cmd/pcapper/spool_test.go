@@ -1,0 +1,167 @@
+//go:build !libpcap
+
+package main
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+// numbered are n frames that can be told apart: messages of MGEN from one on.
+func numbered(a, b *nettest.Host, from, n int) (frames [][]byte) {
+	for i := range n {
+		f := nettest.Between(a, b, 4000, 5000, nil)
+		m := nettest.MGEN{Flow: 1, Seq: uint32(from + i), Time: time.Now(), Dst: f.Dst, Size: 64}
+		f.Payload = m.Payload()
+		frames = append(frames, f.Ethernet())
+	}
+	return frames
+}
+
+// inOrder takes a stream of IPFIX apart and fails unless the messages of MGEN
+// are there, each once and in order.
+func inOrder(t *testing.T, data []byte, from, to int) {
+	t.Helper()
+	var d ipfix.Decoder
+	var recs []wire.Record
+	for len(data) > 0 {
+		n, err := ipfix.Length(data)
+		if err != nil || n == 0 || n > len(data) {
+			t.Fatalf("%d of %d bytes, %v", n, len(data), err)
+		}
+		if recs, err = d.Decode(data[:n], recs); err != nil {
+			t.Fatal(err)
+		}
+		data = data[n:]
+	}
+	if len(recs) != to-from {
+		t.Fatalf("%d records, want %d", len(recs), to-from)
+	}
+	for i, r := range recs {
+		if r.MGENSeq != uint32(from+i) {
+			t.Fatalf("record %d is message %d", from+i, r.MGENSeq)
+		}
+	}
+}
+
+// receiveAll accepts one connection and reads it to its end.
+func receiveAll(t *testing.T, ln net.Listener) (data chan []byte) {
+	data = make(chan []byte, 1)
+	go func() {
+		defer close(data)
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		conn.SetReadDeadline(time.Now().Add(60 * time.Second))
+		b, err := io.ReadAll(conn)
+		if err != nil {
+			t.Error(err)
+		}
+		data <- b
+	}()
+	return data
+}
+
+func spoolDir(t *testing.T) string {
+	t.Helper()
+	above := t.TempDir()
+	dir := filepath.Join(above, "spool")
+	for _, d := range []string{filepath.Dir(above), above} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil { // for whoever the agent becomes
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestSpool: the collector is away, the agent is killed and started again: what
+// it has seen arrives when the collector comes, in order, each packet once.
+func TestSpool(t *testing.T) {
+	a, b := nettest.Pair(t)
+	dir := spoolDir(t)
+	to := b.Interface.IPv4.String() + ":4739"
+	const n = 5000
+	args := []string{"-spool", dir + ":100MB", "-export", "ipfix+tcp://" + to, "-metrics", "127.0.0.1:9173"}
+	p := startStatic(t, a, args...)
+	p.await("up to 100,000,000 bytes wait", 1)
+	p.await("capturing from now on", 1)
+	send(t, a, n, 20_000, numbered(a, b, 0, n)...)
+	p.await("trying again", 1)
+	time.Sleep(500 * time.Millisecond) // it is written every 100 ms
+	p.cmd.Process.Kill()
+	p.wait()
+
+	p = startStatic(t, a, args...)
+	p.await("5,000 packets of before do", 1)
+	p.await("capturing from now on", 1)
+	send(t, a, n, 20_000, numbered(a, b, n, n)...)
+	ln, err := b.Listen("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	data := receiveAll(t, ln)
+	p.awaitExport(2*n, 1)
+	m := p.scrape("127.0.0.1:9173")
+	for name, want := range map[string]float64{
+		"pcapper_spool_waiting_packets": 0, "pcapper_spool_dropped_packets_total": 0, "pcapper_spool_failing": 0,
+		`pcapper_reader_lost_total{reader="exports"}`: 0, `pcapper_reader_in_flight{reader="exports"}`: 0,
+		`pcapper_reader_delivered_total{reader="exports"}`: n,
+	} {
+		if got, ok := m[name]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	summary := strings.Join(p.stop(), "\n")
+	if !strings.Contains(summary, "spool: 0 packets in 0 bytes wait") {
+		t.Errorf("the summary:\n%s", summary)
+	}
+	inOrder(t, <-data, 0, 2*n)
+}
+
+// TestSpoolRefused: what a spool needs is said.
+func TestSpoolRefused(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	dir := spoolDir(t)
+	p := startStatic(t, a, "-spool", dir+":10MB", "-export", "ipfix+tcp://127.0.0.1:9")
+	for _, tt := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"-spool", dir + ":10MB", "-export", "ipfix+tcp://127.0.0.1:9", "-p", "7074"}, 11, "each agent needs a directory of its own"},
+		{[]string{"-spool", "/proc/no/such:10MB", "-export", "ipfix+tcp://127.0.0.1:9", "-p", "7074"}, 11, "make the directory above it first"},
+		{[]string{"-spool", dir + ":10MB"}, 12, "nothing waits there"},
+		{[]string{"-spool", dir, "-export", "ipfix+tcp://127.0.0.1:9"}, 12, "want DIR:SIZE"},
+		{[]string{"-spool", dir + ":1500kB", "-export", "ipfix+tcp://127.0.0.1:9", "-export", "ipfix+tcp://127.0.0.1:10"}, 12, "2 exports share 1500000 bytes"},
+	} {
+		bin, err := staticProgram()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := launchProgram(t, a, bin, tt.args...)
+		if code := q.wait(); code != tt.code || !strings.Contains(q.said(), tt.says) {
+			t.Errorf("%q: exit code %d, %s", tt.args, code, q.said())
+		}
+	}
+	p.stop()
+}
+

@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/pcapper/pcapper/internal/confine"
+	"github.com/pcapper/pcapper/internal/export"
+	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/spool"
+)
+
+// SpoolShare is what each export gets of -spool; it is less than
+// spool.MinSize if there are too many of them. n is how many use it.
+func (cfg *Config) SpoolShare() (share int64, n int) {
+	for _, t := range cfg.Exports {
+		if t.Spools() {
+			n++
+		}
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	return cfg.Spool.Size / int64(n), n
+}
+
+// makeSpool makes the directory while that is still permitted, for whoever
+// the directory above belongs to.
+func (a *agent) makeSpool() error {
+	dir := a.cfg.Spool.Dir
+	if dir == "" {
+		return nil
+	}
+	err := os.Mkdir(dir, 0o750)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return spoolError(dir, err)
+	}
+	var above syscall.Stat_t
+	if syscall.Stat(filepath.Dir(dir), &above) == nil {
+		_ = os.Chown(dir, int(above.Uid), int(above.Gid)) // others than root may not
+	}
+	return nil
+}
+
+func spoolError(dir string, err error) error {
+	err = fmt.Errorf("-spool: cannot use %q: %w", dir, err)
+	switch {
+	case errors.Is(err, spool.ErrInUse):
+		err = hinted{err, "each agent needs a directory of its own"}
+	case errors.Is(err, os.ErrPermission):
+		err = hinted{err, "the directory and its files must belong to who the agent becomes (-v says who, -user takes another)"}
+	case errors.Is(err, os.ErrNotExist):
+		err = hinted{err, "make the directory above it first"}
+	}
+	return fail(ExitSpool, err)
+}
+
+// spoolNeeds adds what the spool does after privileges were given up.
+func (a *agent) spoolNeeds(cfg *confine.Config) {
+	dir := a.cfg.Spool.Dir
+	if dir == "" {
+		return
+	}
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	cfg.Write = append(cfg.Write, dir)
+	for _, pattern := range []string{"lock", "*.state", "*.seg"} {
+		files, _ := filepath.Glob(filepath.Join(dir, pattern))
+		cfg.Append = append(cfg.Append, files...)
+	}
+}
+
+// openSpool opens a queue for each export that has one, as who the agent is from
+// now on.
+func (a *agent) openSpool() (err error) {
+	if a.cfg.Spool.Dir == "" {
+		return nil
+	}
+	if a.spoolDir, err = spool.OpenDir(a.cfg.Spool.Dir); err != nil {
+		return spoolError(a.cfg.Spool.Dir, err)
+	}
+	share, _ := a.cfg.SpoolShare()
+	var names []string
+	for _, x := range a.exports {
+		if !x.target.Spools() {
+			continue
+		}
+		name := spoolName(&x.target, names)
+		names = append(names, name)
+		if x.queue, err = a.spoolDir.Open(spool.Config{Name: name, Size: share, Say: a.out.printf}); err != nil {
+			a.closeSpool()
+			return spoolError(a.cfg.Spool.Dir, err)
+		}
+		x.exporter.SetSpool(x.queue)
+	}
+	for name, bytes := range a.spoolDir.Others(names...) {
+		a.out.printf("spool %q: %s bytes wait for %q, which is not among the exports: export there again, or remove its files",
+			a.cfg.Spool.Dir, number(uint64(bytes)), name)
+	}
+	return nil
+}
+
+// spoolName names the queue of an export after where it goes: parameters may
+// change, and it is still the same receiver's.
+func spoolName(t *export.Target, taken []string) string {
+	base := strings.Map(func(r rune) rune {
+		if r < '!' || r > '~' || strings.ContainsRune(`/\:*?[]%`, r) {
+			return '_'
+		}
+		return r
+	}, t.Receiver())
+	name := base
+	for i := 2; slices.Contains(taken, name); i++ {
+		name = fmt.Sprintf("%s+%d", base, i)
+	}
+	return name
+}
+
+// closeSpool writes what waits.
+func (a *agent) closeSpool() {
+	for _, x := range a.exports {
+		if x.queue == nil {
+			continue
+		}
+		if err := x.queue.Close(); err != nil {
+			a.out.printf("spool %q: %v", a.cfg.Spool.Dir, err)
+		}
+	}
+	if a.spoolDir != nil {
+		a.spoolDir.Close()
+	}
+}
+
+// status is the reader's, to which what waits in the spool is in flight, and what
+// that gave up is lost.
+func (x *exporting) status() hub.Status {
+	if x.queue == nil {
+		return x.reader.Status()
+	}
+	q, s := x.queue.Status(), x.reader.Status() // in this order: waiting is no more than delivered
+	lost := min(q.DroppedNew, s.Delivered)
+	s.Delivered -= lost
+	s.Lost += lost
+	waiting := min(q.WaitingNew, s.Delivered)
+	s.Delivered -= waiting
+	s.Pending += waiting
+	return s
+}
+
+// spooled is what the summary says of a queue.
+func spooled(s spool.Status) string {
+	line := fmt.Sprintf("spool: %s packets in %s bytes wait", number(s.Waiting.Weight), number(uint64(s.Disk+s.InMemory)))
+	if s.Dropped.Weight > 0 {
+		line += fmt.Sprintf(", %s were given up in all its lives", number(s.Dropped.Weight))
+	}
+	if s.Errors > 0 {
+		line += fmt.Sprintf(", %s disk errors", number(s.Errors))
+	}
+	if s.Failing != "" {
+		line += ": " + s.Failing
+	}
+	return line
+}

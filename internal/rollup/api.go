@@ -23,6 +23,11 @@ type Host struct {
 	// Addr is where the agent is dialled, if that is an address: it is one of
 	// the host's own. It may be invalid.
 	Addr netip.Addr
+	// Address is the same as the configuration has it, which tells hosts with one
+	// label apart. It may be empty.
+	Address string
+	// Former: the configuration does not have it any more; see Archive.Hosts.
+	Former bool
 }
 
 // Config of a Store.
@@ -47,6 +52,10 @@ type Config struct {
 	// Budget bounds the history's memory in bytes; 0 is DefaultBudget. The
 	// oldest seconds, or spans, go first; Snapshot.Span says how far it reaches.
 	Budget int64
+	// Archive keeps the history on disk. It may be nil. With one, Hosts and Rows
+	// must be what it says, and a quarter of Budget is used: the rest of what it
+	// stands for is read from disk.
+	Archive *Archive
 }
 
 // DefaultBudget is the most memory that history takes unless the
@@ -112,6 +121,15 @@ type Snapshot struct {
 	Complete int64
 	// Oldest is the first second of which anything is kept; 0 if nothing is.
 	Oldest int64
+	// Since is the first second that this run may have counted; what is older is
+	// from the archive. 0 before there was anything.
+	Since int64
+	// Runs are when the history was being written, in order, the newest one up to
+	// Complete. Between them there is nothing to know. Nil: it was written
+	// from Oldest on.
+	Runs []Run
+	// Archive is the state of the archive; nil if there is none.
+	Archive *ArchiveStatus
 	// Changed are the seconds that got packets since the snapshot before, in no
 	// order, perhaps some twice. The newest may still be incomplete.
 	Changed []int64

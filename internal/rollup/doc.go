@@ -38,6 +38,16 @@
 // Seconds are kept for an hour, spans of ten seconds for six, minutes for a
 // day, or for as long as Config.Budget lasts.
 //
+// # Archive
+//
+// With an Archive they are kept on disk, seconds for six hours, spans of ten
+// seconds for two days, minutes for a month, and then of ten minutes, an hour, six
+// hours and a day, each made of the ones before; memory has the newest quarter.
+// A question takes the longest spans that fit into its steps, wherever they are, so
+// that no window is much more to look at than another. Files name hosts, flows and
+// addresses themselves: a host that is no longer configured, or is another one
+// in the list, is still what it was. See Archive and volumeMagic.
+//
 // # Bounds
 //
 // A second knows at most 8,192 pairs, 4,096 conversations and 2,048 MGEN

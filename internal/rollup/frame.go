@@ -8,10 +8,11 @@ import (
 )
 
 // frame is the packed contents of a span of time: sorted entries as varints
-// (encoding/binary), names as differences. It holds no pointers but one, and
-// takes about 7 bytes for a host's flow and 10 for a pair. It never changes.
+// (encoding/binary), names as differences. It takes about 7 bytes for a host's
+// flow and 10 for a pair. It never changes.
 type frame struct {
-	start, span int64 // seconds
+	in          *chunk // of an archive, whose names and numbers it has; or nil
+	start, span int64  // seconds
 	total       Counts
 	other       others
 	data        []byte
@@ -20,7 +21,7 @@ type frame struct {
 }
 
 // frameOverhead is what a frame takes beside data.
-const frameOverhead = 192
+const frameOverhead = 200
 
 func (f *frame) size() int64 { return frameOverhead + int64(cap(f.data)) }
 func (f *frame) end() int64  { return f.start + f.span }
@@ -160,7 +161,10 @@ func (u *unpacker) counts() Counts {
 func (f *frame) eachRow(yield func(rowKey, Counts)) {
 	for u := (unpacker{f.data[:f.rows]}); len(u.b) > 0; {
 		v := u.uint()
-		yield(rowKey{uint32(v >> 1), uint8(v & 1)}, u.counts())
+		k, c := rowKey{uint32(v >> 1), uint8(v & 1)}, u.counts()
+		if f.in.renameRow(&k.row) {
+			yield(k, c)
+		}
 	}
 }
 
@@ -169,7 +173,10 @@ func (f *frame) eachCell(yield func(cellKey, Counts)) {
 	for u := (unpacker{f.data[f.rows:f.cells]}); len(u.b) > 0; {
 		host += uint32(u.uint())
 		v := u.uint()
-		yield(cellKey{host, uint32(v>>2) - 1, uint8(v & 3)}, u.counts())
+		k, c := cellKey{host, uint32(v>>2) - 1, uint8(v & 3)}, u.counts()
+		if f.in.renameHost(&k.host) && f.in.renameRow(&k.row) {
+			yield(k, c)
+		}
 	}
 }
 

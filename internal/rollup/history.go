@@ -1,21 +1,49 @@
 package rollup
 
 import (
+	"cmp"
 	"slices"
 )
 
-// A tier keeps frames of one length.
+// A tier keeps frames of one length: the first memoryTiers in memory, all of
+// them in an Archive, if there is one.
 type tierSpec struct {
 	span  int64 // seconds that a frame stands for
-	keep  int64 // seconds that are kept
+	keep  int64 // seconds that are kept in memory
 	share int64 // percent of the budget
+	disk  diskSpec
 }
 
-var tierSpecs = [...]tierSpec{
-	{span: 1, keep: 3600, share: 55},
-	{span: 10, keep: 6 * 3600, share: 28},
-	{span: 60, keep: 24 * 3600, share: 17},
+// diskSpec is how an Archive keeps a tier.
+type diskSpec struct {
+	frames int64 // that a file may have: about 10 MB with much traffic
+	keep   int64 // seconds; 0: as long as the archive keeps anything
+	share  int64 // percent of the archive's size that are not taken away while others have more than theirs
 }
+
+const (
+	hour = 3600
+	day  = 24 * hour
+)
+
+// Each span divides the next one, by so little that no question looks at more than
+// some thousand frames.
+var tierSpecs = [...]tierSpec{
+	{span: 1, keep: hour, share: 55, disk: diskSpec{frames: 300, keep: 6 * hour, share: 15}},
+	{span: 10, keep: 6 * hour, share: 28, disk: diskSpec{frames: 360, keep: 2 * day, share: 10}},
+	{span: 60, keep: day, share: 17, disk: diskSpec{frames: 360, keep: 31 * day, share: 30}},
+	{span: 600, disk: diskSpec{frames: 144, keep: 366 * day, share: 20}},
+	{span: hour, disk: diskSpec{frames: 168, share: 15}},
+	{span: 6 * hour, disk: diskSpec{frames: 120, share: 6}},
+	{span: day, disk: diskSpec{frames: 120, share: 4}},
+}
+
+// memoryTiers are kept in memory too. With an archive that is a part of what
+// they keep without one: the rest is read from disk.
+const (
+	memoryTiers = 3
+	archivedTo  = 4
+)
 
 // mostEntries is how many entries of each kind a frame has at most.
 var mostEntries = [nkinds]int{pairs: 2000, talks: 1000, mgens: 500}
@@ -162,11 +190,15 @@ func (d *directory) forget() {
 
 // history is what a snapshot holds: nothing in it changes.
 type history struct {
-	tiers [len(tierSpecs)][]*frame
+	tiers [memoryTiers][]*frame
 	// What came before until (seconds) is in the tier, if it has begun.
-	until  [len(tierSpecs)]int64
-	begun  [len(tierSpecs)]bool
-	open   []*frame // of seconds that are still open, oldest first
+	until [len(tierSpecs)]int64
+	begun [len(tierSpecs)]bool
+	// whole: earlier spans may have something in the archive that an earlier run
+	// has counted.
+	whole  [memoryTiers]int64
+	disk   *archived // nil: nothing is kept on disk
+	open   []*frame  // of seconds that are still open, oldest first
 	keys   []numbered
 	owners map[[16]byte]int
 	rows   int
@@ -184,5 +216,94 @@ func (h *history) owner(a [16]byte) int {
 	if host, ok := h.owners[a]; ok {
 		return host
 	}
+	if h.disk != nil {
+		if host, ok := h.disk.owners[a]; ok {
+			return host
+		}
+	}
 	return -1
+}
+
+// first is where the tier's frames begin.
+func (h *history) first(i int) (start int64, ok bool) {
+	if i < memoryTiers && len(h.tiers[i]) > 0 {
+		start, ok = h.tiers[i][0].start, true
+	}
+	if parts := h.disk.parts(i); len(parts) > 0 && (!ok || parts[0].first < start) {
+		start, ok = parts[0].first, true
+	}
+	return start, ok
+}
+
+// inMemory are the tier's frames from from on that are as good as the archive's
+// or newer. What is before the first of them is to be looked for on disk.
+func (h *history) inMemory(i int, from int64) []*frame {
+	if i >= memoryTiers {
+		return nil
+	}
+	frames := h.tiers[i]
+	at, _ := slices.BinarySearchFunc(frames, from, func(f *frame, t int64) int { return cmp.Compare(f.start, t) })
+	frames = frames[at:]
+	for len(frames) > 0 && frames[0].start < h.whole[i] && h.disk.has(i, frames[0].start) {
+		frames = frames[1:]
+	}
+	return frames
+}
+
+// tier gives the tier's frames of a window from from on, in order of time.
+func (h *history) tier(i int, from, to int64, yield func(*frame)) {
+	frames := h.inMemory(i, from)
+	end := to
+	if i > 0 {
+		end = min(end, h.until[i]) // the newest span is not over
+	}
+	if len(frames) > 0 {
+		end = min(end, frames[0].start)
+	}
+	h.disk.each(i, from, end, yield)
+	for _, f := range frames {
+		if f.start >= to {
+			break
+		}
+		yield(f)
+	}
+}
+
+// each gives the frames of a fitted window in order of time, each second once:
+// the longest that fit into its steps, and shorter ones where there are none
+// of those yet. A frame is valid until yield returns.
+func (h *history) each(w Window, yield func(*frame)) {
+	from := w.From
+	for i := len(tierSpecs) - 1; i >= 0; i-- {
+		if w.Step%tierSpecs[i].span != 0 || !h.begun[i] {
+			continue
+		}
+		h.tier(i, from, w.To, yield)
+		from = max(from, h.until[i])
+	}
+	for _, f := range h.open {
+		if f.start >= w.From && f.start < w.To {
+			yield(f)
+		}
+	}
+}
+
+// eachKeyed is each for who adds up entries, whose numbers key resolves (nil:
+// forgotten). done is called after frames with the same numbers, before there
+// are others.
+func (h *history) eachKeyed(w Window, yield func(f *frame, key func(uint32) *entryKey), done func(key func(uint32) *entryKey)) {
+	var in *chunk
+	key := h.key
+	h.each(w, func(f *frame) {
+		if f.in != in {
+			done(key)
+			in, key = f.in, h.key
+			if in != nil {
+				in.loadKeys()
+				key = in.key
+			}
+		}
+		yield(f, key)
+	})
+	done(key)
 }

@@ -17,7 +17,8 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	w = s.Fit(w)
 	m := &MGEN{Window: w}
 	sums := make(map[uint32]*mgenStat)
-	s.history.each(w, func(f *frame) {
+	of := make(map[entryKey]*mgenStat)
+	s.history.eachKeyed(w, func(f *frame, _ func(uint32) *entryKey) {
 		m.Other = m.Other.Plus(f.other.mgens)
 		f.eachMGEN(func(id uint32, n *mgenStat) {
 			e := sums[id]
@@ -27,8 +28,11 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 			}
 			e.add(n)
 		})
+	}, func(key func(uint32) *entryKey) {
+		resolve(of, sums, key, &m.Other)
+		clear(sums)
 	})
-	for _, x := range s.observers(sums, &m.Other) {
+	for _, x := range observers(of) {
 		subject := x.key.subject()
 		n := len(m.Flows)
 		if n == 0 || m.Flows[n-1].ID != x.key.flow || m.Flows[n-1].Tuple != subject.tuple() {
@@ -54,12 +58,10 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	return m
 }
 
-// observers resolves the numbers of entries, and sorts them by flow, side and
-// host.
-func (s *Snapshot) observers(sums map[uint32]*mgenStat, other *Counts) []mgenFound {
-	of := make(map[entryKey]*mgenStat, len(sums))
+// resolve adds the sums of entries to those of keys.
+func resolve(of map[entryKey]*mgenStat, sums map[uint32]*mgenStat, key func(uint32) *entryKey, other *Counts) {
 	for _, id := range sortedIDs(sums) {
-		k := s.history.key(id)
+		k := key(id)
 		if k == nil {
 			*other = other.Plus(Counts{sums[id].packets, sums[id].bytes})
 			continue
@@ -70,6 +72,10 @@ func (s *Snapshot) observers(sums map[uint32]*mgenStat, other *Counts) []mgenFou
 			of[*k] = sums[id]
 		}
 	}
+}
+
+// observers sorts MGEN entries by flow, side and host.
+func observers(of map[entryKey]*mgenStat) []mgenFound {
 	list := make([]mgenFound, 0, len(of))
 	for k, stat := range of {
 		list = append(list, mgenFound{k, *stat})
@@ -152,27 +158,31 @@ func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 	w = s.Fit(w)
 	n := w.Points()
 	m := &MGENSeries{Window: w, Sent: make([]Counts, n)}
-	ids := make(map[uint32]*entryKey)
-	for i := range s.history.keys {
-		k := &s.history.keys[i].key
-		if k.kind == mgens && k.flow == id && k.tuple() == t {
-			ids[s.history.keys[i].id] = k
-		}
-	}
 	points := make(map[entryKey][]mgenStat)
-	s.history.each(w, func(f *frame) {
+	series := make(map[uint32][]mgenStat) // by number; nil: of another flow
+	find := func(number uint32, key func(uint32) *entryKey) []mgenStat {
+		k := key(number)
+		if k == nil || k.kind != mgens || k.flow != id || k.tuple() != t {
+			return nil
+		}
+		if points[*k] == nil {
+			points[*k] = make([]mgenStat, n)
+		}
+		return points[*k]
+	}
+	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
 		at := w.point(f)
-		f.eachMGEN(func(id uint32, x *mgenStat) {
-			k := ids[id]
-			if k == nil {
-				return
+		f.eachMGEN(func(number uint32, x *mgenStat) {
+			p, ok := series[number]
+			if !ok {
+				p = find(number, key)
+				series[number] = p
 			}
-			if points[*k] == nil {
-				points[*k] = make([]mgenStat, n)
+			if p != nil {
+				p[at].add(x)
 			}
-			points[*k][at].add(x)
 		})
-	})
+	}, func(func(uint32) *entryKey) { clear(series) })
 	sent := uint64(0)
 	for k, p := range points {
 		switch k.side {

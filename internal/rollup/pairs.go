@@ -22,7 +22,8 @@ type foundBy struct {
 // find adds up the entries of a kind in w. Forgotten ones are in other.
 func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (list []*found, other Counts) {
 	sums := make(map[uint32]observed)
-	s.history.each(w, func(f *frame) {
+	of := make(map[entryKey]*found)
+	s.history.eachKeyed(w, func(f *frame, _ func(uint32) *entryKey) {
 		if kind == pairs {
 			other = other.Plus(f.other.pairs)
 		} else {
@@ -32,27 +33,28 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 			e := sums[id]
 			sums[id] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
 		})
+	}, func(key func(uint32) *entryKey) {
+		for id, o := range sums {
+			k := key(id)
+			if k == nil {
+				other = other.Plus(o.once)
+				continue
+			}
+			if want != nil && !want(k) {
+				continue
+			}
+			subject := k.subject()
+			x := of[subject]
+			if x == nil {
+				x = &found{key: subject}
+				of[subject] = x
+				list = append(list, x)
+			}
+			x.once = x.once.Plus(o.once)
+			x.see(k.side, k.host, o.seen)
+		}
+		clear(sums)
 	})
-	of := make(map[entryKey]*found)
-	for id, o := range sums {
-		k := s.history.key(id)
-		if k == nil {
-			other = other.Plus(o.once)
-			continue
-		}
-		if want != nil && !want(k) {
-			continue
-		}
-		subject := k.subject()
-		x := of[subject]
-		if x == nil {
-			x = &found{key: subject}
-			of[subject] = x
-			list = append(list, x)
-		}
-		x.once = x.once.Plus(o.once)
-		x.see(k.side, k.host, o.seen)
-	}
 	for _, x := range list {
 		slices.SortFunc(x.by, func(a, b foundBy) int {
 			return cmp.Or(cmp.Compare(a.side, b.side), cmp.Compare(a.host, b.host))

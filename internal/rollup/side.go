@@ -21,6 +21,8 @@ type addresses struct {
 	owner map[[16]byte]ownership
 	// changed: owner is not what the last snapshot has.
 	changed bool
+	// unsaved: more are certain than the archive has been told.
+	unsaved bool
 }
 
 // ownership: of a host, which the first of its agents stands for; guessed until
@@ -71,7 +73,18 @@ func (a *addresses) learn(agent int, addr [16]byte) {
 	}
 	w.known++
 	a.owner[addr] = ownership{w.host, true}
-	a.changed = true
+	a.changed, a.unsaved = true, true
+}
+
+// certain are the addresses that hosts certainly have.
+func (a *addresses) certain() map[[16]byte]int {
+	owners := make(map[[16]byte]int)
+	for addr, o := range a.owner {
+		if o.certain {
+			owners[addr] = o.host
+		}
+	}
+	return owners
 }
 
 func (a *addresses) has(agent int, addr [16]byte) bool {

@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"context"
+	"slices"
 )
 
 // Tick publishes a new snapshot. It is to be called about once a second, best a
@@ -55,6 +56,7 @@ func (s *Store) snapshot() *Snapshot {
 	snap.Changed, s.changed = s.changed, nil
 	snap.Sum = sumCells(sum)
 	h.until[0] = s.first
+	h.whole = s.whole
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		h.tiers[i] = t.frames
@@ -64,6 +66,7 @@ func (s *Store) snapshot() *Snapshot {
 		}
 		h.begun[i] = i == 0 || t.begun
 	}
+	s.showArchive(snap)
 	h.keys = s.dir.keys
 	h.owners = s.ownersNow()
 	snap.Oldest = h.oldest()
@@ -71,6 +74,35 @@ func (s *Store) snapshot() *Snapshot {
 		snap.Hosts[i] = s.hosts[i].status(s)
 	}
 	return snap
+}
+
+// showArchive adds what is on disk.
+func (s *Store) showArchive(snap *Snapshot) {
+	snap.Since = s.since
+	a := s.cfg.Archive
+	if a == nil {
+		return
+	}
+	h, v := snap.history, a.view.Load()
+	h.disk = v
+	for i := range tierSpecs {
+		t := &v.tiers[i]
+		switch {
+		case i >= memoryTiers:
+			h.begun[i], h.until[i] = t.begun, t.current
+		case !h.begun[i] && len(t.parts) > 0:
+			h.begun[i], h.until[i] = true, t.last+tierSpecs[i].span
+		}
+	}
+	status := v.status
+	status.Lost, status.Damaged = a.lost.Load(), a.damaged.Load()
+	snap.Archive = &status
+	snap.Runs = v.runs
+	if s.started {
+		a.began.Store(s.began)
+		a.now.Store(s.nowSec)
+		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
+	}
 }
 
 func (s *Store) ownersNow() map[[16]byte]int {

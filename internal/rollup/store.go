@@ -1,6 +1,7 @@
 package rollup
 
 import (
+	"iter"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -70,12 +71,15 @@ type Store struct {
 	nowNS     int64
 	nextNS    int64 // when nowSec is over
 	started   bool
+	since     int64 // the first second that could be counted
+	began     int64 // the second that was the first one's now
+	whole     [memoryTiers]int64
 	first     int64 // oldest open second
 	seconds   []*second
 	lastSent  map[pairKey]int64 // the newest second that its sender's agent reported
 	freezer   freezer
 	packBuf   []byte
-	tiers     [len(tierSpecs)]tier
+	tiers     [memoryTiers]tier
 	dir       *directory
 	forgotten uint64
 	owners    map[[16]byte]int // as the last snapshot has them
@@ -132,7 +136,11 @@ func (s *Store) forget() {
 	s.sum = make(map[cellKey]Counts)
 	s.dir = newDirectory()
 	for i := range s.tiers {
-		s.tiers[i] = tier{tierSpec: tierSpecs[i], budget: s.cfg.Budget * tierSpecs[i].share / 100, sum: newTally()}
+		t := tier{tierSpec: tierSpecs[i], budget: s.cfg.Budget * tierSpecs[i].share / 100, sum: newTally()}
+		if s.cfg.Archive != nil {
+			t.keep, t.budget = t.keep/archivedTo, t.budget/archivedTo
+		}
+		s.tiers[i] = t
 	}
 	s.changed = nil
 }
@@ -238,13 +246,13 @@ func (s *Store) advance(now int64) {
 	sec := floorSec(now)
 	switch {
 	case !s.started:
-		s.started = true
+		s.begin(sec)
 	case sec == s.nowSec:
 		return
 	case sec < s.nowSec:
 		if s.nowSec-sec > farBack {
 			s.forget()
-			s.started = true
+			s.begin(sec)
 			break
 		}
 		return
@@ -260,6 +268,17 @@ func (s *Store) advance(now int64) {
 		if x := s.second(start); x.start != start || !x.used {
 			x.reset(start)
 		}
+	}
+}
+
+// begin is for the first second, and for the first after the clock was set back.
+func (s *Store) begin(sec int64) {
+	s.started = true
+	if s.since == 0 {
+		s.since, s.began = sec-s.late, sec
+	}
+	for i := range s.whole {
+		s.whole[i] = floorTo(sec, tierSpecs[i].span) + tierSpecs[i].span
 	}
 }
 
@@ -279,21 +298,90 @@ func (s *Store) seal(x *second) {
 // push puts a frame into its tier, and into the sum for the next one.
 func (s *Store) push(i int, f *frame) {
 	s.tiers[i].push(f)
+	if i == 0 {
+		s.archive(i, f)
+	}
 	if i+1 == len(s.tiers) {
 		return
 	}
 	t := &s.tiers[i+1]
 	from := floorTo(f.start, t.span)
 	if t.begun && from != t.from {
-		most := limits(t.perFrame(), len(t.sum.cells), t.sum.sizes())
-		s.forgotten += t.sum.prune(&most)
-		var packed *frame
-		packed, s.packBuf = t.sum.pack(t.from, t.span, s.packBuf)
-		t.sum.reset()
-		s.push(i+1, packed)
+		s.finish(i + 1)
 	}
 	t.begun, t.from = true, from
 	t.sum.add(f)
+}
+
+// finish makes a frame of what a tier has collected.
+func (s *Store) finish(i int) {
+	t := &s.tiers[i]
+	var packed *frame
+	if s.cfg.Archive != nil { // which has room for more
+		most := mostEntries
+		s.forgotten += t.sum.prune(&most)
+		packed, s.packBuf = t.sum.pack(t.from, t.span, s.packBuf)
+		s.archive(i, packed)
+	}
+	most := limits(t.perFrame(), len(t.sum.cells), t.sum.sizes())
+	s.forgotten += t.sum.prune(&most)
+	packed, s.packBuf = t.sum.pack(t.from, t.span, s.packBuf)
+	t.sum.reset()
+	s.push(i, packed)
+}
+
+// archive hands a frame over to the archive, if there is one.
+func (s *Store) archive(i int, f *frame) {
+	if s.cfg.Archive == nil {
+		return
+	}
+	j := job{tier: i, frame: f, keys: s.dir.keys}
+	if s.addrs.unsaved {
+		j.owners = s.addrs.certain()
+		s.addrs.unsaved = false
+	}
+	s.cfg.Archive.offer(j)
+}
+
+// Refill counts what an earlier run has received and did not live to keep: records
+// by host, in order of time, from the archive's last second on. It comes before any
+// Add, and waits for the disk. now is the wall clock's time.
+func (s *Store) Refill(now int64, records iter.Seq2[int, *wire.Record]) {
+	a := s.cfg.Archive
+	for host, r := range records {
+		for len(a.jobs) > queue/2 {
+			time.Sleep(time.Millisecond)
+		}
+		s.Add(r.Time, host, r)
+	}
+	if !s.started {
+		return
+	}
+	to := s.nowSec + 1
+	s.advance(now)
+	s.began = s.nowSec
+	a.jobs <- job{refilled: to}
+}
+
+// Close puts all that is counted into the archive, and waits until it is written.
+// Nothing may be added after.
+func (s *Store) Close() {
+	if s.cfg.Archive == nil {
+		return
+	}
+	s.flushAll()
+	if s.started {
+		for start := s.first; start <= s.nowSec+s.future; start++ {
+			s.seal(s.second(start))
+		}
+		for i := 1; i < len(s.tiers); i++ {
+			if s.tiers[i].begun {
+				s.finish(i)
+			}
+		}
+	}
+	close(s.cfg.Archive.jobs)
+	<-s.cfg.Archive.done
 }
 
 func floorTo(t, span int64) int64 {

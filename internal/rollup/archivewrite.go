@@ -1,0 +1,548 @@
+package rollup
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// job is a frame that is to be written, and what its numbers stand for.
+type job struct {
+	tier  int
+	frame *frame
+	keys  []numbered
+	// owners are addresses of hosts, if they have changed.
+	owners map[[16]byte]int
+	// refilled: there is no frame; the run before is known up to this second.
+	refilled int64
+}
+
+// offer hands a frame over without waiting.
+func (a *Archive) offer(j job) {
+	select {
+	case a.jobs <- j:
+	default:
+		a.lost.Add(1)
+	}
+}
+
+// beatEvery is how often it is noted that the history is being written, syncEvery
+// how often that the disk must have it all.
+const (
+	beatEvery = 2 * time.Second
+	syncEvery = time.Minute
+)
+
+// Run writes what the store hands over until the store is closed, and returns
+// when all is on disk.
+func (a *Archive) Run() {
+	defer close(a.done)
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	synced := time.Now()
+	a.retain()
+	for {
+		select {
+		case j, ok := <-a.jobs:
+			if !ok {
+				a.end()
+				return
+			}
+			if a.runs.now.From == 0 {
+				a.beat(false)
+			}
+			a.publish(a.write(j))
+		case <-beat.C:
+			a.beat(false)
+		}
+		if time.Since(synced) >= syncEvery {
+			synced = time.Now()
+			a.sync()
+		}
+	}
+}
+
+// beat notes that the history is written at this time.
+func (a *Archive) beat(last bool) {
+	if now := a.now.Load(); now != 0 {
+		_ = a.runs.beat(a.began.Load(), now, last) // the next one tries again
+	}
+}
+
+func (a *Archive) end() {
+	a.beat(true)
+	a.sync()
+	for i := range a.tiers {
+		a.closeOpen(i)
+	}
+	a.names.file.Close()
+	a.runs.file.Close()
+}
+
+func (a *Archive) sync() {
+	for i := range a.tiers {
+		if o := a.tiers[i].open; o != nil {
+			_ = o.file.Sync() // what it cannot write, writing will find out
+		}
+	}
+	_ = a.runs.file.Sync()
+	_ = a.names.file.Sync()
+}
+
+func (a *Archive) closeOpen(i int) {
+	if o := a.tiers[i].open; o != nil {
+		o.file.Close()
+		a.tiers[i].open = nil
+	}
+}
+
+// write puts a frame of the store's into its tier, and makes the sums that are due.
+func (a *Archive) write(j job) error {
+	if j.frame == nil {
+		a.runs.extend(j.refilled)
+		return nil
+	}
+	if err := a.names.save(j.owners); err != nil {
+		a.lost.Add(1)
+		return err
+	}
+	key := func(id uint32) *entryKey {
+		if i, ok := findKey(j.keys, id); ok {
+			return &j.keys[i].key
+		}
+		return nil
+	}
+	if err := a.put(j.tier, j.frame, key, true); err != nil {
+		a.lost.Add(1)
+		return err
+	}
+	if j.tier != memoryTiers-1 {
+		return nil
+	}
+	return a.sumUp(j.tier+1, j.frame.start)
+}
+
+// put writes a frame. If there is one of the same start, which an earlier run has
+// written or one before the clock was set back, both are added up or, if not
+// add, it is replaced.
+func (a *Archive) put(i int, f *frame, key func(uint32) *entryKey, add bool) error {
+	o, err := a.appender(i, f.start)
+	if err != nil {
+		return err
+	}
+	if add && o.starts[f.start] {
+		if f, key, err = a.join(o.part, f, key); err != nil {
+			return err
+		}
+	}
+	if a.buf, err = o.write(a.buf, f, key); err != nil {
+		a.closeOpen(i) // its lists have what the file has not
+		return err
+	}
+	t := &a.tiers[i]
+	at := slices.IndexFunc(t.parts, func(p part) bool { return p.volume == o.volume })
+	t.size += o.size - t.parts[at].size
+	t.parts[at].size = o.size
+	t.last = max(t.last, f.start)
+	return nil
+}
+
+// join adds f to what a file has of its span.
+func (a *Archive) join(p part, f *frame, key func(uint32) *entryKey) (*frame, func(uint32) *entryKey, error) {
+	sum := newGathering()
+	c, release, err := a.names.load(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	c.loadKeys()
+	for _, old := range c.frames {
+		if old.start == f.start {
+			sum.add(old, c.key)
+		}
+	}
+	sum.add(f, key)
+	return sum.frame(f.start, f.span), sum.key, nil
+}
+
+// sumUp is told that the tier before has a new frame: what that ends is written
+// as a frame of tier i, and so on.
+func (a *Archive) sumUp(i int, start int64) error {
+	if i == len(a.tiers) {
+		return nil
+	}
+	t := &a.tiers[i]
+	from := floorTo(start, tierSpecs[i].span)
+	ended, was := t.begun && from != t.current, t.current
+	t.begun, t.current = true, from
+	if !ended {
+		return nil
+	}
+	if err := a.build(i, was); err != nil {
+		return err
+	}
+	return a.sumUp(i+1, was)
+}
+
+// build makes a frame of those of the tier before.
+func (a *Archive) build(i int, start int64) error {
+	sum := newGathering()
+	a.publish(nil) // each looks at what is published
+	a.view.Load().each(i-1, start, start+tierSpecs[i].span, func(f *frame) {
+		f.in.loadKeys()
+		sum.add(f, f.in.key)
+	})
+	if sum.frames == 0 {
+		return nil
+	}
+	return a.put(i, sum.frame(start, tierSpecs[i].span), sum.key, false)
+}
+
+// catchUp builds what is missing in tier i of what the tier before has: after a
+// crash, or if sums could not be written.
+func (a *Archive) catchUp(i int) {
+	t, finer := &a.tiers[i], &a.tiers[i-1]
+	if len(finer.parts) == 0 {
+		return
+	}
+	span := tierSpecs[i].span
+	from := floorTo(finer.parts[0].first, span)
+	if len(t.parts) > 0 {
+		if from = max(from, t.last); from < finer.parts[0].first {
+			from += span // the tier before does not have it whole
+		}
+	}
+	for ; from <= finer.last; from += span {
+		if a.build(i, from) != nil {
+			break // it is tried again at the next start
+		}
+	}
+	if i >= memoryTiers {
+		t.begun, t.current = true, floorTo(finer.last, span)
+	}
+	a.closeOpen(i)
+}
+
+// gathering adds up frames of several files.
+type gathering struct {
+	tally  *tally
+	dir    *directory
+	frames int
+}
+
+func newGathering() *gathering { return &gathering{tally: newTally(), dir: newDirectory()} }
+
+func (g *gathering) key(id uint32) *entryKey {
+	if i, ok := g.dir.find(id); ok {
+		return &g.dir.keys[i].key
+	}
+	return nil
+}
+
+func (g *gathering) add(f *frame, key func(uint32) *entryKey) {
+	g.frames++
+	g.tally.take(f, key, g.dir.id)
+}
+
+func (g *gathering) frame(start, span int64) *frame {
+	most := mostEntries
+	g.tally.prune(&most)
+	f, _ := g.tally.pack(start, span, nil)
+	return f
+}
+
+// take adds a frame that is later than all before and whose entries have other
+// numbers: key is what they stand for, id the number here.
+func (t *tally) take(f *frame, key func(uint32) *entryKey, id func(*entryKey) uint32) {
+	t.total = t.total.Plus(f.total)
+	t.other.add(&f.other)
+	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
+	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
+	for kind, entries := range t.entries {
+		f.eachEntry(entryKind(kind), func(n uint32, o observed) {
+			k := key(n)
+			if k == nil {
+				t.other.forgot(entryKind(kind), o.once)
+				return
+			}
+			to := id(k)
+			e := entries[to]
+			entries[to] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
+		})
+	}
+	f.eachMGEN(func(n uint32, m *mgenStat) {
+		k := key(n)
+		if k == nil {
+			t.other.forgot(mgens, Counts{m.packets, m.bytes})
+			return
+		}
+		to := id(k)
+		e := t.mgens[to]
+		e.add(m)
+		t.mgens[to] = e
+	})
+}
+
+func (o *others) forgot(kind entryKind, c Counts) {
+	to := [...]*Counts{pairs: &o.pairs, talks: &o.talks, mgens: &o.mgens}[kind]
+	*to = to.Plus(c)
+}
+
+// appender writes to one volume.
+type appender struct {
+	part
+	names  *names
+	file   *os.File
+	last   int64
+	starts map[int64]bool
+	hosts  map[uint32]uint32 // the store's numbers -> the file's
+	rows   map[uint32]uint32
+	ids    map[entryKey]uint32 // in the store's numbers
+	// Lists that the file does not have yet.
+	newHosts, newRows, newKeys []byte
+	nhosts, nrows, nkeys       uint32
+}
+
+// maxVolumeKeys is when another file is begun, so that the lists of keys stay
+// small.
+const maxVolumeKeys = 1 << 15
+
+// appender is the file that a frame belongs into: the one that is open, an older
+// one, or a new one.
+func (a *Archive) appender(i int, start int64) (*appender, error) {
+	t := &a.tiers[i]
+	at, found := slices.BinarySearchFunc(t.parts, start, func(p part, t int64) int { return int(p.first - t) })
+	if !found {
+		at--
+	}
+	length := tierSpecs[i].span * tierSpecs[i].disk.frames
+	if at >= 0 && (found || floorTo(t.parts[at].first, length) == floorTo(start, length)) {
+		o, err := a.reopen(i, t.parts[at])
+		if err != nil || start <= o.last || o.nkeys < maxVolumeKeys {
+			return o, err
+		}
+	}
+	return a.create(i, at+1, start)
+}
+
+// reopen goes on with a volume.
+func (a *Archive) reopen(i int, p part) (*appender, error) {
+	t := &a.tiers[i]
+	if t.open != nil && t.open.volume == p.volume {
+		return t.open, nil
+	}
+	a.closeOpen(i)
+	c, release, err := a.names.load(p)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if c.size < p.size {
+		a.damaged.Add(1)
+		if err := os.Truncate(p.path, c.size); err != nil {
+			return nil, err
+		}
+	}
+	o := newAppender(a.names, p)
+	o.size = c.size
+	c.loadKeys()
+	o.read(c)
+	if o.file, err = os.OpenFile(p.path, os.O_WRONLY, 0); err != nil {
+		return nil, err
+	}
+	t.open = o
+	return o, nil
+}
+
+func newAppender(n *names, p part) *appender {
+	return &appender{
+		part: p, names: n, starts: make(map[int64]bool), hosts: make(map[uint32]uint32),
+		rows: make(map[uint32]uint32), ids: make(map[entryKey]uint32),
+	}
+}
+
+// read learns what the file has.
+func (o *appender) read(c *chunk) {
+	for i, host := range c.hosts {
+		o.hosts[host] = uint32(i)
+	}
+	for i, row := range c.rows {
+		o.rows[row] = uint32(i)
+	}
+	o.nhosts, o.nrows, o.nkeys = uint32(len(c.hosts)), uint32(len(c.rows)), uint32(len(c.keys))
+	for id, k := range c.keys {
+		o.ids[k] = uint32(id)
+	}
+	for _, f := range c.frames {
+		o.starts[f.start] = true
+		o.last = f.start
+	}
+}
+
+// create begins a volume, as the tier's part number at.
+func (a *Archive) create(i, at int, start int64) (*appender, error) {
+	a.closeOpen(i)
+	path := filepath.Join(a.tierDir(i), time.Unix(start, 0).UTC().Format(fileTime))
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = file.WriteString(volumeMagic); err != nil {
+		file.Close()
+		os.Remove(path)
+		return nil, err
+	}
+	o := newAppender(a.names, part{&volume{path, start}, int64(len(volumeMagic))})
+	o.file, o.last = file, start-1
+	t := &a.tiers[i]
+	t.parts = slices.Insert(slices.Clone(t.parts), at, o.part)
+	t.size += o.size
+	if len(t.parts) == 1 {
+		t.last = start
+	}
+	t.open = o
+	a.retain()
+	return o, nil
+}
+
+// write adds a frame and what the file's lists lack for it. After an error the
+// file is as long as before.
+func (o *appender) write(buf []byte, f *frame, key func(uint32) *entryKey) ([]byte, error) {
+	named := newTally()
+	named.take(f, key, o.id)
+	o.rename(named)
+	f, _ = named.pack(f.start, f.span, nil)
+	b := buf[:0]
+	for _, list := range [...]struct {
+		kind byte
+		text *[]byte
+	}{{hostsBlock, &o.newHosts}, {rowsBlock, &o.newRows}, {keysBlock, &o.newKeys}} {
+		if len(*list.text) > 0 {
+			b = appendBlock(b, list.kind, func(b []byte) []byte { return append(b, *list.text...) })
+			*list.text = (*list.text)[:0]
+		}
+	}
+	b = appendBlock(b, frameBlock, f.appendTo)
+	if _, err := o.file.WriteAt(b, o.size); err != nil {
+		_ = o.file.Truncate(o.size) // if it does not work either, the end is cut off at the next start
+		return b, err
+	}
+	o.size += int64(len(b))
+	o.starts[f.start] = true
+	o.last = max(o.last, f.start)
+	return b, nil
+}
+
+// rename gives t's hosts and rows the file's numbers.
+func (o *appender) rename(t *tally) {
+	rows, cells := maps.Clone(t.rows), maps.Clone(t.cells)
+	clear(t.rows)
+	clear(t.cells)
+	for k, c := range rows {
+		k.row = o.row(k.row)
+		t.rows[k] = t.rows[k].Plus(c)
+	}
+	for k, c := range cells {
+		k.host, k.row = o.host(k.host), o.row(k.row)
+		t.cells[k] = t.cells[k].Plus(c)
+	}
+}
+
+func (o *appender) host(host uint32) uint32 {
+	n, ok := o.hosts[host]
+	if !ok {
+		n = o.nhosts
+		o.nhosts++
+		o.hosts[host] = n
+		h := &o.names.hosts[host]
+		o.newHosts = appendString(appendString(o.newHosts, h.Label), h.Address)
+	}
+	return n
+}
+
+func (o *appender) row(row uint32) uint32 {
+	if row == allRows {
+		return row
+	}
+	n, ok := o.rows[row]
+	if !ok {
+		n = o.nrows
+		o.nrows++
+		o.rows[row] = n
+		r := &o.names.rows[row]
+		o.newRows = appendString(appendString(o.newRows, r.Name), r.Detail)
+	}
+	return n
+}
+
+func (o *appender) id(k *entryKey) uint32 {
+	id, ok := o.ids[*k]
+	if !ok {
+		id = o.nkeys
+		o.nkeys++
+		o.ids[*k] = id
+		named := *k
+		named.host = o.host(k.host)
+		if k.kind == talks {
+			named.row = o.row(k.row)
+		}
+		o.newKeys = appendKey(o.newKeys, &named)
+	}
+	return id
+}
+
+// retain gives up what is too old, and then, while the archive is too large, the
+// oldest of the tier that has most beyond its share. A file goes once no
+// snapshot knows it any more.
+func (a *Archive) retain() {
+	now := a.now.Load()
+	total := int64(0)
+	for i := range a.tiers {
+		keep := int64(a.cfg.Keep / time.Second)
+		if own := tierSpecs[i].disk.keep; own != 0 {
+			keep = min(keep, own)
+		}
+		t := &a.tiers[i]
+		for now != 0 && t.canDrop() && t.parts[1].first <= now-keep {
+			t.dropOldest()
+		}
+		total += t.size
+	}
+	for total > a.cfg.Size {
+		t := a.largest()
+		if t == nil {
+			return
+		}
+		total -= t.parts[0].size
+		t.dropOldest()
+	}
+}
+
+// largest is the tier that has most beyond its share, of those that can give up
+// a file.
+func (a *Archive) largest() (largest *archiveTier) {
+	most := int64(0)
+	for i := range a.tiers {
+		t := &a.tiers[i]
+		over := t.size - a.cfg.Size*tierSpecs[i].disk.share/100
+		if t.canDrop() && (largest == nil || over > most) {
+			largest, most = t, over
+		}
+	}
+	return largest
+}
+
+// canDrop: there is more than one file, and the first is not being written.
+func (t *archiveTier) canDrop() bool {
+	return len(t.parts) > 1 && (t.open == nil || t.open.volume != t.parts[0].volume)
+}
+
+func (t *archiveTier) dropOldest() {
+	p := t.parts[0]
+	t.parts = slices.Clone(t.parts[1:])
+	t.size -= p.size
+	runtime.AddCleanup(p.volume, func(path string) { os.Remove(path) }, p.path)
+}

@@ -1,0 +1,102 @@
+package rollup
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Run is a time when the history was being written: seconds from From to To,
+// without To.
+type Run struct{ From, To int64 }
+
+// runLog is a file with a line of runSize bytes for each run: from and to,
+// 8 bytes each, and the CRC-32C of both in 8, all little endian. The last one is
+// written over and over.
+type runLog struct {
+	file *os.File
+	at   int64
+	past []Run
+	now  Run // valid iff now.From != 0
+	// cut: the last run of before had not said that it ends.
+	cut bool
+}
+
+const (
+	runsFile = "runs"
+	runSize  = 24
+	// ended marks the end of a run that was not cut off, in the CRC's upper half.
+	ended = 1 << 32
+)
+
+func openRuns(dir string) (*runLog, error) {
+	path := filepath.Join(dir, runsFile)
+	data, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	l := &runLog{}
+	for ; len(data) >= runSize; data = data[runSize:] {
+		l.at += runSize
+		sum := binary.LittleEndian.Uint64(data[16:])
+		if uint32(sum) != crc32.Checksum(data[:16], castagnoli) {
+			continue
+		}
+		l.past = append(l.past, Run{int64(binary.LittleEndian.Uint64(data)), int64(binary.LittleEndian.Uint64(data[8:]))})
+		l.cut = sum&ended == 0
+	}
+	l.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
+	return l, err
+}
+
+// extend says up to when the last run of before has certainly written.
+func (l *runLog) extend(to int64) {
+	if n := len(l.past); n > 0 && l.cut && l.past[n-1].To < to {
+		l.past = slices.Clone(l.past)
+		l.past[n-1].To = to
+	}
+}
+
+// beat says that the history is being written at now, since began.
+func (l *runLog) beat(began, now int64, last bool) error {
+	if l.now.From == 0 || now < l.now.From {
+		if l.now.From != 0 { // the clock was set back
+			l.past = append(slices.Clip(l.past), l.now)
+			l.at += runSize
+		}
+		l.now.From = min(began, now)
+	}
+	l.now.To = now + 1
+	var b [runSize]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(l.now.From))
+	binary.LittleEndian.PutUint64(b[8:], uint64(l.now.To))
+	sum := uint64(crc32.Checksum(b[:16], castagnoli))
+	if last {
+		sum |= ended
+	}
+	binary.LittleEndian.PutUint64(b[16:], sum)
+	_, err := l.file.WriteAt(b[:], l.at)
+	return err
+}
+
+// Gaps are the times in w, from Oldest to Complete, when nobody wrote the
+// history: seconds of which nothing is known, which is not the same as no traffic.
+func (s *Snapshot) Gaps(w Window) (gaps []Run) {
+	if len(s.Runs) == 0 || s.Oldest == 0 {
+		return nil
+	}
+	known := max(w.From, s.Oldest)
+	end := min(w.To, s.Complete+1)
+	for _, r := range s.Runs {
+		if r.From > known && known < end {
+			gaps = append(gaps, Run{known, min(r.From, end)})
+		}
+		known = max(known, r.To)
+	}
+	if known < end {
+		gaps = append(gaps, Run{known, end})
+	}
+	return gaps
+}

@@ -84,7 +84,7 @@ func newOptions() *options {
 		cfg.Exports = append(cfg.Exports, t)
 		return err
 	})
-	o.Func("spool", "keep in `DIR:SIZE`, such as /var/spool/x:2GB, what exports by TCP or TLS cannot send", func(v string) (err error) {
+	o.Func("spool", "keep in `DIR:SIZE`, such as /var/spool/x:2GB, what has to wait for an export", func(v string) (err error) {
 		cfg.Spool, err = spool.Parse(v)
 		return err
 	})

@@ -203,12 +203,11 @@ func (c *Conn) Close() {
 }
 
 // retry calls f until it succeeds, with pauses. The error is f's, if it is an
-// *Error, or ctx's.
+// *Error or a *taken, or ctx's.
 func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 	for said := false; ; {
 		err := f()
-		var final *Error
-		if err == nil || errors.As(err, &final) || ctx.Err() != nil {
+		if err == nil || final(err) || ctx.Err() != nil {
 			return err
 		}
 		if !said && !c.away.Load() {
@@ -219,6 +218,13 @@ func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 			return err
 		}
 	}
+}
+
+// final errors are no better the next time.
+func final(err error) bool {
+	var told *Error
+	var other *taken
+	return errors.As(err, &told) || errors.As(err, &other)
 }
 
 func pause(ctx context.Context) error {

@@ -36,7 +36,7 @@ func IsURL(text string) bool {
 func Parse(text string) (*Target, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
 	if !ok || !IsURL(text) {
-		return nil, fmt.Errorf("bus %q: want nats://HOST[:PORT][,HOST...] or tls://...", text)
+		return nil, fmt.Errorf("bus %q: want nats://HOST[:PORT][,HOST...], or tls:// for TLS", text)
 	}
 	hosts, query, _ := strings.Cut(rest, "?")
 	t := &Target{Secure: scheme == "tls", Tenant: "default", Site: "default"}

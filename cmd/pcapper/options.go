@@ -186,17 +186,22 @@ func (o *options) feed() error {
 	if err := o.spool(); err != nil {
 		return err
 	}
-	used := map[int]string{}
-	for _, f := range []struct {
+	type listener struct {
 		name string
 		port int
 		on   bool
-	}{
-		{"p", cfg.Port, cfg.Port != 0}, {"tls-port", cfg.TLSPort, cfg.TLS.Any()},
-		{"ipfix-port", cfg.IPFIXPort, cfg.IPFIXPort != 0}, {"ipfix-tls-port", cfg.IPFIXTLSPort, cfg.IPFIXTLSPort != 0},
-	} {
+	}
+	listeners := []listener{
+		{"-p", cfg.Port, cfg.Port != 0}, {"-tls-port", cfg.TLSPort, cfg.TLS.Any()},
+		{"-ipfix-port", cfg.IPFIXPort, cfg.IPFIXPort != 0}, {"-ipfix-tls-port", cfg.IPFIXTLSPort, cfg.IPFIXTLSPort != 0},
+	}
+	for _, t := range cfg.Exports {
+		listeners = append(listeners, listener{"repair= of " + t.URL, int(t.Repair), t.Repair != 0})
+	}
+	used := map[int]string{}
+	for _, f := range listeners {
 		if other := used[f.port]; f.on && other != "" {
-			return wrong(agent.ExitBadPort, "-%s and -%s are both %d: want two ports", other, f.name, f.port)
+			return wrong(agent.ExitBadPort, "%s and %s are both %d: want two ports", other, f.name, f.port)
 		} else if f.on {
 			used[f.port] = f.name
 		}

@@ -75,6 +75,7 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-ipfix-tls-port 4740", 12, "-ipfix-tls-port takes -tls-cert"},
 		{"-pen 0", 15, "-pen 0: want"},
 		{"-export udp://10.0.0.9", 12, "unknown kind of export"},
+		{"-export ipfix+udp://239.1.1.1?repair=7073", 15, "-p and repair= of ipfix+udp://239.1.1.1?repair=7073 are both 7073"},
 		{"-listen eth0", 15, `-listen "eth0": want an IP address`},
 		{"-listen 10.0.0.1:80", 15, "the port is that of -p"},
 		{"-allow 10.0.0.0/33", 15, `-allow "10.0.0.0/33": want networks`},

@@ -148,6 +148,11 @@ func Check(ctx context.Context, cfg Config) error {
 		return err
 	}
 	src.Drain()
+	for _, x := range a.exports {
+		if err := x.target.Ready(); err != nil {
+			return notReady(&x.target, err)
+		}
+	}
 	a.out.w = cfg.Stdout
 	a.report()
 	return nil

@@ -33,6 +33,9 @@ func (a *agent) prepareExports() error {
 		a.log.always = true
 	}
 	for _, t := range a.cfg.Exports {
+		if err := t.Ready(); err != nil && t.Kind == export.File {
+			return notReady(&t, err)
+		}
 		x := &exporting{a: a, target: t, reader: a.hub.NewReader()}
 		config := export.Config{
 			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Reader: x.reader, Format: formatIPFIX,
@@ -53,6 +56,15 @@ func (a *agent) prepareExports() error {
 		a.exports = append(a.exports, x)
 	}
 	return nil
+}
+
+// notReady is err, what an export lacks, with what to do about it.
+func notReady(t *export.Target, err error) error {
+	hint := "make the directory first; the agent gives up the right to"
+	if t.Kind != export.File {
+		hint = "pcapper -D lists this host's interfaces; without -check the agent waits for this one"
+	}
+	return fail(ExitUsage, hinted{fmt.Errorf("-export %q: %w", t.URL, err), hint})
 }
 
 // tls settles which files an export by TLS uses: its own, or the feed's. They
@@ -117,6 +129,9 @@ func (x *exporting) announce() {
 	what := "a record for each packet"
 	if x.target.PerSecond {
 		what = "a record for each flow and second"
+	}
+	if err := x.target.Ready(); err != nil {
+		what += fmt.Sprintf("; not yet: %v", err)
 	}
 	x.a.out.printf("exporting IPFIX to %s: %s", x.target.URL, what)
 	if x.queue != nil {

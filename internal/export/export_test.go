@@ -26,14 +26,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestParse(t *testing.T) {
 	for text, want := range map[string]Target{
-		"ipfix+udp://10.0.0.9:9995":  {Kind: UDP, Host: "10.0.0.9", Port: 9995},
-		"ipfix+udp://nms.example":    {Kind: UDP, Host: "nms.example", Port: 4739},
-		"ipfix+tcp://[2001:db8::1]":  {Kind: TCP, Host: "2001:db8::1", Port: 4739},
-		"ipfix+tls://10.0.0.9?ca=a":  {Kind: TLS, Host: "10.0.0.9", Port: 4740, CA: "a"},
-		"file:dir/x.ipfix?per=1s":    {Kind: File, Path: "dir/x.ipfix", PerSecond: true},
-		"file:///var/x.ipfix":        {Kind: File, Path: "/var/x.ipfix"},
-		"ipfix+udp://239.192.70.73":  {Kind: UDP, Host: "239.192.70.73", Port: 4739, PerSecond: true},
-		"ipfix+udp://[ff18::5%eth1]": {Kind: UDP, Host: "ff18::5%eth1", Port: 4739, PerSecond: true},
+		"ipfix+udp://10.0.0.9:9995":          {Kind: UDP, Host: "10.0.0.9", Port: 9995},
+		"ipfix+udp://nms.example":            {Kind: UDP, Host: "nms.example", Port: 4739},
+		"ipfix+tcp://[2001:db8::1]":          {Kind: TCP, Host: "2001:db8::1", Port: 4739},
+		"ipfix+tls://10.0.0.9?ca=a":          {Kind: TLS, Host: "10.0.0.9", Port: 4740, CA: "a"},
+		"file:dir/x.ipfix?per=1s":            {Kind: File, Path: "dir/x.ipfix", PerSecond: true},
+		"file:///var/x.ipfix":                {Kind: File, Path: "/var/x.ipfix"},
+		"ipfix+udp://239.192.70.73":          {Kind: UDP, Host: "239.192.70.73", Port: 4739, PerSecond: true},
+		"ipfix+udp://[ff18::5%eth1]":         {Kind: UDP, Host: "ff18::5", Port: 4739, Interface: "eth1", PerSecond: true},
+		"ipfix+udp://[ff02::5]:9?iface=eth1": {Kind: UDP, Host: "ff02::5", Port: 9, Interface: "eth1", PerSecond: true},
+		"ipfix+udp://[fe80::5%eth1]":         {Kind: UDP, Host: "fe80::5%eth1", Port: 4739},
 		"ipfix+udp://239.192.70.73:1?iface=eth1&ttl=4&per=packet&rate=2M&mtu=1500&repair=4741": {
 			Kind: UDP, Host: "239.192.70.73", Port: 1, Interface: "eth1", TTL: 4, Rate: 2_000_000, Payload: 1452, Repair: 4741,
 		},
@@ -66,6 +68,17 @@ func TestParse(t *testing.T) {
 		"ipfix+udp://10.0.0.9?ttl=3&ttl=4":   "want one value",
 		"ipfix+udp://10.0.0.9?per=%x":        "want key=value pairs",
 		"ipfix+udp://a b":                    "want a name",
+		"ipfix+udp://fd00::1:4739":           "in brackets",
+		"ipfix+udp://fd00::1":                "in brackets",
+		"ipfix+udp://[fd00::1":               "in brackets",
+		"ipfix+udp://[10.0.0.1]":             "in brackets",
+		"ipfix+udp://[host]:1":               "in brackets",
+		"ipfix+udp://u@host":                 "want a name",
+		"ipfix+udp://0.0.0.0":                "want the collector's address",
+		"ipfix+tcp://[::]:4739":              "want the collector's address",
+		"ipfix+tcp://239.1.1.1":              "want ipfix+udp://",
+		"ipfix+udp://[ff02::1]":              "want iface=NAME",
+		"ipfix+udp://[fe80::1]":              "want [fe80::1%NAME]",
 		"ipfix+udp://239.192.70.73?repair=0": "from 1 to 65535",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), says) {

@@ -5,10 +5,13 @@
 package export
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -87,7 +90,7 @@ func (t *Target) Receiver() string {
 // address is for dialling.
 func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// Parse reads an export's URL.
+// Parse reads an export's URL. Errors do not repeat it.
 func Parse(text string) (t Target, err error) {
 	const want = "want ipfix+udp://host:port, ipfix+tcp://host:port, ipfix+tls://host:port or file:PATH"
 	t = Target{URL: text, Payload: ipfix.MaxDatagram, Rate: defaultRate}
@@ -95,51 +98,66 @@ func Parse(text string) (t Target, err error) {
 	if path, ok := strings.CutPrefix(rest, "file:"); ok {
 		t.Kind, t.Path = File, strings.TrimPrefix(path, "//")
 		if t.Path == "" {
-			return t, fmt.Errorf("%q: no path: want file:PATH", text)
+			return t, fmt.Errorf("no path: want file:PATH")
 		}
 	} else {
 		scheme, host, found := strings.Cut(rest, "://")
 		if t.Kind, ok = schemes[scheme]; !ok || !found {
-			return t, fmt.Errorf("%q: unknown kind of export: %s", text, want)
+			return t, fmt.Errorf("unknown kind of export: %s", want)
 		}
 		if err := t.setHost(host); err != nil {
-			return t, fmt.Errorf("%q: %w", text, err)
+			return t, err
 		}
 	}
 	t.PerSecond = t.Multicast()
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return t, fmt.Errorf("%q: parameters: want key=value pairs joined by &", text)
+		return t, fmt.Errorf("parameters: want key=value pairs joined by &")
 	}
 	for key, v := range values {
 		if len(v) != 1 || v[0] == "" {
-			return t, fmt.Errorf("%q: parameter %q: want one value", text, key)
+			return t, fmt.Errorf("parameter %q: want one value", key)
 		}
 		if err := t.set(key, v[0]); err != nil {
-			return t, fmt.Errorf("%q: %w", text, err)
+			return t, err
 		}
 	}
 	return t, t.check()
 }
 
 func (t *Target) setHost(text string) error {
-	host, port, err := net.SplitHostPort(text)
-	if err != nil {
-		host, port = strings.Trim(text, "[]"), strconv.Itoa(defaultPort)
-		if t.Kind == TLS {
-			port = strconv.Itoa(defaultTLSPort)
+	host, port := text, strconv.Itoa(defaultPort)
+	if t.Kind == TLS {
+		port = strconv.Itoa(defaultTLSPort)
+	}
+	bracketed := strings.HasPrefix(text, "[")
+	if strings.LastIndexByte(text, ':') > strings.LastIndexByte(text, ']') {
+		var err error
+		if host, port, err = net.SplitHostPort(text); err != nil {
+			return badHost(text)
 		}
+	} else if inner, found := strings.CutSuffix(text, "]"); bracketed && found {
+		host = inner[1:]
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
 		return fmt.Errorf("port %q: want a number from 1 to 65535", port)
 	}
-	_, notAddress := netip.ParseAddr(host)
-	if host == "" || strings.ContainsAny(host, ":/ []") && notAddress != nil {
-		return fmt.Errorf("host %q: want a name, an IPv4 address, or an IPv6 address in brackets", host)
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err != nil && (host == "" || bracketed || strings.ContainsAny(host, ":/ []@%")), err == nil && addr.Is6() != bracketed:
+		return badHost(text)
+	case err == nil && addr.IsUnspecified():
+		return fmt.Errorf("host %q: want the collector's address: this one is for listening", host)
+	case err == nil && addr.IsMulticast() && addr.Zone() != "":
+		host, t.Interface = addr.WithZone("").String(), addr.Zone()
 	}
 	t.Host, t.Port = host, uint16(n)
 	return nil
+}
+
+func badHost(text string) error {
+	return fmt.Errorf("host %q: want a name, an IPv4 address, or an IPv6 address in brackets such as [2001:db8::1], and :PORT or nothing behind it", text)
 }
 
 // set takes one parameter.
@@ -227,8 +245,49 @@ func (t *Target) parameters() string {
 
 // check is for what no parameter alone says.
 func (t *Target) check() error {
-	if !t.Multicast() && (t.Interface != "" || t.Repair != 0) {
-		return fmt.Errorf("%q: iface and repair belong to multicast groups", t.URL)
+	addr, _ := netip.ParseAddr(t.Host)
+	switch {
+	case !t.Multicast() && (t.Interface != "" || t.Repair != 0):
+		return fmt.Errorf("iface and repair belong to multicast groups")
+	case t.Multicast() && t.Kind != UDP:
+		return fmt.Errorf("%s is a multicast group: want ipfix+udp://", t.Host)
+	case t.Interface == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) && addr.Is6():
+		return fmt.Errorf("%s is a group of each link: want iface=NAME behind a question mark", t.Host)
+	case addr.Is6() && addr.IsLinkLocalUnicast() && addr.Zone() == "":
+		return fmt.Errorf("%s is an address of one link: want [%s%%NAME], NAME being the interface", t.Host, t.Host)
 	}
 	return nil
+}
+
+// Ready tells what is missing for the export to work, as far as this host is
+// concerned, or nil. An interface may come later; a directory should not: an
+// agent that has given up its privileges may not write in it.
+func (t *Target) Ready() error {
+	if t.Kind == File {
+		info, err := os.Stat(filepath.Dir(t.Path))
+		switch {
+		case err != nil:
+			return fmt.Errorf("directory %q: %w", filepath.Dir(t.Path), errors.Unwrap(err))
+		case !info.IsDir():
+			return fmt.Errorf("%q is no directory", filepath.Dir(t.Path))
+		}
+		if info, err := os.Stat(t.Path); err == nil && info.IsDir() {
+			return fmt.Errorf("%q is a directory: want a file", t.Path)
+		}
+		return nil
+	}
+	_, err := t.out()
+	return err
+}
+
+// out is the interface to send multicast from; nil for the route's.
+func (t *Target) out() (*net.Interface, error) {
+	if t.Interface == "" {
+		return nil, nil
+	}
+	out, err := net.InterfaceByName(t.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("iface=%s: no such interface", t.Interface)
+	}
+	return out, nil
 }

@@ -258,12 +258,9 @@ func again(send func() error) error {
 
 func (e *Exporter) openUDP(ctx context.Context) (transport, error) {
 	t := &e.cfg.Target
-	var out *net.Interface
-	if t.Interface != "" {
-		var err error
-		if out, err = net.InterfaceByName(t.Interface); err != nil {
-			return nil, fmt.Errorf("iface=%s: no such interface", t.Interface)
-		}
+	out, err := t.out()
+	if err != nil {
+		return nil, err
 	}
 	dialer := net.Dialer{Timeout: dialTimeout}
 	dialer.ControlContext = func(_ context.Context, network, address string, raw syscall.RawConn) (err error) {

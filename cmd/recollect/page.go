@@ -52,7 +52,7 @@ func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
 		style := cfg.Palette.Flow(row.Number)
 		s.setup.Flows = append(s.setup.Flows, web.Flow{
 			ID: row.Name, Name: style.Name, Detail: row.Detail,
-			Color: style.Color.String(), Relay: style.Relay.String(),
+			Color: style.Color.String(), Relay: style.Relay.String(), Former: row.Former,
 		})
 	}
 	hosts := v.Hosts()
@@ -68,6 +68,9 @@ func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
 			host.Feed = "ipfix"
 		}
 		s.setup.Hosts = append(s.setup.Hosts, host)
+	}
+	for _, h := range v.Former() {
+		s.setup.Hosts = append(s.setup.Hosts, web.Host{Label: h.Label, Name: cfg.Names.Label(h.Label), Address: h.Address, Former: true})
 	}
 	return s
 }

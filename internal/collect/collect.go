@@ -47,6 +47,8 @@ type Config struct {
 	// and shows what the View has in its own way. It returns soon after ctx is
 	// done; an error ends the collector.
 	View func(ctx context.Context, v *View) error
+	// Archive keeps what the View has. It may be nil.
+	Archive *Archive
 	// Batches, if it is not nil, gets all packets, numbered.
 	Batches Batches
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
@@ -124,8 +126,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := c.makeAgents(cfg); err != nil {
 		return err
 	}
-	if cfg.View != nil || live(cfg) {
-		c.view = newView(c)
+	if cfg.View != nil || live(cfg) || cfg.Archive != nil {
+		if c.view, err = newView(c, cfg.Archive); err != nil {
+			return err
+		}
 	}
 	if cfg.Batches != nil {
 		c.batcher = newBatcher(c, cfg.Batches)

@@ -13,6 +13,7 @@ type Row struct {
 	Name   string // the number, or wire.Unmatched
 	Number uint32 // valid unless Name is wire.Unmatched
 	Detail string // what makes the flow: 2000, M1000-1099
+	Former bool   // the file does not have it any more; see View.Rows
 }
 
 // mostRanges is how many of a flow's ranges are worth showing; no window has

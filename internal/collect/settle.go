@@ -20,9 +20,9 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 	if !cfg.Unconfined {
 		// Certificates, logs to replay and what names are looked up in are read
 		// later, and may be anywhere and anyone's. Nothing is written but what
-		// is open.
+		// is open, and the history.
 		report, err := confine.Apply(confine.Config{
-			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Network: true,
+			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Write: c.writes(), Network: true,
 		})
 		if err != nil {
 			return fmt.Errorf("cannot give up privileges: %w", err)
@@ -36,4 +36,12 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 	c.manager.Ready(fmt.Sprintf("collecting from %s", count(uint64(len(c.agents)), "agent")))
 	context.AfterFunc(ctx, c.manager.Stopping)
 	return nil
+}
+
+// writes are the directories in which files are made.
+func (c *collector) writes() []string {
+	if c.view == nil || c.view.archive == nil {
+		return nil
+	}
+	return []string{c.view.archive.Dir()}
 }

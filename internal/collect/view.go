@@ -25,6 +25,9 @@ type View struct {
 	rowOf   []int // by flow line
 	reader  *hub.Reader[Item]
 	counted atomic.Uint64
+
+	archive *rollup.Archive // nil: memory is all
+	records func(context.Context, time.Time, func(string, *wire.Record) bool) error
 }
 
 // AgentStatus is what is known of an agent beside its traffic.
@@ -55,7 +58,8 @@ type Counting struct {
 // Store has the traffic. Its rows are View.Rows, its hosts View.Hosts.
 func (v *View) Store() *rollup.Store { return v.store }
 
-// Rows are the flows, the traffic of no flow last.
+// Rows are the flows, those that only the archive knows after the others, and the
+// traffic of no flow last.
 func (v *View) Rows() []Row { return v.rows }
 
 // Hosts are the agents: those of the configuration, or a replay's logs.
@@ -117,7 +121,7 @@ func limitMemory() {
 	}
 }
 
-func newView(c *collector) *View {
+func newView(c *collector, archive *Archive) (*View, error) {
 	limitMemory()
 	v := &View{c: c, reader: c.hub.NewReader()}
 	v.rows, v.rowOf = rowsOf(c.file.Flows)
@@ -126,6 +130,13 @@ func newView(c *collector) *View {
 		h := &c.file.Hosts[i]
 		hosts[i].Label = h.Label
 		hosts[i].Addr, _ = netip.ParseAddr(h.Name) // a host name is none
+		hosts[i].Address = h.Address()
+	}
+	if archive != nil {
+		if err := v.openArchive(archive, hosts); err != nil {
+			return nil, err
+		}
+		hosts = v.archive.Hosts()
 	}
 	clock := rollup.ByWall
 	if c.player != nil {
@@ -133,7 +144,7 @@ func newView(c *collector) *View {
 	}
 	var scratch []uint32
 	v.store = rollup.New(rollup.Config{
-		Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock,
+		Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive,
 		Classify: func(rows []int, r *wire.Record) []int {
 			scratch = scratch[:0]
 			for _, line := range c.classes.lines(c.classes.match(r), scratch) {
@@ -142,12 +153,17 @@ func newView(c *collector) *View {
 			return rows
 		},
 	})
-	return v
+	return v, nil
 }
 
 // run counts what the hub carries until it is closed and empty.
 func (v *View) run() error {
 	defer v.reader.Close()
+	if v.archive != nil {
+		go v.archive.Run() // until the store is closed
+		v.refill()
+		v.store.Tick(time.Now().UnixNano()) // what was before is there at once
+	}
 	look := time.NewTicker(countEvery)
 	defer look.Stop()
 	next := nextTick(time.Now())
@@ -162,6 +178,7 @@ func (v *View) run() error {
 		}
 	}
 	v.store.Tick(time.Now().UnixNano())
+	v.store.Close()
 	return nil
 }
 

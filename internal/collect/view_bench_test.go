@@ -82,7 +82,7 @@ func variedCollector(tb testing.TB) *collector {
 // snapshot for each second.
 func BenchmarkView(b *testing.B) {
 	c := variedCollector(b)
-	v := newView(c)
+	v, _ := newView(c, nil)
 	streams := variedStreams(b)
 	batch := make([]wire.Record, 256)
 	second, n := int64(1_700_000_000), 0
@@ -126,7 +126,7 @@ func reportRates(b *testing.B, n float64, before time.Duration, what string) {
 // BenchmarkStore is the last step of BenchmarkView alone.
 func BenchmarkStore(b *testing.B) {
 	c := variedCollector(b)
-	v := newView(c)
+	v, _ := newView(c, nil)
 	streams := variedStreams(b)
 	records := make([]wire.Record, variedRecords)
 	for i := range records {

@@ -108,7 +108,7 @@ func TestRunViewFails(t *testing.T) {
 // what is lost is told.
 func TestViewOverload(t *testing.T) {
 	c := variedCollector(t)
-	v := newView(c)
+	v, _ := newView(c, nil)
 	done := make(chan error, 1)
 	go func() { done <- v.run() }()
 	stop, stopped := make(chan struct{}), make(chan struct{})

@@ -130,11 +130,16 @@ func (a *Archive) open() (err error) {
 	if err := os.MkdirAll(a.cfg.Dir, 0o750); err != nil {
 		return err
 	}
-	var known bool
-	if a.names, known, err = openNames(a.cfg.Dir, a.cfg.Hosts, a.cfg.Rows); err != nil {
+	if a.runs, err = openRuns(a.cfg.Dir); err != nil { // it has the lock
 		return err
 	}
-	if a.runs, err = openRuns(a.cfg.Dir); err != nil {
+	defer func() {
+		if err != nil {
+			a.runs.file.Close()
+		}
+	}()
+	var known bool
+	if a.names, known, err = openNames(a.cfg.Dir, a.cfg.Hosts, a.cfg.Rows); err != nil {
 		return err
 	}
 	for i := range a.tiers {
@@ -159,6 +164,9 @@ func (a *Archive) open() (err error) {
 	a.publish(nil)
 	return nil
 }
+
+// Dir is where the files are.
+func (a *Archive) Dir() string { return a.cfg.Dir }
 
 // Hosts are those of the configuration and, after them, the ones that only the
 // past knows.

@@ -2,10 +2,14 @@ package rollup
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Run is a time when the history was being written: seconds from From to To,
@@ -14,7 +18,7 @@ type Run struct{ From, To int64 }
 
 // runLog is a file with a line of runSize bytes for each run: from and to,
 // 8 bytes each, and the CRC-32C of both in 8, all little endian. The last one is
-// written over and over.
+// written over and over. It is locked (flock(2)) while the archive is open.
 type runLog struct {
 	file *os.File
 	at   int64
@@ -32,12 +36,23 @@ const (
 )
 
 func openRuns(dir string) (*runLog, error) {
-	path := filepath.Join(dir, runsFile)
-	data, err := os.ReadFile(path)
-	if err != nil && !os.IsNotExist(err) {
+	file, err := os.OpenFile(filepath.Join(dir, runsFile), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
 		return nil, err
 	}
-	l := &runLog{}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		file.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another program keeps its history there")
+		}
+		return nil, err
+	}
+	data, err := io.ReadAll(file)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	l := &runLog{file: file}
 	for ; len(data) >= runSize; data = data[runSize:] {
 		l.at += runSize
 		sum := binary.LittleEndian.Uint64(data[16:])
@@ -47,8 +62,7 @@ func openRuns(dir string) (*runLog, error) {
 		l.past = append(l.past, Run{int64(binary.LittleEndian.Uint64(data)), int64(binary.LittleEndian.Uint64(data[8:]))})
 		l.cut = sum&ended == 0
 	}
-	l.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
-	return l, err
+	return l, nil
 }
 
 // extend says up to when the last run of before has certainly written.

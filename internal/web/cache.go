@@ -73,17 +73,17 @@ func ask(source Source, snap *rollup.Snapshot, q query) any {
 	}
 	switch q.kind {
 	case "overview":
-		return overviewOf(snap.Overview(w))
+		return overviewOf(snap, snap.Overview(w))
 	case "hosts":
 		return hostsOf(snap, w)
 	case "matrix":
-		return matrixOf(source, snap.Matrix(w, maxRows), snap.Groups(w))
+		return matrixOf(source, snap, snap.Matrix(w, maxRows), snap.Groups(w))
 	case "talkers":
-		return talkersOf(source, snap.Talkers(w, maxRows))
+		return talkersOf(source, snap, snap.Talkers(w, maxRows))
 	case "mgen":
-		return mgenOf(source, snap.MGEN(w))
+		return mgenOf(source, snap, snap.MGEN(w))
 	case "history":
-		return mgenHistoryOf(snap.MGENSeries(q.id, q.tuple, w))
+		return mgenHistoryOf(snap, snap.MGENSeries(q.id, q.tuple, w))
 	}
 	return frameOf(source, snap)
 }

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/rollup"
@@ -21,13 +23,13 @@ func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
 		Hosts: hostStates(source, snap),
 		Store: storeJSON{
 			Records: snap.Records, Late: snap.Late, Future: snap.Future, Lost: source.Lost(),
-			Forgotten: snap.Forgotten, Memory: snap.Memory, Budget: snap.Budget,
+			Forgotten: snap.Forgotten, Memory: snap.Memory, Budget: snap.Budget, Archive: archiveOf(snap.Archive),
 		},
-		Current: overviewOf(snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
+		Current: overviewOf(snap, snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
 	}
 	tail := snap.Last(tailSeconds)
 	tail.Step = 1
-	f.Tail = overviewOf(snap.Overview(tail))
+	f.Tail = overviewOf(snap, snap.Overview(tail))
 	return f
 }
 
@@ -59,7 +61,30 @@ func hostStates(source Source, snap *rollup.Snapshot) []hostJSON {
 	return hosts
 }
 
-func windowOf(w rollup.Window) windowJSON { return windowJSON{w.From, w.To, w.Step, w.Points()} }
+// mostGaps is how many gaps of a window are told, the longest.
+const mostGaps = 500
+
+// windowOf tells the gaps that matter to a point.
+func windowOf(snap *rollup.Snapshot, w rollup.Window) windowJSON {
+	j := windowJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
+	gaps := slices.DeleteFunc(snap.Gaps(w), func(g rollup.Run) bool { return g.To-g.From < w.Step/100 })
+	if len(gaps) > mostGaps {
+		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(b.To-b.From, a.To-a.From) })
+		gaps = gaps[:mostGaps]
+		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(a.From, b.From) })
+	}
+	for _, g := range gaps {
+		j.Gaps = append(j.Gaps, [2]int64{g.From, g.To})
+	}
+	return j
+}
+
+func archiveOf(a *rollup.ArchiveStatus) *archiveJSON {
+	if a == nil {
+		return nil
+	}
+	return &archiveJSON{Size: a.Size, Most: a.Most, Lost: a.Lost, Damaged: a.Damaged, Full: a.Full, Error: a.Err, Cut: a.Cut}
+}
 
 func countOf(c rollup.Counts) countJSON { return countJSON{c.Packets, c.Bits()} }
 
@@ -80,9 +105,9 @@ func each[T, U any](list []T, f func(*T) U) []U {
 	return out
 }
 
-func overviewOf(o *rollup.Overview) *overviewJSON {
+func overviewOf(snap *rollup.Snapshot, o *rollup.Overview) *overviewJSON {
 	return &overviewJSON{
-		Window: windowOf(o.Window), Total: countOf(o.Total), Relayed: countOf(o.Relayed), Seen: countOf(o.Seen),
+		Window: windowOf(snap, o.Window), Total: countOf(o.Total), Relayed: countOf(o.Relayed), Seen: countOf(o.Seen),
 		Series: seriesOf(o.Series),
 		Flows: each(o.Flows, func(f *rollup.FlowSeries) flowJSON {
 			return flowJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries), seriesOf(f.SecondarySeries)}
@@ -102,7 +127,7 @@ func hostCounts(h *rollup.HostCounts) countHost {
 
 func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
 	return &hostsJSON{
-		Window: windowOf(snap.Fit(w)),
+		Window: windowOf(snap, snap.Fit(w)),
 		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostView {
 			return hostView{hostCounts(&h.HostCounts), seriesOf(h.SentSeries), seriesOf(h.RelayedSeries), seriesOf(h.ReceivedSeries)}
 		}),
@@ -133,12 +158,12 @@ func (n namer) tuple(t rollup.Tuple) tupleJSON {
 	return tupleJSON{n.text(t.Src), n.text(t.Dst), t.SrcPort, t.DstPort, t.Proto}
 }
 
-func matrixOf(source Source, m *rollup.Matrix, g *rollup.Groups) *matrixJSON {
+func matrixOf(source Source, snap *rollup.Snapshot, m *rollup.Matrix, g *rollup.Groups) *matrixJSON {
 	n := newNamer(source)
 	return &matrixJSON{
 		Names: n.names,
 
-		Window: windowOf(m.Window), Total: countOf(m.Total), Other: countOf(m.Other),
+		Window: windowOf(snap, m.Window), Total: countOf(m.Total), Other: countOf(m.Other),
 		Cells: each(m.Cells, func(c *rollup.Cell) cellJSON {
 			return cellJSON{n.text(c.Src), n.text(c.Dst), c.SrcHost, c.DstHost,
 				countOf(c.Once), countOf(c.Sent), countOf(c.Relayed), countOf(c.Received), lossOf(c.Loss)}
@@ -161,9 +186,9 @@ func lossOf(l rollup.Loss) *lossJSON {
 	return &lossJSON{l.Expected, l.Lost, l.Fraction(), l.BySequence}
 }
 
-func talkersOf(source Source, t *rollup.Talkers) *talkersJSON {
+func talkersOf(source Source, snap *rollup.Snapshot, t *rollup.Talkers) *talkersJSON {
 	n := newNamer(source)
-	return &talkersJSON{windowOf(t.Window), countOf(t.Total), countOf(t.Other),
+	return &talkersJSON{windowOf(snap, t.Window), countOf(t.Total), countOf(t.Other),
 		each(t.Talkers, func(t *rollup.Talker) talkerJSON {
 			return talkerJSON{n.tuple(t.Tuple), t.Row, countOf(t.Once), countOf(t.Sent), countOf(t.Relayed), countOf(t.Received)}
 		}), n.names}
@@ -173,9 +198,9 @@ func messagesOf(c rollup.MGENCounts) messagesJSON {
 	return messagesJSON{countOf(c.Counts), c.Messages}
 }
 
-func mgenOf(source Source, m *rollup.MGEN) *mgenJSON {
+func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN) *mgenJSON {
 	n := newNamer(source)
-	return &mgenJSON{windowOf(m.Window), countOf(m.Other), each(m.Flows, func(f *rollup.MGENFlow) mgenFlowJSON {
+	return &mgenJSON{windowOf(snap, m.Window), countOf(m.Other), each(m.Flows, func(f *rollup.MGENFlow) mgenFlowJSON {
 		return mgenFlowJSON{f.ID, n.tuple(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
 			each(f.Receivers, mgenReceiver)}
 	}), n.names}
@@ -194,8 +219,8 @@ func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
-func mgenHistoryOf(m *rollup.MGENSeries) *mgenHistoryJSON {
-	return &mgenHistoryJSON{windowOf(m.Window), seriesOf(m.Sent), each(m.Receivers, mgenSeries)}
+func mgenHistoryOf(snap *rollup.Snapshot, m *rollup.MGENSeries) *mgenHistoryJSON {
+	return &mgenHistoryJSON{windowOf(snap, m.Window), seriesOf(m.Sent), each(m.Receivers, mgenSeries)}
 }
 
 func mgenSeries(r *rollup.MGENReceiverSeries) mgenReceiverSeries {

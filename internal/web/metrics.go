@@ -41,6 +41,11 @@ var (
 	descMissed    = desc("collector_lost_records_total", "Records that were overwritten before they were counted.")
 	descForgotten = desc("collector_forgotten_total", "Pairs, conversations and MGEN flows of single seconds that were put together, as there were too many.")
 	descMemory    = desc("collector_history_bytes", "Memory that the history takes.")
+	descDisk      = desc("collector_archive_bytes", "What the history has on disk.")
+	descDiskMost  = desc("collector_archive_limit_bytes", "The most that it may have there.")
+	descDiskLost  = desc("collector_archive_lost_total", "Frames of history, most of them seconds, that could not be written.")
+	descDiskBad   = desc("collector_archive_damaged_total", "Files of history that were found damaged.")
+	descDiskFail  = desc("collector_archive_failing", "1 while history cannot be written, as when the disk is full.")
 	descStreams   = desc("web_streams", "Pages that are open.")
 	descSkipped   = desc("web_skipped_frames_total", "Frames that slow pages did not get.")
 )
@@ -48,7 +53,7 @@ var (
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPackets, descBytes, descUp, descRecords, descConns, descLate, descFuture, descAge, descLost,
-		descMissed, descForgotten, descMemory, descStreams, descSkipped} {
+		descMissed, descForgotten, descMemory, descDisk, descDiskMost, descDiskLost, descDiskBad, descDiskFail, descStreams, descSkipped} {
 		ch <- d
 	}
 }
@@ -89,6 +94,17 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descMissed, m.source.Lost())
 	counter(descForgotten, snap.Forgotten)
 	gauge(descMemory, float64(snap.Memory))
+	if a := snap.Archive; a != nil {
+		gauge(descDisk, float64(a.Size))
+		gauge(descDiskMost, float64(a.Most))
+		counter(descDiskLost, a.Lost)
+		counter(descDiskBad, a.Damaged)
+		failing := 0.0
+		if a.Err != "" {
+			failing = 1
+		}
+		gauge(descDiskFail, failing)
+	}
 	open, skipped := m.streams.count()
 	gauge(descStreams, float64(open))
 	counter(descSkipped, skipped)

@@ -16,7 +16,7 @@ type Source interface {
 	// Snapshot is the newest one; Next waits for one with a Seq above after.
 	Snapshot() *rollup.Snapshot
 	Next(ctx context.Context, after uint64) (*rollup.Snapshot, error)
-	// Agents are the connections, as Setup.Hosts. The caller may change what it
+	// Agents are the connections, as Setup.Hosts without former ones. The caller may change what it
 	// gets.
 	Agents() []Agent
 	// Name is what people call an address, or "".
@@ -34,7 +34,7 @@ type Setup struct {
 	Started time.Time `json:"started"`
 	// Flows are the rows of rollup; the last one is the traffic of no flow.
 	Flows []Flow `json:"flows"`
-	Hosts []Host `json:"hosts"` // agents, in the order of the configuration
+	Hosts []Host `json:"hosts"` // agents, in the order of the configuration; then former ones
 }
 
 // Flow is a row of the page.
@@ -46,6 +46,8 @@ type Flow struct {
 	// page's own choice.
 	Color string `json:"color"`
 	Relay string `json:"relay"`
+	// Former: the configuration does not have it any more, the history has.
+	Former bool `json:"former,omitempty"`
 }
 
 // Host is an agent's line in the configuration.
@@ -56,6 +58,8 @@ type Host struct {
 	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
 	// that is played.
 	Feed string `json:"feed"`
+	// Former, after the others: only the history knows it, and it has no Agent.
+	Former bool `json:"former,omitempty"`
 }
 
 // AgentState is what an agent's connection is doing.
@@ -92,6 +96,9 @@ type windowJSON struct {
 	To     int64 `json:"to"` // exclusive
 	Step   int64 `json:"step"`
 	Points int   `json:"points"`
+	// Gaps, from and to, without to: nothing is known, as the collector did not
+	// run.
+	Gaps [][2]int64 `json:"gaps,omitempty"`
 }
 
 type countJSON struct {
@@ -143,6 +150,19 @@ type storeJSON struct {
 	Forgotten uint64 `json:"forgotten"`
 	Memory    int64  `json:"memory"`
 	Budget    int64  `json:"budget"`
+	// Archive is null if history is in memory only.
+	Archive *archiveJSON `json:"archive"`
+}
+
+// archiveJSON is the state of the history on disk.
+type archiveJSON struct {
+	Size    int64  `json:"size"`
+	Most    int64  `json:"most"`
+	Lost    uint64 `json:"lost"`
+	Damaged uint64 `json:"damaged"`
+	Full    bool   `json:"full"`
+	Error   string `json:"error"`
+	Cut     bool   `json:"cut"`
 }
 
 type overviewJSON struct {

@@ -68,7 +68,7 @@ func (s *streams) count() (open int, skipped uint64) {
 // and encoded for them.
 var (
 	topicKinds   = []string{"hosts", "matrix", "talkers", "mgen"}
-	topicWindows = []int64{1, 10, 60, 300, 900, 3600, 21600, 86400}
+	topicWindows = []int64{1, 10, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000}
 )
 
 // topic is a view that a stream carries.

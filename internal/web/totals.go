@@ -32,12 +32,12 @@ type totalKey struct {
 func (t *totals) add(snap *rollup.Snapshot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if snap.Oldest == 0 {
+	if snap.Oldest == 0 || snap.Since == 0 {
 		return
 	}
 	if t.sums == nil {
 		t.sums = make(map[totalKey]rollup.Counts)
-		t.next = snap.Oldest - settled // late packets may still make it older
+		t.next = snap.Since // what is older, another run has counted
 	}
 	end := snap.Complete + 1 - settled
 	for t.next < end {

@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"internal/batch":             {"wire", "wire/ipfix"},
 	"internal/bus":               {"internal/batch"},
 	"internal/bus/embedded":      nil,
+	"internal/history":           {"internal/batch", "wire"},
 	"internal/flow":              {"wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
 	"internal/sink":              {"wire"},

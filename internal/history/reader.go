@@ -1,0 +1,56 @@
+package history
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// reader is an open file.
+type reader struct {
+	*parquet.File
+	f    *os.File
+	path string
+}
+
+// openParquet opens a file and reads what it says of itself. The error is a
+// *FileError if the file is there and no whole Parquet file of ours.
+func openParquet(path string) (r *reader, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if x := recover(); x != nil { // the library's answer to some garbage
+			err = fmt.Errorf("no Parquet file: %v", x)
+		}
+		if err != nil {
+			f.Close()
+			r, err = nil, &FileError{path, err}
+		}
+	}()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	p, err := parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return nil, err
+	}
+	if version, _ := p.Lookup(metaVersion); version != "1" {
+		return nil, fmt.Errorf("not written by this version of recollect: %s is %q", metaVersion, version)
+	}
+	if have := len(p.Root().Columns()); have != columns {
+		return nil, fmt.Errorf("%d columns instead of %d", have, columns)
+	}
+	return &reader{p, f, path}, nil
+}
+
+func (r *reader) close() { r.f.Close() }
+
+// segments are the IDs of those that the file is made of.
+func (r *reader) segments() []string {
+	text, _ := r.Lookup(metaSegments)
+	return splitIDs(text)
+}

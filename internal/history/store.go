@@ -1,0 +1,330 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Config of a Store.
+type Config struct {
+	// Keep is what Run removes; the zero value keeps all.
+	Keep Keep
+	// Logf is told what a user should know; nil is nobody.
+	Logf func(format string, args ...any)
+}
+
+// Store is a directory that records are written to. Its methods may be called by
+// any goroutine.
+type Store struct {
+	dir  string
+	cfg  Config
+	lock *os.File
+
+	mu        sync.Mutex
+	pending   map[string]name
+	committed map[string]struct{} // by this Store
+	status    Status
+}
+
+// Status is how a store does.
+type Status struct {
+	Segments, Rows uint64 // committed since Open
+	// Damaged are the files that could not be read and were set aside since Open.
+	Damaged []string
+	// Compacted files were replaced by fewer. Retired files and rows were removed
+	// since they were old, or too many.
+	Compacted, Retired, RetiredRows uint64
+	// Size is of all committed files, in bytes, when Run looked last.
+	Size int64
+	// Failed is why nothing can be written, compacted or removed now; "" if it can.
+	Failed string
+}
+
+// Error is a directory that cannot be used, and what to do about it.
+type Error struct {
+	Err  error
+	Hint string // "" if there is none
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Open opens a directory to write to it, or makes it. It waits for no other Store
+// that has it open: that is an error. What a killed process left half-written is
+// removed, what cannot be read is set aside. Close it.
+func Open(dir string, cfg Config) (*Store, error) {
+	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{})}
+	if s.cfg.Logf == nil {
+		s.cfg.Logf = func(string, ...any) {}
+	}
+	for _, d := range []string{tmpDir, pendingDir, damagedDir} {
+		if err := makeDirs(filepath.Join(dir, d)); err != nil {
+			return nil, s.explain(err)
+		}
+	}
+	if err := s.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		s.Close()
+		return nil, s.explain(err)
+	}
+	return s, nil
+}
+
+// Close lets others open the directory. Segments that are not sealed are lost.
+func (s *Store) Close() error { return s.lock.Close() }
+
+func (s *Store) takeLock() (err error) {
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o640); err != nil {
+		return s.explain(err)
+	}
+	err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = &Error{fmt.Errorf("history %s: another process writes to it", s.dir), "each recollect wants a directory of its own; any number may read one with -query"}
+	}
+	if err != nil {
+		s.lock.Close()
+	}
+	return err
+}
+
+// explain says what a failure is about.
+func (s *Store) explain(err error) error {
+	var known *Error
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &Error{fmt.Errorf("history %s: no room on the disk: %w", s.dir, err), "free some, or keep less with -keep"}
+	case errors.Is(err, fs.ErrPermission):
+		return &Error{fmt.Errorf("history %s: %w", s.dir, err), "it must belong to the user that recollect runs as"}
+	}
+	return fmt.Errorf("history %s: %w", s.dir, err)
+}
+
+// Status may be called at any time.
+func (s *Store) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Damaged = slices.Clone(st.Damaged)
+	return st
+}
+
+func (s *Store) sealed(n name) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending[n.id] = n
+}
+
+// Pending are the IDs of the segments that are sealed and not committed.
+func (s *Store) Pending() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.pending))
+}
+
+// Commit makes a sealed segment part of what queries see, for good. One that was
+// committed before, and not removed since, is no error.
+func (s *Store) Commit(id string) error {
+	s.mu.Lock()
+	n, ok := s.pending[id]
+	_, before := s.committed[id]
+	s.mu.Unlock()
+	if before {
+		return nil
+	}
+	if !ok {
+		return s.committedBefore(id)
+	}
+	from := filepath.Join(s.dir, pendingDir, n.String())
+	to := filepath.Join(s.dir, time.Now().UTC().Format(hourLayout), n.String())
+	err := move(from, to)
+	if _, gone := os.Lstat(from); err != nil && !errors.Is(gone, fs.ErrNotExist) {
+		return s.explain(err)
+	}
+	// It is there, if perhaps not for good.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, id)
+	s.committed[id] = struct{}{}
+	s.status.Segments++
+	s.status.Rows += uint64(n.rows)
+	return s.explain(err)
+}
+
+// committedBefore looks for a segment that this Store has not committed.
+func (s *Store) committedBefore(id string) error {
+	hours, err := listHours(s.dir)
+	if err != nil {
+		return s.explain(err)
+	}
+	for _, hour := range slices.Backward(hours) {
+		names, err := listHour(filepath.Join(s.dir, hour))
+		if err != nil {
+			return s.explain(err)
+		}
+		for _, n := range names {
+			if n.id == id || n.generation > 0 && holds(filepath.Join(s.dir, hour, n.String()), id) {
+				return nil
+			}
+		}
+	}
+	return &Error{Err: fmt.Errorf("history %s: no segment %s is sealed or committed", s.dir, id)}
+}
+
+// holds reports whether a compacted file is made of a segment, too.
+func holds(path, id string) bool {
+	f, err := openParquet(path)
+	if err != nil {
+		return false
+	}
+	defer f.close()
+	return slices.Contains(f.segments(), id)
+}
+
+// Discard removes a sealed segment. One that is not there is no error.
+func (s *Store) Discard(id string) error {
+	s.mu.Lock()
+	n, ok := s.pending[id]
+	delete(s.pending, id)
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	err := os.Remove(filepath.Join(s.dir, pendingDir, n.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return s.explain(errors.Join(err, syncDir(filepath.Join(s.dir, pendingDir))))
+}
+
+// recover makes the directory whole.
+func (s *Store) recover() error {
+	tmp, err := os.ReadDir(filepath.Join(s.dir, tmpDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range tmp {
+		if err := os.RemoveAll(filepath.Join(s.dir, tmpDir, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := s.recoverPending(); err != nil {
+		return err
+	}
+	hours, err := listHours(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, hour := range hours {
+		if err := s.recoverHour(hour); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) recoverPending() error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, pendingDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		n, ok := parseName(e.Name())
+		if !ok {
+			s.cfg.Logf("history %s: pending/%s is none of ours", s.dir, e.Name())
+			continue
+		}
+		if err := s.examine(filepath.Join(pendingDir, e.Name())); err != nil {
+			return err
+		} else if _, err := os.Stat(filepath.Join(s.dir, pendingDir, e.Name())); err == nil {
+			s.pending[n.id] = n
+		}
+	}
+	return nil
+}
+
+// recoverHour ends compactions of an hour that were cut short, and sets damaged
+// files aside.
+func (s *Store) recoverHour(hour string) error {
+	dir := filepath.Join(s.dir, hour)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), suffix) {
+			if err := s.examine(filepath.Join(hour, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), replaces) {
+			if err := s.endReplacing(dir, e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// examine sets a file aside if it is not whole.
+func (s *Store) examine(file string) error {
+	f, err := openParquet(filepath.Join(s.dir, file))
+	if err == nil {
+		f.close()
+		return nil
+	}
+	if bad := new(FileError); !errors.As(err, &bad) {
+		return err
+	}
+	aside := filepath.Join(s.dir, damagedDir, filepath.Base(file))
+	s.cfg.Logf("%v: it is set aside as %s", err, aside)
+	s.status.Damaged = append(s.status.Damaged, file)
+	return move(filepath.Join(s.dir, file), aside)
+}
+
+// Run compacts, and removes what is not to be kept, until ctx is done.
+func (s *Store) Run(ctx context.Context) error {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	for {
+		s.note(s.Maintain(ctx))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// note has a failure in the status, and says it once.
+func (s *Store) note(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	text := ""
+	if err = s.explain(err); err != nil {
+		text = err.Error()
+	}
+	s.mu.Lock()
+	news := text != "" && text != s.status.Failed
+	s.status.Failed = text
+	s.mu.Unlock()
+	if news {
+		s.cfg.Logf("%s; trying again", text)
+	}
+}

@@ -1,0 +1,34 @@
+package history
+
+import "net/netip"
+
+// texts remembers addresses as text: few are seen often.
+type texts struct{ v4, v6 map[[16]byte]string }
+
+// maxTexts bounds each map; full, it begins anew.
+const maxTexts = 1 << 16
+
+func newTexts() *texts {
+	return &texts{v4: make(map[[16]byte]string), v6: make(map[[16]byte]string)}
+}
+
+// addr is an address of a record. IPv6 addresses that hold IPv4 ones stay IPv6.
+func (t *texts) addr(a *[16]byte, v6 bool) string {
+	m := t.v4
+	if v6 {
+		m = t.v6
+	}
+	if s, ok := m[*a]; ok {
+		return s
+	}
+	if len(m) >= maxTexts {
+		clear(m)
+	}
+	addr := netip.AddrFrom16(*a)
+	if !v6 {
+		addr = netip.AddrFrom4([4]byte(a[12:]))
+	}
+	s := addr.String()
+	m[*a] = s
+	return s
+}

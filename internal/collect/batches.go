@@ -1,12 +1,14 @@
 package collect
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -38,7 +40,10 @@ type batcher struct {
 	to     Batches
 	reader *hub.Reader[Item]
 	agents []outgoing
+	fleet  *degrade.Fleet
 	now    time.Time // as exact as countEvery
+
+	changes []change // of detail, to be told
 
 	records, batches atomic.Uint64 // published
 	dropped          atomic.Uint64 // not published: overwritten, or older than 1970
@@ -46,17 +51,28 @@ type batcher struct {
 
 // outgoing is an agent's stream of batches.
 type outgoing struct {
-	batch.Batch           // being filled
+	batch.Batch // being filled
+	degrade     *degrade.Agent
 	next        uint32    // the number that the hub's next item of this agent has
 	since       time.Time // when Records got its first
 }
 
-func newBatcher(c *collector, to Batches) *batcher {
-	b := &batcher{c: c, to: to, reader: c.hub.NewReader(), agents: make([]outgoing, len(c.agents))}
-	for i := range b.agents {
-		b.agents[i].Agent = batchName(c.agents[i].host.Label)
-		b.agents[i].Boot = rand.Uint64()
+func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
+	if detail == nil {
+		rules := degrade.DefaultRules()
+		detail = &rules
 	}
+	b := &batcher{c: c, to: to, reader: c.hub.NewReader(), agents: make([]outgoing, len(c.agents))}
+	var fleet []*degrade.Agent
+	for i, a := range c.agents {
+		o := &b.agents[i]
+		o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
+		o.degrade = degrade.NewAgent(detail.For(a.host.Label),
+			func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
+			func(ch degrade.Change) { b.changes = append(b.changes, change{a, ch}) })
+		fleet = append(fleet, o.degrade)
+	}
+	b.fleet = degrade.NewFleet(detail.Fleet, fleet)
 	return b
 }
 
@@ -78,13 +94,16 @@ func (b *batcher) run() error {
 	defer look.Stop()
 	for now := range look.C {
 		b.now = now
+		b.fleet.Tick(now.UnixNano())
 		b.take()
 		b.flushOlder(now.Add(-batchAge))
+		b.tellChanges()
 		if ended(b.reader) {
 			break
 		}
 	}
 	for i := range b.agents {
+		b.agents[i].degrade.Flush()
 		b.flush(&b.agents[i])
 	}
 	return nil
@@ -115,7 +134,7 @@ func (b *batcher) add(item *Item) {
 	case item.Time < 0:
 		b.drop(o, 1)
 	default:
-		b.append(o, batch.Packets, &item.Record)
+		o.degrade.Add(&item.Record)
 	}
 }
 
@@ -162,4 +181,21 @@ func (b *batcher) flushOlder(then time.Time) {
 			b.flush(o)
 		}
 	}
+}
+
+// summary is what has become of the records.
+func (b *batcher) summary() string {
+	changes := uint64(0)
+	for i := range b.agents {
+		changes += b.agents[i].degrade.Status().Changes
+	}
+	return fmt.Sprintf("to be kept: %s in %s, %s of detail; %s lost before",
+		count(b.records.Load(), "record"), batches(b.batches.Load()), count(changes, "change"), count(b.dropped.Load(), "record"))
+}
+
+func batches(n uint64) string {
+	if n == 1 {
+		return "1 batch"
+	}
+	return fmt.Sprintf("%d batches", n)
 }

@@ -1,18 +1,21 @@
 package collect
 
 import (
+	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/wire"
 )
 
-// kept is a copy of all batches.
-type kept struct {
+// keeper is a copy of all batches.
+type keeper struct {
 	t    testing.TB
 	list []*batch.Batch
 	by   map[string]*stream
@@ -26,11 +29,11 @@ type stream struct {
 	records        []wire.Record
 }
 
-func newKept(t testing.TB) *kept { return &kept{t: t, by: map[string]*stream{}} }
+func newKeeper(t testing.TB) *keeper { return &keeper{t: t, by: map[string]*stream{}} }
 
 // Publish checks that numbers go on without a gap, and that the batch can be
 // encoded.
-func (k *kept) Publish(b *batch.Batch) {
+func (k *keeper) Publish(b *batch.Batch) {
 	s := k.by[b.Agent]
 	if s == nil {
 		s = &stream{boot: b.Boot}
@@ -59,7 +62,7 @@ func (k *kept) Publish(b *batch.Batch) {
 
 // TestBatches: all that agents send leaves in batches, each agent's in its own.
 func TestBatches(t *testing.T) {
-	k := newKept(t)
+	k := newKeeper(t)
 	r := startRun(t, 2, "", func(cfg *Config) { cfg.Batches = k })
 	conns := []io.Writer{r.accept(t, 0), r.accept(t, 1)}
 	const n = 2500
@@ -116,7 +119,11 @@ func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
 	for i := range agents {
 		c.agents = append(c.agents, newAgent(c, uint32(i), certs.Files{}))
 	}
-	b := newBatcher(c, to)
+	rules := degrade.DefaultRules()
+	if err := rules.Set("packets=all"); err != nil {
+		t.Fatal(err)
+	}
+	b := newBatcher(c, to, &rules)
 	b.now = time.Now()
 	return b
 }
@@ -124,7 +131,7 @@ func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
 // TestBatchesLost: what was overwritten before it could be taken is counted, for
 // the agent that it was of.
 func TestBatchesLost(t *testing.T) {
-	k := newKept(t)
+	k := newKeeper(t)
 	b := benchBatcher(t, 3, k)
 	send := func(agent, n int) {
 		a := b.c.agents[agent]
@@ -191,3 +198,78 @@ func BenchmarkBatches(b *testing.B) {
 type discard struct{}
 
 func (discard) Publish(*batch.Batch) {}
+
+// TestDetail: an agent that passes its limit is kept as flows, the others as
+// packets; nothing is missing, and it is said.
+func TestDetail(t *testing.T) {
+	k := newKeeper(t)
+	rules := degrade.DefaultRules()
+	for _, rule := range []string{"h1:packets=1000", "h2:packets=0,flows=0"} {
+		if err := rules.Set(rule); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var view *View
+	ready := make(chan struct{})
+	r := startRun(t, 3, "", func(cfg *Config) {
+		cfg.Batches, cfg.Detail = k, &rules
+		cfg.View = func(ctx context.Context, v *View) error {
+			view = v
+			close(ready)
+			<-ctx.Done()
+			return nil
+		}
+	})
+	const n = 3000
+	for a := range 3 {
+		conn := r.accept(t, a)
+		var data []byte
+		for i := range n {
+			rec := udp(uint16(i%50), 0, 100, 0)
+			rec.Time += int64(i)
+			data, _ = wire.AppendBinary(data, &rec)
+		}
+		if _, err := conn.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 * n {
+		if _, err := r.stdout.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const line = "one-second flows are kept instead of packets: more than 1000 records/s (-detail packets)"
+	for text := range r.said {
+		if strings.Contains(text, "h1 (") && strings.HasSuffix(text, line) {
+			break
+		}
+	}
+	<-ready
+	agents := view.Agents()
+	for i, want := range []Detail{{}, {Level: batch.Flows, Limit: "packets", Why: "more than 1000 records/s", Changes: 1}, {Level: batch.Top, Limit: "rule", Why: "by rule"}} {
+		got := *agents[i].Detail
+		if got.Since.IsZero() != (want.Changes == 0) {
+			t.Errorf("h%d: since %v", i, got.Since)
+		}
+		if got.Since = want.Since; got != want {
+			t.Errorf("h%d: %+v, want %+v", i, got, want)
+		}
+	}
+	r.cancel()
+	if err := r.wait(); err != nil {
+		t.Fatal(err)
+	}
+	for label, records := range map[string]int{"h0": n, "h1": 1000 + 50, "h2": 20 + 1} {
+		if s := k.by[label]; s.packets != n || s.bytes != 100*n || len(s.records) != records {
+			t.Errorf("%s: %d packets, %d bytes in %d records, want %d, %d in %d", label, s.packets, s.bytes, len(s.records), n, 100*n, records)
+		}
+	}
+	for _, text := range []string{"h1 (", "; one-second flows are kept: more than 1000 records/s", "; the top flows of ten seconds are kept: by rule", "to be kept: 4071 records in ", ", 1 change of detail; 0 records lost before"} {
+		if !strings.Contains(r.stderr, text) {
+			t.Errorf("stderr lacks %q:\n%s", text, r.stderr)
+		}
+	}
+	if strings.Count(r.stderr, line) != 1 {
+		t.Errorf("not said once:\n%s", r.stderr)
+	}
+}

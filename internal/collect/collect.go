@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/internal/replay"
@@ -49,8 +50,10 @@ type Config struct {
 	View func(ctx context.Context, v *View) error
 	// Archive keeps what the View has. It may be nil.
 	Archive *Archive
-	// Batches, if it is not nil, gets all packets, numbered.
+	// Batches, if it is not nil, gets all packets, numbered, in as much detail as
+	// Detail allows; nil is degrade.DefaultRules.
 	Batches Batches
+	Detail  *degrade.Rules
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 	// Unconfined keeps all privileges, Verbose says which were given up.
@@ -132,7 +135,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	if cfg.Batches != nil {
-		c.batcher = newBatcher(c, cfg.Batches)
+		c.batcher = newBatcher(c, cfg.Batches, cfg.Detail)
 	}
 	told := ctx // to end, by somebody else
 	ctx, c.quit = context.WithCancel(ctx)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/batch"
 )
 
 // Prefix begins each line on stderr.
@@ -123,6 +125,12 @@ func (c *collector) summarize(out output) {
 		if l := a.losses(); l.Any() {
 			fmt.Fprintf(&b, "; missing: %v", l)
 		}
+		if d := a.detail(); d != nil && d.Level > batch.Packets {
+			fmt.Fprintf(&b, "; %s are kept: %s", kept(d.Level), d.Why)
+		}
+	}
+	if c.batcher != nil {
+		fmt.Fprintf(&b, "\n%s  %s", Prefix, c.batcher.summary())
 	}
 	st := out.status()
 	source := "agent"

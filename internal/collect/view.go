@@ -45,6 +45,8 @@ type AgentStatus struct {
 	// 28-byte feed, which cannot tell.
 	Losses    feed.Losses
 	HasLosses bool
+	// Detail is what is kept of its records; nil if nobody keeps any.
+	Detail *Detail
 }
 
 // Counting is how the store's own reading of records goes.
@@ -89,6 +91,7 @@ func (a *agent) status() AgentStatus {
 		HasLosses: a.host.IPFIX,
 	}
 	st.Losses = a.losses()
+	st.Detail = a.detail()
 	if s.Phase == feed.Connected {
 		return st
 	}

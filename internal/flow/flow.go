@@ -1,14 +1,18 @@
 // Package flow sums packets up: one entry for each 5-tuple, MGEN flow and
-// second. Nothing is ever lost in it: a table that is full is given out early.
+// second, or another span of time. Nothing is ever lost in it: a table that is
+// full is given out early.
 package flow
 
 import (
+	"cmp"
 	"math"
+	"slices"
+	"time"
 
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Flow is packets of one second that have everything in common that Key says.
+// Flow is packets of one span that have everything in common that Key says.
 type Flow struct {
 	// Record is the first packet's, with the number of packets, the sum of all
 	// lengths, and the flags that any of them has.
@@ -19,16 +23,16 @@ type Flow struct {
 // key is what the packets of a flow have in common.
 type key struct {
 	src, dst         [16]byte
-	second           int64
+	span             int64
 	id               uint32
 	srcPort, dstPort uint16
 	flags            wire.Flags // of those in common
 	proto            uint8
 }
 
-func keyOf(r *wire.Record) key {
+func (t *Table) keyOf(r *wire.Record) key {
 	return key{
-		src: r.Src, dst: r.Dst, second: second(r.Time), id: r.Flow(), srcPort: r.SrcPort, dstPort: r.DstPort,
+		src: r.Src, dst: r.Dst, span: t.spanOf(r.Time), id: r.Flow(), srcPort: r.SrcPort, dstPort: r.DstPort,
 		flags: r.Flags & common, proto: r.Proto,
 	}
 }
@@ -38,43 +42,50 @@ const common = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Rela
 
 // Table collects flows. It is for one goroutine.
 type Table struct {
+	span  int64 // nanoseconds
 	limit int
 	flows []Flow
 	index map[key]int32
 	emit  func(*Flow)
 }
 
-// New makes a table of at most limit flows that gives each finished flow to
-// emit, which must not keep it.
-func New(limit int, emit func(*Flow)) *Table {
-	return &Table{limit: limit, index: make(map[key]int32), emit: emit}
+// New makes a table of at most limit flows of one second that gives each
+// finished flow to emit, which must not keep it.
+func New(limit int, emit func(*Flow)) *Table { return NewSpan(time.Second, limit, emit) }
+
+// NewSpan is New for flows of another span. Spans begin at its multiples since
+// 1970.
+func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
+	return &Table{span: int64(span), limit: limit, index: make(map[key]int32), emit: emit}
 }
 
 // Len is how many flows the table holds.
 func (t *Table) Len() int { return len(t.flows) }
 
-// Add counts a packet. A host statistic is a flow of its own.
-func (t *Table) Add(r *wire.Record) {
+// Add counts a packet, or several that a record stands for. It reports whether
+// that began a flow. A host statistic is a flow of its own.
+func (t *Table) Add(r *wire.Record) (begun bool) {
 	if r.Flags&wire.HostStat != 0 {
 		t.emit(begin(r))
-		return
+		return true
 	}
-	k := keyOf(r)
+	k := t.keyOf(r)
 	if i, ok := t.index[k]; ok {
 		f := &t.flows[i]
 		if uint64(f.Packets)+r.Count() <= math.MaxUint32 && f.Length <= math.MaxUint32-r.Length {
 			f.add(r)
-			return
+			return false
 		}
 		t.emit(f) // full; another takes its place
 		*f = *begin(r)
-		return
+		return true
 	}
 	if len(t.flows) >= t.limit {
 		t.Flush()
 	}
 	t.index[k] = int32(len(t.flows))
 	t.flows = append(t.flows, *begin(r))
+	return true
 }
 
 func begin(r *wire.Record) *Flow {
@@ -105,14 +116,14 @@ func (t *Table) Flush() {
 	clear(t.index)
 }
 
-// FlushBefore gives out the flows of seconds that ended before now
-// (nanoseconds since 1970).
+// FlushBefore gives out the flows of spans that ended before now (nanoseconds
+// since 1970).
 func (t *Table) FlushBefore(now int64) {
-	current := second(now)
+	current := t.spanOf(now)
 	kept := t.flows[:0]
 	for i := range t.flows {
 		f := &t.flows[i]
-		if second(f.Time) < current {
+		if t.spanOf(f.Time) < current {
 			t.emit(f)
 		} else {
 			kept = append(kept, *f)
@@ -122,17 +133,39 @@ func (t *Table) FlushBefore(now int64) {
 		return
 	}
 	t.flows = kept
+	t.reindex()
+}
+
+func (t *Table) reindex() {
 	clear(t.index)
 	for i := range t.flows {
-		t.index[keyOf(&t.flows[i].Record)] = int32(i)
+		t.index[t.keyOf(&t.flows[i].Record)] = int32(i)
 	}
 }
 
-// second is the second that a time is in, also before 1970.
-func second(t int64) int64 {
-	s := t / 1e9
-	if t%1e9 < 0 {
-		s--
+// Shrink gives all but the n heaviest flows to rest, which must not keep them.
+func (t *Table) Shrink(n int, rest func(*Flow)) {
+	if len(t.flows) <= n {
+		return
 	}
-	return s
+	slices.SortFunc(t.flows, Heavier)
+	for i := n; i < len(t.flows); i++ {
+		rest(&t.flows[i])
+	}
+	t.flows = t.flows[:n]
+	t.reindex()
+}
+
+// Heavier orders flows by their bytes, most first; of equal ones by packets.
+func Heavier(a, b Flow) int {
+	return cmp.Or(cmp.Compare(b.Length, a.Length), cmp.Compare(b.Packets, a.Packets))
+}
+
+// spanOf numbers the span that a time is in, also before 1970.
+func (t *Table) spanOf(at int64) int64 {
+	n := at / t.span
+	if at%t.span < 0 {
+		n--
+	}
+	return n
 }

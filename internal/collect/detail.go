@@ -1,0 +1,103 @@
+package collect
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/internal/degrade"
+)
+
+// Detail is how much of an agent's traffic is kept in Config.Batches.
+type Detail struct {
+	Level batch.Level
+	// Since is when it became so; zero if it has been so from the start.
+	Since time.Time
+	// Limit is the name of the limit that was passed, as in -detail; "rule" if the
+	// level is the rule's own, and empty at level packets.
+	Limit string
+	// Why says so in a few words; empty at level packets.
+	Why     string
+	Changes uint64 // of the level, since the start
+}
+
+// detail is nil if nobody keeps records.
+func (a *agent) detail() *Detail {
+	if a.c.batcher == nil {
+		return nil
+	}
+	s := a.c.batcher.agents[a.index].degrade.Status()
+	d := &Detail{Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes}
+	if s.Since != 0 {
+		d.Since = time.Unix(0, s.Since)
+	}
+	return d
+}
+
+// why tells which limit holds an agent at its level.
+func why(s *degrade.Status) string {
+	switch s.Cause {
+	case degrade.AgentPackets:
+		return fmt.Sprintf("more than %d records/s", s.Limit)
+	case degrade.AgentFlows:
+		return fmt.Sprintf("more than %d flows/s", s.Limit)
+	case degrade.FleetPackets:
+		return fmt.Sprintf("more than %d records/s from all agents", s.Limit)
+	case degrade.FleetFlows:
+		return fmt.Sprintf("more than %d flows/s from all agents", s.Limit)
+	case degrade.Configured:
+		return "by rule"
+	}
+	return ""
+}
+
+// kept says in words what a level keeps.
+func kept(l batch.Level) string {
+	switch l {
+	case batch.Flows:
+		return "one-second flows"
+	case batch.Top:
+		return "the top flows of ten seconds"
+	}
+	return "packets"
+}
+
+// change is an agent's new level, until it is told.
+type change struct {
+	agent *agent
+	degrade.Change
+}
+
+// text is what has changed, without whose.
+func (c *change) text() string {
+	if c.Level < c.From {
+		return fmt.Sprintf("%s are kept again instead of %s", kept(c.Level), kept(c.From))
+	}
+	return fmt.Sprintf("%s are kept instead of %s: %s (-detail %v)", kept(c.Level), kept(c.From), why(&c.Status), c.Cause)
+}
+
+// mostChanges is how many agents with the same news are named one by one.
+const mostChanges = 3
+
+// tellChanges says each change once; equal ones of many agents in one line.
+func (b *batcher) tellChanges() {
+	for len(b.changes) > 0 {
+		text := b.changes[0].text()
+		var whose []*agent
+		b.changes = slices.DeleteFunc(b.changes, func(c change) bool {
+			same := c.text() == text
+			if same {
+				whose = append(whose, c.agent)
+			}
+			return same
+		})
+		if len(whose) > mostChanges {
+			b.c.say.printf("%d agents: %s", len(whose), text)
+			continue
+		}
+		for _, a := range whose {
+			b.c.say.printf("%v: %s", a, text)
+		}
+	}
+}

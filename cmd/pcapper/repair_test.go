@@ -32,7 +32,7 @@ func TestExportRepairs(t *testing.T) {
 	flows := observe(t, observer, "239.192.70.75:4742")
 	var counting, repairing []*collectorProcess
 	for i, r := range receivers {
-		loseSome(t, r, 7+i)
+		loseSome(t, r, i) // the very first are templates and statistics
 		conf := fmt.Sprintf("a:from://%s\n", a.Interface.IPv4)
 		counting = append(counting, startCollector(t, r, conf, "-listen", "ipfix+udp://239.192.70.73:4739?iface=eth0"))
 		repairing = append(repairing, startCollector(t, r, conf, "-listen", "ipfix+udp://239.192.70.74:4740?iface=eth0"))
@@ -197,17 +197,17 @@ func (o *observed) await(t *testing.T, n int) *observed {
 }
 
 // missing is how many data records are known to be missing to who has lost
-// these datagrams: those before the last one that has come, in each domain.
+// these datagrams: those between others that have come, in each domain.
 func (o *observed) missing(lost map[datagram]bool) (n int) {
-	known := map[uint32]bool{} // domains of which a later message has come
-	for i := len(o.messages) - 1; i >= 0; i-- {
-		m := o.messages[i]
+	begun, since := map[uint32]bool{}, map[uint32]int{}
+	for i, m := range o.messages {
 		domain := binary.BigEndian.Uint32(m[12:])
 		switch {
 		case !lost[datagram{binary.BigEndian.Uint32(m[8:]), uint32(len(m))}]:
-			known[domain] = true
-		case known[domain]:
-			n += o.count[i]
+			n += since[domain]
+			begun[domain], since[domain] = true, 0
+		case begun[domain]:
+			since[domain] += o.count[i]
 		}
 	}
 	return n

@@ -23,6 +23,9 @@ const (
 	// lost, for receivers that come late (RFC 7011, section 8.4), and
 	// statistics everywhere.
 	templatesEvery = 10 * time.Second
+	// earlyTemplates is how often they are sent in the beginning, a second apart:
+	// until one arrives, collectors cannot read what does.
+	earlyTemplates = 3
 	// tableLimit bounds the flows of a second, in about 12 MiB.
 	tableLimit = 65_536
 	// flowDelay is how long after a second's end its flows are sent: packets
@@ -105,6 +108,10 @@ type Exporter struct {
 	entry   []byte          // for it
 	filling context.Context // ends when all that there will be is in the spool
 	filled  context.CancelFunc
+
+	// numbered are records that could not be sent, but whose sequence numbers
+	// receivers miss: they know of them. For the goroutine of Run.
+	numbered uint64
 
 	state    atomic.Pointer[string]
 	reopen   atomic.Bool
@@ -278,8 +285,9 @@ type session struct {
 	e      *Exporter
 	t      transport
 	writer ipfix.Writer
-	begun  bool      // templates were sent
+	begun  int       // how often templates were sent
 	due    time.Time // when to announce again
+	unseen uint64    // records that could not be sent since a message was: no receiver can know
 
 	// For what comes from the spool.
 	entry  []byte
@@ -294,15 +302,18 @@ func (s *session) announce(now time.Time) error {
 		return nil
 	}
 	s.due = now.Add(templatesEvery)
-	if !s.begun || s.t.lossy() {
+	if s.t.lossy() && s.begun < earlyTemplates-1 {
+		s.due = now.Add(time.Second)
+	}
+	if s.begun == 0 || s.t.lossy() {
 		if _, err := s.write(one(s.writer.Templates(s.e.msg[:0], now), 0), 0); err != nil {
 			return err
 		}
-		s.begun = true
+		s.begun++
 	}
 	cfg := &s.e.cfg
 	msg := s.writer.Statistics(s.e.msg[:0], now, ipfix.Statistics{
-		NotSent: cfg.Lost() + s.e.counters.failed.Load(), Ignored: cfg.Ignored(),
+		NotSent: cfg.Lost() + s.e.counters.failed.Load() - s.e.numbered, Ignored: cfg.Ignored(),
 	})
 	_, err := s.write(one(msg, 0), 0)
 	return err
@@ -496,12 +507,16 @@ func (s *session) write(b *batch, packets int) (sent bool, err error) {
 		if !s.t.lossy() || errors.Is(err, os.ErrDeadlineExceeded) {
 			return false, err
 		}
+		if s.unseen += uint64(b.records); pathGone(err) {
+			return false, err
+		}
 		if now := time.Now(); now.Sub(e.complain) >= complainEvery {
 			e.complain = now
 			e.cfg.Say("%v: a message could not be sent: %s", e, failure(err))
 		}
 		return false, nil
 	}
+	e.numbered, s.unseen = e.numbered+s.unseen, 0
 	e.counters.messages.Add(uint64(b.messages))
 	e.counters.records.Add(uint64(b.records))
 	e.counters.packets.Add(uint64(packets))

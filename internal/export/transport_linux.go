@@ -256,6 +256,20 @@ func again(send func() error) error {
 	return err
 }
 
+// pathGone tells that datagrams cannot leave any more: the interface, the route
+// or the address of the socket is gone. What comes in their place takes a new
+// socket; until then records had better wait.
+func pathGone(err error) bool {
+	for _, gone := range []syscall.Errno{
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.ENODEV, syscall.ENXIO, syscall.EADDRNOTAVAIL, syscall.EINVAL,
+	} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
+}
+
 func (e *Exporter) openUDP(ctx context.Context) (transport, error) {
 	t := &e.cfg.Target
 	out, err := t.out()

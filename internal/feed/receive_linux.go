@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
@@ -117,6 +115,7 @@ type ReceiverConfig struct {
 type Receiver struct {
 	cfg    ReceiverConfig
 	udp    *net.UDPConn
+	index  int // of the interface that the group was joined on, 0 if none was named
 	tcp    *net.TCPListener
 	ctx    context.Context // of Run
 	asking sync.WaitGroup  // repairs
@@ -125,6 +124,7 @@ type Receiver struct {
 	sessions map[netip.AddrPort]*session
 	losses   map[netip.Addr]Losses // of all sessions, also those that are over
 	batch    []wire.Record
+	holding  int // bytes of held messages
 
 	refused    uint64 // datagrams that are no messages
 	complained time.Time
@@ -136,6 +136,7 @@ type session struct {
 	decoder ipfix.Decoder
 	last    time.Time
 	known   bool          // Session was told: a message has come
+	held    held          // messages that no template has come for
 	asking  bool          // a repair is on its way, or put off
 	pause   time.Duration // before the next, 0 while they succeed
 	losses  Losses        // of this session
@@ -171,16 +172,15 @@ func (r *Receiver) openUDP() error {
 	if group == netip.IPv6Unspecified() {
 		network = "udp" // IPv4 as well
 	}
-	index := 0
 	if l.Interface != "" {
-		out, err := net.InterfaceByName(l.Interface)
+		in, err := net.InterfaceByName(l.Interface)
 		if err != nil {
 			return fmt.Errorf("iface=%s: no such interface", l.Interface)
 		}
-		index = out.Index
+		r.index = in.Index
 	}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
-		cerr := raw.Control(func(fd uintptr) { err = prepareUDP(int(fd), group, index) })
+		cerr := raw.Control(func(fd uintptr) { err = prepareUDP(int(fd), group, r.index) })
 		return errors.Join(cerr, err)
 	}}
 	conn, err := config.ListenPacket(context.Background(), network, l.Addr.String())
@@ -189,30 +189,6 @@ func (r *Receiver) openUDP() error {
 	}
 	r.udp = conn.(*net.UDPConn)
 	return nil
-}
-
-func prepareUDP(fd int, group netip.Addr, index int) error {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // takes CAP_NET_ADMIN
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-	}
-	if !group.IsMulticast() {
-		return nil
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	var err error
-	if group.Is4() {
-		err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0),
-			unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(index)}))
-	} else {
-		err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0),
-			unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(index)}))
-	}
-	if errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("no interface to join the group on: say which with iface=NAME behind a question mark")
-	}
-	return os.NewSyscallError("setsockopt", err)
 }
 
 // Run receives until ctx is done, and gives nil then.
@@ -227,6 +203,9 @@ func (r *Receiver) Run(ctx context.Context) error {
 	defer r.udp.Close()
 	defer context.AfterFunc(ctx, func() { r.udp.Close() })()
 	defer cancel()
+	if r.index != 0 {
+		r.asking.Go(func() { r.rejoin(ctx) })
+	}
 	buf := make([]byte, ipfix.MaxMessage+1)
 	for {
 		n, from, err := r.udp.ReadFromUDPAddrPort(buf)
@@ -249,6 +228,9 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 		return
 	}
 	s := r.session(from)
+	if r.hold(s, b) {
+		return
+	}
 	if err := r.take(s, b); err != nil {
 		r.refuse(from)
 		if s.decoder.Counts().Messages == 0 {
@@ -292,6 +274,7 @@ func (r *Receiver) session(from netip.AddrPort) *session {
 
 // end forgets a session, but not what it has lost.
 func (r *Receiver) end(s *session) {
+	r.release(s, func([]byte) bool { return true })
 	delete(r.sessions, s.from)
 	if l, ok := r.losses[s.from.Addr()]; ok {
 		l.Ignored -= s.losses.Ignored // counts since the exporter's start

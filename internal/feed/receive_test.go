@@ -253,6 +253,72 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestTemplatesComeLate: what comes before its templates waits for them, also
+// if the exporter repairs; what waits in vain counts as unknown.
+func TestTemplatesComeLate(t *testing.T) {
+	port := freePort(t)
+	g := receive(t, fmt.Sprintf("ipfix+udp://127.0.0.1:%d", port)).run()
+	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, n := ipfix.Writer{Domain: 7, RepairPort: 1}, 0
+	now := time.Now()
+	w.Templates(nil, now) // is lost
+	data := func() []byte {
+		r := record(n)
+		n++
+		cell, _ := ipfix.Append(nil, &r)
+		m, _ := w.Message(nil, now, ipfix.MaxDatagram, cell, []uint32{0, uint32(len(cell))})
+		return m
+	}
+	conn.Write(w.Statistics(nil, now, ipfix.Statistics{}))
+	for range 50 {
+		conn.Write(data())
+	}
+	data() // lost, and nobody can repair it
+	conn.Write(data())
+	g.await("a session", func(int, Losses) bool {
+		g.r.mu.Lock()
+		defer g.r.mu.Unlock()
+		return len(g.r.sessions) == 1 && g.r.holding > 0
+	})
+	if n, _ := g.get(); n != 0 {
+		t.Errorf("%d records without a template", n)
+	}
+	conn.Write(w.Templates(nil, now))
+	g.await("all but one", func(n int, l Losses) bool { return n == 51 && l.Missing == 1 })
+	conn.Write(data())
+	g.await("one more", func(n int, l Losses) bool { return n == 52 && l == Losses{Missing: 1} })
+	g.r.mu.Lock()
+	defer g.r.mu.Unlock()
+	for _, s := range g.r.sessions {
+		if len(s.held.messages) != 0 || g.r.holding != 0 || s.decoder.Counts().Late+s.decoder.Counts().Twice != 0 {
+			t.Errorf("%d messages of %d bytes still wait; %+v", len(s.held.messages), g.r.holding, s.decoder.Counts())
+		}
+		// Of more than is kept, and after too long, messages count as unknown.
+		s.decoder = ipfix.Decoder{}
+		m := data()
+		for range holdLimit/len(m) + 2 {
+			if !g.r.hold(s, m) {
+				g.r.take(s, m)
+			}
+		}
+		if c := s.decoder.Counts(); g.r.holding > holdLimit || c.Unknown != 2 {
+			t.Errorf("%d bytes wait, %d sets are unknown", g.r.holding, c.Unknown)
+		}
+		s.held.since = time.Now().Add(-2 * holdTime)
+		if !g.r.hold(s, m) || g.r.holding != len(m) {
+			t.Errorf("%d bytes wait after the others have waited too long", g.r.holding)
+		}
+		g.r.end(s)
+		if g.r.holding != 0 {
+			t.Errorf("%d bytes wait after the session's end", g.r.holding)
+		}
+	}
+}
+
 // TestTCPReceiver: exporters that dial, one of them from a broken program.
 func TestTCPReceiver(t *testing.T) {
 	port := freePort(t)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 
@@ -138,6 +139,56 @@ func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 		dst = dst[:had]
 	}
 	return dst, nil
+}
+
+// Knows tells whether msg can be decoded now: the templates that its data needs
+// have come, or it brings templates itself, or it is malformed, which Decode
+// tells.
+func (d *Decoder) Knows(msg []byte) bool {
+	if len(msg) < HeaderSize {
+		return true
+	}
+	o := d.domains[binary.BigEndian.Uint32(msg[12:])]
+	known := true
+	for id := range sets(msg) {
+		if id == setTemplates || id == setOptions {
+			return true
+		}
+		known = known && o != nil && o.templates[id] != nil
+	}
+	return known
+}
+
+// Teach takes the templates of msg, and nothing else: Decode does so, too, but
+// what came before msg can be decoded in between.
+func (d *Decoder) Teach(msg []byte) {
+	if len(msg) < HeaderSize {
+		return
+	}
+	for id, b := range sets(msg) {
+		if id != setTemplates && id != setOptions {
+			continue
+		}
+		o, err := d.domain(binary.BigEndian.Uint32(msg[12:]))
+		if err != nil {
+			return
+		}
+		m := message{d: d, domain: o}
+		_ = m.templates(b, id == setOptions) // Decode will say so
+	}
+}
+
+// sets gives the sets of a message, as far as they are whole.
+func sets(msg []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for b := msg[HeaderSize:]; len(b) >= setHeaderSize; {
+			size := int(binary.BigEndian.Uint16(b[2:]))
+			if size < setHeaderSize || size > len(b) || !yield(binary.BigEndian.Uint16(b), b[setHeaderSize:size]) {
+				return
+			}
+			b = b[size:]
+		}
+	}
 }
 
 func (d *Decoder) pen() uint32 {

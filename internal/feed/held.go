@@ -1,0 +1,61 @@
+package feed
+
+import (
+	"bytes"
+	"time"
+)
+
+const (
+	// holdLimit bounds the bytes of messages that wait for their template, of
+	// all sessions of a receiver together: ten seconds of 20,000 records each.
+	holdLimit = 16 << 20
+	// holdTime is how long they wait: exporters repeat templates, but not for
+	// ever the same ones.
+	holdTime = 45 * time.Second
+)
+
+// held are messages of a session that wait for a template, because its datagram
+// was lost or was sent before we listened. They were not decoded yet.
+type held struct {
+	messages [][]byte // oldest first
+	since    time.Time
+}
+
+// hold keeps a message if it must wait for its template, or gives what has
+// waited for the templates in it to the decoder first.
+func (r *Receiver) hold(s *session, b []byte) (waits bool) {
+	if s.decoder.Knows(b) {
+		if len(s.held.messages) > 0 {
+			s.decoder.Teach(b)
+			r.release(s, s.decoder.Knows)
+		}
+		return false
+	}
+	if len(s.held.messages) == 0 {
+		s.held.since = time.Now()
+	} else if time.Since(s.held.since) > holdTime {
+		r.release(s, func([]byte) bool { return true })
+	}
+	if r.holding+len(b) > holdLimit {
+		return false // it counts as unknown
+	}
+	r.holding += len(b)
+	s.held.messages = append(s.held.messages, bytes.Clone(b))
+	return true
+}
+
+// release takes the held messages that are ready.
+func (r *Receiver) release(s *session, ready func([]byte) bool) {
+	list := s.held.messages
+	s.held.messages = nil
+	for _, b := range list {
+		if !ready(b) {
+			s.held.messages = append(s.held.messages, b)
+			continue
+		}
+		r.holding -= len(b)
+		if r.take(s, b) != nil {
+			r.refuse(s.from)
+		}
+	}
+}

@@ -40,6 +40,8 @@ var allowed = map[string][]string{
 	"internal/bus":               {"internal/batch"},
 	"internal/bus/embedded":      nil,
 	"internal/history":           {"internal/batch", "wire"},
+	"internal/bus/bustest":       nil, // tests only
+	"internal/publish":           {"internal/batch", "internal/bus", "internal/flow", "wire"},
 	"internal/flow":              {"wire"},
 	"internal/degrade":           {"internal/batch", "internal/flow", "wire"},
 	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
@@ -49,7 +51,7 @@ var allowed = map[string][]string{
 	"internal/rollup":            {"wire"},
 	"internal/screen":            {"wire"},
 	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
-	"internal/agent":             {"internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
+	"internal/agent":             {"internal/bus", "internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/publish", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
 	"internal/web":               {"internal/rollup"},
 	"internal/collect":           {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
 	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},

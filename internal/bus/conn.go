@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -34,6 +37,10 @@ type Config struct {
 	InProcess nats.InProcessConnProvider
 	// Say takes messages for the user. It may be nil.
 	Say func(format string, args ...any)
+	// Patient: a bus that does not let us in is one that is away.
+	Patient bool
+	// Peer is told each address before it is dialled. It may be nil.
+	Peer func(netip.AddrPort)
 }
 
 // Conn is a connection to a bus. It reconnects for ever.
@@ -70,7 +77,7 @@ func Connect(cfg Config) (*Conn, error) {
 		return nil, c.refused(err)
 	}
 	if err := c.nc.LastError(); err != nil && !c.nc.IsConnected() {
-		if fatal(err) {
+		if fatal(err) && !cfg.Patient {
 			c.nc.Close()
 			return nil, c.refused(err)
 		}
@@ -87,7 +94,7 @@ func fatal(err error) bool {
 		errors.Is(err, nats.ErrSecureConnWanted) || errors.As(err, &unknown)
 }
 
-func (c *Conn) refused(err error) error {
+func (c *Conn) refused(err error) *Error {
 	e := &Error{Err: fmt.Errorf("bus %s: %w", c.target, err)}
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
@@ -124,6 +131,14 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 		return &o, nil
 	}
 	o.Servers = cfg.Target.Servers
+	if cfg.Peer != nil {
+		o.CustomDialer = &net.Dialer{Timeout: dialTime, Control: func(_, address string, _ syscall.RawConn) error {
+			if peer, err := netip.ParseAddrPort(address); err == nil {
+				cfg.Peer(peer)
+			}
+			return nil
+		}}
+	}
 	return &o, cfg.Target.identify(&o)
 }
 
@@ -179,12 +194,17 @@ func (t *Target) tls() (*tls.Config, error) {
 
 // lost says once that the bus is away.
 func (c *Conn) lost(err error) {
-	if (c.nc == nil || !c.nc.IsClosed()) && !c.away.Swap(true) {
-		if err == nil {
-			err = errors.New("the server closed the connection")
-		}
-		c.say("bus %s: away: %v; trying for ever", c.target, err)
+	if c.nc != nil && c.nc.IsClosed() || c.away.Swap(true) {
+		return
 	}
+	hint := ""
+	switch {
+	case err == nil:
+		err = errors.New("the server closed the connection")
+	case fatal(err):
+		hint = " (" + c.refused(err).Hint + ")"
+	}
+	c.say("bus %s: away: %v; trying for ever%s", c.target, err, hint)
 }
 
 func (c *Conn) back(nc *nats.Conn) {

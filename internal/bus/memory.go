@@ -11,7 +11,7 @@ import (
 //
 // One goroutine calls Append, another one the rest.
 type Queue interface {
-	// Append adds a copy of data. weight is how many records it has.
+	// Append adds a copy of data. weight is how many packets it stands for.
 	Append(data []byte, weight uint32) error
 	// Wait blocks until Next has something to give. The error is ctx's.
 	Wait(ctx context.Context) error

@@ -55,7 +55,7 @@ type Publisher struct {
 	patience   time.Duration
 	stuck      bool // that nothing is acknowledged was said
 
-	published, acknowledged, duplicates, dropped, again atomic.Uint64
+	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 }
 
 // given is what an agent's stream of batches lost on its way.
@@ -63,9 +63,10 @@ type given struct{ boot, up uint64 }
 
 // flying is a batch that was sent.
 type flying struct {
-	future jetstream.PubAckFuture
-	weight uint32
-	size   int
+	future  jetstream.PubAckFuture
+	records uint64
+	packets uint64
+	size    int
 }
 
 // NewPublisher makes one. Run must run for batches to leave.
@@ -80,7 +81,7 @@ func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 	return p
 }
 
-// PublisherStatus counts records, except for Duplicates and Again.
+// PublisherStatus counts records, unless it says otherwise.
 //
 //	Published = Acknowledged + Dropped + what is queued
 //
@@ -88,6 +89,8 @@ func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 type PublisherStatus struct {
 	Published    uint64
 	Acknowledged uint64
+	Batches      uint64 // acknowledged
+	Packets      uint64 // that the acknowledged records stand for
 	Dropped      uint64 // given up, for want of room, or because no bus takes them
 	Duplicates   uint64 // batches that a stream had already
 	Again        uint64 // batches sent more than once
@@ -96,7 +99,7 @@ type PublisherStatus struct {
 // Status may be called by any goroutine.
 func (p *Publisher) Status() PublisherStatus {
 	return PublisherStatus{
-		Acknowledged: p.acknowledged.Load(), Dropped: p.dropped.Load(), Duplicates: p.duplicates.Load(),
+		Acknowledged: p.acknowledged.Load(), Batches: p.batches.Load(), Packets: p.packets.Load(), Dropped: p.dropped.Load(), Duplicates: p.duplicates.Load(),
 		Again: p.again.Load(), Published: p.published.Load(),
 	}
 }
@@ -110,7 +113,7 @@ func (p *Publisher) Publish(b *batch.Batch) {
 	out.Dropped += p.givenUp(b.Agent, b.Boot)
 	var err error
 	if p.buf, err = p.encoder.Append(p.buf[:0], &out); err == nil {
-		err = p.queue.Append(p.buf, n)
+		err = p.queue.Append(p.buf, packets(b))
 	}
 	if err != nil {
 		p.giveUp(b.Agent, b.Boot, uint64(n))
@@ -119,6 +122,13 @@ func (p *Publisher) Publish(b *batch.Batch) {
 			p.conn.say("bus %s: %v; such batches are counted as dropped", p.conn.target, err)
 		}
 	}
+}
+
+func packets(b *batch.Batch) (n uint32) {
+	for i := range b.Records {
+		n += uint32(b.Records[i].Count())
+	}
+	return n
 }
 
 // drop counts an encoded batch that is given up.
@@ -217,43 +227,46 @@ func (p *Publisher) last(sending context.Context) error {
 // fill sends as much as the window lets.
 func (p *Publisher) fill() error {
 	for len(p.flying) < window && p.flyingSize < windowBytes {
-		data, weight, ok := p.queue.Next(nil)
+		data, _, ok := p.queue.Next(nil)
 		if !ok {
 			return nil
 		}
-		future, err := p.publish(data)
+		f, err := p.publish(data)
 		if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, batch.ErrMalformed) {
 			p.drop(data)
 			p.conn.say("bus %s: a batch of %d bytes is given up: %v", p.conn.target, len(data), err)
-			future, err = nil, nil
+			f, err = flying{}, nil
 		}
 		if err != nil {
 			return err
 		}
-		p.flying = append(p.flying, flying{future, weight, len(data)})
-		p.flyingSize += len(data)
+		f.size = len(data)
+		p.flying = append(p.flying, f)
+		p.flyingSize += f.size
 	}
 	return nil
 }
 
-func (p *Publisher) publish(data []byte) (jetstream.PubAckFuture, error) {
+func (p *Publisher) publish(data []byte) (f flying, err error) {
 	h, err := batch.ReadHeader(data)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
+	f.records, f.packets = uint64(h.Count), h.Packets
 	b := batch.Batch{Agent: h.Agent, Boot: h.Boot, First: h.First}
 	m := &nats.Msg{
 		Subject: p.conn.target.subject(&h, p.partitions), Data: data,
 		Header: nats.Header{jetstream.MsgIDHeader: {b.ID()}},
 	}
-	return p.conn.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
+	f.future, err = p.conn.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
+	return f, err
 }
 
 // await waits for the oldest's acknowledgement.
 func (p *Publisher) await(sending context.Context) error {
 	f := p.flying[0]
 	if f.future == nil { // given up
-		p.landed(0)
+		p.landed()
 		return nil
 	}
 	timeout := time.NewTimer(p.patience)
@@ -282,13 +295,15 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 		p.conn.say("bus %s: batches are taken again", p.conn.target)
 	}
 	p.patience = ackTime
-	p.landed(p.flying[0].weight)
+	p.batches.Add(1)
+	p.landed()
 }
 
 // landed ends the oldest's way.
-func (p *Publisher) landed(records uint32) {
+func (p *Publisher) landed() {
 	p.queue.Ack(1)
-	p.acknowledged.Add(uint64(records))
+	p.acknowledged.Add(p.flying[0].records)
+	p.packets.Add(p.flying[0].packets)
 	p.flyingSize -= p.flying[0].size
 	p.flying = p.flying[1:]
 }

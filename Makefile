@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap test race bench soak deb sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page libpcap nats test race bench soak deb sbom vuln fuzz lint install-core clean
 
 build: page bin/pcapper bin/recollect ## build the two static programs
 
@@ -19,6 +19,9 @@ bin/pcapper bin/recollect:
 libpcap: ## build bin/pcapper-libpcap, which compiles filters and captures with libpcap
 	scripts/need gcc:gcc pcap.h:libpcap-dev
 	CGO_ENABLED=1 $(GO) build -trimpath -tags libpcap -ldflags '$(LDFLAGS)' -o bin/pcapper-libpcap ./cmd/pcapper
+
+nats: ## build bin/pcapper-nats, which has the client of NATS for -export nats://
+	CGO_ENABLED=0 $(GO) build -trimpath -tags nats -ldflags '$(LDFLAGS)' -o bin/pcapper-nats ./cmd/pcapper
 
 run: build ## watch this host's own traffic
 	@scripts/run

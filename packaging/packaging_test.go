@@ -2,6 +2,7 @@
 package packaging
 
 import (
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,17 +22,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs are both, built as in a release but for the page of recollect.
+// programs are all, built as in a release but for the page of recollect.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "packaging")
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=1.0", "-o", dir, "./cmd/pcapper", "./cmd/recollect")
-	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
+	for _, args := range [][]string{{"-o", dir, "./cmd/pcapper", "./cmd/recollect"}, {"-tags", "nats", "-o", dir + "/pcapper-nats", "./cmd/pcapper"}} {
+		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-ldflags", "-s -w -X main.version=1.0"}, args...)...)
+		cmd.Dir = ".."
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("%w\n%s", err, out)
+		}
 	}
 	return dir, nil
 })
@@ -158,6 +161,30 @@ func TestSBOM(t *testing.T) {
 	}
 	if n < 5 || doc.SPDXVersion != "SPDX-2.3" || !strings.HasPrefix(doc.DocumentNamespace, "https://") {
 		t.Errorf("%d modules; %+v", n, doc)
+	}
+}
+
+// TestAgentIsSmall: the agent runs on every host, so few modules are in it, and
+// its build with NATS is little larger.
+func TestAgentIsSmall(t *testing.T) {
+	size := map[string]int64{}
+	for program, most := range map[string]int{"pcapper": 15, "pcapper-nats": 20} {
+		path := filepath.Join(bin(t), program)
+		info, err := buildinfo.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(info.Deps); n > most {
+			t.Errorf("%s has %d modules, want %d at most", program, n, most)
+		}
+		file, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size[program] = file.Size()
+	}
+	if more := size["pcapper-nats"] - size["pcapper"]; more > 2_000_000 || more < 100_000 {
+		t.Errorf("NATS makes the agent %d bytes larger", more)
 	}
 }
 

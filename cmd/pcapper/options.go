@@ -81,6 +81,9 @@ func newOptions() *options {
 	o.BoolVar(&cfg.Verbose, "v", false, "say at the start what privileges were given up")
 	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; may be given again", func(v string) error {
 		t, err := export.Parse(v)
+		if err == nil {
+			err = agent.CheckExport(&t)
+		}
 		cfg.Exports = append(cfg.Exports, t)
 		return err
 	})
@@ -236,7 +239,7 @@ func (o *options) spool() error {
 	}
 	switch share, n := cfg.SpoolShare(); {
 	case n == 0:
-		return wrong(agent.ExitUsage, "-spool: nothing waits there: want -export with ipfix+tcp:// or ipfix+tls://")
+		return wrong(agent.ExitUsage, "-spool: nothing waits there: want -export with ipfix+tcp://, ipfix+tls:// or nats://")
 	case share < spool.MinSize:
 		return wrong(agent.ExitUsage, "-spool: %d exports share %d bytes: want at least %d for each", n, cfg.Spool.Size, spool.MinSize)
 	}

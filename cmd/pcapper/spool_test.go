@@ -164,4 +164,3 @@ func TestSpoolRefused(t *testing.T) {
 	}
 	p.stop()
 }
-

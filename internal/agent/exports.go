@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/pcapper/pcapper/internal/certs"
@@ -12,14 +14,27 @@ import (
 	"github.com/pcapper/pcapper/internal/spool"
 )
 
+// exporter sends: an export.Exporter or, in builds with NATS, a publish.Exporter.
+type exporter interface {
+	fmt.Stringer
+	Run(context.Context) error
+	// State is what it is doing, in a few words.
+	State() string
+	Counts() export.Counts
+	// Reopen makes a file be opened anew.
+	Reopen()
+}
+
 // exporting is one -export, with its position in the stream.
 type exporting struct {
 	a        *agent
 	target   export.Target
-	exporter *export.Exporter
+	exporter exporter
+	setSpool func(*spool.Queue)
 	reader   *recordReader
 	queue    *spool.Queue // nil without -spool
 	files    certs.Files  // for TLS
+	busFiles []string     // for NATS
 }
 
 // prepareExports makes what the command line asks for. Exports are captured
@@ -37,6 +52,13 @@ func (a *agent) prepareExports() error {
 			return notReady(&t, err)
 		}
 		x := &exporting{a: a, target: t, reader: a.hub.NewReader()}
+		a.exports = append(a.exports, x)
+		if t.Kind == export.NATS {
+			if err := x.prepareBus(); err != nil {
+				return err
+			}
+			continue
+		}
 		config := export.Config{
 			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Reader: x.reader, Format: formatIPFIX,
 			Lost:    func() uint64 { return x.status().Lost },
@@ -52,8 +74,8 @@ func (a *agent) prepareExports() error {
 		if a.cfg.Listen.IsValid() {
 			config.Listen = a.cfg.Listen.String()
 		}
-		x.exporter = export.New(config)
-		a.exports = append(a.exports, x)
+		e := export.New(config)
+		x.exporter, x.setSpool = e, func(q *spool.Queue) { e.SetSpool(q) }
 	}
 	return nil
 }
@@ -116,6 +138,7 @@ func (x *exporting) needs(cfg *confine.Config) {
 	if t.Kind != export.UDP || t.Repair != 0 {
 		cfg.Network = true
 	}
+	cfg.Read = append(cfg.Read, x.busFiles...)
 	if _, err := netip.ParseAddr(t.Host); err != nil {
 		cfg.Network = true // name servers may want TCP
 		cfg.Read = append(cfg.Read, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
@@ -123,6 +146,18 @@ func (x *exporting) needs(cfg *confine.Config) {
 	if x.files != (certs.Files{}) {
 		cfg.Read = append(cfg.Read, x.files.Cert, x.files.Key, x.files.CA)
 	}
+}
+
+// name is whose the records on a bus are.
+func (x *exporting) name() string {
+	if x.target.Name != "" {
+		return x.target.Name
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return x.a.cfg.Interface
+	}
+	return name
 }
 
 func (x *exporting) announce() {
@@ -133,7 +168,11 @@ func (x *exporting) announce() {
 	if err := x.target.Ready(); err != nil {
 		what += fmt.Sprintf("; not yet: %v", err)
 	}
-	x.a.out.printf("exporting IPFIX to %s: %s", x.target.URL, what)
+	if x.target.Kind == export.NATS {
+		x.a.out.printf("publishing to %s as %q: %s", x.target.URL, x.name(), what)
+	} else {
+		x.a.out.printf("exporting IPFIX to %s: %s", x.target.URL, what)
+	}
 	if x.queue != nil {
 		share, _ := x.a.cfg.SpoolShare()
 		x.a.out.printf("while it is away, up to %s bytes wait in %q; %s packets of before do", number(uint64(share)), x.a.cfg.Spool.Dir,

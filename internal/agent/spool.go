@@ -100,7 +100,7 @@ func (a *agent) openSpool() (err error) {
 			a.closeSpool()
 			return spoolError(a.cfg.Spool.Dir, err)
 		}
-		x.exporter.SetSpool(x.queue)
+		x.setSpool(x.queue)
 	}
 	for name, bytes := range a.spoolDir.Others(names...) {
 		a.out.printf("spool %q: %s bytes wait for %q, which is not among the exports: export there again, or remove its files",
@@ -143,17 +143,28 @@ func (a *agent) closeSpool() {
 // status is the reader's, to which what waits in the spool is in flight, and what
 // that gave up is lost.
 func (x *exporting) status() hub.Status {
-	if x.queue == nil {
-		return x.reader.Status()
-	}
-	q, s := x.queue.Status(), x.reader.Status() // in this order: waiting is no more than delivered
-	lost := min(q.DroppedNew, s.Delivered)
+	waiting, lost := x.held()
+	s := x.reader.Status() // after that: there is no more waiting than was delivered
+	lost = min(lost, s.Delivered)
 	s.Delivered -= lost
 	s.Lost += lost
-	waiting := min(q.WaitingNew, s.Delivered)
+	waiting = min(waiting, s.Delivered)
 	s.Delivered -= waiting
 	s.Pending += waiting
 	return s
+}
+
+// held is how many packets that the reader has delivered wait elsewhere, and how
+// many were given up there.
+func (x *exporting) held() (waiting, lost uint64) {
+	if x.queue != nil {
+		s := x.queue.Status()
+		return s.WaitingNew, s.DroppedNew
+	}
+	if h, ok := x.exporter.(interface{ Held() (waiting, lost uint64) }); ok {
+		return h.Held()
+	}
+	return 0, 0
 }
 
 // spooled is what the summary says of a queue.

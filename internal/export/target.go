@@ -30,15 +30,17 @@ const (
 	TLS
 	// File is in the format of RFC 5655: messages one after the other.
 	File
+	// NATS is batches instead of IPFIX, to a bus; package publish sends them.
+	NATS
 )
 
 var schemes = map[string]Kind{"ipfix+udp": UDP, "ipfix+tcp": TCP, "ipfix+tls": TLS}
 
 // Target is what an export's URL says.
 type Target struct {
-	URL  string // as given
+	URL  string // as given, but without passwords
 	Kind Kind
-	Host string // a name or an address, without brackets. Valid unless Kind is File
+	Host string // a name or an address, without brackets. Valid unless Kind is File or NATS
 	Port uint16 // likewise
 	Path string // valid iff Kind is File
 	// PerSecond: one record for each flow and second instead of each packet.
@@ -52,7 +54,13 @@ type Target struct {
 	Repair    uint16 // TCP port where multicast receivers may ask again; 0 is none
 
 	// For TLS only.
-	Cert, Key, CA, Name string
+	Cert, Key, CA string
+	// Name is what the certificate must be for with TLS, "" the host; with NATS
+	// whose the records are, "" this host's.
+	Name string
+	// Bus is the URL as package bus takes it. For NATS only.
+	Bus      string
+	receiver string // for NATS only
 }
 
 // Defaults of a Target.
@@ -75,7 +83,7 @@ func (t *Target) Multicast() bool {
 
 // Spools tells whether records can wait for the receiver in a Spool: it has to
 // say what has arrived.
-func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS }
+func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS || t.Kind == NATS }
 
 // Receiver names where the export goes, whatever the parameters are.
 func (t *Target) Receiver() string {
@@ -83,6 +91,9 @@ func (t *Target) Receiver() string {
 		if kind == t.Kind {
 			return scheme + "-" + t.address()
 		}
+	}
+	if t.Kind == NATS {
+		return t.receiver
 	}
 	return t.Path
 }
@@ -92,7 +103,10 @@ func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa
 
 // Parse reads an export's URL. Errors do not repeat it.
 func Parse(text string) (t Target, err error) {
-	const want = "want ipfix+udp://host:port, ipfix+tcp://host:port, ipfix+tls://host:port or file:PATH"
+	const want = "want ipfix+udp://host:port, ipfix+tcp://host:port, ipfix+tls://host:port, nats://host:port or file:PATH"
+	if strings.HasPrefix(text, "nats://") || strings.HasPrefix(text, "nats+tls://") {
+		return parseBus(text)
+	}
 	t = Target{URL: text, Payload: ipfix.MaxDatagram, Rate: defaultRate}
 	rest, query, _ := strings.Cut(text, "?")
 	if path, ok := strings.CutPrefix(rest, "file:"); ok {

@@ -255,18 +255,17 @@ func TestPublish(t *testing.T) {
 	f.publish(0, 5000)
 	f.hub.Publish(wire.CPUStat(1e9, 5), wire.Record{Time: -1})
 	f.end()
-	list := stored(t, s.URL())
-	packets, records := uint64(0), 0
-	for _, b := range list[len(list)-1:] {
+	packets, records := uint64(0), uint64(0)
+	for _, b := range stored(t, s.URL()) {
 		for i := range b.Records {
-			packets += b.Records[i].Count()
-			records++
-		}
-		if b.Level != batch.Flows {
-			t.Errorf("%+v", b.Level)
+			if b.Level == batch.Flows {
+				packets += b.Records[i].Count()
+				records++
+			}
 		}
 	}
-	if c := f.x.Counts(); packets != 5000 || records != 10 || c.Packets != 5000 || c.Records != 10 || c.Refused != 2 {
+	// Ten flows, each in pieces if it was looked at meanwhile: their second is long over.
+	if c := f.x.Counts(); packets != 5000 || records < 10 || records > 2500 || c.Packets != 5000 || c.Records != records || c.Refused != 2 {
 		t.Errorf("%d records of %d packets, %+v", records, packets, c)
 	}
 }

@@ -98,6 +98,14 @@ func (s *pageSource) Agents() []web.Agent {
 				{Stage: "on the way", Count: a.Losses.Missing},
 			}
 		}
+		if d := a.Detail; d != nil {
+			agent.Detail = &web.Detail{
+				Level: d.Level.String(), Limit: d.Limit, Why: d.Why, Changes: d.Changes, Records: d.Records, Lost: d.Lost,
+			}
+			if !d.Since.IsZero() {
+				agent.Detail.Since = d.Since.Unix()
+			}
+		}
 		list = append(list, agent)
 	}
 	return list

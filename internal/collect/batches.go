@@ -45,8 +45,7 @@ type batcher struct {
 
 	changes []change // of detail, to be told
 
-	records, batches atomic.Uint64 // published
-	dropped          atomic.Uint64 // not published: overwritten, or older than 1970
+	batches atomic.Uint64 // published
 }
 
 // outgoing is an agent's stream of batches.
@@ -55,6 +54,8 @@ type outgoing struct {
 	degrade     *degrade.Agent
 	next        uint32    // the number that the hub's next item of this agent has
 	since       time.Time // when Records got its first
+
+	published, lost atomic.Uint64 // records; see Detail
 }
 
 func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
@@ -142,7 +143,7 @@ func (b *batcher) add(item *Item) {
 func (b *batcher) drop(o *outgoing, n uint64) {
 	b.flush(o)
 	o.Dropped += n
-	b.dropped.Add(n)
+	o.lost.Add(n)
 }
 
 // append adds a record to the batch, which leaves when it is full, or before a
@@ -170,7 +171,7 @@ func (b *batcher) flush(o *outgoing) {
 	b.to.Publish(&o.Batch)
 	o.First = o.Next()
 	o.Records = o.Records[:0]
-	b.records.Add(uint64(n))
+	o.published.Add(uint64(n))
 	b.batches.Add(1)
 }
 
@@ -185,12 +186,15 @@ func (b *batcher) flushOlder(then time.Time) {
 
 // summary is what has become of the records.
 func (b *batcher) summary() string {
-	changes := uint64(0)
+	var changes, records, lost uint64
 	for i := range b.agents {
-		changes += b.agents[i].degrade.Status().Changes
+		o := &b.agents[i]
+		changes += o.degrade.Status().Changes
+		records += o.published.Load()
+		lost += o.lost.Load()
 	}
 	return fmt.Sprintf("to be kept: %s in %s, %s of detail; %s lost before",
-		count(b.records.Load(), "record"), batches(b.batches.Load()), count(changes, "change"), count(b.dropped.Load(), "record"))
+		count(records, "record"), batches(b.batches.Load()), count(changes, "change"), count(lost, "record"))
 }
 
 func batches(n uint64) string {

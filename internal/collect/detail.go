@@ -20,6 +20,10 @@ type Detail struct {
 	// Why says so in a few words; empty at level packets.
 	Why     string
 	Changes uint64 // of the level, since the start
+	// Records are those that left in batches, Lost those that never did: they were
+	// overwritten before, or are from before 1970. What happens to batches later
+	// is counted by whoever gets them.
+	Records, Lost uint64
 }
 
 // detail is nil if nobody keeps records.
@@ -27,8 +31,12 @@ func (a *agent) detail() *Detail {
 	if a.c.batcher == nil {
 		return nil
 	}
-	s := a.c.batcher.agents[a.index].degrade.Status()
-	d := &Detail{Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes}
+	o := &a.c.batcher.agents[a.index]
+	s := o.degrade.Status()
+	d := &Detail{
+		Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes,
+		Records: o.published.Load(), Lost: o.lost.Load(),
+	}
 	if s.Since != 0 {
 		d.Since = time.Unix(0, s.Since)
 	}
@@ -61,6 +69,14 @@ func kept(l batch.Level) string {
 		return "the top flows of ten seconds"
 	}
 	return "packets"
+}
+
+// less is what is kept of the agent instead of packets, in few words, or "".
+func (a *agent) less() string {
+	if d := a.detail(); d != nil && d.Level > batch.Packets {
+		return [...]string{batch.Flows: "flows", batch.Top: "top flows"}[d.Level]
+	}
+	return ""
 }
 
 // change is an agent's new level, until it is told.

@@ -424,6 +424,10 @@ func (l *liveView) updateStates() (changed bool) {
 			l.states[i] = s
 			changed = showState(&l.view.Agents[i], s) || changed
 		}
+		if less := a.less(); l.view.Agents[i].Less != less {
+			l.view.Agents[i].Less = less
+			changed = true
+		}
 	}
 	return changed
 }

@@ -39,6 +39,9 @@ type Agent struct {
 	// Status is a few words on why there is no connection. Valid unless State
 	// is Connected.
 	Status string
+	// Less is what is kept instead of packets, "flows"; empty if packets are, or
+	// nothing is.
+	Less   string
 	Rate   Rate // each packet once, whatever the number of its flows
 	CPU    Gauge
 	Memory Gauge // bytes
@@ -164,7 +167,7 @@ func layout(v *View, width int) columns {
 	for i := range v.Agents {
 		a := &v.Agents[i]
 		c.label = max(c.label, textCells(clean(a.Label)))
-		address = max(address, textCells(a.Address))
+		address = max(address, textCells(a.detail()))
 		for j := range a.Flows {
 			c.flow = max(c.flow, textCells(a.Flows[j].Name))
 			detail = max(detail, textCells(a.Flows[j].Detail))
@@ -409,6 +412,14 @@ func pad(width int, text string) string {
 	return strings.Repeat(" ", gap) + padLeft(text, width)
 }
 
+// detail explains an agent's label.
+func (a *Agent) detail() string {
+	if a.Less == "" {
+		return a.Address
+	}
+	return "keeps " + a.Less + "  " + a.Address
+}
+
 func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
 	dot, style := "●", green
 	switch a.State {
@@ -417,8 +428,11 @@ func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
 	case Failed:
 		dot, style = "○", red
 	}
+	if a.Less != "" && a.State == Connected {
+		style = yellow
+	}
 	line := " " + p.paint(style, dot) + " " +
-		p.named(cell{bold, a.Label}, a.Address, c.label, c.name-agentIndent)
+		p.named(cell{bold, a.Label}, a.detail(), c.label, c.name-agentIndent)
 	if a.State != Connected && a.Rate == (Rate{}) {
 		room := gap + c.packets + gap + c.bits + extra(c.loss) + extra(c.delay) + extra(c.cpu) + extra(c.memory) + extra(c.bar)
 		return line + strings.Repeat(" ", gap) + p.paint(style, fit(clean(a.Status), room-gap))

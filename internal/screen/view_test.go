@@ -67,6 +67,23 @@ func TestPaint(t *testing.T) {
  q ends`)
 }
 
+// TestPaintLess: an agent of which less is kept has a mark, and says what.
+func TestPaintLess(t *testing.T) {
+	v := testView()
+	v.Agents = v.Agents[1:]
+	v.Agents[0].Less, v.Agents[1].Less = "top flows", "flows"
+	p := Painter{Color: true}
+	text := string(p.Paint(v, 100, 8))
+	for _, want := range []string{"\x1b[33m●\x1b[0m \x1b[1mgateway", "\x1b[33m○\x1b[0m \x1b[1mc "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%q", want, text)
+		}
+	}
+	if plain := sgr.ReplaceAllString(text, ""); !strings.Contains(plain, "● gateway  keeps top flows  [20") || !strings.Contains(plain, "○ c        keeps flows  10.0.0") {
+		t.Errorf("it says\n%s", plain)
+	}
+}
+
 // TestPaintSmall: agents come before flows, what is left out is counted.
 func TestPaintSmall(t *testing.T) {
 	var p Painter

@@ -38,6 +38,10 @@ var (
 	descFuture    = desc("agent_future_records_total", "Records whose time was ahead of this host's clock.", perHost, "address")
 	descAge       = desc("agent_record_age_seconds", "Arrival of the freshest of the newest records less its packet's time.", perHost, "address")
 	descLost      = desc("agent_lost_total", "What was lost on the way here, by stage.", perHost, "address", "stage")
+	descDetail    = desc("agent_detail_level", "What is kept of the agent's traffic: 0 packets, 1 one-second flows, 2 the top flows of ten seconds.", perHost, "address")
+	descChanges   = desc("agent_detail_changes_total", "Changes of what is kept.", perHost, "address")
+	descKept      = desc("agent_kept_records_total", "Records that went to be kept: packets, or sums of them.", perHost, "address")
+	descUnkept    = desc("agent_unkept_records_total", "Records that were overwritten before they went to be kept.", perHost, "address")
 	descMissed    = desc("collector_lost_records_total", "Records that were overwritten before they were counted.")
 	descForgotten = desc("collector_forgotten_total", "Pairs, conversations and MGEN flows of single seconds that were put together, as there were too many.")
 	descMemory    = desc("collector_history_bytes", "Memory that the history takes.")
@@ -50,9 +54,12 @@ var (
 	descSkipped   = desc("web_skipped_frames_total", "Frames that slow pages did not get.")
 )
 
+// levels are the numbers of Detail.Level.
+var levels = map[string]float64{"packets": 0, "flows": 1, "top": 2}
+
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPackets, descBytes, descUp, descRecords, descConns, descLate, descFuture, descAge, descLost,
+	for _, d := range []*prometheus.Desc{descPackets, descBytes, descUp, descRecords, descConns, descLate, descFuture, descAge, descLost, descDetail, descChanges, descKept, descUnkept,
 		descMissed, descForgotten, descMemory, descDisk, descDiskMost, descDiskLost, descDiskBad, descDiskFail, descStreams, descSkipped} {
 		ch <- d
 	}
@@ -89,6 +96,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		for _, loss := range state.Losses {
 			counter(descLost, loss.Count, append(labels, loss.Stage)...)
+		}
+		if d := state.Detail; d != nil {
+			gauge(descDetail, levels[d.Level], labels...)
+			counter(descChanges, d.Changes, labels...)
+			counter(descKept, d.Records, labels...)
+			counter(descUnkept, d.Lost, labels...)
 		}
 	}
 	counter(descMissed, m.source.Lost())

@@ -81,6 +81,19 @@ type Agent struct {
 	// Losses since the start by stage, in the order in which packets pass the
 	// stages. A stage that the agent's feed cannot tell of is not there.
 	Losses []Loss `json:"losses"`
+	// Detail is what is kept of its records; nil if none are.
+	Detail *Detail `json:"detail"`
+}
+
+// Detail is how much of an agent's traffic is kept.
+type Detail struct {
+	Level   string `json:"level"`   // packets, flows, top
+	Since   int64  `json:"since"`   // seconds since 1970; 0: from the start
+	Limit   string `json:"limit"`   // which was passed, as -detail names it; "rule", "" at level packets
+	Why     string `json:"why"`     // the same in words
+	Changes uint64 `json:"changes"` // of the level
+	Records uint64 `json:"records"` // that went to be kept
+	Lost    uint64 `json:"lost"`    // that did not, as there were too many at once
 }
 
 // Loss is what was lost at a stage.

@@ -43,7 +43,7 @@ func newSource() *source {
 			Rows:     1,
 			Classify: func(rows []int, r *wire.Record) []int { return append(rows, 0) },
 		}),
-		agents: []Agent{{State: Connected, Records: 3, Connections: 1, Losses: []Loss{{"kernel", 7}}}, {State: Failed, Status: "no answer"}},
+		agents: []Agent{{State: Connected, Records: 3, Connections: 1, Losses: []Loss{{"kernel", 7}}, Detail: &Detail{Level: "top", Since: 1700000000, Limit: "flows", Why: "more than 5 flows/s", Changes: 2, Records: 9, Lost: 1}}, {State: Failed, Status: "no answer"}},
 	}
 }
 
@@ -431,6 +431,10 @@ func TestMetrics(t *testing.T) {
 		`recollect_agent_connected{address="10.0.0.2:7073",host="<img src=x onerror=alert(1)>"} 0`,
 		`recollect_agent_records_total{address="10.0.0.1:7073",host="a"} 3`,
 		`recollect_agent_lost_total{address="10.0.0.1:7073",host="a",stage="kernel"} 7`,
+		`recollect_agent_detail_level{address="10.0.0.1:7073",host="a"} 2`,
+		`recollect_agent_detail_changes_total{address="10.0.0.1:7073",host="a"} 2`,
+		`recollect_agent_kept_records_total{address="10.0.0.1:7073",host="a"} 9`,
+		`recollect_agent_unkept_records_total{address="10.0.0.1:7073",host="a"} 1`,
 		`recollect_collector_lost_records_total 11`,
 		`recollect_web_streams 0`,
 		`go_goroutines `,

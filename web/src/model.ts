@@ -38,12 +38,23 @@ export interface Loss {
 	stage: string;
 	count: number;
 }
+/** What is kept of an agent's traffic. */
+export interface Detail {
+	level: 'packets' | 'flows' | 'top';
+	since: number;
+	limit: string;
+	why: string;
+	changes: number;
+	records: number;
+	lost: number;
+}
 export interface HostState {
 	state: 'dialling' | 'connected' | 'failed';
 	status: string;
 	records: number;
 	connections: number;
 	losses: Loss[];
+	detail: Detail | null;
 	late: number;
 	future: number;
 	lateNow: boolean;

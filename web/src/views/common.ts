@@ -4,6 +4,7 @@ import { covered, measure, rates, type Unit } from '../format';
 import type { Count, FlowSeries, HostState, Overview, Series, Setup, Span } from '../model';
 import { flowColors } from '../palette';
 import type { State } from '../state';
+import { kept } from './kept';
 import type { Line } from '../chart';
 
 export interface App {
@@ -107,6 +108,7 @@ export function problems(s: HostState): Problem[] {
 	if (s.futureNow) list.push({ text: 'future', severe: true, title: 'Packets arrive from the future: this host\u2019s clock is ahead.' });
 	if (s.lateNow) list.push({ text: 'late', severe: true, title: 'Packets arrive after their second was closed: this host\u2019s clock is behind, or it, the network or the collector is overloaded.' });
 	if (s.age !== null && s.age < -0.5 && !s.futureNow) list.push({ text: 'clock ahead', severe: false, title: `The newest packet is ${(-s.age).toFixed(2)} s ahead of the collector\u2019s clock.` });
+	list.push(...kept(s.detail));
 	if (s.age !== null && s.age > 1.5 && !s.lateNow) list.push({ text: 'clock behind', severe: false, title: `The freshest packet is ${s.age.toFixed(2)} s old when it arrives: the clock is behind, or something is overloaded.` });
 	return list;
 }

@@ -19,7 +19,8 @@ var ErrMalformed = errors.New("not an IPFIX message")
 // address and port that datagrams come from, or one file. It remembers its
 // templates; how many is bounded. It is for one goroutine.
 type Decoder struct {
-	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
+	// PEN is the enterprise number of our own elements; 0 means DefaultPEN, or
+	// another one that templates like ours turn out to have, which then is here.
 	PEN uint32
 
 	counts  Counts

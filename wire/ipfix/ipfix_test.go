@@ -1,6 +1,7 @@
 package ipfix
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -107,6 +108,30 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("%+v, sequence %d", c, w.Sequence())
 			}
 		}
+	}
+}
+
+// TestOtherPEN: a decoder that was told no enterprise number finds out; one that
+// was told another keeps to it, and what is not quite ours is not.
+func TestOtherPEN(t *testing.T) {
+	want := everyKind()
+	for _, tt := range []struct{ sent, told, kept uint32 }{{999, 0, 999}, {999, 998, 998}, {999, DefaultPEN, DefaultPEN}} {
+		w, d := Writer{PEN: tt.sent}, Decoder{PEN: tt.told}
+		var got []wire.Record
+		for _, m := range encode(t, &w, MaxMessage, want) {
+			got, _ = d.Decode(m, got)
+		}
+		if d.PEN != tt.kept || slices.Equal(got, want) != (tt.kept == tt.sent) {
+			t.Errorf("%+v: %d, %d records", tt, d.PEN, len(got))
+		}
+	}
+	w, d := Writer{PEN: 999}, Decoder{}
+	m := w.Templates(nil, now)
+	m[bytes.Index(m, []byte{0x80, mgenSequence})+1] = 9 // another element
+	m[bytes.LastIndex(m, []byte{0x80, mgenSequence})+1] = 9
+	d.Decode(m, nil)
+	if d.PEN != 0 {
+		t.Errorf("somebody else's templates are taken for ours of %d", d.PEN)
 	}
 }
 

@@ -3,6 +3,7 @@ package ipfix
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // kind says how a template's records are read.
@@ -98,6 +99,7 @@ const (
 // readTemplate reads one template record and gives the rest of b. A template
 // without fields withdraws one: nil.
 func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, rest []byte, err error) {
+	whole := b
 	id, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
 	b = b[4:]
 	if n == 0 {
@@ -115,14 +117,19 @@ func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, 
 	}
 	t.parts = make([]part, 0, n)
 	var fields []field
+	var pens []uint32
 	for range n {
 		var f field
-		var foreignPEN bool
-		if f, foreignPEN, b, err = d.readField(b); err != nil {
+		var pen uint32
+		if f, pen, b, err = d.readField(b); err != nil {
 			return 0, nil, nil, fmt.Errorf("template %d: %w", id, err)
 		}
-		fields = append(fields, f)
-		t.add(f, foreignPEN)
+		fields, pens = append(fields, f), append(pens, pen)
+		t.add(f, pen != 0 && !f.private)
+	}
+	if pen, ok := otherPEN(fields, pens); ok && !options && d.PEN == 0 {
+		d.PEN = pen
+		return d.readTemplate(whole, false)
 	}
 	if t.size == 0 {
 		return 0, nil, nil, fmt.Errorf("template %d has records of 0 bytes", id)
@@ -137,28 +144,51 @@ func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, 
 	return id, t, b, nil
 }
 
-// readField reads a field specifier. Elements of enterprises other than ours
-// mean nothing.
-func (d *Decoder) readField(b []byte) (f field, strange bool, rest []byte, err error) {
+// otherPEN recognises our templates when the elements of our own have another
+// enterprise number than we thought.
+func otherPEN(fields []field, pens []uint32) (pen uint32, ok bool) {
+	for i := range fields {
+		if fields[i].private || pens[i] == 0 {
+			continue
+		}
+		if pen != 0 && pens[i] != pen {
+			return 0, false
+		}
+		pen = pens[i]
+	}
+	if pen == 0 {
+		return 0, false
+	}
+	as := slices.Clone(fields)
+	for i := range as {
+		if pens[i] == pen {
+			as[i].element, as[i].private = as[i].element&^enterpriseBit, true
+		}
+	}
+	return pen, same(as, fieldsIPv4) || same(as, fieldsIPv6)
+}
+
+// readField reads a field specifier; pen is its enterprise number, or 0.
+// Elements of enterprises other than ours mean nothing.
+func (d *Decoder) readField(b []byte) (f field, pen uint32, rest []byte, err error) {
 	if len(b) < 4 {
-		return f, false, nil, fmt.Errorf("it is cut off")
+		return f, 0, nil, fmt.Errorf("it is cut off")
 	}
 	f = field{element: binary.BigEndian.Uint16(b), length: binary.BigEndian.Uint16(b[2:])}
 	b = b[4:]
 	if f.element&enterpriseBit != 0 {
 		if len(b) < 4 {
-			return f, false, nil, fmt.Errorf("it is cut off")
+			return f, 0, nil, fmt.Errorf("it is cut off")
 		}
-		pen := binary.BigEndian.Uint32(b)
+		pen = binary.BigEndian.Uint32(b)
 		f.element &^= enterpriseBit
 		f.private = pen == d.pen()
-		strange = !f.private
-		if strange {
+		if !f.private {
 			f.element |= enterpriseBit // or it would look like a standard one
 		}
 		b = b[4:]
 	}
-	return f, strange, b, nil
+	return f, pen, b, nil
 }
 
 func (t *template) add(f field, strange bool) {

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,33 @@ import (
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
+
+// FuzzEntry: what is taken apart is what was put together, and nothing else is.
+func FuzzEntry(f *testing.F) {
+	cells, ends := []byte(nil), []uint32{0}
+	for i := range 3 {
+		r := record(i)
+		cells, _ = ipfix.Append(cells, &r)
+		ends = append(ends, uint32(len(cells)))
+	}
+	entry, _ := appendEntry(nil, cells, ends, 3)
+	f.Add(entry)
+	f.Add(entry[:len(entry)-1])
+	f.Add([]byte{entryVersion, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cells, ends, err := readEntry(data, nil)
+		if err != nil {
+			return
+		}
+		again, _ := appendEntry(nil, cells, ends, len(ends)-1)
+		if int(ends[len(ends)-1]) != len(cells) {
+			t.Fatalf("%d bytes, ends %v", len(cells), ends)
+		}
+		if !bytes.Equal(again, data) && !bytes.Contains(data[entryHeader:len(data)-len(cells)], []byte{0}) { // empty ones are left out
+			t.Fatalf("%x became %x", data, again)
+		}
+	})
+}
 
 // openSpool opens a real one, and closes it at the test's end if nobody has.
 func openSpool(t *testing.T, path string, size int64) (q *spool.Queue, closeAll func()) {

@@ -45,14 +45,14 @@ func TestCertCommand(t *testing.T) {
 }
 
 // TestTLSFeed: the whole way with certificates of "pcapper cert": agent,
-// recollect, a new certificate by SIGHUP, and nothing on a plain port.
+// recollect by both feeds, a new certificate by SIGHUP, and nothing on a plain port.
 func TestTLSFeed(t *testing.T) {
 	a, b := nettest.Pair(t)
 	dir := t.TempDir()
 	if out, code := pcapperCert(t, "-dir", dir, a.Interface.IPv4.String()); code != 0 {
 		t.Fatal(out)
 	}
-	p := launch(t, a, append([]string{"-p", "0", "-listen", a.Interface.IPv4.String(), "-m", "tcp or udp"}, certArgs(dir)...)...)
+	p := launch(t, a, append([]string{"-p", "0", "-ipfix-tls-port", "4740", "-listen", a.Interface.IPv4.String(), "-m", "tcp or udp"}, certArgs(dir)...)...)
 	p.await("listening on TLS port 7443 on "+a.Interface.IPv4.String(), 1)
 	if conn, err := a.Dial("tcp", "127.0.0.1:7443"); err == nil {
 		conn.Close()
@@ -95,7 +95,7 @@ func TestTLSFeed(t *testing.T) {
 	p.await("going on with the certificates as they were", 1)
 
 	conf := filepath.Join(dir, "collector.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "a:tls://%s:7443\n", a.Interface.IPv4), 0o644); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "a:tls://%[1]s:7443\ni:ipfix+tls://%[1]s:4740\n", a.Interface.IPv4), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	bin := recollect(t)
@@ -106,13 +106,14 @@ func TestTLSFeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.await(`attached (bulk, TLS as "collector")`, 1)
+	p.await(`attached (ipfix, TLS as "collector")`, 1)
 	frame := nettest.Between(a, b, 1000, 2000, []byte("x"))
 	send(t, a, 1000, 20000, frame.Ethernet())
 	p.stop()
 	r.Process.Signal(syscall.SIGINT)
 	r.Wait()
-	if n := strings.Count(out.String(), ":a:X:"); n != 1000 {
-		t.Errorf("%d lines, want 1000 and none of the feed's own packets; recollect said:\n%s", n, said.String())
+	if n, m := strings.Count(out.String(), ":a:X:"), strings.Count(out.String(), ":i:X:"); n != 1000 || m != 1000 {
+		t.Errorf("%d lines, and %d by IPFIX; want 1000 and none of the feed's own packets; recollect said:\n%s", n, m, said.String())
 	}
 }
 

@@ -9,10 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -39,59 +36,6 @@ const (
 	repairRetryMax = 10 * time.Second
 	repairTimeout  = 5 * time.Second
 )
-
-// Listen is where a Receiver listens.
-type Listen struct {
-	URL       string // as given
-	TCP       bool   // else UDP
-	TLS       bool   // exporters show certificates. Only with TCP
-	Addr      netip.AddrPort
-	Interface string // to join a group on; "" is the route's
-	PEN       uint32 // of the exporters' own elements, 0 for ipfix.DefaultPEN
-}
-
-// ParseListen reads the URL of a Listen: ipfix+udp://address:port,
-// ipfix+tcp://address:port or ipfix+tls://address:port, with iface=NAME for groups and pen=NUMBER.
-func ParseListen(text string) (l Listen, err error) {
-	l.URL = text
-	rest, query, _ := strings.Cut(text, "?")
-	scheme, host, _ := strings.Cut(rest, "://")
-	switch scheme {
-	case "ipfix+udp":
-	case "ipfix+tcp":
-		l.TCP = true
-	case "ipfix+tls":
-		l.TCP, l.TLS = true, true
-	default:
-		return l, fmt.Errorf("%q: want ipfix+udp://address:port, ipfix+tcp://address:port or ipfix+tls://address:port", text)
-	}
-	if l.Addr, err = netip.ParseAddrPort(host); err != nil {
-		a, aerr := netip.ParseAddr(strings.Trim(host, "[]"))
-		if aerr != nil {
-			return l, fmt.Errorf("%q: %q: want an address of this host, a multicast group, or 0.0.0.0 or [::] for all, and a port", text, host)
-		}
-		port := uint16(4739)
-		if l.TLS {
-			port = 4740
-		}
-		l.Addr = netip.AddrPortFrom(a, port)
-	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return l, fmt.Errorf("%q: want parameters key=value joined by &", text)
-	}
-	for key, v := range values {
-		switch n, err := strconv.ParseUint(v[0], 10, 32); {
-		case key == "iface" && len(v) == 1 && v[0] != "" && l.Addr.Addr().IsMulticast() && !l.TCP:
-			l.Interface = v[0]
-		case key == "pen" && len(v) == 1 && err == nil && n > 0:
-			l.PEN = uint32(n)
-		default:
-			return l, fmt.Errorf("%q: parameter %q: want iface=NAME (for a multicast group) or pen=NUMBER", text, key)
-		}
-	}
-	return l, nil
-}
 
 // ReceiverConfig says where a Receiver listens and who takes what it gets.
 type ReceiverConfig struct {
@@ -152,7 +96,7 @@ func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
 		err = r.openUDP()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen.URL, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w", cfg.Listen.URL, whyNot(err))
 	}
 	return r, nil
 }
@@ -175,7 +119,7 @@ func (r *Receiver) openUDP() error {
 	if l.Interface != "" {
 		in, err := net.InterfaceByName(l.Interface)
 		if err != nil {
-			return fmt.Errorf("iface=%s: no such interface", l.Interface)
+			return noInterface(l.Interface)
 		}
 		r.index = in.Index
 	}

@@ -376,6 +376,7 @@ func TestParseListen(t *testing.T) {
 		"ipfix+tcp://[::]:4740":                           {TCP: true, Addr: netip.MustParseAddrPort("[::]:4740")},
 		"ipfix+tls://0.0.0.0":                             {TCP: true, TLS: true, Addr: netip.MustParseAddrPort("0.0.0.0:4740")},
 		"ipfix+udp://[ff18::1]":                           {Addr: netip.MustParseAddrPort("[ff18::1]:4739")},
+		"ipfix+udp://[ff02::1%eth1]":                      {Addr: netip.MustParseAddrPort("[ff02::1]:4739"), Interface: "eth1"},
 	} {
 		want.URL = text
 		if got, err := ParseListen(text); err != nil || got != want {
@@ -384,18 +385,27 @@ func TestParseListen(t *testing.T) {
 	}
 	for text, says := range map[string]string{
 		"ipfix://10.0.0.1":                      "want ipfix+udp",
-		"ipfix+udp://host:4739":                 "want an address of this host",
+		"ipfix+udp://host:4739":                 "want one of this host",
 		"ipfix+udp://10.0.0.1:4739?iface=eth0":  `parameter "iface"`,
 		"ipfix+tcp://0.0.0.0:1?pen=x":           `parameter "pen"`,
 		"ipfix+udp://239.0.0.1:1?iface=a&ttl=3": `parameter "ttl"`,
+		"ipfix+udp://fd00::1:4739":              "IPv6 in brackets",
+		"ipfix+udp://[::":                       "IPv6 in brackets",
+		"ipfix+udp://:4739":                     "want one of this host",
+		"ipfix+tcp://239.0.0.1":                 "want ipfix+udp://",
+		"ipfix+udp://[ff02::1]":                 "want iface=NAME",
 	} {
 		if _, err := ParseListen(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", text, err, says)
 		}
 	}
 	l, _ := ParseListen("ipfix+udp://239.0.0.1:4739?iface=eth99")
-	if _, err := NewReceiver(ReceiverConfig{Listen: l}); err == nil || !strings.Contains(err.Error(), "no such interface") {
+	if _, err := NewReceiver(ReceiverConfig{Listen: l}); err == nil || !strings.Contains(err.Error(), "no such interface: this host has lo") {
 		t.Errorf("an interface that is not there: %v", err)
+	}
+	l, _ = ParseListen("ipfix+udp://192.0.2.1")
+	if _, err := NewReceiver(ReceiverConfig{Listen: l}); err == nil || !strings.Contains(err.Error(), "this host has no such address") {
+		t.Errorf("somebody else's address: %v", err)
 	}
 }
 

@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap nats test race bench soak deb sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page libpcap kafka nats test race bench soak deb sbom vuln fuzz lint install-core clean
 
 build: page bin/pcapper bin/recollect ## build the two static programs
 
@@ -22,6 +22,9 @@ libpcap: ## build bin/pcapper-libpcap, which compiles filters and captures with 
 
 nats: ## build bin/pcapper-nats, which has the client of NATS for -export nats://
 	CGO_ENABLED=0 $(GO) build -trimpath -tags nats -ldflags '$(LDFLAGS)' -o bin/pcapper-nats ./cmd/pcapper
+
+kafka: page ## build bin/recollect-kafka, whose -sink knows Kafka
+	CGO_ENABLED=0 $(GO) build -trimpath -tags kafka -ldflags '$(LDFLAGS)' -o bin/recollect-kafka ./cmd/recollect
 
 run: build ## watch this host's own traffic
 	@scripts/run

@@ -48,6 +48,7 @@ type options struct {
 	replay      []string // logs and directories
 	listen      []feed.Listen
 	speed, from string
+	sinks       []string
 	named       bool // the configuration was named, so it must be there
 }
 
@@ -77,6 +78,7 @@ func parse(args []string) (*options, error) {
 		o.listen = append(o.listen, l)
 		return err
 	})
+	flags.Func("sink", "", func(text string) error { o.sinks = append(o.sinks, text); return nil })
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
 	flags.StringVar(&o.from, "from", "", "")
@@ -134,7 +136,14 @@ func run(args []string) int {
 			return explain(err)
 		}
 	}
-	return start(cfg)
+	sinks, err := openSinks(o.sinks)
+	if err != nil {
+		return explain(err)
+	}
+	if sinks != nil {
+		cfg.Batches = sinks
+	}
+	return start(cfg, sinks)
 }
 
 // read reads the files that the options name into cfg.
@@ -184,7 +193,7 @@ func (o *options) readReplay(cfg *collect.Config) (err error) {
 	return err
 }
 
-func start(cfg collect.Config) int {
+func start(cfg collect.Config, sinks sinks) int {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
 		ends = append(ends, syscall.SIGHUP)
@@ -196,7 +205,7 @@ func start(cfg collect.Config) int {
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	cfg.Summary = summary
-	return explain(collect.Run(ctx, cfg))
+	return explain(sinks.around(ctx, func(ctx context.Context) error { return collect.Run(ctx, cfg) }))
 }
 
 // hinted is an error and the next step to take.
@@ -218,6 +227,9 @@ func explain(err error) int {
 		return exitFailure
 	}
 	say("%v", err)
+	if hint, ok := sinkHint(err); ok {
+		say("hint: %s", hint)
+	}
 	if h, ok := errors.AsType[hinted](err); ok {
 		say("hint: %s", h.hint)
 	}

@@ -22,49 +22,52 @@ const (
 // allowed are the arrows of ARCHITECTURE.md: what a package may import of this
 // module, tests excepted.
 var allowed = map[string][]string{
-	"wire":                       nil,
-	"wire/ipfix":                 {"wire"},
-	"internal/packet":            nil,
-	"internal/capture":           {"internal/packet"},
-	"internal/pcapfile":          {"internal/packet"},
-	"internal/match":             {"internal/packet"},
-	"internal/mgen":              nil,
-	"internal/decode":            {"internal/packet", "internal/mgen", "wire"},
-	"internal/iface":             nil,
-	"internal/hub":               nil,
-	"internal/feed":              {"wire", "wire/ipfix"},
-	"internal/certs":             nil,
-	"internal/confine":           nil,
-	"internal/service":           nil,
-	"internal/batch":             {"wire", "wire/ipfix"},
-	"internal/bus":               {"internal/batch"},
-	"internal/bus/embedded":      nil,
-	"internal/history":           {"internal/batch", "wire"},
-	"internal/bus/bustest":       nil, // tests only
-	"internal/publish":           {"internal/batch", "internal/bus", "internal/flow", "wire"},
-	"internal/flow":              {"wire"},
-	"internal/degrade":           {"internal/batch", "internal/flow", "wire"},
-	"internal/export":            {"internal/flow", "wire", "wire/ipfix"},
-	"internal/sink":              {"wire"},
-	"internal/spool":             nil,
-	"internal/replay":            {"wire", "wire/ipfix"},
-	"internal/rollup":            {"wire"},
-	"internal/screen":            {"wire"},
-	"internal/screen/screentest": nil, // a pseudo-terminal, for tests
-	"internal/agent":             {"internal/bus", "internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/publish", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
-	"internal/web":               {"internal/rollup"},
-	"internal/collect":           {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
-	"cmd/pcapper":                {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
-	"cmd/recollect":              {"internal/certs", "internal/collect", "internal/feed", "internal/rollup", "internal/web"},
-	"internal/nettest":           nil, // tests and the bench only
-	"core":                       nil, // tests of what is no Go
-	"bench":                      {"internal/nettest", "wire"},
-	"bench/fleet":                {"internal/collect", "wire"},
-	"bench/encoders":             nil, // a module of its own
-	"internal/archtest":          nil,
-	"packaging":                  nil, // tests only
-	"packaging/sbom":             nil,
-	"packaging/completions":      nil,
+	"wire":                               nil,
+	"wire/ipfix":                         {"wire"},
+	"internal/packet":                    nil,
+	"internal/capture":                   {"internal/packet"},
+	"internal/pcapfile":                  {"internal/packet"},
+	"internal/match":                     {"internal/packet"},
+	"internal/mgen":                      nil,
+	"internal/decode":                    {"internal/packet", "internal/mgen", "wire"},
+	"internal/iface":                     nil,
+	"internal/hub":                       nil,
+	"internal/feed":                      {"wire", "wire/ipfix"},
+	"internal/certs":                     nil,
+	"internal/confine":                   nil,
+	"internal/service":                   nil,
+	"internal/batch":                     {"wire", "wire/ipfix"},
+	"internal/bus":                       {"internal/batch"},
+	"internal/clickhouse":                {"internal/batch", "wire"},
+	"internal/clickhouse/clickhousetest": nil, // tests only
+	"internal/kafka":                     {"internal/batch"},
+	"internal/bus/embedded":              nil,
+	"internal/history":                   {"internal/batch", "wire"},
+	"internal/bus/bustest":               nil, // tests only
+	"internal/publish":                   {"internal/batch", "internal/bus", "internal/flow", "wire"},
+	"internal/flow":                      {"wire"},
+	"internal/degrade":                   {"internal/batch", "internal/flow", "wire"},
+	"internal/export":                    {"internal/flow", "wire", "wire/ipfix"},
+	"internal/sink":                      {"wire"},
+	"internal/spool":                     nil,
+	"internal/replay":                    {"wire", "wire/ipfix"},
+	"internal/rollup":                    {"wire"},
+	"internal/screen":                    {"wire"},
+	"internal/screen/screentest":         nil, // a pseudo-terminal, for tests
+	"internal/agent":                     {"internal/bus", "internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/publish", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
+	"internal/web":                       {"internal/rollup"},
+	"internal/collect":                   {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
+	"cmd/pcapper":                        {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
+	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/feed", "internal/kafka", "internal/rollup", "internal/web"},
+	"internal/nettest":                   nil, // tests and the bench only
+	"core":                               nil, // tests of what is no Go
+	"bench":                              {"internal/nettest", "wire"},
+	"bench/fleet":                        {"internal/collect", "wire"},
+	"bench/encoders":                     nil, // a module of its own
+	"internal/archtest":                  nil,
+	"packaging":                          nil, // tests only
+	"packaging/sbom":                     nil,
+	"packaging/completions":              nil,
 }
 
 func TestArrows(t *testing.T) {

@@ -1,0 +1,13 @@
+//go:build !kafka
+
+package main
+
+import (
+	"errors"
+)
+
+func openKafka(string) (sink, error) {
+	return nil, errors.New(`this program was built without Kafka: want one that "make kafka" builds`)
+}
+
+func kafkaHint(error) (string, bool) { return "", false }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/internal/clickhouse"
+	"github.com/pcapper/pcapper/internal/collect"
+)
+
+// sink is where records go beside the collector's own output.
+type sink interface {
+	collect.Batches
+	// Run returns a few seconds after ctx is done. An error is for the user.
+	Run(ctx context.Context) error
+	// Done says what was written, and given up.
+	Done() string
+}
+
+// sinks are all of a collector's.
+type sinks []sink
+
+// openSink makes the sink that text, a URL, names.
+func openSink(text string) (sink, error) {
+	switch {
+	case clickhouse.IsURL(text):
+		t, err := clickhouse.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		s, err := clickhouse.New(t, say)
+		return clickhouseSink{s}, err
+	case strings.HasPrefix(text, "kafka"):
+		return openKafka(text)
+	}
+	return nil, errors.New("not a sink's URL: want clickhouse+http://USER@HOST:8123/DATABASE or kafka://BROKER:9092/TOPIC")
+}
+
+type clickhouseSink struct{ *clickhouse.Sink }
+
+func (s clickhouseSink) Done() string { return s.Status().String() }
+
+// openSinks opens what the options name.
+func openSinks(texts []string) (list sinks, err error) {
+	for _, text := range texts {
+		s, err := openSink(text)
+		if err != nil {
+			return nil, fmt.Errorf("-sink: %w", err)
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// Publish gives all of them a batch.
+func (s sinks) Publish(b *batch.Batch) {
+	for _, one := range s {
+		one.Publish(b)
+	}
+}
+
+// around runs the sinks as long as run runs, and then until they have written what
+// it gave them.
+func (s sinks) around(ctx context.Context, run func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	last, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	for _, one := range s {
+		g.Go(func() error { return one.Run(last) })
+	}
+	g.Go(func() error {
+		defer end()
+		return run(ctx)
+	})
+	err := g.Wait()
+	for _, one := range s {
+		say("%s", one.Done())
+	}
+	return err
+}
+
+// sinkHint is the next step to take after a sink's error.
+func sinkHint(err error) (string, bool) {
+	if e, ok := errors.AsType[*clickhouse.Error](err); ok {
+		return e.Hint, true
+	}
+	return kafkaHint(err)
+}

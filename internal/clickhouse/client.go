@@ -1,0 +1,227 @@
+package clickhouse
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// Error is what a user must do something about, with the next step to take.
+type Error struct {
+	Err  error
+	Hint string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+const (
+	// requestTime is how long the server may take for a block, or a question.
+	requestTime = 30 * time.Second
+	// maxAnswer bounds what is read of an answer: the numbers of a block's rows.
+	maxAnswer = 64 << 20
+	// askRuns is how many runs one question is about: its text stays under the
+	// 256 KiB that a server reads (max_query_size).
+	askRuns = 200
+)
+
+// client speaks to the server. It is for one goroutine.
+type client struct {
+	t    *Target
+	http *http.Client
+	zip  bytes.Buffer
+}
+
+func newClient(t *Target) (*client, error) {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, MaxIdleConns: 2, IdleConnTimeout: 9 * time.Second, // a server's is 10 s
+		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
+	}
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca %q: no certificate in PEM in it", t.CA)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return &client{t: t, http: &http.Client{Transport: transport, Timeout: requestTime}}, nil
+}
+
+// refused is an answer of the server that is no success.
+type refused struct {
+	status int
+	text   string // its first line
+}
+
+func (r *refused) Error() string { return r.text }
+
+// do sends a query, and data behind it, and returns what the server says.
+func (c *client) do(ctx context.Context, query, id string, data []byte) ([]byte, error) {
+	values := url.Values{"database": {c.t.Database}, "query": {query}}
+	if id != "" {
+		values.Set("query_id", id)
+	}
+	if data == nil { // a long question does not fit a URL
+		values.Del("query")
+		data = []byte(query)
+	}
+	zipped := c.t.Gzip && id != ""
+	if zipped {
+		data = c.gzip(data)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.t.URL+"/?"+values.Encode(), bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	if zipped {
+		request.Header.Set("Content-Encoding", "gzip")
+	}
+	if c.t.User != "" || c.t.Password != "" {
+		request.SetBasicAuth(c.t.User, c.t.Password)
+	}
+	return c.answer(c.http.Do(request))
+}
+
+func (c *client) gzip(data []byte) []byte {
+	c.zip.Reset()
+	w, _ := gzip.NewWriterLevel(&c.zip, gzip.BestSpeed)
+	_, _ = w.Write(data) // a bytes.Buffer takes everything
+	_ = w.Close()
+	return c.zip.Bytes()
+}
+
+func (c *client) answer(response *http.Response, err error) ([]byte, error) {
+	if err != nil {
+		// Without the URL: it has the query, but says nothing.
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+		line, _, _ = strings.Cut(line, ", e.what()")
+		return nil, &refused{response.StatusCode, fmt.Sprintf("the server says %s: %.200s", response.Status, line)}
+	}
+	return body, nil
+}
+
+// insert writes a block. After an error it may yet be there.
+func (c *client) insert(ctx context.Context, k *block) error {
+	names := make([]string, len(columns))
+	for i, column := range columns {
+		names[i] = column.name
+	}
+	_, err := c.do(ctx, "INSERT INTO "+c.t.Table+" ("+strings.Join(names, ", ")+") FORMAT RowBinary", k.id, k.data)
+	return err
+}
+
+// check finds out whether the table takes our rows. The error is an *Error if a user
+// must do something; or else the server may come later.
+func (c *client) check(ctx context.Context) error {
+	body, err := c.do(ctx, "DESCRIBE TABLE "+c.t.Table+" FORMAT TabSeparated", "", nil)
+	if err != nil {
+		return c.explain(err)
+	}
+	types := map[string]string{}
+	for line := range strings.Lines(string(body)) {
+		if f := strings.Split(strings.TrimSuffix(line, "\n"), "\t"); len(f) > 1 {
+			types[f[0]] = strings.ReplaceAll(f[1], `\'`, "'")
+		}
+	}
+	for _, column := range columns {
+		if has := types[column.name]; !slices.Contains(column.types, has) {
+			return &Error{fmt.Errorf("clickhouse %s: column %q: type %q: want %s", c.t, column.name, has, strings.Join(column.types, " or ")),
+				"docs/clickhouse/tables.sql makes the tables"}
+		}
+	}
+	return nil
+}
+
+// explain adds the next step to what the server refuses for good.
+func (c *client) explain(err error) error {
+	var r *refused
+	if !errors.As(err, &r) {
+		return err
+	}
+	hint := ""
+	switch {
+	case strings.Contains(r.text, "Code: 60"), strings.Contains(r.text, "Code: 81"): // UNKNOWN_TABLE, UNKNOWN_DATABASE
+		hint = "docs/clickhouse/tables.sql makes the tables: clickhouse-client -n < tables.sql"
+	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden,
+		strings.Contains(r.text, "Code: 192"), strings.Contains(r.text, "Code: 193"), strings.Contains(r.text, "Code: 516"):
+		hint = "the user is the URL's or CLICKHOUSE_USER's, the password the URL's, password-file's or CLICKHOUSE_PASSWORD's"
+	default:
+		return err
+	}
+	return &Error{fmt.Errorf("clickhouse %s: %w", c.t, err), hint}
+}
+
+// running tells whether the server still works on a query.
+func (c *client) running(ctx context.Context, id string) (bool, error) {
+	body, err := c.do(ctx, "SELECT count() FROM system.processes WHERE query_id = "+quote(id), "", nil)
+	return strings.TrimSpace(string(body)) != "0", err
+}
+
+// there are the numbers of a block's rows that the table has.
+func (c *client) there(ctx context.Context, k *block) (map[source]map[uint64]bool, error) {
+	found := map[source]map[uint64]bool{}
+	for runs := range slices.Chunk(k.runs, askRuns) {
+		body, err := c.do(ctx, c.question(k, runs), "", nil)
+		if err != nil {
+			return nil, err
+		}
+		for len(body) > 0 {
+			name, n := binary.Uvarint(body)
+			if n <= 0 || uint64(len(body)-n) < name+16 {
+				return nil, errors.New("the server's answer is cut short")
+			}
+			rest := body[n+int(name):]
+			s := source{string(body[n : n+int(name)]), binary.LittleEndian.Uint64(rest)}
+			if found[s] == nil {
+				found[s] = map[uint64]bool{}
+			}
+			found[s][binary.LittleEndian.Uint64(rest[8:])] = true
+			body = rest[16:]
+		}
+	}
+	return found, nil
+}
+
+func (c *client) question(k *block, runs []run) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "SELECT agent, boot, number FROM %s WHERE time >= toDateTime(%d) AND time <= toDateTime(%d) AND (0", c.t.Table, k.first, k.last)
+	for _, r := range runs {
+		fmt.Fprintf(&b, " OR (agent = %s AND boot = %d AND number >= %d AND number < %d)", quote(r.agent), r.boot, r.from, r.to)
+	}
+	b.WriteString(") FORMAT RowBinary")
+	return b.String()
+}
+
+var quoter = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+
+// quote is text as a literal of ClickHouse's SQL.
+func quote(text string) string { return "'" + quoter.Replace(text) + "'" }

@@ -56,6 +56,9 @@ type Config struct {
 	// Moved is told by a Tap that is attached when it sees frames at another
 	// place, and why. It is called from another goroutine.
 	Moved func(position string)
+	// Judge makes the test that a filter is, for an engine that applies it in
+	// user space: Shared. No frame is tested if it is nil.
+	Judge func([]bpf.RawInstruction) (func(*packet.Frame) bool, error)
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }

@@ -23,6 +23,8 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/pcapper/pcapper/internal/match"
+	"github.com/pcapper/pcapper/internal/netns"
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/internal/packet"
 )
@@ -76,6 +78,45 @@ type liveEngine struct {
 var liveEngines = []liveEngine{
 	{"ring", func(c Config) (Source, error) { return OpenRing(c) }, false, 200},
 	{"ebpf", func(c Config) (Source, error) { return OpenTap(c) }, true, 20},
+	{"shared", openShared1, true, 20},
+}
+
+// openShared1 is a Shared for one interface, in the calling thread's namespace.
+func openShared1(c Config) (Source, error) {
+	s, err := OpenShared(c.RingBytes)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	c.Judge = func(prog []bpf.RawInstruction) (func(*packet.Frame) bool, error) {
+		// No compiler of ours counts from the network header, but tests do.
+		prog = slices.Clone(prog)
+		for i := range prog {
+			if prog[i].K >= uint32(skfNetOff) && prog[i].Op&0x07 == unix.BPF_LD {
+				prog[i].K = prog[i].K - uint32(skfNetOff) + 14
+			}
+		}
+		return match.Judge(prog, packet.Ethernet, c.Index)
+	}
+	src, err := s.Open(ns, c)
+	if err != nil {
+		return nil, errors.Join(err, s.Close(), ns.Close())
+	}
+	return ownShared{src, s, ns}, nil
+}
+
+// ownShared ends the Shared with its only source.
+type ownShared struct {
+	Source
+	s  *Shared
+	ns *netns.Namespace
+}
+
+func (o ownShared) Close() error {
+	return errors.Join(o.Source.Close(), o.s.Close(), o.ns.Close())
 }
 
 // everyEngine runs a test for each of them.
@@ -88,7 +129,7 @@ func everyEngine(t *testing.T, test func(*testing.T, liveEngine)) {
 // openOnly makes a source in the host's namespace; open attaches it, too.
 func (e liveEngine) openOnly(t testing.TB, h *nettest.Host, cfg Config) (s Source) {
 	t.Helper()
-	if e.name == "ebpf" {
+	if e.name != "ring" {
 		nettest.NeedTCX(t)
 	}
 	if cfg.Interface == "" {

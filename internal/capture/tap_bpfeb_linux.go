@@ -16,21 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kernelMapBell        = "bell"
-	kernelMapOwnAddrs    = "own_addrs"
-	kernelMapRings       = "rings"
-	kernelProgTapEgress  = "tap_egress"
-	kernelProgTapIngress = "tap_ingress"
-	kernelProgTapSocket  = "tap_socket"
-	kernelVarEgress      = "egress"
-	kernelVarFiltering   = "filtering"
-	kernelVarIngress     = "ingress"
-	kernelVarLinkLen     = "link_len"
-	kernelVarLook        = "look"
-	kernelVarMask        = "mask"
-	kernelVarOwnPorts    = "own_ports"
-	kernelVarRelease     = "release"
-	kernelVarTurn        = "turn"
+	kernelMapBell         = "bell"
+	kernelMapOwnAddrs     = "own_addrs"
+	kernelMapPlaces       = "places"
+	kernelMapRings        = "rings"
+	kernelMapWatches      = "watches"
+	kernelProgManyEgress  = "many_egress"
+	kernelProgManyIngress = "many_ingress"
+	kernelProgManySocket  = "many_socket"
+	kernelProgTapEgress   = "tap_egress"
+	kernelProgTapIngress  = "tap_ingress"
+	kernelProgTapSocket   = "tap_socket"
+	kernelVarEgress       = "egress"
+	kernelVarFiltering    = "filtering"
+	kernelVarIngress      = "ingress"
+	kernelVarLinkLen      = "link_len"
+	kernelVarLook         = "look"
+	kernelVarMask         = "mask"
+	kernelVarOwnPorts     = "own_ports"
+	kernelVarRelease      = "release"
+	kernelVarTurn         = "turn"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -75,9 +80,12 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
-	TapEgress  *ebpf.ProgramSpec `ebpf:"tap_egress"`
-	TapIngress *ebpf.ProgramSpec `ebpf:"tap_ingress"`
-	TapSocket  *ebpf.ProgramSpec `ebpf:"tap_socket"`
+	ManyEgress  *ebpf.ProgramSpec `ebpf:"many_egress"`
+	ManyIngress *ebpf.ProgramSpec `ebpf:"many_ingress"`
+	ManySocket  *ebpf.ProgramSpec `ebpf:"many_socket"`
+	TapEgress   *ebpf.ProgramSpec `ebpf:"tap_egress"`
+	TapIngress  *ebpf.ProgramSpec `ebpf:"tap_ingress"`
+	TapSocket   *ebpf.ProgramSpec `ebpf:"tap_socket"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
@@ -86,7 +94,9 @@ type kernelProgramSpecs struct {
 type kernelMapSpecs struct {
 	Bell     *ebpf.MapSpec `ebpf:"bell"`
 	OwnAddrs *ebpf.MapSpec `ebpf:"own_addrs"`
+	Places   *ebpf.MapSpec `ebpf:"places"`
 	Rings    *ebpf.MapSpec `ebpf:"rings"`
+	Watches  *ebpf.MapSpec `ebpf:"watches"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
@@ -126,14 +136,18 @@ func (o *kernelObjects) Close() error {
 type kernelMaps struct {
 	Bell     *ebpf.Map `ebpf:"bell"`
 	OwnAddrs *ebpf.Map `ebpf:"own_addrs"`
+	Places   *ebpf.Map `ebpf:"places"`
 	Rings    *ebpf.Map `ebpf:"rings"`
+	Watches  *ebpf.Map `ebpf:"watches"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Bell,
 		m.OwnAddrs,
+		m.Places,
 		m.Rings,
+		m.Watches,
 	)
 }
 
@@ -156,13 +170,19 @@ type kernelVariables struct {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
-	TapEgress  *ebpf.Program `ebpf:"tap_egress"`
-	TapIngress *ebpf.Program `ebpf:"tap_ingress"`
-	TapSocket  *ebpf.Program `ebpf:"tap_socket"`
+	ManyEgress  *ebpf.Program `ebpf:"many_egress"`
+	ManyIngress *ebpf.Program `ebpf:"many_ingress"`
+	ManySocket  *ebpf.Program `ebpf:"many_socket"`
+	TapEgress   *ebpf.Program `ebpf:"tap_egress"`
+	TapIngress  *ebpf.Program `ebpf:"tap_ingress"`
+	TapSocket   *ebpf.Program `ebpf:"tap_socket"`
 }
 
 func (p *kernelPrograms) Close() error {
 	return _KernelClose(
+		p.ManyEgress,
+		p.ManyIngress,
+		p.ManySocket,
 		p.TapEgress,
 		p.TapIngress,
 		p.TapSocket,

@@ -82,6 +82,7 @@ type Tap struct {
 	nap     time.Duration // before it asks to be woken again
 	napped  time.Duration // since then
 	waiting bool          // frames are there that are too young to be told in order
+	id      uint32        // of the interface of the frame that was read last, see Shared
 
 	draining atomic.Bool
 	lost     atomic.Uint64 // frames in slots that made no sense
@@ -130,6 +131,9 @@ type tapExtension struct {
 }
 
 const (
+	tapLenBits = 20 // of slot's len; the others are the interface's number
+	tapLenMask = 1<<tapLenBits - 1
+
 	tapOutgoing = 1
 	tapExtended = 2
 	tapTagged   = 4
@@ -178,20 +182,27 @@ func (t *Tap) open(ringSize int) (err error) {
 	if t.bell, err = ringbuf.NewReader(t.progs.coll.Maps["bell"]); err != nil {
 		return fmt.Errorf("eBPF doorbell: %w", err)
 	}
+	t.view(t.progs.mem, ringSize)
+	t.before = t.counters()
+	return nil
+}
+
+// view finds the processors' rings in mem. Another tap's frames are not ours.
+func (t *Tap) view(mem []byte, ringSize int) {
 	t.mask = uint64(ringSize - 1)
-	stride := tapHeader + ringSize + tapSpare + tapScratch
-	t.rings = make([]tapRingView, t.progs.cpus)
+	stride := tapRingLen(ringSize)
+	t.rings = make([]tapRingView, len(mem)/stride)
 	for i := range t.rings {
-		p := unsafe.Pointer(&t.progs.mem[i*stride])
+		p := unsafe.Pointer(&mem[i*stride])
 		r := tapRingView{hdr: (*tapRingHeader)(p), data: unsafe.Add(p, tapHeader)}
-		// Another tap's frames are not ours.
 		r.pos = r.hdr.head
 		r.hdr.tail = r.pos
 		t.rings[i] = r
 	}
-	t.before = t.counters()
-	return nil
 }
+
+// tapRingLen is the length of one processor's part of the map.
+func tapRingLen(ringSize int) int { return tapHeader + ringSize + tapSpare + tapScratch }
 
 // take gives programs that are attached to nothing: idle ones, if there are any
 // for the same frames.
@@ -277,21 +288,28 @@ func (t *Tap) Next() (*Block, error) {
 		if t.load(draining) {
 			return &t.block, nil
 		}
-		switch {
-		case t.waiting: // for some microseconds
-			runtime.Gosched()
-		case draining:
+		if draining && !t.waiting {
 			return nil, io.EOF
-		case t.nap > 0:
-			time.Sleep(t.nap)
-			t.napped += t.nap
-			t.nap = 0
-		default:
-			if err := t.doze(); err != nil {
-				return nil, fmt.Errorf("capture on %q: %w", t.cfg.Interface, err)
-			}
+		}
+		if err := t.pause(); err != nil {
+			return nil, fmt.Errorf("capture on %q: %w", t.cfg.Interface, err)
 		}
 	}
+}
+
+// pause is for when there was nothing to load.
+func (t *Tap) pause() error {
+	switch {
+	case t.waiting: // for some microseconds
+		runtime.Gosched()
+	case t.nap > 0:
+		time.Sleep(t.nap)
+		t.napped += t.nap
+		t.nap = 0
+	default:
+		return t.doze()
+	}
+	return nil
 }
 
 // doze blocks until there may be a frame.
@@ -414,7 +432,8 @@ func (b *Block) nextInTap(f *packet.Frame) bool {
 		return t.abandon(r)
 	}
 	f.Time = int64(s.time) + t.offset
-	f.WireLen = int(s.len)
+	f.WireLen = int(s.len & tapLenMask)
+	t.id = s.len >> tapLenBits
 	f.GSOType, f.GSOSize = packet.GSONone, 0
 	f.VLAN = packet.VLAN{}
 	f.Direction = packet.Incoming

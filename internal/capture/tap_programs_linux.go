@@ -18,6 +18,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/netns"
 )
 
 // The kernel half, see bpf/tap.c. The objects are committed, so that building
@@ -57,7 +59,7 @@ func newTapSpec(cfg Config, ringSize, cpus int) (*tapSpec, error) {
 		return nil, err
 	}
 	rings := spec.Maps["rings"]
-	rings.ValueSize = uint32(tapHeader + ringSize + tapSpare + tapScratch)
+	rings.ValueSize = uint32(tapRingLen(ringSize))
 	rings.MaxEntries = uint32(cpus)
 	spec.Maps["bell"].MaxEntries = uint32(max(unix.Getpagesize(), 4096))
 	t := &tapSpec{spec: spec, cfg: cfg}
@@ -147,11 +149,15 @@ func replaceFunction(p *ebpf.ProgramSpec, name string, body asm.Instructions) er
 	return nil
 }
 
-// Names of the programs in bpf/tap.c.
+// Names of the programs in bpf/tap.c: for one interface, and for many.
 const (
 	progIngress = "tap_ingress"
 	progEgress  = "tap_egress"
 	progSocket  = "tap_socket"
+
+	progManyIngress = "many_ingress"
+	progManyEgress  = "many_egress"
+	progManySocket  = "many_socket"
 )
 
 // tapPrograms are the programs and maps of one Tap, and where they are attached.
@@ -162,10 +168,10 @@ type tapPrograms struct {
 	spec     *tapSpec
 	coll     *ebpf.Collection // maps, and the programs for ingress and egress
 	mem      []byte           // the rings
-	netns
-	filter []bpf.RawInstruction // that the programs have
-	watch  *qdiscWatch
-	ended  chan struct{} // follow is over
+	ns       *netns.Namespace
+	filter   []bpf.RawInstruction // that the programs have
+	watch    *qdiscWatch
+	ended    chan struct{} // follow is over
 
 	mu       sync.Mutex
 	attached bool
@@ -225,7 +231,7 @@ func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
 	if cfg.Snaplen > tapSnap {
 		return p, fmt.Errorf("%w: snapshot length %d: the engine keeps at most %d", errUntranslatable, cfg.Snaplen, tapSnap)
 	}
-	if p.netns, err = currentNetns(); err != nil {
+	if p.ns, err = netns.Current(); err != nil {
 		return p, err
 	}
 	if err := p.resolve(); err != nil {
@@ -251,15 +257,15 @@ func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
 // serve makes programs that are attached to nothing those of another tap, if it
 // differs from the one before at most in its filter.
 func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
-	here, err := currentNetns()
+	here, err := netns.Current()
 	if err != nil {
 		return err
 	}
-	here.close()
+	here.Close()
 	old := p.cfg
 	name := cfg.Interface == "" || cfg.Interface == old.Interface
 	index := cfg.Index == 0 || cfg.Index == old.Index
-	if here.inode != p.inode || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
+	if here.Inode() != p.ns.Inode() || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
 		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
 		return errors.New("these programs are for other frames")
 	}
@@ -283,21 +289,20 @@ func (p *tapPrograms) plan() (err error) {
 	if p.qdisc, err = rootQdisc(p.cfg.Index); err != nil {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
-	p.explain()
+	p.why = position(p.qdisc)
 	return nil
 }
 
-// cannotDrop tells whether the queueing discipline lets everything through at
+// cannotDrop tells whether a queueing discipline lets everything through at
 // once. An interface that is down has noop.
-func (p *tapPrograms) cannotDrop() bool { return p.qdisc == "noqueue" || p.qdisc == "noop" }
+func cannotDrop(qdisc string) bool { return qdisc == "noqueue" || qdisc == "noop" }
 
-// explain says where frames that the host sends are seen, and why.
-func (p *tapPrograms) explain() {
-	if p.cannotDrop() {
-		p.why = fmt.Sprintf("tcx: the queueing discipline is %s and cannot drop", p.qdisc)
-		return
+// position says where frames that the host sends are seen, and why.
+func position(qdisc string) string {
+	if cannotDrop(qdisc) {
+		return fmt.Sprintf("tcx: the queueing discipline is %s and cannot drop", qdisc)
 	}
-	p.why = fmt.Sprintf("tcx, and a packet socket for what is sent, as the queueing discipline %s may drop", p.qdisc)
+	return fmt.Sprintf("tcx, and a packet socket for what is sent, as the queueing discipline %s may drop", qdisc)
 }
 
 // resolve finds the interface and refuses what the programs cannot read.
@@ -319,11 +324,9 @@ func (p *tapPrograms) resolve() error {
 // load loads some of the programs, with the maps that there are already.
 func (p *tapPrograms) load(names ...string) (*ebpf.Collection, error) {
 	spec := p.spec.spec.Copy()
-	for name := range spec.Programs {
-		if !slices.Contains(names, name) {
-			delete(spec.Programs, name)
-		}
-	}
+	keepPrograms(spec, names...)
+	delete(spec.Maps, "places") // of many interfaces
+	delete(spec.Maps, "watches")
 	var opts ebpf.CollectionOptions
 	if p.coll != nil {
 		opts.MapReplacements = make(map[string]*ebpf.Map)
@@ -340,12 +343,20 @@ func (p *tapPrograms) load(names ...string) (*ebpf.Collection, error) {
 	return coll, nil
 }
 
+func keepPrograms(spec *ebpf.CollectionSpec, names ...string) {
+	for name := range spec.Programs {
+		if !slices.Contains(names, name) {
+			delete(spec.Programs, name)
+		}
+	}
+}
+
 // attach puts the programs where the interface's queueing discipline has them,
 // and follows it.
 func (p *tapPrograms) attach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.do(p.attachHere)
+	err := p.ns.Do(p.attachHere)
 	if err != nil {
 		p.detachHere()
 		if p.watch != nil {
@@ -364,19 +375,15 @@ func (p *tapPrograms) attachHere() (err error) {
 		return err
 	}
 	if p.cfg.Promiscuous {
-		if err := p.promiscuous(); err != nil {
+		if p.socket, err = promiscuous(p.cfg.Index); err != nil {
 			return err
 		}
 	}
 	for name, at := range map[string]ebpf.AttachType{progIngress: ebpf.AttachTCXIngress, progEgress: ebpf.AttachTCXEgress} {
-		l, err := link.AttachTCX(link.TCXOptions{
-			Interface: p.cfg.Index, Program: p.coll.Programs[name], Attach: at,
-			Anchor: link.Head(), // before programs that drop
-		})
-		if err != nil {
-			return &errKernel{"tcx (needs Linux 6.6)", err}
+		if p.links[name], err = attachTCX(p.coll.Programs[name], p.cfg.Index, at); err != nil {
+			delete(p.links, name)
+			return err
 		}
-		p.links[name] = l
 	}
 	if err := p.position(); err != nil {
 		return err
@@ -384,17 +391,46 @@ func (p *tapPrograms) attachHere() (err error) {
 	return p.setVar("ingress", 1)
 }
 
+// attachTCX puts a program into an interface's path, before programs that drop.
+func attachTCX(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, error) {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at, Anchor: link.Head()})
+	if err != nil {
+		return nil, &errKernel{"tcx (needs Linux 6.6)", err}
+	}
+	return l, nil
+}
+
 // promiscuous is a packet socket that receives nothing: it is bound to no
-// protocol.
-func (p *tapPrograms) promiscuous() (err error) {
-	if p.socket, err = socket(unix.SOCK_RAW); err != nil {
-		return err
+// protocol. It must be closed.
+func promiscuous(index int) (int, error) {
+	fd, err := socket(unix.SOCK_RAW)
+	if err != nil {
+		return -1, err
 	}
-	m := unix.PacketMreq{Ifindex: int32(p.cfg.Index), Type: unix.PACKET_MR_PROMISC}
-	if err := unix.SetsockoptPacketMreq(p.socket, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
-		return fmt.Errorf("promiscuous mode: %w", err)
+	m := unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC}
+	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("promiscuous mode: %w", err)
 	}
-	return nil
+	return fd, nil
+}
+
+// socketProgram is a packet socket whose program sees what leaves the
+// queueing discipline, and which takes nothing itself. It must be closed.
+func socketProgram(prog *ebpf.Program, index int) (int, error) {
+	fd, err := socket(unix.SOCK_RAW)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, prog.FD()); err != nil {
+		unix.Close(fd)
+		return -1, &errKernel{"eBPF socket filter", err}
+	}
+	if err := bind(fd, index, unix.ETH_P_ALL); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func (p *tapPrograms) setVar(name string, v uint32) error {
@@ -413,12 +449,12 @@ func (p *tapPrograms) position() error {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
 	p.qdisc = kind
-	if p.cannotDrop() {
+	if cannotDrop(p.qdisc) {
 		if err := p.setVar("egress", turnBeforeQueue); err != nil {
 			return err
 		}
 		p.dropAfter()
-		p.explain()
+		p.why = position(p.qdisc)
 		return nil
 	}
 	if p.after == nil {
@@ -429,7 +465,7 @@ func (p *tapPrograms) position() error {
 	if err := p.setVar("egress", p.after.turn); err != nil {
 		return err
 	}
-	p.explain()
+	p.why = position(p.qdisc)
 	return nil
 }
 
@@ -453,21 +489,12 @@ func (p *tapPrograms) attachAfter() error {
 	}
 	defer coll.Close()
 	prog := coll.DetachProgram(progSocket)
-	fd, err := socket(unix.SOCK_RAW)
+	fd, err := socketProgram(prog, p.cfg.Index)
 	if err != nil {
 		prog.Close()
 		return err
 	}
-	a := &afterQueue{prog, turn, fd}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, prog.FD()); err != nil {
-		a.close()
-		return &errKernel{"eBPF socket filter", err}
-	}
-	if err := bind(fd, p.cfg.Index, unix.ETH_P_ALL); err != nil {
-		a.close()
-		return err
-	}
-	p.after = a
+	p.after = &afterQueue{prog, turn, fd}
 	return nil
 }
 
@@ -490,7 +517,7 @@ func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		p.mu.Lock()
 		before, after := p.why, p.why
 		if p.attached {
-			if err := p.do(p.position); err != nil {
+			if err := p.ns.Do(p.position); err != nil {
 				// The position is as it was; the next change asks again.
 				p.why = fmt.Sprintf("%s; cannot follow a change: %v", p.why, err)
 			}
@@ -584,7 +611,7 @@ func (p *tapPrograms) replace(filter []bpf.RawInstruction) error {
 	if p.after == nil {
 		return nil
 	}
-	return p.do(p.replaceAfter)
+	return p.ns.Do(p.replaceAfter)
 }
 
 // replaceAfter puts a program with the new filter behind the queue: it is
@@ -659,5 +686,5 @@ func (p *tapPrograms) close() error {
 		p.coll.Close()
 		p.coll = nil
 	}
-	return cmp.Or(err, p.netns.close())
+	return cmp.Or(err, p.ns.Close())
 }

@@ -58,6 +58,16 @@ func (f *Filter) Instructions() []bpf.RawInstruction { return slices.Clone(f.pro
 // the snapshot length, it takes for absent, as libpcap does with files.
 func (f *Filter) Match(frame *packet.Frame) bool { return f.test.match(frame) }
 
+// Judge is what a program made by a Filter does, in Go, for frames of that link
+// type on the interface with that index. The test does not allocate. The error
+// says what is wrong with the program.
+func Judge(prog []bpf.RawInstruction, link packet.LinkType, index int) (func(*packet.Frame) bool, error) {
+	if err := verify(prog); err != nil {
+		return nil, err
+	}
+	return (&machine{slices.Clone(prog), link, uint32(index)}).match, nil
+}
+
 // Same reports whether two filters let the same frames pass because their
 // programs are the same: then there is no need to put one in the place of the
 // other. Their texts do not tell that.

@@ -55,9 +55,23 @@ struct __sk_buff {
 };
 
 // What is read of the kernel's own structures, wherever its version has it.
+struct ns_common {
+	u32 inum;
+} CORE;
+struct net {
+	struct ns_common ns;
+} CORE;
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+} CORE;
 struct sk_buff {
 	u32 end;
 	unsigned char *head;
+	struct net_device *dev;
 } CORE;
 struct skb_shared_info {
 	u16 gso_size, gso_segs;
@@ -113,11 +127,12 @@ struct ring {
 // slot is a frame in the ring, in host byte order.
 struct slot {
 	u64 time; // of CLOCK_MONOTONIC, ns
-	u32 len;  // of the frame
+	u32 len;  // of the frame, and from bit LEN_BITS the number of the interface
 	u16 cap;  // bytes that were kept
 	u8 units; // that it takes in the ring
 	u8 flags;
 };
+#define LEN_BITS 20 // a super-packet has less than a MiB
 #define OUTGOING 1
 #define EXTENDED 2 // struct extension comes between slot and frame
 #define TAGGED 4   // extension's tci and tpid are valid
@@ -154,6 +169,35 @@ struct {
 	UINT(value_size, 4);
 	UINT(max_entries, 4096);
 } own_addrs SEC(".maps");
+
+// For one set of programs that serves many interfaces: which they are, and what
+// of them is reported. User space alone writes them, but for dropped.
+struct place {
+	u32 inum; // of the network namespace
+	u32 ifindex;
+};
+struct {
+	UINT(type, BPF_MAP_TYPE_HASH);
+	UINT(key_size, sizeof(struct place));
+	UINT(value_size, 4);
+	UINT(max_entries, 4096);
+} places SEC(".maps");
+
+struct watched {
+	u32 ingress; // 1: what the interface receives is reported
+	u32 egress;  // who reports what is sent: SENT_BY_TCX, SENT_BY_SOCKET; 0 is nobody
+	u64 dropped; // frames for which the ring had no room
+	u64 unused[6];
+};
+#define SENT_BY_TCX 1
+#define SENT_BY_SOCKET 2
+struct {
+	UINT(type, BPF_MAP_TYPE_ARRAY);
+	UINT(key_size, 4);
+	UINT(value_size, sizeof(struct watched));
+	UINT(max_entries, 4096);
+	UINT(map_flags, BPF_F_MMAPABLE);
+} watches SEC(".maps");
 
 // filter is where user space puts what the -m filter was translated into. It
 // says whether a frame passes: not 0. kind is the packet type (packet(7)) and,
@@ -295,7 +339,17 @@ struct what {
 	u8 gso_kind;
 	u16 gso_size, tpid;
 	const u64 *direct; // 48 bytes that can be read at once, or 0
+	// Of many interfaces: this one's number, and where it is counted. Else 0.
+	u32 id;
+	struct watched *watched;
 };
+
+INLINE void drop(struct ring *r, const struct what *w)
+{
+	r->dropped++;
+	if (w->watched)
+		__sync_fetch_and_add(&w->watched->dropped, 1);
+}
 
 // take writes a frame into the ring of this processor.
 INLINE void take(const struct __sk_buff *skb, const struct what *w)
@@ -338,7 +392,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 			goto out;
 		if (unlikely(bpf_skb_load_bytes(skb, 0, d, cap))) { // bytes that the kernel says are there, and are not
 			r->received++;
-			r->dropped++;
+			drop(r, w);
 			goto out;
 		}
 	}
@@ -356,7 +410,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	}
 	r->received++;
 	if (unlikely(full)) {
-		r->dropped++;
+		drop(r, w);
 		goto out;
 	}
 	// Half of all that this costs. CLOCK_TAI, which would spare user space the
@@ -390,7 +444,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	struct slot *slot = (struct slot *)p;
 	u32 units = (SLOT + ext + cap + UNIT - 1) / UNIT;
 	slot->time = now;
-	slot->len = w->len;
+	slot->len = w->len | w->id << LEN_BITS;
 	slot->cap = cap;
 	slot->units = units;
 	slot->flags = w->flags;
@@ -405,7 +459,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	publish(r, head + units * UNIT);
 	goto out;
 lost: // as above
-	r->dropped++;
+	drop(r, w);
 out:
 	STORE(r->busy, 0);
 }
@@ -435,17 +489,23 @@ INLINE void look_at(struct __sk_buff *skb, struct what *w)
 	}
 }
 
+// see is what the tcx programs do with a frame that is to be reported.
+INLINE int see(struct __sk_buff *skb, struct what *w)
+{
+	look_at(skb, w);
+	const u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (likely(data + 48 <= end))
+		w->direct = (const u64 *)data;
+	take(skb, w);
+	return TCX_NEXT;
+}
+
 SEC("tcx/ingress") int tap_ingress(struct __sk_buff *skb)
 {
 	struct what w = {.kind = skb->pkt_type & 7};
 	if (unlikely(!ingress))
 		return TCX_NEXT;
-	look_at(skb, &w);
-	const u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	if (likely(data + 48 <= end))
-		w.direct = (const u64 *)data;
-	take(skb, &w);
-	return TCX_NEXT;
+	return see(skb, &w);
 }
 
 SEC("tcx/egress") int tap_egress(struct __sk_buff *skb)
@@ -453,12 +513,7 @@ SEC("tcx/egress") int tap_egress(struct __sk_buff *skb)
 	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
 	if (unlikely(egress != turn))
 		return TCX_NEXT;
-	look_at(skb, &w);
-	const u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	if (likely(data + 48 <= end))
-		w.direct = (const u64 *)data;
-	take(skb, &w);
-	return TCX_NEXT;
+	return see(skb, &w);
 }
 
 // tap_socket sits on a packet socket, which sees frames when they have left the
@@ -467,6 +522,52 @@ SEC("socket") int tap_socket(struct __sk_buff *skb)
 {
 	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
 	if (skb->pkt_type != PACKET_OUTGOING || egress != turn)
+		return 0;
+	look_at(skb, &w);
+	take(skb, &w);
+	return 0;
+}
+
+// The same for many interfaces, in any network namespaces.
+
+// find says which interface a frame is on, and whether it is watched.
+INLINE struct watched *find(struct __sk_buff *skb, struct what *w)
+{
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	struct place at = {.inum = k->dev->nd_net.net->ns.inum, .ifindex = k->dev->ifindex};
+	u32 *id = bpf_map_lookup_elem(&places, &at);
+	if (!id)
+		return 0;
+	w->id = *id;
+	w->watched = bpf_map_lookup_elem(&watches, id);
+	return w->watched;
+}
+
+SEC("tcx/ingress") int many_ingress(struct __sk_buff *skb)
+{
+	struct what w = {.kind = skb->pkt_type & 7};
+	struct watched *on = find(skb, &w);
+	if (!on || !LOAD(on->ingress))
+		return TCX_NEXT;
+	return see(skb, &w);
+}
+
+SEC("tcx/egress") int many_egress(struct __sk_buff *skb)
+{
+	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
+	struct watched *on = find(skb, &w);
+	if (!on || LOAD(on->egress) != SENT_BY_TCX)
+		return TCX_NEXT;
+	return see(skb, &w);
+}
+
+SEC("socket") int many_socket(struct __sk_buff *skb)
+{
+	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
+	if (skb->pkt_type != PACKET_OUTGOING)
+		return 0;
+	struct watched *on = find(skb, &w);
+	if (!on || LOAD(on->egress) != SENT_BY_SOCKET)
 		return 0;
 	look_at(skb, &w);
 	take(skb, &w);

@@ -1,0 +1,173 @@
+package capture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/netns"
+	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/packet"
+)
+
+func openShared1For(t *testing.T, s *Shared, h *nettest.Host, cfg Config) Source {
+	t.Helper()
+	ns, err := netns.Open(h.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Interface, cfg.Ethernet = "eth0", true
+	src, err := s.Open(ns, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		src.Close()
+		ns.Close()
+	})
+	return src
+}
+
+// Interfaces of the same index in several namespaces, which come and go under
+// traffic, one of them behind a queueing discipline that may drop: each source
+// gets its own interface's frames, all of them, and no other's.
+func TestSharedKeepsApart(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(32 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	const n, rounds = 3000, 3
+	var wg sync.WaitGroup
+	for pair := range 3 {
+		a, b := nettest.Pair(t)
+		if pair == 1 {
+			setQdisc(t, a, pfifo)
+		}
+		frames := make([][]byte, n)
+		for i := range frames {
+			f := udp(a, b, binary.BigEndian.AppendUint32([]byte{byte(pair)}, uint32(i)))
+			frames[i] = f.Ethernet()
+		}
+		wg.Go(func() {
+			for round := range rounds {
+				from, to := openShared1For(t, s, a, Config{}), openShared1For(t, s, b, Config{})
+				for _, src := range []Source{from, to} {
+					if err := src.Attach(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				if p := from.(*sharedTap).Position(); strings.Contains(p, "packet socket") != (pair == 1) {
+					t.Errorf("pair %d: %s", pair, p)
+				}
+				send(t, a, n, frames...)
+				waitForQueue(t, a)
+				from.Drain()
+				to.Drain()
+				for direction, src := range map[packet.Direction]Source{packet.Outgoing: from, packet.Incoming: to} {
+					if err := inOrder(rest(t, src), byte(pair), direction, n); err != nil {
+						t.Errorf("pair %d, round %d: %v; %+v", pair, round, err, src.Stats())
+					}
+					if got := src.Stats(); got.Received < n || got.Dropped != 0 {
+						t.Errorf("pair %d: %+v", pair, got)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s.active != 0 || len(s.draining) != 0 {
+		t.Errorf("%d are watched still", s.active)
+	}
+}
+
+// inOrder checks that among the frames are those numbered 0 to n-1 of the pair,
+// in order and each once, and none of another pair.
+func inOrder(frames []packet.Frame, pair byte, direction packet.Direction, n uint32) error {
+	next := uint32(0)
+	for _, f := range frames {
+		if len(f.Data) < 47 || binary.BigEndian.Uint16(f.Data[36:]) != 5001 { // not ours
+			continue
+		}
+		if f.Data[42] != pair {
+			return fmt.Errorf("a frame of pair %d", f.Data[42])
+		}
+		if got := binary.BigEndian.Uint32(f.Data[43:]); got != next || f.Direction != direction {
+			return fmt.Errorf("frame %d with direction %d, want frame %d", got, f.Direction, next)
+		}
+		next++
+	}
+	if next != n {
+		return fmt.Errorf("%d frames of %d", next, n)
+	}
+	return nil
+}
+
+// What there is no room for is counted for the interface whose it was.
+func TestSharedCountsDrops(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a, b := nettest.Pair(t)
+	quiet, _ := nettest.Pair(t)
+	src, other := openShared1For(t, s, a, Config{RingBytes: 1}), openShared1For(t, s, quiet, Config{})
+	for _, x := range []Source{src, other} {
+		if err := x.Attach(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const n = 100_000 // nobody reads; its queue has room for 16,384
+	f := udp(a, b, make([]byte, 18))
+	send(t, a, n, f.Ethernet())
+	src.Drain()
+	other.Drain()
+	got := uint64(len(rest(t, src)))
+	if st := src.Stats(); st.Received < n || st.Received != got+st.Dropped || st.Dropped < n-20_000 {
+		t.Errorf("%+v, read %d of %d", st, got, n)
+	}
+	if st := other.Stats(); st.Dropped != 0 {
+		t.Errorf("the other: %+v", st)
+	}
+}
+
+// A program reads on when an interface is removed under it.
+func TestSharedInterfaceRemoved(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a, b := nettest.Pair(t)
+	src, peer := openShared1For(t, s, a, Config{}), openShared1For(t, s, b, Config{})
+	for _, x := range []Source{src, peer} {
+		if err := x.Attach(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := udp(a, b, make([]byte, 18))
+	send(t, a, 10, f.Ethernet())
+	link, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Netlink().LinkDel(link); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	src.Drain()
+	peer.Drain()
+	for _, x := range []Source{src, peer} {
+		if got := len(rest(t, x)); got < 10 {
+			t.Errorf("%d frames of 10", got)
+		}
+	}
+}

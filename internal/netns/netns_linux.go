@@ -1,0 +1,80 @@
+// Package netns runs functions in network namespaces (network_namespaces(7)).
+// It finds none: a namespace comes from a path.
+package netns
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace. It lasts as long as this is open.
+type Namespace struct {
+	fd    int
+	inode uint64
+}
+
+// own is where the kernel shows the calling thread's.
+const own = "/proc/thread-self/ns/net"
+
+// Current is the namespace of the calling thread.
+func Current() (*Namespace, error) { return Open(own) }
+
+// Open opens the namespace that path stands for: /run/netns/NAME,
+// /proc/PID/ns/net. Close it in the end.
+func Open(path string) (*Namespace, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace %s: %w", path, err)
+	}
+	n := &Namespace{fd: fd}
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if err := unix.Fstatfs(fd, &fs); err != nil || int64(fs.Type) != unix.NSFS_MAGIC {
+		n.Close()
+		return nil, fmt.Errorf("network namespace %s: it is a file of another kind", path)
+	}
+	if err := unix.Fstat(fd, &st); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("network namespace %s: %w", path, err)
+	}
+	n.inode = st.Ino
+	return n, nil
+}
+
+// Inode tells namespaces that exist at the same time apart. It is the number
+// that the kernel calls inum.
+func (n *Namespace) Inode() uint64 { return n.inode }
+
+// Do calls f on a thread that is in the namespace. What f opens stays there.
+// Entering another namespace takes CAP_SYS_ADMIN, see setns(2).
+func (n *Namespace) Do(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var st unix.Stat_t
+	if unix.Stat(own, &st) == nil && st.Ino == n.inode {
+		return f()
+	}
+	result := make(chan error)
+	go func() {
+		// The thread ends with the goroutine, as it is not unlocked.
+		runtime.LockOSThread()
+		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+// Close lets the namespace end, if nobody else has it.
+func (n *Namespace) Close() error {
+	if n == nil || n.fd < 0 {
+		return nil
+	}
+	err := unix.Close(n.fd)
+	n.fd = -1
+	return err
+}

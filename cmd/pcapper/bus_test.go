@@ -143,7 +143,7 @@ func TestBus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(bustest.RemoveProgram)
-	args := []string{"-m", "udp", "-spool", dir + ":100MB", "-metrics", "127.0.0.1:9173",
+	args := []string{"-m", "udp or tcp", "-spool", dir + ":100MB", "-metrics", "127.0.0.1:9173",
 		"-export", "nats://" + b.Interface.IPv4.String() + "?tenant=lab&site=hall+b&name=node+1"}
 	const n = 4000
 	p := launchProgram(t, a, bin, args...)

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"crypto/x509"
 	"fmt"
 	"os"
 
@@ -49,6 +50,9 @@ func (x *exporting) prepareBus() error {
 	target, err := bus.Parse(x.target.Bus)
 	if err != nil {
 		return fail(ExitUsage, fmt.Errorf("-export: %w", err))
+	}
+	if target.Secure && target.CA == "" {
+		_, _ = x509.SystemCertPool() // is read once, while all files may be
 	}
 	x.busFiles = target.Files()
 	for _, file := range x.busFiles {

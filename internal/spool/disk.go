@@ -76,7 +76,8 @@ func (q *Queue) recover() error {
 	return nil
 }
 
-// inspect reads a segment's header. One that was never begun is removed.
+// inspect reads a segment's header. A file that was not even begun is removed, one
+// that is none of ours set aside.
 func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -94,8 +95,11 @@ func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
 	if err == nil && s.first == first {
 		return s, nil
 	}
-	q.cfg.Say("spool %q: %s is no segment of a spool, or was never finished; removed (%d bytes)", q.dir.path, path, s.size)
-	return segment{}, os.Remove(path)
+	if s.size <= segmentHeader {
+		return segment{}, os.Remove(path)
+	}
+	q.cfg.Say("spool %q: %s is no segment that this version knows: it becomes %s.bad (%d bytes)", q.dir.path, path, filepath.Base(path), s.size)
+	return segment{}, os.Rename(path, path+".bad")
 }
 
 // complete finds out where the segments end: where the next one begins, and

@@ -426,6 +426,22 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestForeign: a file that is no segment is left to its owner, under another name.
+func TestForeign(t *testing.T) {
+	path := t.TempDir()
+	name := filepath.Join(path, "q-0000000000000007.seg")
+	os.WriteFile(name, bytes.Repeat([]byte("precious"), 10), 0o600)
+	os.WriteFile(filepath.Join(path, "q-0000000000000009.seg"), []byte("PCS"), 0o600)
+	b := begin(t, path, MinSize)
+	b.append(0, 10, 10)
+	b.reopen()
+	wantRange(t, b.take(true), 0, 10)
+	b.saidOnce("it becomes q-0000000000000007.seg.bad")
+	if left, err := os.ReadFile(name + ".bad"); err != nil || len(left) != 80 {
+		t.Errorf("%d bytes, %v", len(left), err)
+	}
+}
+
 // TestDamaged: what cannot be read is counted, what is behind it is read.
 func TestDamaged(t *testing.T) {
 	path := t.TempDir()

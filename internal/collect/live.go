@@ -406,6 +406,9 @@ func (l *liveView) updateRates(host int, now time.Time, seconds float64) {
 	a, t := &l.view.Agents[host], &l.agents[host]
 	a.Rate = t.sum.take(seconds)
 	a.CPU, a.Memory = t.cpu.show(now), t.memory.show(now)
+	if a.Missing = ""; l.c.agents[host].losses().Any() {
+		a.Missing = l.c.agents[host].losses().String()
+	}
 	a.Flows = a.Flows[:0]
 	for i := range t.rows {
 		if t.rows[i].seen {

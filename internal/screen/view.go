@@ -41,11 +41,14 @@ type Agent struct {
 	Status string
 	// Less is what is kept instead of packets, "flows"; empty if packets are, or
 	// nothing is.
-	Less   string
-	Rate   Rate // each packet once, whatever the number of its flows
-	CPU    Gauge
-	Memory Gauge // bytes
-	Flows  []Flow
+	Less string
+	// Missing is what is known not to have come, "12 records lost on the way", or
+	// empty.
+	Missing string
+	Rate    Rate // each packet once, whatever the number of its flows
+	CPU     Gauge
+	Memory  Gauge // bytes
+	Flows   []Flow
 }
 
 // State of a connection.
@@ -414,10 +417,14 @@ func pad(width int, text string) string {
 
 // detail explains an agent's label.
 func (a *Agent) detail() string {
-	if a.Less == "" {
-		return a.Address
+	text := a.Address
+	if a.Missing != "" {
+		text = "missing " + a.Missing + "  " + text
 	}
-	return "keeps " + a.Less + "  " + a.Address
+	if a.Less != "" {
+		text = "keeps " + a.Less + "  " + text
+	}
+	return text
 }
 
 func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
@@ -428,7 +435,7 @@ func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
 	case Failed:
 		dot, style = "○", red
 	}
-	if a.Less != "" && a.State == Connected {
+	if (a.Less != "" || a.Missing != "") && a.State == Connected {
 		style = yellow
 	}
 	line := " " + p.paint(style, dot) + " " +

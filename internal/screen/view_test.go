@@ -84,6 +84,18 @@ func TestPaintLess(t *testing.T) {
 	}
 }
 
+// TestPaintMissing: likewise an agent whose records do not all come.
+func TestPaintMissing(t *testing.T) {
+	v := testView()
+	v.Agents = v.Agents[1:2]
+	v.Agents[0].Missing = "7 records lost on the way"
+	p := Painter{Color: true}
+	text := string(p.Paint(v, 120, 8))
+	if !strings.Contains(text, "\x1b[33m●\x1b[0m \x1b[1mgateway") || !strings.Contains(sgr.ReplaceAllString(text, ""), "● gateway  missing 7 records lost") {
+		t.Errorf("it says\n%q", text)
+	}
+}
+
 // TestPaintSmall: agents come before flows, what is left out is counted.
 func TestPaintSmall(t *testing.T) {
 	var p Painter

@@ -23,6 +23,12 @@ type Archive struct {
 	Records func(ctx context.Context, from time.Time, yield func(agent string, r *wire.Record) bool) error
 }
 
+// KeepFor sets Keep and Size by what is kept of records, each 0 for no limit:
+// rollups are kept ten times as long, in a tenth of the size.
+func (a *Archive) KeepFor(age time.Duration, size int64) {
+	a.Keep, a.Size = min(age, rollup.DefaultArchiveKeep)*10, size/10
+}
+
 // openArchive makes the store's archive. hosts and rows are those of the
 // configuration.
 func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {

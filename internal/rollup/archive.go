@@ -354,3 +354,6 @@ func (a *Archive) read(p part, from, to int64, yield func(*frame)) {
 		}
 	}
 }
+
+// Backlog is how many frames wait for the disk.
+func (a *Archive) Backlog() int { return len(a.jobs) }

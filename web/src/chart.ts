@@ -1,6 +1,6 @@
 import uPlot from 'uplot';
 import { h } from './dom';
-import { clock, rate, si, type Unit } from './format';
+import { clock, date, moment, rate, si, type Unit } from './format';
 import { isDark } from './palette';
 
 export interface Line {
@@ -31,7 +31,7 @@ export interface ChartOptions {
 }
 
 /** Steps between labels of the time axis, in seconds. */
-const increments = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+const increments = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 2 * 86400, 7 * 86400, 14 * 86400, 30 * 86400, 90 * 86400, 365 * 86400];
 
 const sync = uPlot.sync('time');
 
@@ -43,6 +43,7 @@ export class Chart {
 	private lines: Line[] = [];
 	private times: number[] = [];
 	private range: [number, number] = [0, 1];
+	private gaps: [number, number][] = [];
 	private tip: HTMLElement;
 	private frame: HTMLElement;
 
@@ -54,8 +55,9 @@ export class Chart {
 		new ResizeObserver(() => this.resize()).observe(this.frame);
 	}
 
-	/** Shows lines over times, on an axis from range[0] to range[1]. */
-	set(times: number[], lines: Line[], range: [number, number]): void {
+	/** Shows lines over times, on an axis from range[0] to range[1]; of gaps nothing is known. */
+	set(times: number[], lines: Line[], range: [number, number], gaps: [number, number][] = []): void {
+		this.gaps = gaps;
 		this.times = times;
 		this.lines = lines;
 		this.range = range;
@@ -113,7 +115,7 @@ export class Chart {
 				grid: { show: false }, ticks: { show: true, stroke: color('--line'), width: 1, size: 4 },
 				space: 70, incrs: increments,
 				// A label that would be cut at the right is left out.
-				values: (u, splits, _i, _s, incr) => splits.map((t) => (this.part(t) > 1 - 18 / (u.width - 70) ? '' : incr >= 60 ? clock(t).slice(0, 5) : clock(t))),
+				values: (u, splits, _i, _s, incr) => splits.map((t) => (this.part(t) > 1 - 18 / (u.width - 70) ? '' : incr >= 86400 || clock(t) === '00:00:00' ? date(t) : incr >= 60 ? clock(t).slice(0, 5) : clock(t))),
 			},
 			{
 				stroke: color('--muted'), font, gap: 6, size: 62,
@@ -151,6 +153,7 @@ export class Chart {
 				spanGaps: false,
 			}))],
 			hooks: {
+				drawClear: [(u) => this.paintGaps(u, color('--line'))],
 				setCursor: [() => this.showTip()],
 				setSelect: [(u) => {
 					const { left, width } = u.select;
@@ -161,6 +164,15 @@ export class Chart {
 		}, this.data(), this.frame);
 	}
 
+	private paintGaps(u: uPlot, color: string): void {
+		const { left, width, top, height } = u.bbox;
+		for (const [from, to] of this.gaps) {
+			const x = Math.max(left, u.valToPos(Math.max(from, this.range[0]), 'x', true));
+			const end = Math.min(left + width, u.valToPos(Math.min(to, this.range[1]), 'x', true));
+			if (end > x) hatch(u.ctx, x, top, end - x, height, color, devicePixelRatio || 1);
+		}
+	}
+
 	private showTip(): void {
 		const u = this.plot;
 		if (!u || this.options.spark) return;
@@ -169,7 +181,7 @@ export class Chart {
 			this.tip.hidden = true;
 			return;
 		}
-		const rows: Node[] = [h('b', {}, clock(this.times[idx] ?? 0))];
+		const rows: Node[] = [h('b', {}, moment(this.times[idx] ?? 0))];
 		let total = 0;
 		for (const line of [...this.lines].reverse()) {
 			const v = line.values[idx];
@@ -193,6 +205,25 @@ export class Chart {
 		this.plot?.destroy();
 		this.plot = null;
 	}
+}
+
+/** Fills a box with thin slanted lines: here nothing is known. */
+export function hatch(ctx: CanvasRenderingContext2D, x: number, y: number, width: number, height: number, color: string, ratio: number): void {
+	ctx.save();
+	ctx.beginPath();
+	ctx.rect(x, y, width, height);
+	ctx.clip();
+	ctx.strokeStyle = color;
+	ctx.lineWidth = 1.2 * ratio;
+	ctx.beginPath();
+	const step = 6 * ratio;
+	// In line with those of the boxes beside it.
+	for (let at = Math.floor((x - height) / step) * step; at < x + width; at += step) {
+		ctx.moveTo(at, y + height);
+		ctx.lineTo(at + height, y);
+	}
+	ctx.stroke();
+	ctx.restore();
 }
 
 /** Axis and tip of rates. */

@@ -30,6 +30,8 @@ export class Feed {
 	private streamURL = '';
 	private retry = 0;
 	private wanted = '';
+	private strip: { from: number; to: number; live: boolean } | null = null;
+	private stripKey = '';
 	private fetching = new Map<string, AbortController>();
 	private pastSeq = 0;
 	private historyKey = '';
@@ -53,8 +55,8 @@ export class Feed {
 		if (document.hidden) return;
 		const { view, window: w, end } = this.state;
 		const topic = { overview: '', flows: '', hosts: 'hosts', matrix: 'matrix', mgen: 'mgen', talkers: 'talkers' }[view];
-		const url = '/api/v1/stream' + (topic && end === null ? `?topic=${topic}:${w}` : '');
-		const wanted = `${view}|${w}|${end}`;
+		const url = '/api/v1/stream' + (topic && end === null && !this.state.whole ? `?topic=${topic}:${w}` : '');
+		const wanted = `${view}|${this.state.whole ? 'all' : w}|${end}`;
 		const isNew = wanted !== this.wanted;
 		this.wanted = wanted;
 		if (url !== this.streamURL || !this.stream) this.open(url);
@@ -100,6 +102,7 @@ export class Feed {
 		const old = this.frame;
 		const resumed = this.link !== 'live';
 		this.frame = frame;
+		this.grow();
 		this.arrived = performance.now();
 		this.link = 'live';
 		if (!this.setup || this.setup.run !== frame.run) void this.loadSetup();
@@ -109,9 +112,10 @@ export class Feed {
 		} else if (this.state.end === null) {
 			this.current = frame.current;
 			this.append(frame);
+			if (this.state.whole && frame.seq % 30 === 0) this.load(); // no stream brings it
 		}
-		if (gap || frame.seq - this.pastSeq >= 30) this.loadPast(frame);
-		else if (this.past) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
+		if (gap || (this.strip?.live !== false && frame.seq - this.pastSeq >= 30)) this.loadPast();
+		else if (this.past && this.strip?.live) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
 		if (this.state.view === 'mgen' && this.state.end === null) this.loadHistory(false);
 	}
 
@@ -176,11 +180,31 @@ export class Feed {
 		});
 	}
 
-	private loadPast(frame: Frame): void {
-		this.pastSeq = frame.seq;
-		const kept = frame.oldest > 0 ? frame.complete + 1 - frame.oldest : 0;
-		const length = Math.min(Math.max(kept, this.state.window, 600), 86400);
-		void this.get<Overview>('past', `from=${-length}&to=0`, (data) => { this.past = data; }, 'overview');
+	/** Everything is as long as it has become. */
+	private grow(): void {
+		if (this.state.whole && this.frame?.oldest) this.state.window = Math.max(60, this.frame.complete + 1 - this.frame.oldest);
+	}
+
+	/** Asks for what the time bar shows, from and to; live, it moves with the time. */
+	showPast(from: number, to: number, live: boolean): void {
+		this.strip = { from, to, live };
+		// A length that only grows as time passes is no reason to ask again.
+		const key = live ? `live ${Math.round(Math.log(to - from) * 40)}` : `${from} ${to}`;
+		if (key === this.stripKey || !this.frame) return;
+		this.stripKey = key;
+		this.loadPast();
+	}
+
+	private loadPast(): void {
+		if (!this.strip) return;
+		this.pastSeq = this.frame?.seq ?? 0;
+		const { from, to, live } = this.strip;
+		void this.get<Overview>('past', live ? `from=${from - to}&to=0` : `from=${from}&to=${to}`, (data) => { this.past = data; }, 'overview');
+	}
+
+	/** The total of some time, hour by hour, for the calendar. */
+	async hours(from: number, to: number, use: (data: Overview) => void): Promise<void> {
+		await this.get<Overview>('calendar', `from=${from}&to=${to}&step=3600`, use, 'overview');
 	}
 
 	/** One request of a kind at a time: a newer one ends the older. */

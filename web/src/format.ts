@@ -88,9 +88,11 @@ export function seconds(s: number): string {
 	return sign + (a / 86400).toFixed(0) + space + 'd';
 }
 
-/** A window's length as its button says it. */
+/** A window's length as its button says it; 0 is all. */
 export function windowName(s: number): string {
-	return s % 3600 === 0 ? `${s / 3600}${space}h` : s % 60 === 0 ? `${s / 60}${space}min` : `${s}${space}s`;
+	if (s === 0) return 'All';
+	if (s > 3600 && s % 3600 !== 0) return seconds(s);
+	return s % 86400 === 0 ? `${s / 86400}${space}d` : s % 3600 === 0 ? `${s / 3600}${space}h` : s % 60 === 0 ? `${s / 60}${space}min` : `${s}${space}s`;
 }
 
 const two = (n: number) => String(n).padStart(2, '0');
@@ -106,9 +108,42 @@ export function day(t: number): string {
 	return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
 }
 
+const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
+
+/** 24 Nov, with the year if it is not this one. */
+export function date(t: number): string {
+	const d = new Date(t * 1000);
+	const year = d.getFullYear();
+	return `${d.getDate()}${space}${months[d.getMonth()]}${year === new Date().getFullYear() ? '' : `${space}${year}`}`;
+}
+
+/** A time of which the date matters unless it is today. */
+export function moment(t: number): string {
+	return day(t) === day(Date.now() / 1000) ? clock(t) : `${date(t)}, ${clock(t)}`;
+}
+
+/** From and to, as short as it can be said. */
+export function range(from: number, to: number): string {
+	if (to - from >= 2 * 86400) return `${date(from)} – ${date(to - 1)}`;
+	const short = (t: number) => (to - from >= 3600 ? clock(t).slice(0, 5) : clock(t));
+	if (day(from) === day(to - 1)) {
+		const both = `${short(from)} – ${short(to)}`;
+		return day(from) === day(Date.now() / 1000) ? both : `${date(from)}, ${both}`;
+	}
+	return `${date(from)} ${short(from)} – ${date(to)} ${short(to)}`;
+}
+
+/** How many seconds between from and to nothing is known of. */
+export function unknown(gaps: [number, number][] | undefined, from: number, to: number): number {
+	let sum = 0;
+	for (const [a, b] of gaps ?? []) sum += Math.max(0, Math.min(b, to) - Math.max(a, from));
+	return sum;
+}
+
 /** How many seconds of a window have data. */
 export function covered(span: Span, oldest: number): number {
-	return Math.max(1, span.to - (oldest > 0 ? Math.min(Math.max(span.from, oldest), span.to) : span.from));
+	const from = oldest > 0 ? Math.min(Math.max(span.from, oldest), span.to) : span.from;
+	return Math.max(1, span.to - from - unknown(span.gaps, from, span.to));
 }
 
 const protocols: Record<number, string> = { 1: 'ICMP', 2: 'IGMP', 4: 'IPIP', 6: 'TCP', 17: 'UDP', 41: 'IPv6', 47: 'GRE', 50: 'ESP', 58: 'ICMPv6', 89: 'OSPF', 103: 'PIM', 132: 'SCTP', 138: 'MANET' };

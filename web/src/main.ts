@@ -1,6 +1,7 @@
+import { Calendar } from './calendar';
 import { h, icon, style, text, toggle } from './dom';
 import { Feed } from './feed';
-import { bytes, clock, csv, day, seconds, type Unit, unitNames, whole, windowName } from './format';
+import { bytes, clock, csv, date, day, range, seconds, type Unit, unitNames, whole, windowName } from './format';
 import { isDark } from './palette';
 import { download, picture } from './picture';
 import { State, type View, viewNames, views, windows } from './state';
@@ -22,6 +23,7 @@ const feed = new Feed(state, () => {
 	if (!pending) pending = requestAnimationFrame(() => { pending = 0; update(); });
 });
 const timebar = new TimeBar(state, feed);
+const calendar = new Calendar(state, feed);
 
 const app: App = {
 	state,
@@ -49,10 +51,11 @@ function segmented<T extends string | number>(label: string, options: readonly T
 	const extra = h('button', { type: 'button', class: 'extra', hidden: true });
 	return {
 		el: h('div', { class: 'segmented', role: 'group', 'aria-label': label }, ...buttons, extra),
-		set(value: T) {
+		set(value: T, offered: readonly T[] = options) {
 			let found = false;
 			buttons.forEach((b, i) => {
 				const on = options[i] === value;
+				b.hidden = !offered.includes(options[i]!) && !on;
 				found ||= on;
 				b.setAttribute('aria-pressed', String(on));
 			});
@@ -65,7 +68,11 @@ function segmented<T extends string | number>(label: string, options: readonly T
 
 const unitShort: Record<Unit, string> = { bits: 'bit/s', bytes: 'B/s', packets: 'pkt/s' };
 const units = segmented<Unit>('Unit', ['bits', 'bytes', 'packets'], (u) => unitShort[u], (unit) => state.set({ unit }));
-const spans = segmented<number>('Window', windows, windowName, (window) => state.set({ window }));
+/** 0 stands for all. */
+const spans = segmented<number>('Window', [...windows, 0], windowName, (window) => (window ? state.set({ window }) : state.set({ whole: true, end: null })));
+/** What is offered with a history in memory, of a day at most, and with one on disk. */
+const short = windows.filter((w) => w <= 86400);
+const long = [60, 300, 3600, 21600, 86400, 604800, 2592000, 0];
 
 const playIcon = icon('M7 5l8 5-8 5z');
 const pauseIcon = icon('M7.500 5v10M12.500 5v10');
@@ -91,6 +98,7 @@ const keys: [string, string][] = [
 	['← →', 'back and forth in time (with Shift: a whole window)'],
 	['+ −', 'shorter or longer window'],
 	['L', 'now'],
+	['D', 'go to a day, or to any time'],
 	['U', 'bits, bytes or packets'],
 	['T', 'dark or light'],
 	['C  P', 'download the view as CSV, as PNG'],
@@ -111,7 +119,7 @@ document.getElementById('app')!.append(
 		h('a', { class: 'brand', href: '#overview', title: 'PCapper' }, logo(), h('b', {}, 'PCapper')),
 		h('nav', { class: 'tabs', 'aria-label': 'Views' }, ...tabs),
 		h('div', { class: 'tools' }, units.el, csvButton, pngButton, themeButton, helpButton)),
-	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time), timebar.el, spans.el),
+	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time, calendar.el), timebar.el, spans.el),
 	notice, main,
 	h('footer', { class: 'bottom' }, link, footText), help);
 
@@ -124,12 +132,13 @@ function logo(): SVGElement {
 // What keys and buttons do.
 
 function goLive(): void {
+	if (state.whole) return;
 	state.set({ end: null, window: windows.includes(state.window) ? state.window : windows.find((w) => w >= state.window) ?? 300 });
 }
 
 function pause(): void {
 	if (state.end !== null) goLive();
-	else if (feed.frame) state.set({ end: feed.frame.complete + 1 });
+	else if (feed.frame) state.set({ window: state.window, end: feed.frame.complete + 1 });
 }
 
 function zoomBy(direction: number): void {
@@ -140,6 +149,7 @@ function zoomBy(direction: number): void {
 function switchTheme(): void {
 	const theme = isDark() ? 'light' : 'dark';
 	document.documentElement.dataset.theme = theme;
+	if (state.theme) state.set({ theme });
 	try {
 		localStorage.setItem('pcapper-theme', theme);
 	} catch {
@@ -160,7 +170,7 @@ function saveCSV(): void {
 function savePNG(): void {
 	if (!page) return;
 	const t = state.end ?? (feed.frame?.complete ?? 0) + 1;
-	picture(page.el, `PCapper · ${viewNames[state.view]} · ${day(t)} ${clock(t)} · ${windowName(state.window)} · ${unitNames[state.unit]}`)
+	picture(page.el, `PCapper · ${viewNames[state.view]} · ${day(t)} ${clock(t)} · ${seconds(state.window)} · ${unitNames[state.unit]}`)
 		.then((blob) => download(blob, fileName('png')))
 		.catch((err: unknown) => say(`The picture could not be made: ${String(err)}`));
 }
@@ -193,6 +203,7 @@ addEventListener('keydown', (e) => {
 	else if (e.key === 'ArrowRight') timebar.step(e.shiftKey ? 1 : 0.1);
 	else if (e.key === '+' || e.key === '=') zoomBy(-1);
 	else if (e.key === '-' || e.key === '_') zoomBy(1);
+	else if (e.key === 'd' || e.key === 'D') calendar.toggle();
 	else if (e.key === 'l' || e.key === 'L') goLive();
 	else if (e.key === 'u' || e.key === 'U') state.set({ unit: unitList[(unitList.indexOf(state.unit) + 1) % 3]! });
 	else if (e.key === 't' || e.key === 'T') switchTheme();
@@ -238,7 +249,7 @@ function update(): void {
 		else tab.removeAttribute('aria-current');
 	}
 	units.set(state.unit);
-	spans.set(state.window);
+	spans.set(state.whole ? 0 : state.window, feed.frame?.store.archive ? long : short);
 	const paused = state.end !== null;
 	toggle(document.body, 'paused', paused);
 	play.setAttribute('aria-label', paused ? 'Go on' : 'Pause');
@@ -248,9 +259,11 @@ function update(): void {
 	const stalled = feed.link === 'live' && quiet > 4;
 	const bad = feed.link === 'broken' || stalled;
 	toggle(document.body, 'broken', bad);
-	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : 'Offline');
-	text(time, t ? (paused ? `${clock(t - state.window)} – ${clock(t)}` : clock(t)) : '');
-	time.title = t ? day(t) : '';
+	toggle(document.body, 'archived', feed.frame?.store.archive != null);
+	toggle(document.body, 'waiting', feed.link === 'connecting');
+	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : feed.link === 'broken' ? 'Offline' : 'Connecting');
+	text(time, t ? (paused ? range(t - state.window, t) : state.whole ? `since ${date(t - state.window)}` : clock(t)) : '');
+	time.title = t ? `${day(t)}: ${timebar.title()}` : '';
 	timebar.draw();
 	page!.update();
 	link.className = `link-state ${bad ? 'failed' : feed.link === 'live' ? 'connected' : 'dialling'}`;
@@ -259,7 +272,9 @@ function update(): void {
 	const words: string[] = [];
 	if (feed.frame) {
 		const s = feed.frame.store;
-		words.push(`${whole(s.records)} records`, `history ${bytes(s.memory)} of ${bytes(s.budget)}`);
+		words.push(`${whole(s.records)} records`, s.archive ? `${bytes(s.memory)} of history in memory` : `history ${bytes(s.memory)} of ${bytes(s.budget)} in memory`);
+		if (s.archive) words.push(`${bytes(s.archive.size)} of ${bytes(s.archive.most)} on disk`);
+		if (s.archive?.damaged) words.push(`${whole(s.archive.damaged)} damaged files`);
 		if (s.lost) words.push(`${whole(s.lost)} lost by the collector`);
 		if (s.forgotten) words.push(`${whole(s.forgotten)} small entries put together`);
 	}
@@ -268,6 +283,11 @@ function update(): void {
 	const notices: string[] = [];
 	if (feed.link === 'broken') notices.push('The connection to recollect is lost; what you see is the last that came. It is tried again by itself.');
 	if (feed.skipped) notices.push(`This page was too slow and skipped ${whole(feed.skipped)} ${feed.skipped === 1 ? 'second' : 'seconds'}; the charts have them all the same.`);
+	const archive = feed.frame?.store.archive;
+	if (archive?.error) {
+		notices.push(archive.full ? `The disk is full: history is not kept (${whole(archive.lost)} parts lost so far). Make room; the collector goes on and tries again.`
+			: `History cannot be written: ${archive.error}`);
+	}
 	if (feed.problem && feed.link !== 'broken') notices.push(`The collector says: ${feed.problem}`);
 	say(notices.join(' '));
 	document.title = `${viewNames[state.view]} – PCapper`;
@@ -275,6 +295,7 @@ function update(): void {
 }
 
 state.onChange(() => {
+	if (state.theme) document.documentElement.dataset.theme = state.theme;
 	feed.follow();
 	update();
 });

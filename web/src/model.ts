@@ -13,18 +13,23 @@ export interface FlowSetup {
 	detail: string;
 	color: string;
 	relay: string;
+	/** Only the history has it. */
+	former?: boolean;
 }
 export interface HostSetup {
 	label: string;
 	name: string;
 	address: string;
 	feed: string;
+	former?: boolean;
 }
 export interface Span {
 	from: number;
 	to: number;
 	step: number;
 	points: number;
+	/** Times, from and to, when the collector did not run. */
+	gaps?: [number, number][];
 }
 export interface Count {
 	packets: number;
@@ -71,6 +76,16 @@ export interface Store {
 	forgotten: number;
 	memory: number;
 	budget: number;
+	archive: Archive | null;
+}
+export interface Archive {
+	size: number;
+	most: number;
+	lost: number;
+	damaged: number;
+	full: boolean;
+	error: string;
+	cut: boolean;
 }
 export interface Frame {
 	seq: number;

@@ -7,12 +7,19 @@ export const viewNames: Record<View, string> = {
 };
 
 /** Windows that the server streams; any other comes from zooming and is shown paused. */
-export const windows = [10, 60, 300, 900, 3600, 21600, 86400];
+export const windows = [10, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000];
+
+/** The longest that can be asked for. */
+export const longest = 10 * 366 * 86400;
 
 /** All that a URL restores. */
 export class State {
 	view: View = 'overview';
 	window = 300;
+	/** The window is all that is kept, and grows. */
+	whole = false;
+	/** dark or light, if the URL says so. */
+	theme = '';
 	/** The first second after what is shown, or null while it is live. */
 	end: number | null = null;
 	unit: Unit = 'bits';
@@ -42,8 +49,9 @@ export class State {
 	}
 
 	/** Applies a change, keeps it in the URL, and tells everyone. */
-	set(change: Partial<Pick<State, 'view' | 'window' | 'end' | 'unit' | 'flow' | 'mgen' | 'filter'>>): void {
+	set(change: Partial<Pick<State, 'view' | 'window' | 'whole' | 'end' | 'unit' | 'flow' | 'mgen' | 'filter' | 'theme'>>): void {
 		const old = this.view;
+		if (change.end || change.window) this.whole = false;
 		Object.assign(this, change);
 		this.write(this.view !== old);
 		this.tell();
@@ -76,8 +84,9 @@ export class State {
 			return Number.isInteger(n) && n >= low && n <= high ? n : null;
 		};
 		this.view = views.find((v) => v === name) ?? 'overview';
-		this.window = number('w', 2, 86400) ?? 300;
-		this.end = number('end', 1, 2 ** 32);
+		this.window = number('w', 2, longest) ?? 300;
+		this.whole = p.get('w') === 'all';
+		this.end = this.whole ? null : number('end', 1, 2 ** 32 - 1);
 		if (this.end === null && !windows.includes(this.window)) this.window = 300;
 		const unit = p.get('u');
 		this.unit = unit === 'bytes' || unit === 'packets' ? unit : 'bits';
@@ -85,17 +94,21 @@ export class State {
 		this.flow = number('flow', 0, 1e6) ?? -1;
 		this.mgen = (p.get('mgen') ?? '').slice(0, 200);
 		this.filter = (p.get('q') ?? '').slice(0, 100);
+		const theme = p.get('theme');
+		this.theme = theme === 'dark' || theme === 'light' ? theme : '';
 	}
 
 	private write(isNewPage: boolean): void {
 		const p = new URLSearchParams();
-		if (this.window !== 300) p.set('w', String(this.window));
+		if (this.whole) p.set('w', 'all');
+		else if (this.window !== 300) p.set('w', String(this.window));
 		if (this.end !== null) p.set('end', String(this.end));
 		if (this.unit !== 'bits') p.set('u', this.unit);
 		if (this.hidden.size) p.set('hide', [...this.hidden].sort((a, b) => a - b).join(','));
 		if (this.flow >= 0) p.set('flow', String(this.flow));
 		if (this.mgen) p.set('mgen', this.mgen);
 		if (this.filter) p.set('q', this.filter);
+		if (this.theme) p.set('theme', this.theme);
 		const query = p.toString();
 		this.last = `#${this.view}${query ? `?${query}` : ''}`;
 		if (isNewPage) history.pushState(null, '', this.last);

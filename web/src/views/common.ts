@@ -1,6 +1,6 @@
 import { List, h, style, text, toggle } from '../dom';
 import type { Feed } from '../feed';
-import { covered, measure, rates, type Unit } from '../format';
+import { covered, measure, rates, unknown, type Unit } from '../format';
 import type { Count, FlowSeries, HostState, Overview, Series, Setup, Span } from '../model';
 import { flowColors } from '../palette';
 import type { State } from '../state';
@@ -79,7 +79,11 @@ export function values(app: App, series: Series, span: Span, unit: Unit): (numbe
 	return list.map((v, i) => {
 		const from = span.from + i * span.step;
 		if ((oldest === 0 || from + span.step <= oldest) || from >= end) return null;
-		const whole = Math.min(from + span.step, end) - Math.max(from, oldest);
+		const begin = Math.max(from, oldest);
+		const over = Math.min(from + span.step, end);
+		const whole = over - begin - unknown(span.gaps, begin, over);
+		if (whole <= 0 && v === 0) return null;
+		if (whole < span.step / 10) return v; // of packets that came as the collector began
 		return whole < span.step ? (v * span.step) / whole : v;
 	});
 }
@@ -152,6 +156,10 @@ export function whyNothing(app: App): [string, ...(string | { code: string })[]]
 			{ code: 'pcapper -i eth0' },
 		];
 	}
+	const span = feedSpan(app);
+	if (span && span.gaps?.some(([from, to]) => from <= span.from && to >= span.to - span.step)) {
+		return ['The collector did not run in this time', 'Nothing is known of it. The strip above shows when it did; the calendar jumps to a day.'];
+	}
 	if (app.state.end !== null) return ['Nothing was seen in this time', 'Go back to now with L, or look at a longer time with the minus key.'];
 	return [
 		'No traffic in this time',
@@ -159,6 +167,11 @@ export function whyNothing(app: App): [string, ...(string | { code: string })[]]
 		{ code: 'ping -c 3 ADDRESS\nmgen event "on 1 udp src 4001 dst ADDRESS/5001 periodic [10 512]"' },
 		'For what a host receives, start its agent with -m dst; for everything, with -m none.',
 	];
+}
+
+function feedSpan(app: App): Span | undefined {
+	const { overview, hosts, matrix, mgen, talkers } = app.feed;
+	return { overview, flows: overview, hosts, matrix, mgen, talkers }[app.state.view]?.window;
 }
 
 /** Keys of a table's rows: arrows move, Enter chooses. */

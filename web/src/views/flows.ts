@@ -56,14 +56,15 @@ export function flows(app: App): Page {
 				style(mark, 'background', c.primary);
 				text(name, flowName(feed.setup, row));
 				const what = feed.setup?.flows[row]?.detail ?? '';
-				text(detail, what === flowName(feed.setup, row) ? '' : what);
+				text(detail, (what === flowName(feed.setup, row) ? '' : what) + (feed.setup?.flows[row]?.former ? ' · no longer configured' : ''));
 				const current = feed.current?.flows.find((f) => f.row === row);
 				text(now, rate(current ? measure(total(current), state.unit) : 0, state.unit));
 				const hosts = (feed.setup?.hosts ?? []).map((_, host): Bar => ({
 					host,
 					counts: feed.current?.hosts.find((x) => x.host === host)?.flows.find((f) => f.row === row) ?? { row, primary: zero, secondary: zero },
 				}));
-				const busy = hosts.length > 24 ? hosts.filter((b) => total(b.counts).packets > 0) : hosts;
+				const known = hosts.filter((b) => !feed.setup?.hosts[b.host]?.former || total(b.counts).packets > 0);
+				const busy = known.length > 24 ? known.filter((b) => total(b.counts).packets > 0) : known;
 				most = Math.max(1, ...busy.map((b) => measure(total(b.counts), state.unit)));
 				columns.set(busy);
 				toggle(strip, 'many', busy.length > 12);
@@ -71,13 +72,13 @@ export function flows(app: App): Page {
 				if (!o) return;
 				const f = o.flows.find((x) => x.row === row);
 				if (!f) {
-					chart.set(times(o.window), [], axisRange(o.window));
+					chart.set(times(o.window), [], axisRange(o.window), o.window.gaps);
 					return;
 				}
 				const lines: Line[] = [{ name: 'primary', color: c.primary, values: values(app, f.primarySeries, o.window, state.unit) }];
 				const relayed = f.secondary.packets > 0;
 				if (relayed) lines.push({ name: 'relayed or secondary', color: c.secondary, values: values(app, f.secondarySeries, o.window, state.unit) });
-				chart.set(times(o.window), lines, axisRange(o.window));
+				chart.set(times(o.window), lines, axisRange(o.window), o.window.gaps);
 				secondary.hidden = !relayed;
 				if (relayed && !secondary.firstChild) secondary.append(swatch(c.primary), 'primary', swatch(c.secondary), 'relayed or secondary');
 			},
@@ -89,7 +90,7 @@ export function flows(app: App): Page {
 		update() {
 			const rows = (feed.setup?.flows ?? []).map((_, row) => row)
 				.filter((row) => (state.flow >= 0 ? row === state.flow : !state.hidden.has(row) || false))
-				.filter((row) => row < (feed.setup?.flows.length ?? 0) - 1 || state.flow === row || feed.overview?.flows.some((f) => f.row === row));
+				.filter((row) => (row < (feed.setup?.flows.length ?? 0) - 1 && !feed.setup?.flows[row]?.former) || state.flow === row || feed.overview?.flows.some((f) => f.row === row));
 			back.hidden = state.flow < 0;
 			toggle(grid, 'solo', state.flow >= 0);
 			const quiet = feed.overview !== null && feed.overview.flows.length === 0;

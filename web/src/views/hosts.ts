@@ -74,6 +74,9 @@ export function hosts(app: App): Page {
 					if (s.cpu !== null) words.push(`CPU ${s.cpu.toFixed(0)}\u202f%`);
 					if (s.memory !== null) words.push(`memory ${bytes(s.memory)}`);
 					text(foot, words.join(' · '));
+				} else {
+					dot.className = 'dot';
+					text(foot, 'no longer configured; what the history has of it');
 				}
 				const span = feed.hosts?.window;
 				for (const n of numbers) {
@@ -83,7 +86,7 @@ export function hosts(app: App): Page {
 				if (!span) return;
 				chart.set(times(span), v ? sides.filter((side) => v[side].packets > 0).map((side) => ({
 					name: side, color: c[side], values: values(app, v[`${side}Series`], span, state.unit),
-				})) : [], axisRange(span));
+				})) : [], axisRange(span), span.gaps);
 				const shown = (v?.flows ?? []).filter((f) => total(f).packets > 0).sort((a, b) => a.row - b.row).slice(0, 12);
 				sum = Math.max(1, ...shown.map((f) => measure(total(f), state.unit)));
 				shares.set(shown);
@@ -99,7 +102,7 @@ export function hosts(app: App): Page {
 			if (document.activeElement !== filter) filter.value = state.filter;
 			const q = state.filter.toLowerCase();
 			const all = feed.setup?.hosts ?? [];
-			const found = all.map((_, i) => i).filter((i) => !q || `${hostName(feed.setup, i)} ${all[i]!.label} ${all[i]!.address}`.toLowerCase().includes(q));
+			const found = all.map((_, i) => i).filter((i) => !all[i]!.former || view(i)).filter((i) => !q || `${hostName(feed.setup, i)} ${all[i]!.label} ${all[i]!.address}`.toLowerCase().includes(q));
 			bar.hidden = all.length <= 12 && !q;
 			text(more, found.length > most ? `${most} of ${found.length} hosts are drawn` : q ? `${found.length} of ${all.length} hosts` : '');
 			list.set(found.slice(0, most));

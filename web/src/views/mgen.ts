@@ -135,11 +135,11 @@ export function mgen(app: App): Page {
 		const sent: Line = { name: 'sent', color: c.sent, values: values(app, hist.sent, span, state.unit) };
 		charts.rate.set(t, [...(flow?.watched ?? true ? [sent] : []), ...hist.receivers.map((r, i) => ({
 			name: name(r.host, 'received'), color: hue[i % hue.length]!, values: values(app, r.received, span, state.unit),
-		}))], range);
+		}))], range, span.gaps);
 		charts.loss.set(t, hist.receivers.map((r, i) => ({
 			name: name(r.host, 'loss'), color: hue[i % hue.length]!,
 			values: r.expected.map((n, j) => (n > 0 ? Math.min(1, Math.max(0, (r.lost[j] ?? 0) / n)) : null)),
-		})), range);
+		})), range, span.gaps);
 		charts.delay.set(t, hist.receivers.flatMap((r, i): Line[] => {
 			const color = hue[i % hue.length]!;
 			const soft = `${color}66`;
@@ -147,7 +147,7 @@ export function mgen(app: App): Page {
 				{ name: 'lowest', color: soft, values: r.minDelay }, { name: 'highest', color: soft, values: r.maxDelay }, { name: 'mean', color, values: r.meanDelay },
 			];
 		}), range);
-		charts.jitter.set(t, hist.receivers.map((r, i) => ({ name: name(r.host, 'jitter'), color: hue[i % hue.length]!, values: r.jitter })), range);
+		charts.jitter.set(t, hist.receivers.map((r, i) => ({ name: name(r.host, 'jitter'), color: hue[i % hue.length]!, values: r.jitter })), range, span.gaps);
 		charts.order.set(t, hist.receivers.flatMap((r, i): Line[] => [
 			{ name: name(r.host, 'reordered'), color: hue[i % hue.length]!, values: r.reordered },
 			{ name: name(r.host, 'duplicates'), color: hue[(i + 1) % hue.length]!, values: r.duplicates },

@@ -1,7 +1,7 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
-import { clock, delay, measure, rate, ratePair, seconds, short, whole } from '../format';
-import type { FlowCounts, HostCounts } from '../model';
+import { bytes, date, delay, measure, moment, percent, rate, ratePair, seconds, short, whole } from '../format';
+import type { FlowCounts, Frame, HostCounts } from '../model';
 import {
 	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
@@ -21,7 +21,8 @@ export function overview(app: App): Page {
 	const flowsFigure = figure('Flows');
 	const agents = figure('Agents');
 	const lost = figure('Lost');
-	const figures = [traffic, packets, flowsFigure, agents, lost];
+	const history = figure('History');
+	const figures = [traffic, packets, flowsFigure, agents, lost, history];
 
 	const chart = new Chart({ height: 300, stacked: true, ...rateOptions(() => state.unit), label: 'Traffic over time, by flow', zoom: app.zoom });
 	const legend = h('div', { class: 'legend' });
@@ -139,7 +140,7 @@ export function overview(app: App): Page {
 			}
 			const now = current?.total ?? { packets: 0, bits: 0 };
 			const [n, u] = ratePair(state.unit === 'packets' ? now.bits : measure(now, state.unit), state.unit === 'packets' ? 'bits' : state.unit);
-			text(traffic.label, state.end === null ? 'Traffic now' : `Traffic at ${clock(state.end - 1)}`);
+			text(traffic.label, state.end === null ? 'Traffic now' : `Traffic at ${moment(state.end - 1)}`);
 			text(traffic.value, n);
 			text(traffic.unit, u);
 			text(traffic.note, current?.relayed.bits ? `and ${rate(measure(current.relayed, state.unit), state.unit)} relayed` : 'each packet once');
@@ -148,8 +149,9 @@ export function overview(app: App): Page {
 			text(packets.unit, pu);
 			text(packets.note, now.packets ? `${whole(now.bits / 8 / now.packets)} bytes on average` : 'none in this second');
 			const active = current?.flows.filter((f) => f.primary.packets + f.secondary.packets > 0 && f.row < setup.flows.length - 1).length ?? 0;
+			const configured = setup.flows.filter((f) => !f.former).length - 1;
 			text(flowsFigure.value, String(active));
-			text(flowsFigure.unit, `of ${setup.flows.length - 1}`);
+			text(flowsFigure.unit, `of ${Math.max(active, configured)}`);
 			text(flowsFigure.note, state.end === null ? 'with traffic now' : 'with traffic then');
 			const up = frame.hosts.filter((s) => s.state === 'connected').length;
 			text(agents.value, String(up));
@@ -162,20 +164,22 @@ export function overview(app: App): Page {
 			text(lost.note, frame.store.lost ? `${whole(frame.store.lost)} by the collector` : gone ? 'by agents, see below' : `of ${short(frame.store.records)}`);
 			toggle(lost.el, 'alert', gone > 0);
 
+			showHistory(history, frame);
+
 			const nothing = !o || o.seen.packets + o.total.packets === 0;
 			empty.el.hidden = !nothing || !o;
 			if (nothing && o) empty.say(...whyNothing(app));
 			split.hidden = nothing;
 
 			const list = current ? [...current.hosts] : [];
-			for (let i = 0; i < setup.hosts.length; i++) if (!list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });
+			for (let i = 0; i < frame.hosts.length; i++) if (!list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });
 			list.sort((a, b) => a.host - b.host);
 			most = Math.max(1, ...list.map((x) => x.flows.filter((f) => !state.hidden.has(f.row)).reduce((sum, f) => sum + measure(total(f), state.unit), 0)));
 			barList.set(list);
-			text(barNote, state.end === null ? 'as each sees it, now' : `as each sees it, ${clock(state.end - 1)}`);
-			rows.set(setup.hosts.map((_, i) => i));
+			text(barNote, state.end === null ? 'as each sees it, now' : `as each sees it, ${moment(state.end - 1)}`);
+			rows.set(frame.hosts.map((_, i) => i));
 			if (!o) return;
-			chart.set(times(o.window), o.flows.filter((f) => !state.hidden.has(f.row)).map((f) => primaryLine(app, o, f)), axisRange(o.window));
+			chart.set(times(o.window), o.flows.filter((f) => !state.hidden.has(f.row)).map((f) => primaryLine(app, o, f)), axisRange(o.window), o.window.gaps);
 			legendList.set(o.flows.map((f) => f.row));
 			const mean = rateOf(app, o.total, o.window);
 			text(chartNote, `${rate(mean, state.unit)} on average${o.window.step > 1 ? `, steps of ${seconds(o.window.step)}` : ''}`);
@@ -194,6 +198,27 @@ export function overview(app: App): Page {
 		},
 		destroy() { chart.destroy(); },
 	};
+}
+
+/** How far back the history goes, what it takes, and what is wrong with it. */
+function showHistory(f: Figure, frame: Frame): void {
+	const a = frame.store.archive;
+	const kept = frame.oldest ? frame.complete + 1 - frame.oldest : 0;
+	const [n, unit] = kept >= 2 * 86400 ? [kept / 86400, 'days'] : kept >= 7200 ? [kept / 3600, 'hours'] : [kept / 60, 'minutes'];
+	text(f.value, n < 10 && kept > 0 ? n.toFixed(1) : n.toFixed(0));
+	text(f.unit, unit);
+	const bad = a !== null && (a.error !== '' || a.lost > 0);
+	toggle(f.el, 'alert', bad);
+	if (!a) text(f.note, `${bytes(frame.store.memory)} in memory only`);
+	else if (a.full) text(f.note, 'the disk is full');
+	else if (a.error) text(f.note, 'cannot be written');
+	else if (a.lost) text(f.note, `${whole(a.lost)} parts not written`);
+	else text(f.note, `${bytes(a.size)} on disk, ${percent(a.size / a.most)} used`);
+	f.el.title = a ? `On disk since ${frame.oldest ? date(frame.oldest) : 'now'}: ${bytes(a.size)} of at most ${bytes(a.most)}.`
+		+ (a.lost ? `\n${whole(a.lost)} parts, most of them of a second, could not be written.` : '')
+		+ (a.damaged ? `\n${whole(a.damaged)} files were damaged; what was readable is shown.` : '')
+		+ (a.cut ? '\nThe run before this one was cut off; its last seconds may be missing.' : '')
+		+ (a.error ? `\n${a.error}` : '') : 'It ends with the collector: start recollect with -store DIR to keep it.';
 }
 
 interface Figure { el: HTMLElement; label: HTMLElement; value: HTMLElement; unit: HTMLElement; note: HTMLElement }

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/rollup"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// pastSite is a history of 40 days, with a day twenty days ago when nobody wrote
+// it. Host gone and flow 7 are no longer configured. It gives the first second
+// and the one before the gap.
+func pastSite(t *testing.T, dir string) (first, gap int64) {
+	const day = 86400
+	now := time.Now().Unix() / 600 * 600
+	first, gap = now-40*day, now-20*day
+	for _, run := range [][2]int64{{first, gap}, {gap + day, now - 3600}} {
+		a, err := rollup.OpenArchive(rollup.ArchiveConfig{
+			Dir: dir, Hosts: []rollup.Host{{Label: "n1"}, {Label: "gone"}}, Rows: []rollup.Row{{Name: "1"}, {Name: "7"}, {Name: "X"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go a.Run()
+		s := rollup.New(rollup.Config{Hosts: a.Hosts(), Rows: 2, Archive: a, Classify: func(rows []int, r *wire.Record) []int {
+			return append(rows, int(r.DstPort)-1)
+		}})
+		for sec := run[0]; sec < run[1]; sec += 600 {
+			for host := range 2 {
+				r := wire.Record{Time: sec * 1e9, Length: 7500 * 60, Packets: 60, DstPort: uint16(1 + host), Src: [16]byte{10: 255, 11: 255, 12: 10, 15: byte(host)}, Flags: wire.Outgoing}
+				s.Add(sec*1e9, host, &r)
+			}
+			s.Tick(sec * 1e9)
+			for a.Backlog() > 100 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		s.Tick((run[1] - 1) * 1e9)
+		s.Close()
+	}
+	return first, gap
+}
+
+// TestMain's programs have no page if it was not built before; a collector of
+// these tests is the test program itself, built again.
+const historyDir = "RECOLLECT_HISTORY"
+
+func TestCollectorWithHistory(t *testing.T) {
+	dir := os.Getenv(historyDir)
+	if dir == "" {
+		return // it is for TestPageOfMonths
+	}
+	file, err := collect.Parse("collector.conf", []byte("1=1\nn1:"+os.Getenv(historyDir+"_AGENT")+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := collect.Config{File: file, Stdout: null, Stderr: os.Stderr, Lines: true, Unconfined: true, Names: collect.NewNames(nil, false)}
+	cfg.Archive = &collect.Archive{Dir: dir}
+	if err := addPage(&cfg, os.Getenv(historyDir+"_PAGE"), pageOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := collect.Run(context.Background(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startHistory runs a collector with a history; its agent is connected, and
+// silent.
+func startHistory(t *testing.T, dir string) (url string) {
+	bin := filepath.Join(t.TempDir(), "recollect.test")
+	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "test", "-c", "-o", bin, "."}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	agent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { agent.Close() })
+	page, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Close()
+	cmd := exec.Command(bin, "-test.run=^TestCollectorWithHistory$")
+	cmd.Env = append(os.Environ(), historyDir+"="+dir, historyDir+"_AGENT="+agent.Addr().String(), historyDir+"_PAGE="+page.Addr().String())
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	url = "http://" + page.Addr().String() + "/"
+	if !nettest.Eventually(patience, func() bool {
+		answer, err := http.Get(url + "healthz")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	}) {
+		t.Fatal("no page")
+	}
+	return url
+}
+
+// TestPageOfMonths: presets, the strip and the calendar reach through all of the
+// history, and what nobody wrote is a gap.
+func TestPageOfMonths(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	first, gap := pastSite(t, dir)
+	p := openPage(t, startHistory(t, dir), t.TempDir())
+	p.show("overview")
+	p.await(`document.querySelector('.link-state.connected') && document.querySelector('.when [data-value="2592000"]')?.hidden === false`)
+	if got := p.text(`document.querySelectorAll('.figure')[5].innerText`); !strings.Contains(got, "days") || !strings.Contains(got, "on disk") {
+		t.Errorf("history: %q", got)
+	}
+
+	t.Run("presets", func(t *testing.T) {
+		for _, seconds := range []int{3600, 21600, 86400, 604800, 2592000} {
+			p.do(chromedp.Click(fmt.Sprintf(`.when [data-value="%d"]`, seconds), chromedp.ByQuery))
+			p.await(fmt.Sprintf(`location.hash.includes('w=%d') && document.querySelector('.when [data-value="%[1]d"]').getAttribute('aria-pressed') === 'true'`, seconds))
+		}
+		p.do(chromedp.Click(`.when [data-value="0"]`, chromedp.ByQuery))
+		p.await(`location.hash.includes('w=all') && document.querySelector('.split .note')?.textContent.includes('steps of')`)
+		// A packet of 60 x 7,500 byte in ten minutes, and as many of what is gone.
+		near(t, "mean of all", strings.Split(p.text(`document.querySelector('.split .note').textContent`), " on average")[0], 2*60*7500*8/600, 150)
+		p.do(chromedp.Reload())
+		p.await(`location.hash.includes('w=all') && document.querySelector('.when [data-value="0"]').getAttribute('aria-pressed') === 'true'`)
+	})
+	t.Run("former", func(t *testing.T) {
+		p.show(fmt.Sprintf("hosts?w=86400&end=%d", gap-86400))
+		p.await(`document.querySelector('[data-host="1"] [data-side="sent"] b')?.textContent.match(/[1-9]/)`)
+		near(t, "what gone sent", p.text(`document.querySelector('[data-host="1"] [data-side="sent"] b').textContent`), 60*7500*8/600, 60)
+		if got := p.text(`document.querySelector('[data-host="1"]').innerText`); !strings.Contains(got, "gone") || !strings.Contains(got, "no longer configured") || !strings.Contains(got, "7") {
+			t.Errorf("the host that is gone: %q", got)
+		}
+		p.show("overview?w=60")
+		p.await(`document.querySelectorAll('table tbody tr').length === 1`) // it is no agent
+	})
+	t.Run("gap", func(t *testing.T) {
+		p.show(fmt.Sprintf("overview?w=3600&end=%d", gap+40000))
+		p.await(`document.querySelector('.empty')?.innerText.includes('did not run')`)
+		// Half of the window has nothing, which is no traffic of half the rate.
+		p.show(fmt.Sprintf("overview?w=86400&end=%d", gap+43200))
+		p.await(`document.querySelector('.split .note')?.textContent.includes('on average')`)
+		near(t, "mean beside a gap", strings.Split(p.text(`document.querySelector('.split .note').textContent`), " on average")[0], 2*60*7500*8/600, 200)
+	})
+	t.Run("calendar", func(t *testing.T) {
+		p.show(fmt.Sprintf("overview?w=3600&end=%d", gap-3*86400))
+		p.await(`document.querySelector('.link-state.connected')`)
+		p.key("d")
+		p.await(`document.querySelector('.calendar').hidden === false && [...document.querySelectorAll(".day")].some((d) => d.title.includes("on average"))`)
+		p.await(`document.activeElement.classList.contains('day')`)
+		p.key(kb.ArrowLeft)
+		p.key(kb.Enter)
+		p.await(`document.querySelector('.calendar').hidden && document.body.classList.contains('paused')`)
+		var window, end int64
+		p.do(chromedp.Evaluate(`Number(/w=(\d+)/.exec(location.hash)[1])`, &window), chromedp.Evaluate(`Number(/end=(\d+)/.exec(location.hash)[1])`, &end))
+		midnight := time.Unix(gap-3*86400-1, 0)
+		midnight = time.Date(midnight.Year(), midnight.Month(), midnight.Day(), 0, 0, 0, 0, time.Local)
+		if end != midnight.Unix() || window != midnight.Unix()-midnight.AddDate(0, 0, -1).Unix() {
+			t.Errorf("the day before that: %d s up to %d, want up to %d", window, end, midnight.Unix())
+		}
+		p.key("d")
+		p.await(`document.querySelector('.calendar').hidden === false`)
+		p.key(kb.Escape)
+		p.await(`document.querySelector('.calendar').hidden`)
+	})
+	t.Run("scrub", func(t *testing.T) {
+		p.show("overview?w=86400")
+		p.await(`document.querySelector('.link-state.connected') && document.querySelector('.past').getAttribute('aria-valuetext') === 'live'`)
+		for range 45 { // a day each
+			p.key(kb.ArrowLeft)
+			p.do(chromedp.KeyEvent(kb.ArrowLeft, chromedp.KeyModifiers(8))) // Shift
+		}
+		p.await(`document.body.classList.contains('paused')`)
+		var end int64
+		p.do(chromedp.Evaluate(`Number(/end=(\d+)/.exec(location.hash)[1])`, &end))
+		if end < first || end > first+2*86400 {
+			t.Errorf("at the beginning: the window ends %d s after it", end-first)
+		}
+		p.await(`document.querySelector('.split .note')?.textContent.includes('on average')`)
+	})
+	t.Run("theme", func(t *testing.T) {
+		p.show("overview?theme=dark")
+		p.await(`document.documentElement.dataset.theme === 'dark'`)
+		p.key("2")
+		p.await(`location.hash.startsWith('#flows') && location.hash.includes('theme=dark')`)
+		p.key("t")
+		p.await(`document.documentElement.dataset.theme === 'light' && location.hash.includes('theme=light')`)
+	})
+	t.Run("phone", func(t *testing.T) {
+		p.do(emulation.SetDeviceMetricsOverride(390, 844, 2, true))
+		defer p.do(emulation.ClearDeviceMetricsOverride())
+		p.show("overview?w=604800")
+		p.await(`document.querySelector('.link-state.connected')`)
+		p.do(chromedp.Click(".jump", chromedp.ByQuery))
+		p.await(`document.querySelector('.calendar').hidden === false`)
+		if wide := p.text(`document.documentElement.scrollWidth`); wide != "390" {
+			t.Errorf("%s pixels wide on a phone of 390", wide)
+		}
+		var left, right float64
+		p.do(chromedp.Evaluate(`document.querySelector('.calendar').getBoundingClientRect().left`, &left),
+			chromedp.Evaluate(`document.querySelector('.calendar').getBoundingClientRect().right`, &right))
+		if left < 0 || right > 390 {
+			t.Errorf("the calendar lies from %g to %g", left, right)
+		}
+	})
+	p.check()
+	if _, err := os.Stat(filepath.Join(dir, "damaged")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

@@ -9,7 +9,7 @@
 //   - top: of each ten seconds the K flows with the most bytes. All the rest
 //     becomes one record for each IP version, protocol, direction, and whether it
 //     was relayed: from and to the unspecified address (0.0.0.0 or ::), without
-//     ports and MGEN.
+//     ports and MGEN. MGEN's sequence numbers and times are left out.
 //
 // The sums are exact at each level and across each change: every packet and
 // every byte of a second is in a record with a time in that second, or, at top,

@@ -44,6 +44,14 @@ func (t *top) add(r *wire.Record) {
 	if t.heavy.Len() >= t.room {
 		t.heavy.Shrink(t.room/2, t.sum)
 	}
+	if r.Flags&wire.MGENHeader != 0 {
+		// A flow is among the top ones or not from span to span: gaps in its
+		// numbers would say nothing.
+		c := *r
+		c.Flags &^= wire.MGENHeader
+		c.MGENSeq, c.MGENTime = 0, 0
+		r = &c
+	}
 	t.heavy.Add(r)
 }
 

@@ -99,7 +99,7 @@ func (s *Store) rowSet(r *wire.Record) uint32 {
 // message follows sequence numbers at receivers.
 func (s *Store) message(c *conn, sec int64, r *wire.Record) {
 	if r.Flags&wire.Outgoing != 0 {
-		c.messages++
+		c.messages += uint32(messages(r))
 		return
 	}
 	if c.tracker < 0 || c.era != s.era {
@@ -110,7 +110,22 @@ func (s *Store) message(c *conn, sec int64, r *wire.Record) {
 		s.flushTracker(t)
 		t.sec = sec
 	}
-	t.message(r)
+	if n := messages(r); n == 0 {
+		t.began = false // nobody knows which numbers these had
+	} else {
+		t.messages(r, n)
+	}
+}
+
+// messages is how many MGEN messages a record stands for. In sums packets are
+// messages unless there are fragments or segments among them; then it is 0, as
+// nobody knows.
+func messages(r *wire.Record) uint64 {
+	n := r.Count()
+	if n > 1 && (r.Proto != wire.ProtoUDP || r.Flags&(wire.Fragment|wire.LaterFragment) != 0) {
+		return 0
+	}
+	return n
 }
 
 func (s *Store) tracker(conn *connKey) int32 {

@@ -63,6 +63,35 @@ type tracker struct {
 	lastRx  int64                  // of the last message that was no duplicate
 	lastTx  int64
 	jitter  float64
+	guessed uint32 // how many numbers up to highest messages took; see messages
+}
+
+// messages counts n messages of which r has the first one's number and times.
+// The others are taken for those that follow it. If there were gaps, the next
+// number tells; if there were duplicates, too, as it is not ahead then.
+func (t *tracker) messages(r *wire.Record, n uint64) {
+	t.message(r)
+	more := uint32(min(n, 1<<30)) - 1
+	if more == 0 {
+		return
+	}
+	t.stat.messages += n - 1
+	last := r.MGENSeq + more
+	if ahead := int32(last - t.highest); ahead > 0 {
+		t.advance(uint32(ahead))
+		for i := range min(more, seqWindow) {
+			t.mark(last - i)
+		}
+		t.guessed = more
+	}
+}
+
+// advance moves the highest number on.
+func (t *tracker) advance(ahead uint32) {
+	t.stat.expected += uint64(ahead)
+	t.forget(ahead)
+	t.highest += ahead
+	t.guessed = 0
 }
 
 // message counts a message.
@@ -73,9 +102,10 @@ func (t *tracker) message(r *wire.Record) {
 	case !t.began:
 		t.restart(r)
 	case ahead > 0:
-		t.stat.expected += uint64(ahead)
-		t.forget(uint32(ahead))
-		t.highest, t.highTx = r.MGENSeq, r.MGENTime
+		t.advance(uint32(ahead))
+		t.highTx = r.MGENTime
+	case r.MGENTime > t.highTx && ahead > -int32(t.guessed):
+		t.stat.duplicates += uint64(1 - ahead)
 	case r.MGENTime > t.highTx:
 		// Sent later under a lower number: its sender began anew.
 		t.stat.restarts++
@@ -95,7 +125,7 @@ func (t *tracker) restart(r *wire.Record) {
 	t.stat.expected++
 	t.highest, t.highTx = r.MGENSeq, r.MGENTime
 	t.seen = [seqWindow / 64]uint64{}
-	t.lastRx = 0
+	t.lastRx, t.guessed = 0, 0
 }
 
 // forget makes room for the next n numbers.

@@ -173,7 +173,7 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	h.Records++
 	s.records++
 	h.Newest = max(h.Newest, r.Time)
-	if s.cfg.Clock == ByWall {
+	if s.cfg.Clock == ByWall && r.Packets <= 1 { // sums wait for their end
 		h.age(s.nowSec, time.Duration(now-r.Time))
 	}
 	sec := floorSec(r.Time)
@@ -190,8 +190,7 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	}
 	c.packets += uint32(r.Count())
 	c.bytes += uint64(r.Length)
-	// Sums have only their first message's number, which says nothing of losses.
-	if r.Flags&wire.MGENHeader != 0 && r.Packets <= 1 {
+	if r.Flags&wire.MGENHeader != 0 {
 		s.message(c, sec, r)
 	}
 }

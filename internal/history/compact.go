@@ -3,19 +3,176 @@ package history
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
 )
 
-// maintainEvery is how often Run looks.
-const maintainEvery = 10 * time.Second
+const (
+	// maintainEvery is how often Run looks.
+	maintainEvery = 10 * time.Second
+	// fanIn is how many files of a generation become one of the next.
+	fanIn = 8
+	// maxCursors bounds how many sorted runs are merged at once: each has a row group
+	// in memory, of 5 MB.
+	maxCursors = 12
+	// compactRows is the most rows that compaction makes a file of.
+	compactRows = 1 << 22
+	// settle is how long after its end an hour is taken to be over.
+	settle = 2 * time.Minute
+)
 
 // Maintain compacts what can be, and removes what is not to be kept: what Run does
 // every ten seconds. It is for one goroutine.
 func (s *Store) Maintain(ctx context.Context) error {
-	return s.retain(time.Now())
+	now := time.Now()
+	err := s.retain(now)
+	hours, err2 := listHours(s.dir)
+	for _, hour := range hours {
+		if err2 == nil {
+			err2 = s.compactHour(ctx, hour, now)
+		}
+	}
+	return errors.Join(err, err2)
+}
+
+// compactHour compacts until there is nothing to.
+func (s *Store) compactHour(ctx context.Context, hour string, now time.Time) error {
+	dir := filepath.Join(s.dir, hour)
+	start, _ := parseHour(hour)
+	over := now.After(start.Add(time.Hour + settle))
+	for ctx.Err() == nil {
+		names, err := listHour(dir)
+		if err != nil {
+			return err
+		}
+		some := s.pick(hour, names, over)
+		if some == nil {
+			return nil
+		}
+		err = s.compact(ctx, dir, some)
+		if bad := new(FileError); errors.As(err, &bad) {
+			s.distrust(bad)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// pick are files to be made one: fanIn of the same generation, or, in an hour that
+// is over, any. Nil: none.
+func (s *Store) pick(hour string, names []name, over bool) []name {
+	byAge := make(map[int][]name)
+	for _, n := range names {
+		if s.distrusted(filepath.Join(hour, n.String())) || n.rows > compactRows/2 {
+			continue
+		}
+		g := n.generation
+		if over {
+			g = 0
+		}
+		byAge[g] = append(byAge[g], n)
+	}
+	for _, list := range byAge {
+		some := take(list)
+		if len(some) >= fanIn || len(some) > 1 && (over || len(some) < len(list)) {
+			return some
+		}
+	}
+	return nil
+}
+
+// take is as many of list, from the first, as can be one file.
+func take(list []name) []name {
+	var rows int64
+	runs := 0
+	for i, n := range list {
+		rows += n.rows
+		runs += n.runs()
+		if i == fanIn || rows > compactRows || runs > maxCursors {
+			return list[:i]
+		}
+	}
+	return list
+}
+
+// runs is how many sorted runs a file has: see Segment.
+func (n name) runs() int {
+	if n.generation > 0 {
+		return 1
+	}
+	return int((n.rows + sortRows - 1) / sortRows)
+}
+
+// distrust is for a file that turned out to be damaged: it stays as it is.
+func (s *Store) distrust(bad *FileError) {
+	file, err := filepath.Rel(s.dir, bad.File)
+	if err != nil {
+		file = bad.File
+	}
+	s.mu.Lock()
+	s.status.Damaged = append(s.status.Damaged, file)
+	s.broken[file] = true
+	s.mu.Unlock()
+	s.cfg.Logf("history: %v; it stays, and is not compacted", bad)
+}
+
+func (s *Store) distrusted(file string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken[file]
+}
+
+// compact makes one file of several in a directory. The error is a *FileError if
+// one of them is damaged.
+func (s *Store) compact(ctx context.Context, dir string, old []name) error {
+	id := fmt.Sprintf("m%x-%08x", time.Now().UnixNano(), rand.Uint32())
+	out, err := newOutput(filepath.Join(s.dir, tmpDir, id+suffix))
+	if err != nil {
+		return err
+	}
+	tmp := out.file.f.Name()
+	n, err := mergeFiles(ctx, dir, old, id, out)
+	if err != nil {
+		out.file.remove()
+		return err
+	}
+	if err := s.replace(dir, tmp, n, old); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	s.mu.Lock()
+	s.status.Compacted += uint64(len(old))
+	s.mu.Unlock()
+	return nil
+}
+
+// replace puts a file in the place of others, with one rename.
+func (s *Store) replace(dir, tmp string, n name, old []name) error {
+	ids := make([]string, len(old))
+	for i := range old {
+		ids[i] = old[i].id
+	}
+	list := n.id + replaces
+	if err := writeFile(filepath.Join(s.dir, tmpDir, list), joinIDs(ids)); err != nil {
+		return err
+	}
+	if err := move(filepath.Join(s.dir, tmpDir, list), filepath.Join(dir, list)); err != nil {
+		return err
+	}
+	if err := move(tmp, filepath.Join(dir, n.String())); err != nil {
+		if _, there := os.Lstat(tmp); there == nil { // nothing happened
+			os.Remove(filepath.Join(dir, list))
+		}
+		return err
+	}
+	return s.endReplacing(dir, list)
 }
 
 // endReplacing ends a compaction: what a list names is removed, then the list. A

@@ -89,3 +89,17 @@ func makeDirs(dir string) error {
 	}
 	return syncDir(filepath.Dir(dir))
 }
+
+// writeFile makes a file that is on disk.
+func writeFile(path, text string) error {
+	f, err := createFile(path)
+	if err != nil {
+		return err
+	}
+	f.Write([]byte(text)) // finish tells
+	if err := f.finish(); err != nil {
+		f.remove()
+		return err
+	}
+	return nil
+}

@@ -48,6 +48,10 @@ const (
 	columns
 )
 
+// columnNames by column.
+var columnNames = [columns]string{"time", "host", "level", "src", "dst", "src_port", "dst_port", "proto", "direction",
+	"bytes", "packets", "mgen_flow", "mgen_seq", "mgen_time", "relayed", "flags"}
+
 const (
 	// groupRows is the most rows of a row group: what a reader has in memory of a
 	// file, and the finest that it can leave out.

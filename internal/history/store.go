@@ -33,6 +33,7 @@ type Store struct {
 	mu        sync.Mutex
 	pending   map[string]name
 	committed map[string]struct{} // by this Store
+	broken    map[string]bool     // files that are damaged, relative to dir
 	status    Status
 }
 
@@ -63,7 +64,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // that has it open: that is an error. What a killed process left half-written is
 // removed, what cannot be read is set aside. Close it.
 func Open(dir string, cfg Config) (*Store, error) {
-	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{})}
+	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool)}
 	if s.cfg.Logf == nil {
 		s.cfg.Logf = func(string, ...any) {}
 	}

@@ -1,0 +1,165 @@
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+)
+
+// cursor is at a row of a sorted run of row groups.
+type cursor struct {
+	file        *reader
+	next, until int // row groups
+	group       group
+	at          int
+	row         Row
+}
+
+// advance goes to the next row; ok is false behind the last.
+func (c *cursor) advance() (ok bool, err error) {
+	c.at++
+	for c.at >= c.group.rows {
+		if c.next == c.until {
+			return false, nil
+		}
+		if !c.group.open(c.file, c.next) {
+			return false, &FileError{c.file.path, fmt.Errorf("row group %d has no shape of ours", c.next)}
+		}
+		if err := c.group.load(allColumns); err != nil {
+			return false, &FileError{c.file.path, err}
+		}
+		c.next++
+		c.at = 0
+	}
+	c.group.row(c.at, &c.row)
+	return true, nil
+}
+
+func (c *cursor) less(d *cursor) bool {
+	if c.row.Host != d.row.Host {
+		return c.row.Host < d.row.Host
+	}
+	return c.row.Record.Time < d.row.Record.Time
+}
+
+// mergeFiles writes the rows of files of a directory, in order, and what their
+// metadata say.
+func mergeFiles(ctx context.Context, dir string, names []name, id string, out *output) (n name, err error) {
+	var m merger
+	defer m.close()
+	generation := 0
+	for _, n := range names {
+		generation = max(generation, n.generation)
+		if err := m.open(filepath.Join(dir, n.String()), n.runs() > 1); err != nil {
+			return name{}, err
+		}
+	}
+	if err := m.run(ctx, out); err != nil {
+		return name{}, err
+	}
+	if out.rows != m.rows {
+		return name{}, fmt.Errorf("compaction made %d rows of %d: it is given up", out.rows, m.rows)
+	}
+	return out.finish(generation+1, id, &m.ranges, m.segments)
+}
+
+// merger merges sorted runs.
+type merger struct {
+	files    []*reader
+	cursors  []*cursor
+	rows     int64
+	ranges   ranges
+	segments []string
+}
+
+func (m *merger) close() {
+	for _, f := range m.files {
+		f.close()
+	}
+}
+
+// open adds a file, whose runs may be of sortRows each.
+func (m *merger) open(path string, several bool) error {
+	f, err := openParquet(path)
+	if err != nil {
+		return err
+	}
+	m.files = append(m.files, f)
+	m.rows += f.NumRows()
+	m.segments = append(m.segments, f.segments()...)
+	list, err := f.ranges()
+	if err != nil {
+		return err
+	}
+	m.ranges.list = append(m.ranges.list, list...)
+	n := len(f.RowGroups())
+	step := n
+	if several {
+		step = sortRows / groupRows
+	}
+	for i := 0; i < n; i += step {
+		c := &cursor{file: f, next: i, until: min(i+step, n), at: -1}
+		if ok, err := c.advance(); err != nil {
+			return err
+		} else if ok {
+			m.cursors = append(m.cursors, c)
+		}
+	}
+	return nil
+}
+
+func (m *merger) run(ctx context.Context, out *output) error {
+	for len(m.cursors) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		i, second := m.least()
+		c := m.cursors[i]
+		ok, err := c.drain(second, out)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			m.cursors = append(m.cursors[:i], m.cursors[i+1:]...)
+		}
+	}
+	return nil
+}
+
+// least is the cursor at the first row of all, and the second, nil if there is
+// none.
+func (m *merger) least() (first int, second *cursor) {
+	for i, c := range m.cursors[1:] {
+		if c.less(m.cursors[first]) {
+			second, first = m.cursors[first], i+1
+		} else if second == nil || c.less(second) {
+			second = c
+		}
+	}
+	return first, second
+}
+
+// drain writes rows until other's would be first. ok is false behind the last.
+func (c *cursor) drain(other *cursor, out *output) (ok bool, err error) {
+	for {
+		if err := out.add(&c.row.Record, c.row.Host, c.row.Level); err != nil {
+			return false, err
+		}
+		if ok, err := c.advance(); !ok {
+			return false, err
+		}
+		if other != nil && other.less(c) {
+			return true, nil
+		}
+	}
+}
+
+// ranges are what the file says that it has.
+func (r *reader) ranges() (list []Range, err error) {
+	text, _ := r.Lookup(metaRanges)
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, &FileError{r.path, fmt.Errorf("its %s: %w", metaRanges, err)}
+	}
+	return list, nil
+}

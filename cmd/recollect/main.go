@@ -112,6 +112,9 @@ func parse(args []string) (*options, error) {
 }
 
 func run(args []string) int {
+	if len(args) > 0 && (args[0] == "-query" || args[0] == "--query") {
+		return runQuery(args[1:])
+	}
 	o, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -193,15 +196,21 @@ func (o *options) readReplay(cfg *collect.Config) (err error) {
 	return err
 }
 
-func start(cfg collect.Config, sinks sinks) int {
+// untilSignal is done at the first signal that ends the program; a second kills.
+func untilSignal() (context.Context, context.CancelFunc) {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
-	defer stop()
-	context.AfterFunc(ctx, stop) // so that a second signal kills
+	context.AfterFunc(ctx, stop)
 	signal.Ignore(syscall.SIGPIPE)
+	return ctx, stop
+}
+
+func start(cfg collect.Config, sinks sinks) int {
+	ctx, stop := untilSignal()
+	defer stop()
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	cfg.Summary = summary

@@ -162,3 +162,28 @@ func (c *classifier) lines(m match, scratch []uint32) []uint32 {
 	}
 	return append(append(scratch, ports...), mgen...)
 }
+
+// FlowNames finds the numbers of a record's flows, as text, in the file's order and
+// each once; wire.Unmatched if it has none. The result's slices are for one
+// goroutine, and valid until it is called again.
+func FlowNames(file *File) (func(r *wire.Record) []string, error) {
+	c, err := newClassifier(file.Flows)
+	if err != nil {
+		return nil, err
+	}
+	rows, rowOf := rowsOf(file.Flows)
+	var scratch []uint32
+	var names []string
+	return func(r *wire.Record) []string {
+		names = names[:0]
+		for _, line := range c.lines(c.match(r), scratch) {
+			if name := rows[rowOf[line]].Name; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		if len(names) == 0 {
+			names = append(names, wire.Unmatched)
+		}
+		return names
+	}, nil
+}

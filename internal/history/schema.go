@@ -1,6 +1,8 @@
 package history
 
 import (
+	"io"
+
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/pcapper/pcapper/internal/batch"
@@ -62,18 +64,55 @@ const (
 	dictBytes = 1 << 20
 )
 
-func newParquetWriter(f *file) *parquet.GenericWriter[row] {
-	return parquet.NewGenericWriter[row](f,
+// rowWriter makes Parquet of records.
+type rowWriter struct {
+	parquet *parquet.GenericWriter[row]
+	texts   *texts
+	buf     []row
+	values  []mgenValues
+}
+
+// rowBuffer is how many rows are handed on at once.
+const rowBuffer = 1024
+
+func newRowWriter(w io.Writer, options ...parquet.WriterOption) *rowWriter {
+	options = append([]parquet.WriterOption{
 		parquet.CreatedBy("pcapper", "1", ""),
 		parquet.MaxRowsPerRowGroup(groupRows),
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictBytes),
 		parquet.Compression(&parquet.Snappy),
-		parquet.DataPageStatistics(false),
 		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked),
 		parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked),
-		parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("host"), parquet.Ascending("time"))),
-	)
+	}, options...)
+	return &rowWriter{parquet: parquet.NewGenericWriter[row](w, options...), texts: newTexts(),
+		buf: make([]row, 0, rowBuffer), values: make([]mgenValues, rowBuffer)}
+}
+
+// sortedRows says so, of every row group.
+var sortedRows = parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("host"), parquet.Ascending("time")))
+
+func (w *rowWriter) add(rec *wire.Record, host string, level batch.Level) error {
+	n := len(w.buf)
+	w.buf = w.buf[:n+1]
+	w.buf[n].fill(rec, host, level, w.texts, &w.values[n])
+	if n+1 == rowBuffer {
+		return w.write()
+	}
+	return nil
+}
+
+func (w *rowWriter) write() error {
+	_, err := w.parquet.Write(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func (w *rowWriter) close() error {
+	if err := w.write(); err != nil {
+		return err
+	}
+	return w.parquet.Close()
 }
 
 // mgenValues is where rows' optional values are.

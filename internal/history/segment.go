@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/parquet-go/parquet-go"
-
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -188,27 +186,20 @@ func (s *sorter) ranks() map[string]uint32 {
 	return ranks
 }
 
-// output is a Parquet file that is being written.
+// output is a file of the store that is being written.
 type output struct {
+	*rowWriter
 	file     *file
-	parquet  *parquet.GenericWriter[row]
 	rows     int64
 	min, max int64 // times
-	texts    *texts
-	buf      []row
-	values   []mgenValues
 }
-
-// rowBuffer is how many rows go to a writer at once.
-const rowBuffer = 1024
 
 func newOutput(path string) (*output, error) {
 	f, err := createFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return &output{file: f, parquet: newParquetWriter(f), texts: newTexts(),
-		buf: make([]row, 0, rowBuffer), values: make([]mgenValues, rowBuffer)}, nil
+	return &output{rowWriter: newRowWriter(f, sortedRows), file: f}, nil
 }
 
 func (o *output) add(rec *wire.Record, host string, level batch.Level) error {
@@ -217,30 +208,15 @@ func (o *output) add(rec *wire.Record, host string, level batch.Level) error {
 	}
 	o.min, o.max = min(o.min, rec.Time), max(o.max, rec.Time)
 	o.rows++
-	n := len(o.buf)
-	o.buf = o.buf[:n+1]
-	o.buf[n].fill(rec, host, level, o.texts, &o.values[n])
-	if n+1 == rowBuffer {
-		return o.write()
-	}
-	return nil
-}
-
-func (o *output) write() error {
-	_, err := o.parquet.Write(o.buf)
-	o.buf = o.buf[:0]
-	return err
+	return o.rowWriter.add(rec, host, level)
 }
 
 // finish has the file on disk, and tells what it is to be named.
 func (o *output) finish(generation int, id string, r *ranges, segments []string) (name, error) {
-	if err := o.write(); err != nil {
-		return name{}, err
-	}
 	o.parquet.SetKeyValueMetadata(metaVersion, "1")
 	o.parquet.SetKeyValueMetadata(metaRanges, r.text())
 	o.parquet.SetKeyValueMetadata(metaSegments, joinIDs(segments))
-	if err := o.parquet.Close(); err != nil {
+	if err := o.rowWriter.close(); err != nil {
 		return name{}, err
 	}
 	return nameOf(o.min, o.max, generation, o.rows, id), o.file.finish()

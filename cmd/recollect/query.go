@@ -1,0 +1,342 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/history"
+	"github.com/pcapper/pcapper/wire"
+)
+
+//go:embed query.txt
+var queryUsage string
+
+// question is what the command line of -query says.
+type question struct {
+	store, config, format, out string
+	by                         *history.By
+	limit                      int64
+	verbose                    bool
+	flowNames                  []string // -flow
+	named                      bool     // -c was given
+
+	query history.Query
+	flows func(r *wire.Record) []string // nil if no configuration is there
+}
+
+// runQuery asks what is kept, and gives the exit code.
+func runQuery(args []string) int {
+	q, err := parseQuery(args, time.Now())
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(queryUsage)
+		return 0
+	}
+	if err != nil {
+		say("%v", err)
+		say(`hint: "recollect -query -h" explains the options`)
+		return exitUsage
+	}
+	if err := q.readFlows(); err != nil {
+		return explain(err)
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	return explain(q.run(ctx))
+}
+
+func parseQuery(args []string, now time.Time) (*question, error) {
+	q := &question{}
+	flags := flag.NewFlagSet("recollect -query", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&q.store, "store", "", "")
+	flags.StringVar(&q.config, "c", "collector.conf", "")
+	flags.StringVar(&q.format, "format", "csv", "")
+	flags.StringVar(&q.out, "o", "", "")
+	flags.Int64Var(&q.limit, "limit", 0, "")
+	flags.BoolVar(&q.verbose, "v", false, "")
+	flags.Func("by", "", func(text string) error {
+		by, err := history.ParseBy(text)
+		q.by = &by
+		return err
+	})
+	q.filters(flags, now)
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	flags.Visit(func(f *flag.Flag) { q.named = q.named || f.Name == "c" })
+	return q, q.check(flags)
+}
+
+func (q *question) check(flags *flag.FlagSet) error {
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case q.store == "":
+		return errors.New("-query without -store: want the directory that recollect -store keeps")
+	case q.limit < 0:
+		return fmt.Errorf("-limit %d: want how many lines at most, from 1", q.limit)
+	case !q.query.From.IsZero() && !q.query.To.IsZero() && !q.query.From.Before(q.query.To):
+		return fmt.Errorf("-from %v is not before -to %v", q.query.From.Format(time.DateTime), q.query.To.Format(time.DateTime))
+	}
+	return history.CheckFormat(q.format)
+}
+
+// filters has flags for what is wanted.
+func (q *question) filters(flags *flag.FlagSet, now time.Time) {
+	list := func(name string, add func(part string) error) {
+		flags.Func(name, "", func(text string) error {
+			for part := range strings.SplitSeq(text, ",") {
+				if err := add(part); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	w := &q.query
+	flags.Func("from", "", func(text string) (err error) { w.From, err = parseTime(text, now); return err })
+	flags.Func("to", "", func(text string) (err error) { w.To, err = parseTime(text, now); return err })
+	list("host", func(part string) error { w.Hosts = append(w.Hosts, part); return nil })
+	list("flow", func(part string) error { q.flowNames = append(q.flowNames, part); return nil })
+	list("addr", func(part string) error { return addPrefix(&w.Addrs, part) })
+	list("src", func(part string) error { return addPrefix(&w.Src, part) })
+	list("dst", func(part string) error { return addPrefix(&w.Dst, part) })
+	list("port", func(part string) error { return addSpan(&w.Ports, part, 16) })
+	list("src-port", func(part string) error { return addSpan(&w.SrcPorts, part, 16) })
+	list("dst-port", func(part string) error { return addSpan(&w.DstPorts, part, 16) })
+	list("mgen", func(part string) error { return addSpan(&w.MGEN, part, 32) })
+	list("proto", func(part string) error { return addProto(&w.Protos, part) })
+	list("level", q.addLevel)
+	flags.Func("direction", "", q.setDirection)
+	flags.BoolFunc("relayed", "", func(text string) error {
+		if text != "true" {
+			w.Not |= wire.Relayed
+			return nil
+		}
+		w.Flags |= wire.Relayed
+		return nil
+	})
+}
+
+func (q *question) addLevel(text string) error {
+	level, ok := history.ParseLevel(text)
+	if !ok {
+		return errors.New("want packets, flows or top")
+	}
+	q.query.Levels = append(q.query.Levels, level)
+	return nil
+}
+
+func (q *question) setDirection(text string) error {
+	bits, ok := map[string]wire.Flags{"out": wire.Outgoing, "in": wire.Incoming}[text]
+	if !ok {
+		return errors.New("want in or out")
+	}
+	q.query.Flags |= bits
+	return nil
+}
+
+// timeLayouts are tried in the local time zone.
+var timeLayouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", time.DateOnly}
+
+// parseTime reads a time; now is for those that need it.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if rest, ok := strings.CutPrefix(text, "-"); ok {
+		if d, err := time.ParseDuration(rest); err == nil && d >= 0 {
+			return now.Add(-d), nil
+		}
+	}
+	if s, err := strconv.ParseFloat(text, 64); err == nil && s >= 0 && s < 1<<33 {
+		return time.UnixMicro(int64(s * 1e6)), nil
+	}
+	for _, layout := range timeLayouts {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	for _, layout := range []string{"15:04:05", "15:04"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			y, m, d := now.Date()
+			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.Local), nil
+		}
+	}
+	return time.Time{}, errors.New("want a time as 2026-11-25T15:00, 15:00 of today, seconds since 1970, or -90m before now")
+}
+
+func addPrefix(list *[]netip.Prefix, text string) error {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err2 := netip.ParseAddr(text)
+		if err2 != nil || a.Zone() != "" {
+			return fmt.Errorf("%q: want an address or a prefix as 10.0.0.0/8", text)
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	*list = append(*list, p.Masked())
+	return nil
+}
+
+func addSpan(list *[]history.Span, text string, bits int) error {
+	from, to, isRange := strings.Cut(text, "-")
+	if !isRange {
+		to = from
+	}
+	first, err := strconv.ParseUint(from, 10, bits)
+	last, err2 := strconv.ParseUint(to, 10, bits)
+	if err != nil || err2 != nil || first > last {
+		return fmt.Errorf("%q: want a number of at most %d, or a range as 5-10", text, uint64(1)<<bits-1)
+	}
+	*list = append(*list, history.Span{First: uint32(first), Last: uint32(last)})
+	return nil
+}
+
+var protocols = map[string]string{"icmp": "1", "tcp": "6", "udp": "17", "dccp": "33", "icmp6": "58", "sctp": "132", "udplite": "136"}
+
+func addProto(list *[]history.Span, text string) error {
+	if n, ok := protocols[text]; ok {
+		text = n
+	}
+	if addSpan(list, text, 8) != nil {
+		return fmt.Errorf("%q: want a protocol's number, or icmp, icmp6, tcp, udp, dccp, sctp or udplite", text)
+	}
+	return nil
+}
+
+// readFlows reads the configuration's flows, if there are any or they are needed.
+func (q *question) readFlows() error {
+	needed := q.named || q.flowNames != nil || q.by != nil && slices.Contains(q.by.Columns, "flow")
+	if !needed {
+		return nil
+	}
+	file, err := collect.ReadFlows(q.config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hinted{err, "flows are those of a configuration: name it with -c FILE"}
+	}
+	if err != nil {
+		return err
+	}
+	if q.flows, err = collect.FlowNames(file); err != nil {
+		return err
+	}
+	if q.by != nil {
+		q.by.Flows = q.flows
+	}
+	if q.flowNames != nil {
+		q.query.Match = func(_ string, r *wire.Record) bool {
+			return slices.ContainsFunc(q.flows(r), func(name string) bool { return slices.Contains(q.flowNames, name) })
+		}
+	}
+	return nil
+}
+
+// errEnough: -limit is reached.
+var errEnough = errors.New("enough")
+
+func (q *question) run(ctx context.Context) error {
+	out := os.Stdout
+	if q.out != "" {
+		f, err := os.Create(q.out)
+		if err != nil {
+			return err
+		}
+		out = f
+	}
+	stats, err := q.print(ctx, out)
+	if q.out != "" {
+		err = errors.Join(err, out.Close())
+		if err != nil {
+			os.Remove(q.out)
+		}
+	}
+	if q.out == "" && errors.Is(err, syscall.EPIPE) {
+		return nil // who reads has enough
+	}
+	if err == nil {
+		err = q.tell(stats)
+	}
+	if h, ok := errors.AsType[*history.Error](err); ok && h.Hint != "" {
+		return hinted{err, h.Hint}
+	}
+	return err
+}
+
+// records is where they are: the store's own directory, or in recollect's.
+func (q *question) records() string {
+	if dir := filepath.Join(q.store, "records"); isDir(dir) {
+		return dir
+	}
+	return q.store
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+func (q *question) print(ctx context.Context, w io.Writer) (stats history.Stats, err error) {
+	var p *history.Printer
+	if q.by != nil {
+		var sums []history.Sum
+		if sums, stats, err = history.Sums(ctx, q.records(), &q.query, *q.by); err != nil {
+			return stats, err
+		}
+		if q.limit > 0 {
+			sums = sums[:min(int(q.limit), len(sums))]
+		}
+		p = history.NewSumPrinter(w, q.format, *q.by)
+		err = p.Sums(sums)
+	} else {
+		p = history.NewRowPrinter(w, q.format, q.flows)
+		stats, err = history.Read(ctx, q.records(), &q.query, q.rows(p))
+	}
+	if err != nil && !errors.Is(err, errEnough) {
+		return stats, err
+	}
+	return stats, p.Close()
+}
+
+// rows prints records until there are enough.
+func (q *question) rows(p *history.Printer) func(rows []history.Row) error {
+	left := q.limit
+	return func(rows []history.Row) error {
+		if q.limit == 0 {
+			return p.Rows(rows)
+		}
+		rows = rows[:min(int64(len(rows)), left)]
+		if err := p.Rows(rows); err != nil {
+			return err
+		}
+		if left -= int64(len(rows)); left == 0 {
+			return errEnough
+		}
+		return nil
+	}
+}
+
+// tell says what could not be read, and with -v what was.
+func (q *question) tell(s history.Stats) error {
+	if q.verbose {
+		say("%d of %d records match in %d files, %d row groups; %d files are of other times", s.Rows, s.Read, s.Files, s.Groups, s.Passed)
+	}
+	for _, err := range s.Damaged {
+		say("%v", err)
+	}
+	if n := len(s.Damaged); n > 0 {
+		return hinted{fmt.Errorf("parts of the history could not be read (%d), so records are missing", n), "the files named above are damaged"}
+	}
+	return nil
+}

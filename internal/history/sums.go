@@ -1,0 +1,213 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// By is what sums are made for: each combination of the columns' values.
+type By struct {
+	// Step is how long a span of time is; 0 is all in one.
+	Step time.Duration
+	// Columns are of SumColumns.
+	Columns []string
+	// Flows names a record's flows, for the column flow: a record counts in each.
+	Flows func(r *wire.Record) []string
+}
+
+// SumColumns are those that there may be sums by.
+var SumColumns = []string{"host", "level", "src", "dst", "src_port", "dst_port", "proto", "direction", "relayed", "mgen_flow", "flow"}
+
+// maxSums bounds a sum's memory, to some 200 MB.
+const maxSums = 1 << 20
+
+// ParseBy reads columns and a step: 1m,host,proto.
+func ParseBy(text string) (by By, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if slices.Contains(SumColumns, part) && !slices.Contains(by.Columns, part) {
+			by.Columns = append(by.Columns, part)
+			continue
+		}
+		step, err := time.ParseDuration(part)
+		if err != nil || step <= 0 || by.Step != 0 {
+			return By{}, fmt.Errorf("sums by %q: want a step of time as 10s, 1m or 1h, and any of %s", part, strings.Join(SumColumns, ", "))
+		}
+		by.Step = step
+	}
+	return by, nil
+}
+
+// Key is what a sum is of. Columns that were not asked for are zero.
+type Key struct {
+	Time             int64 // where the step begins, nanoseconds
+	Host, Flow       string
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+	Level            batch.Level
+	Direction        wire.Flags // Outgoing, Incoming, both or none
+	Relayed, MGEN    bool       // MGEN: MGENFlow is valid
+	MGENFlow         uint32
+}
+
+// Sum is of the records that have one Key.
+type Sum struct {
+	Key
+	Records, Packets, Bytes uint64
+}
+
+// Sums adds up the committed records of a store's directory that match, by time and
+// then the columns in the order of By.
+func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error) {
+	a := newAdder(by)
+	stats, err := scan(ctx, dir, q, a.want, a.add)
+	if err != nil {
+		return nil, stats, err
+	}
+	slices.SortFunc(a.sums, a.compare)
+	return a.sums, stats, nil
+}
+
+// adder adds up.
+type adder struct {
+	by    By
+	want  columnSet
+	step  int64
+	parts []func(k *Key, r *Row)
+	flow  bool
+	at    map[Key]int
+	sums  []Sum
+	last  int // most rows follow one of the same key
+}
+
+func newAdder(by By) *adder {
+	a := &adder{by: by, want: setOf(colBytes, colPackets), step: int64(by.Step), at: make(map[Key]int), last: -1}
+	if a.step > 0 {
+		a.want |= setOf(colTime)
+		a.parts = append(a.parts, func(k *Key, r *Row) { k.Time = floor(r.Record.Time, a.step) })
+	}
+	for _, c := range by.Columns {
+		if c == "flow" {
+			a.flow = true
+			a.want |= setOf(colProto, colDstPort, colMGENFlow, colFlags)
+			continue
+		}
+		p := sumParts[c]
+		a.want |= p.want
+		a.parts = append(a.parts, p.set)
+	}
+	return a
+}
+
+// floor is the multiple of step at or before t.
+func floor(t, step int64) int64 {
+	rest := t % step
+	if rest < 0 {
+		rest += step
+	}
+	return t - rest
+}
+
+// sumParts are how keys get a column.
+var sumParts = map[string]struct {
+	want columnSet
+	set  func(k *Key, r *Row)
+}{
+	"host":      {setOf(colHost), func(k *Key, r *Row) { k.Host = r.Host }},
+	"level":     {setOf(colLevel), func(k *Key, r *Row) { k.Level = r.Level }},
+	"src":       {setOf(colSrc, colFlags), func(k *Key, r *Row) { k.Src = r.Record.SrcAddr() }},
+	"dst":       {setOf(colDst, colFlags), func(k *Key, r *Row) { k.Dst = r.Record.DstAddr() }},
+	"src_port":  {setOf(colSrcPort), func(k *Key, r *Row) { k.SrcPort = r.Record.SrcPort }},
+	"dst_port":  {setOf(colDstPort), func(k *Key, r *Row) { k.DstPort = r.Record.DstPort }},
+	"proto":     {setOf(colProto), func(k *Key, r *Row) { k.Proto = r.Record.Proto }},
+	"direction": {setOf(colFlags), func(k *Key, r *Row) { k.Direction = r.Record.Flags & (wire.Outgoing | wire.Incoming) }},
+	"relayed":   {setOf(colFlags), func(k *Key, r *Row) { k.Relayed = r.Record.Flags&wire.Relayed != 0 }},
+	"mgen_flow": {setOf(colMGENFlow, colFlags), func(k *Key, r *Row) {
+		k.MGEN = r.Record.Flags&wire.MGEN != 0
+		k.MGENFlow = r.Record.Flow()
+	}},
+}
+
+func (a *adder) add(rows []Row) error {
+	for i := range rows {
+		var k Key
+		for _, set := range a.parts {
+			set(&k, &rows[i])
+		}
+		if !a.flow {
+			if err := a.count(&k, &rows[i].Record); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, k.Flow = range a.by.Flows(&rows[i].Record) {
+			if err := a.count(&k, &rows[i].Record); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *adder) count(k *Key, r *wire.Record) error {
+	if a.last < 0 || a.sums[a.last].Key != *k {
+		at, ok := a.at[*k]
+		if !ok {
+			if at = len(a.sums); at == maxSums {
+				return &Error{fmt.Errorf("more than %d sums", maxSums), "ask for a shorter time, longer steps or fewer columns"}
+			}
+			a.sums = append(a.sums, Sum{Key: *k})
+			a.at[*k] = at
+		}
+		a.last = at
+	}
+	s := &a.sums[a.last]
+	s.Records++
+	s.Packets += r.Count()
+	s.Bytes += uint64(r.Length)
+	return nil
+}
+
+// compare orders by time, then the columns in their order.
+func (a *adder) compare(x, y Sum) int {
+	if c := cmp.Compare(x.Time, y.Time); c != 0 {
+		return c
+	}
+	for _, name := range a.by.Columns {
+		if c := compareBy[name](&x.Key, &y.Key); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+var compareBy = map[string]func(x, y *Key) int{
+	"host":      func(x, y *Key) int { return cmp.Compare(x.Host, y.Host) },
+	"level":     func(x, y *Key) int { return cmp.Compare(x.Level, y.Level) },
+	"src":       func(x, y *Key) int { return x.Src.Compare(y.Src) },
+	"dst":       func(x, y *Key) int { return x.Dst.Compare(y.Dst) },
+	"src_port":  func(x, y *Key) int { return cmp.Compare(x.SrcPort, y.SrcPort) },
+	"dst_port":  func(x, y *Key) int { return cmp.Compare(x.DstPort, y.DstPort) },
+	"proto":     func(x, y *Key) int { return cmp.Compare(x.Proto, y.Proto) },
+	"direction": func(x, y *Key) int { return cmp.Compare(x.Direction, y.Direction) },
+	"relayed":   func(x, y *Key) int { return cmp.Compare(bit(x.Relayed), bit(y.Relayed)) },
+	"mgen_flow": func(x, y *Key) int {
+		return cmp.Or(cmp.Compare(bit(x.MGEN), bit(y.MGEN)), cmp.Compare(x.MGENFlow, y.MGENFlow))
+	},
+	"flow": func(x, y *Key) int { return cmp.Compare(x.Flow, y.Flow) },
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}

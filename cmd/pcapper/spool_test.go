@@ -31,6 +31,20 @@ func numbered(a, b *nettest.Host, from, n int) (frames [][]byte) {
 // are there, each once and in order.
 func inOrder(t *testing.T, data []byte, from, to int) {
 	t.Helper()
+	recs, _ := decode(t, data)
+	if len(recs) != to-from {
+		t.Fatalf("%d records, want %d", len(recs), to-from)
+	}
+	for i, r := range recs {
+		if r.MGENSeq != uint32(from+i) {
+			t.Fatalf("record %d is message %d", from+i, r.MGENSeq)
+		}
+	}
+}
+
+// decode takes a stream of IPFIX apart, and gives what it says of losses.
+func decode(t *testing.T, data []byte) ([]wire.Record, ipfix.Statistics) {
+	t.Helper()
 	var d ipfix.Decoder
 	var recs []wire.Record
 	for len(data) > 0 {
@@ -43,14 +57,7 @@ func inOrder(t *testing.T, data []byte, from, to int) {
 		}
 		data = data[n:]
 	}
-	if len(recs) != to-from {
-		t.Fatalf("%d records, want %d", len(recs), to-from)
-	}
-	for i, r := range recs {
-		if r.MGENSeq != uint32(from+i) {
-			t.Fatalf("record %d is message %d", from+i, r.MGENSeq)
-		}
-	}
+	return recs, d.Statistics()
 }
 
 // receiveAll accepts one connection and reads it to its end.
@@ -135,6 +142,47 @@ func TestSpool(t *testing.T) {
 		t.Errorf("the summary:\n%s", summary)
 	}
 	inOrder(t, <-data, 0, 2*n)
+}
+
+// TestSpoolOverflow: what the size does not hold is lost, the oldest first, and
+// counted to the packet: in the metrics, and to the collector.
+func TestSpoolOverflow(t *testing.T) {
+	a, b := nettest.Pair(t)
+	to := b.Interface.IPv4.String() + ":4739"
+	const n = 40_000 // 2.6 MB
+	p := startStatic(t, a, "-spool", spoolDir(t)+":1100kB", "-export", "ipfix+tcp://"+to, "-metrics", "127.0.0.1:9173")
+	p.await("capturing from now on", 1)
+	send(t, a, n, 20_000, numbered(a, b, 0, n)...)
+	if !nettest.Eventually(20*time.Second, func() bool {
+		m := p.scrape("127.0.0.1:9173")
+		return m["pcapper_spool_dropped_packets_total"] > 0 && m["pcapper_spool_waiting_packets"]+m["pcapper_spool_dropped_packets_total"] == n &&
+			m[`pcapper_spool_bytes{where="memory"}`] == 0
+	}) {
+		t.Fatal("the spool does not hold all that it has not dropped")
+	}
+	ln, err := b.Listen("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	data := receiveAll(t, ln)
+	if !nettest.Eventually(20*time.Second, func() bool { return p.scrape("127.0.0.1:9173")["pcapper_spool_waiting_packets"] == 0 }) {
+		t.Fatal("it does not arrive")
+	}
+	m := p.scrape("127.0.0.1:9173")
+	p.stop()
+	recs, said := decode(t, <-data)
+	lost := n - len(recs)
+	for i, r := range recs {
+		if r.MGENSeq != uint32(lost+i) {
+			t.Fatalf("record %d is message %d", lost+i, r.MGENSeq)
+		}
+	}
+	if lost < n/2 || int(said.NotSent) != lost || m["pcapper_spool_dropped_packets_total"] != float64(lost) ||
+		m[`pcapper_reader_lost_total{reader="exports"}`] != float64(lost) || m[`pcapper_reader_delivered_total{reader="exports"}`] != float64(n-lost) {
+		t.Errorf("%d of %d are missing; the collector is told of %d, the metrics say %v dropped, %v lost", lost, n, said.NotSent,
+			m["pcapper_spool_dropped_packets_total"], m[`pcapper_reader_lost_total{reader="exports"}`])
+	}
 }
 
 // TestSpoolRefused: what a spool needs is said.

@@ -119,7 +119,7 @@ func engineName(p *agentProcess) string {
 // nothing to complain of, and has an answer to every query of the dashboard.
 func TestPrometheusAndDashboard(t *testing.T) {
 	a, b := nettest.Pair(t)
-	p := start(t, a, "-metrics", "127.0.0.1:9173")
+	p := start(t, a, "-metrics", "127.0.0.1:9173", "-spool", spoolDir(t)+":10MB", "-export", "ipfix+tcp://127.0.0.1:9")
 	conn := p.dial(b, "bulk\n")
 	go io.Copy(io.Discard, conn)
 	dir := t.TempDir()

@@ -288,6 +288,7 @@ type session struct {
 	begun  int       // how often templates were sent
 	due    time.Time // when to announce again
 	unseen uint64    // records that could not be sent since a message was: no receiver can know
+	deaf   bool      // nobody listens where datagrams go to
 
 	// For what comes from the spool.
 	entry  []byte
@@ -300,6 +301,9 @@ type session struct {
 func (s *session) announce(now time.Time) error {
 	if now.Before(s.due) {
 		return nil
+	}
+	if d, ok := s.t.(*datagrams); ok {
+		s.listen(d)
 	}
 	s.due = now.Add(templatesEvery)
 	if s.t.lossy() && s.begun < earlyTemplates-1 {
@@ -317,6 +321,22 @@ func (s *session) announce(now time.Time) error {
 	})
 	_, err := s.write(one(msg, 0), 0)
 	return err
+}
+
+// listen says when datagrams since the last announcement have come back
+// (ICMP: port unreachable), and when they no longer do. They are sent all the same.
+func (s *session) listen(d *datagrams) {
+	deaf := d.refused
+	d.refused = false
+	switch e := s.e; {
+	case deaf && !s.deaf:
+		e.setState("open, but nobody listens there")
+		e.cfg.Say("%v: nobody listens there; sending all the same", e)
+	case !deaf && s.deaf:
+		e.setState("open")
+		e.cfg.Say("%v: somebody listens now", e)
+	}
+	s.deaf = deaf
 }
 
 // wait waits for records, but not beyond what else is due. ended: the stream

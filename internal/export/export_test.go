@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -323,7 +324,7 @@ func TestCollectorGoesAndReturns(t *testing.T) {
 }
 
 // TestNobodyListens: a datagram that comes back does not keep the next one from
-// being sent, and a receiver that begins late finds templates.
+// being sent, and is told of; a receiver that begins late finds templates.
 func TestNobodyListens(t *testing.T) {
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -336,6 +337,10 @@ func TestNobodyListens(t *testing.T) {
 	for i := range 10 {
 		b.publish(i, i+1)
 		b.await("a record", func() bool { return b.x.Counts().Records == uint64(i+1) })
+	}
+	b.awaitMessage("nobody listens there")
+	if state := b.x.State(); state != "open, but nobody listens there" {
+		t.Errorf("state %q", state)
 	}
 	if pc, err = net.ListenPacket("udp", addr); err != nil {
 		t.Fatal(err)
@@ -355,6 +360,21 @@ func TestNobodyListens(t *testing.T) {
 	}
 	if b.peers[0].String() != addr {
 		t.Errorf("sends to %v, want %s", b.peers, addr)
+	}
+}
+
+// TestSomebodyListens: once nothing comes back any more that is told, too.
+func TestSomebodyListens(t *testing.T) {
+	var said []string
+	x := New(Config{Target: Target{URL: "U"}, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }})
+	s, d := session{e: x}, &datagrams{}
+	for _, refused := range []bool{false, true, true, false, false} {
+		d.refused = refused
+		s.listen(d)
+	}
+	want := []string{"export U: nobody listens there; sending all the same", "export U: somebody listens now"}
+	if !slices.Equal(said, want) || x.State() != "open" {
+		t.Errorf("said %q, state %q", said, x.State())
 	}
 }
 

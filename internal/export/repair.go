@@ -18,8 +18,8 @@ const (
 	// have missed some, repairMessages how many messages.
 	repairBuffer   = 4 << 20
 	repairMessages = 1 << 16
-	// repairTimeout is how long one request and its answer may take,
-	// repairClients how many are served at a time.
+	// repairTimeout is how long one receiver's requests and their answers may
+	// take, repairClients how many are served at a time.
 	repairTimeout = 10 * time.Second
 	repairClients = 32
 )
@@ -140,6 +140,5 @@ func (r *repairs) serve(conn net.Conn) {
 			}
 			r.served.Add(1)
 		}
-		conn.SetDeadline(time.Now().Add(repairTimeout))
 	}
 }

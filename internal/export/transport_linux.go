@@ -175,6 +175,7 @@ type datagrams struct {
 	payload int
 	pace    pacer
 	single  bool   // the kernel takes no batches on the way to the receiver
+	refused bool   // a datagram came back: nobody listens
 	control []byte // that says how long each datagram is
 }
 
@@ -228,7 +229,7 @@ func (u *datagrams) segments(b []byte, length int) error {
 		h.SetLen(unix.CmsgLen(2))
 	}
 	binary.NativeEndian.PutUint16(u.control[unix.CmsgLen(0):], uint16(length))
-	return again(func() error {
+	return u.again(func() error {
 		_, _, err := u.WriteMsgUDP(b, u.control, nil)
 		return err
 	})
@@ -236,7 +237,7 @@ func (u *datagrams) segments(b []byte, length int) error {
 
 // one sends one datagram.
 func (u *datagrams) one(b []byte) error {
-	err := again(func() error {
+	err := u.again(func() error {
 		_, err := u.Write(b)
 		return err
 	})
@@ -248,9 +249,10 @@ func (u *datagrams) one(b []byte) error {
 
 // again sends once more after an error that the socket has kept from an earlier
 // datagram, that nobody listens: this one was not sent.
-func again(send func() error) error {
+func (u *datagrams) again(send func() error) error {
 	err := send()
 	if errors.Is(err, syscall.ECONNREFUSED) {
+		u.refused = true
 		err = send()
 	}
 	return err

@@ -141,13 +141,15 @@ func TestExportMulticast(t *testing.T) {
 	for _, r := range receivers {
 		joins(t, r, "239.192.70.75")
 		got["nfcapd at "+r.Name] = nfcapd(t, r, 4739, "-J", "239.192.70.73")
+		got["nfcapd, IPv6, at "+r.Name] = nfcapd(t, r, 4742, "-6", "-J", "ff18::7073")
 		got["nfacctd at "+r.Name] = nfacctd(t, r, "0.0.0.0", 4740, "nfacctd_mcast_groups: 239.192.70.74")
 		got["goflow2 at "+r.Name] = goflow2(t, r, "239.192.70.75", 4741, 2*n)
 	}
 	var running []*agentProcess
 	for _, x := range agents {
 		running = append(running, start(t, x, "-m", "udp", "-export", "ipfix+udp://239.192.70.73?iface=eth0&per=packet",
-			"-export", "ipfix+udp://239.192.70.74:4740?iface=eth0&per=packet", "-export", "ipfix+udp://239.192.70.75:4741?iface=eth0"))
+			"-export", "ipfix+udp://239.192.70.74:4740?iface=eth0&per=packet", "-export", "ipfix+udp://239.192.70.75:4741?iface=eth0",
+			"-export", "ipfix+udp://[ff18::7073]:4742?iface=eth0&per=packet"))
 	}
 	for _, p := range running {
 		p.await("capturing from now on", 1)
@@ -160,7 +162,7 @@ func TestExportMulticast(t *testing.T) {
 		twice.add(flow, 2*v[0], 2*v[1])
 	}
 	for _, p := range running {
-		p.awaitExport(n, 3)
+		p.awaitExport(n, 4)
 	}
 	for _, p := range running {
 		p.stop()

@@ -24,7 +24,7 @@ import (
 // where the agent repairs, each record arrives, once. Wireshark finds nothing
 // wrong with what goes to groups, by packet and by second.
 func TestExportRepairs(t *testing.T) {
-	const n = 10_000
+	const n = 4_000
 	h := nettest.Bridge(t, 4)
 	a, receivers, observer := h[0], h[1:3], h[3]
 	lossy := observe(t, observer, "239.192.70.73:4739")

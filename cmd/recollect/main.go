@@ -17,6 +17,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/web"
 )
@@ -49,6 +50,7 @@ type options struct {
 	listen      []feed.Listen
 	speed, from string
 	sinks       []string
+	detail      *degrade.Rules
 	named       bool // the configuration was named, so it must be there
 }
 
@@ -73,6 +75,7 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.unconfined, "unconfined", false, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
+	flags.Func("detail", "", o.setDetail)
 	flags.Func("listen", "", func(text string) error {
 		l, err := feed.ParseListen(text)
 		o.listen = append(o.listen, l)
@@ -104,6 +107,9 @@ func parse(args []string) (*options, error) {
 		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
+		if f.Name == "detail" && !o.keeps() {
+			err = errors.New("-detail without -sink: want something that keeps records")
+		}
 	})
 	if err == nil && o.replay != nil && o.listen != nil {
 		err = errors.New("-listen and -replay: want one of them")
@@ -130,7 +136,7 @@ func run(args []string) int {
 	case o.password != "":
 		return explain(printUser(o.password))
 	}
-	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Unconfined: o.unconfined, Verbose: o.verbose}
+	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}

@@ -59,7 +59,7 @@ var allowed = map[string][]string{
 	"internal/web":                       {"internal/rollup"},
 	"internal/collect":                   {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
 	"cmd/pcapper":                        {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
-	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/feed", "internal/history", "internal/kafka", "internal/rollup", "internal/web", "wire"},
+	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/degrade", "internal/feed", "internal/history", "internal/kafka", "internal/rollup", "internal/web", "wire"},
 	"internal/nettest":                   nil, // tests and the bench only
 	"core":                               nil, // tests of what is no Go
 	"bench":                              {"internal/nettest", "wire"},

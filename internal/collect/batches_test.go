@@ -110,7 +110,7 @@ func sameTraffic(a, b wire.Record) bool {
 }
 
 // benchBatcher is a batcher of so many agents that are never dialled.
-func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
+func benchBatcher(t testing.TB, agents int, to Batches, rule string) *batcher {
 	file := &File{}
 	for i := range agents {
 		file.Hosts = append(file.Hosts, Host{Label: "h" + string(rune('a'+i)), Name: "10.0.0.1", Port: uint16(7000 + i)})
@@ -120,7 +120,7 @@ func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
 		c.agents = append(c.agents, newAgent(c, uint32(i), certs.Files{}))
 	}
 	rules := degrade.DefaultRules()
-	if err := rules.Set("packets=all"); err != nil {
+	if err := rules.Set(rule); err != nil {
 		t.Fatal(err)
 	}
 	b := newBatcher(c, to, &rules)
@@ -133,7 +133,7 @@ func benchBatcher(t testing.TB, agents int, to Batches) *batcher {
 // the agent that it was of.
 func TestBatchesLost(t *testing.T) {
 	k := newKeeper(t)
-	b := benchBatcher(t, 3, k)
+	b := benchBatcher(t, 3, k, "packets=all")
 	send := func(agent, n int) {
 		a := b.c.agents[agent]
 		records := make([]wire.Record, 500)
@@ -179,24 +179,34 @@ func TestBatchesLost(t *testing.T) {
 }
 
 // BenchmarkBatches is what it costs to take records from the hub and to make
-// batches of them: all but their bytes.
+// batches of them: all but their bytes. There are 20 agents with 1,000 flows
+// each.
 func BenchmarkBatches(b *testing.B) {
-	w := benchBatcher(b, 20, discard{})
-	records := make([]wire.Record, 1000)
-	for i := range records {
-		records[i] = udp(uint16(i), 0, 100, 0)
+	for _, rule := range []string{"packets=all,fleet-packets=all", "packets=0,flows=all,fleet-flows=all", "packets=0,flows=0"} {
+		b.Run(rule, func(b *testing.B) {
+			w := benchBatcher(b, 20, discard{}, rule)
+			records := make([]wire.Record, 1000)
+			for i := range records {
+				records[i] = udp(uint16(i), 0, 100, 0)
+			}
+			n := 0
+			for b.Loop() {
+				b.StopTimer()
+				for i := range 100 {
+					w.c.agents[i%len(w.c.agents)].take(records)
+				}
+				for i := range records {
+					records[i].Time += 1e9 / 20 // 100,000 records/s
+				}
+				w.now = w.now.Add(time.Second / 20)
+				b.StartTimer()
+				w.fleet.Tick(w.now.UnixNano())
+				w.take()
+				n += 100 * len(records)
+			}
+			b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(n), "ns/record")
+		})
 	}
-	n := 0
-	for b.Loop() {
-		b.StopTimer()
-		for i := range 100 {
-			w.c.agents[i%len(w.c.agents)].take(records)
-		}
-		b.StartTimer()
-		w.take()
-		n += 100 * len(records)
-	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds()/1e6, "Mrecords/s")
 }
 
 type discard struct{}

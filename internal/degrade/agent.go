@@ -290,5 +290,5 @@ func tableSize(flows uint64) int {
 	if flows > mostTable {
 		return mostTable
 	}
-	return max(leastTable, min(3*int(flows), mostTable))
+	return max(leastTable, 3*int(flows))
 }

@@ -1,0 +1,15 @@
+package main
+
+import "github.com/pcapper/pcapper/internal/degrade"
+
+// setDetail adds a rule of -detail to those before.
+func (o *options) setDetail(text string) error {
+	if o.detail == nil {
+		rules := degrade.DefaultRules()
+		o.detail = &rules
+	}
+	return o.detail.Set(text)
+}
+
+// keeps tells whether records go anywhere beside the collector's own output.
+func (o *options) keeps() bool { return o.sinks != nil }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -135,9 +134,6 @@ func TestIPFIX(t *testing.T) {
 	dissect(t, c.all, int(c.d.Counts().Packets))
 }
 
-// packetCounts is how tshark shows packetDeltaCount.
-var packetCounts = regexp.MustCompile(`(?m)^ +Packets: ([0-9]+)$`)
-
 // dissect lets Wireshark take messages apart, which must find nothing wrong
 // with them, and records of n packets.
 func dissect(t *testing.T, messages [][]byte, n int) {
@@ -169,12 +165,14 @@ func dissect(t *testing.T, messages [][]byte, n int) {
 		}
 	}
 	got := 0
-	for _, m := range packetCounts.FindAllStringSubmatch(text, -1) {
-		packets, err := strconv.Atoi(m[1])
-		if err != nil {
-			t.Fatal(err)
+	for line := range strings.Lines(text) {
+		if count, ok := strings.CutPrefix(strings.TrimSpace(line), "Packets: "); ok {
+			packets, err := strconv.Atoi(count)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += packets
 		}
-		got += packets
 	}
 	if got != n {
 		t.Errorf("tshark sees %d packets, want %d:\n%s", got, n, text[:min(len(text), 6000)])

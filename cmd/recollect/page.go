@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net/netip"
+	"time"
 
 	"github.com/pcapper/pcapper/internal/collect"
 	"github.com/pcapper/pcapper/internal/feed"
@@ -76,6 +77,29 @@ func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
 }
 
 func (s *pageSource) Setup() *web.Setup { return s.setup }
+
+// Replay and Steer are of a web.Player.
+func (s *pageSource) Replay() *web.Replay {
+	st, ok := s.view.Replay()
+	if !ok {
+		return nil
+	}
+	r := &web.Replay{Part: st.Part(), Speed: st.Speed, Paused: st.Paused, Seeking: st.Seeking, Ended: st.Ended}
+	if st.Started {
+		r.Position = float64(st.Position) / 1e9
+		if !st.Ended {
+			r.Gap = max(0, float64(st.Next-st.Position)/1e9)
+		}
+	}
+	return r
+}
+
+func (s *pageSource) Steer(c web.Command, by time.Duration) {
+	s.view.Steer(map[web.Command]collect.Steering{
+		web.Pause: collect.Pause, web.Resume: collect.Resume, web.Slower: collect.Slower, web.Faster: collect.Faster,
+		web.Next: collect.Next, web.Forward: collect.Forward,
+	}[c], by)
+}
 
 func (s *pageSource) Lost() uint64 { return s.view.Counting().Lost }
 

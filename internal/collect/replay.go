@@ -187,3 +187,46 @@ func (c *collector) runPlayer(ctx context.Context) error {
 	}
 	return err
 }
+
+// Steering is what View.Steer does.
+type Steering int
+
+// Steerings.
+const (
+	Pause Steering = iota
+	Resume
+	Slower
+	Faster
+	Next    // over a time without records
+	Forward // by a time
+)
+
+// Replay is where the logs are that are played; not ok if agents are dialled.
+func (v *View) Replay() (s replay.Status, ok bool) {
+	if v.c.player == nil {
+		return s, false
+	}
+	return v.c.player.Status(), true
+}
+
+// Steer steers a replay. Without one it does nothing.
+func (v *View) Steer(how Steering, by time.Duration) {
+	p := v.c.player
+	if p == nil {
+		return
+	}
+	switch how {
+	case Pause, Resume:
+		if p.Status().Paused != (how == Pause) {
+			p.Pause()
+		}
+	case Slower:
+		p.Slower()
+	case Faster:
+		p.Faster()
+	case Next:
+		p.Next()
+	case Forward:
+		p.Step(by)
+	}
+}

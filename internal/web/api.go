@@ -30,6 +30,7 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/setup", func(w http.ResponseWriter, r *http.Request) {
 		send(w, r, encode(s.source.Setup()))
 	})
+	mux.HandleFunc("POST "+replayPath, s.steer)
 	mux.HandleFunc("GET /api/v1/frame", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, query{kind: "frame"})
 	})

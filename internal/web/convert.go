@@ -20,7 +20,8 @@ func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
 	f := &frameJSON{
 		Seq: snap.Seq, Run: source.Setup().Run, Now: float64(snap.Now) / 1e9,
 		Complete: snap.Complete, Oldest: snap.Oldest,
-		Hosts: hostStates(source, snap),
+		Hosts:  hostStates(source, snap),
+		Replay: replayOf(source),
 		Store: storeJSON{
 			Records: snap.Records, Late: snap.Late, Future: snap.Future, Lost: source.Lost(),
 			Forgotten: snap.Forgotten, Memory: snap.Memory, Budget: snap.Budget, Archive: archiveOf(snap.Archive),

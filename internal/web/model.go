@@ -135,6 +135,7 @@ type frameJSON struct {
 	Oldest   int64         `json:"oldest"`   // the first second that is kept; 0: none
 	Hosts    []hostJSON    `json:"hosts"`
 	Store    storeJSON     `json:"store"`
+	Replay   *Replay       `json:"replay"`  // null unless logs are played
 	Current  *overviewJSON `json:"current"` // the second Complete alone
 	Tail     *overviewJSON `json:"tail"`    // the newest tailSeconds
 }

@@ -30,7 +30,7 @@ func secure(host string, next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
 		switch {
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		case r.Method != http.MethodGet && r.Method != http.MethodHead && (r.Method != http.MethodPost || r.URL.Path != replayPath):
 			h.Set("Allow", "GET, HEAD")
 			http.Error(w, "only GET: nothing can be changed here", http.StatusMethodNotAllowed)
 		case local && !isLoopback(hostname(r.Host)):

@@ -1,4 +1,4 @@
-import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Series, Setup, Span, Talkers } from './model';
+import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Replay, Series, Setup, Span, Talkers } from './model';
 import type { State } from './state';
 
 export type Link = 'connecting' | 'live' | 'broken';
@@ -205,6 +205,22 @@ export class Feed {
 	/** The total of some time, hour by hour, for the calendar. */
 	async hours(from: number, to: number, use: (data: Overview) => void): Promise<void> {
 		await this.get<Overview>('calendar', `from=${from}&to=${to}&step=3600`, use, 'overview');
+	}
+
+	/** Tells logs that are played how to go on. */
+	async steer(command: string, seconds: number): Promise<void> {
+		try {
+			const answer = await fetch('/api/v1/replay', {
+				method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ command, seconds }),
+			});
+			const data: unknown = await answer.json();
+			if (!answer.ok) throw new Error((data as { error?: string }).error ?? answer.statusText);
+			if (this.frame) this.frame = { ...this.frame, replay: data as Replay };
+			this.problem = '';
+		} catch (err) {
+			this.problem = err instanceof Error ? err.message : String(err);
+		}
+		this.changed();
 	}
 
 	/** One request of a kind at a time: a newer one ends the older. */

@@ -1,9 +1,10 @@
 import { Calendar } from './calendar';
 import { h, icon, style, text, toggle } from './dom';
 import { Feed } from './feed';
-import { bytes, clock, csv, date, day, range, seconds, type Unit, unitNames, whole, windowName } from './format';
+import { bytes, clock, csv, date, day, moment, range, seconds, type Unit, unitNames, whole, windowName } from './format';
 import { isDark } from './palette';
 import { download, picture } from './picture';
+import { ReplayBar } from './replay';
 import { State, type View, viewNames, views, windows } from './state';
 import { TimeBar } from './timebar';
 import type { App, Page } from './views/common';
@@ -24,6 +25,7 @@ const feed = new Feed(state, () => {
 });
 const timebar = new TimeBar(state, feed);
 const calendar = new Calendar(state, feed);
+const replay = new ReplayBar(feed);
 
 const app: App = {
 	state,
@@ -105,6 +107,9 @@ const keys: [string, string][] = [
 	['/', 'filter a table'],
 	['A', 'show all flows again'],
 	['↑ ↓ Enter', 'choose a row of a table'],
+	['R', 'a replay: pause it, or go on'],
+	['[ ]', 'a replay: slower, faster'],
+	['N', 'a replay: skip to the next traffic'],
 	['?', 'this help'],
 	['Esc', 'close, or leave the filter'],
 ];
@@ -120,7 +125,7 @@ document.getElementById('app')!.append(
 		h('nav', { class: 'tabs', 'aria-label': 'Views' }, ...tabs),
 		h('div', { class: 'tools' }, units.el, csvButton, pngButton, themeButton, helpButton)),
 	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time, calendar.el), timebar.el, spans.el),
-	notice, main,
+	replay.el, notice, main,
 	h('footer', { class: 'bottom' }, link, footText), help);
 
 function logo(): SVGElement {
@@ -204,6 +209,10 @@ addEventListener('keydown', (e) => {
 	else if (e.key === '+' || e.key === '=') zoomBy(-1);
 	else if (e.key === '-' || e.key === '_') zoomBy(1);
 	else if (e.key === 'd' || e.key === 'D') calendar.toggle();
+	else if (e.key === 'r' || e.key === 'R') replay.toggle();
+	else if (e.key === '[') replay.steer('slower');
+	else if (e.key === ']') replay.steer('faster');
+	else if (e.key === 'n' || e.key === 'N') replay.steer('next');
 	else if (e.key === 'l' || e.key === 'L') goLive();
 	else if (e.key === 'u' || e.key === 'U') state.set({ unit: unitList[(unitList.indexOf(state.unit) + 1) % 3]! });
 	else if (e.key === 't' || e.key === 'T') switchTheme();
@@ -262,9 +271,10 @@ function update(): void {
 	toggle(document.body, 'archived', feed.frame?.store.archive != null);
 	toggle(document.body, 'waiting', feed.link === 'connecting');
 	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : feed.link === 'broken' ? 'Offline' : 'Connecting');
-	text(time, t ? (paused ? range(t - state.window, t) : state.whole ? `since ${date(t - state.window)}` : clock(t)) : '');
+	text(time, t ? (paused ? range(t - state.window, t) : state.whole ? `since ${date(t - state.window)}` : moment(t)) : '');
 	time.title = t ? `${day(t)}: ${timebar.title()}` : '';
 	timebar.draw();
+	replay.draw();
 	page!.update();
 	link.className = `link-state ${bad ? 'failed' : feed.link === 'live' ? 'connected' : 'dialling'}`;
 	text(linkText, feed.link === 'broken' ? 'Connection to recollect lost; trying again'

@@ -78,6 +78,16 @@ export interface Store {
 	budget: number;
 	archive: Archive | null;
 }
+export interface Replay {
+	position: number;
+	part: number;
+	/** 0: as fast as possible. */
+	speed: number;
+	gap: number;
+	paused: boolean;
+	seeking: boolean;
+	ended: boolean;
+}
 export interface Archive {
 	size: number;
 	most: number;
@@ -95,6 +105,7 @@ export interface Frame {
 	oldest: number;
 	hosts: HostState[];
 	store: Store;
+	replay: Replay | null;
 	current: Overview;
 	tail: Overview;
 }

@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap kafka nats test race bench soak deb sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page libpcap kafka nats test race bench siege soak deb sbom vuln fuzz lint install-core clean
 
 build: page bin/pcapper bin/recollect ## build the two static programs
 
@@ -41,6 +41,9 @@ lint: ## format, vet, staticcheck
 bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REGEXP" ...
 	scripts/need tcpdump:tcpdump softflowd:softflowd
 	$(GO) run ./bench $(BENCH)
+
+siege: ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate 1000000", "-embedded" ...
+	$(GO) run ./bench/siege $(SIEGE)
 
 deb: ## a Debian package of both programs, in bin
 	@scripts/deb

@@ -19,6 +19,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collect"
 	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/keep"
 	"github.com/pcapper/pcapper/internal/web"
 )
 
@@ -41,6 +42,7 @@ type options struct {
 	config, names, http     string
 	page                    pageOptions
 	password                string // the user to print a line for
+	keep                    keepOptions
 	lines, resolve, version bool
 	tls                     certs.Files
 
@@ -72,6 +74,9 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.tls.Cert, "tls-cert", "", "")
 	flags.StringVar(&o.tls.Key, "tls-key", "", "")
 	flags.StringVar(&o.tls.CA, "tls-ca", "", "")
+	flags.StringVar(&o.keep.dir, "store", "", "")
+	flags.StringVar(&o.keep.bus, "bus", "", "")
+	flags.StringVar(&o.keep.keep, "keep", defaultKeep, "")
 	flags.BoolVar(&o.unconfined, "unconfined", false, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
@@ -104,6 +109,9 @@ func parse(args []string) (*options, error) {
 		if o.http == "" && strings.HasPrefix(f.Name, "http-") && f.Name != "http-password" {
 			err = fmt.Errorf("-%s without -http: want an address for the page", f.Name)
 		}
+		if f.Name == "keep" && o.keep.dir == "" {
+			err = errors.New("-keep without -store: want a directory for what is kept")
+		}
 		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
@@ -113,6 +121,9 @@ func parse(args []string) (*options, error) {
 	})
 	if err == nil && o.replay != nil && o.listen != nil {
 		err = errors.New("-listen and -replay: want one of them")
+	}
+	if err == nil && o.replay != nil && o.keep.any() {
+		err = errors.New("-replay with -store or -bus: want agents; what was kept is kept already")
 	}
 	return o, err
 }
@@ -140,17 +151,15 @@ func run(args []string) int {
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
-	if o.http != "" {
-		if err := addPage(&cfg, o.http, o.page); err != nil {
-			return explain(err)
-		}
-	}
-	sinks, err := openSinks(o.sinks)
+	sinks, err := o.openSinks(&cfg)
 	if err != nil {
 		return explain(err)
 	}
-	if sinks != nil {
-		cfg.Batches = sinks
+	if o.http != "" {
+		if err := addPage(&cfg, o.http, o.page); err != nil {
+			sinks.abandon()
+			return explain(err)
+		}
 	}
 	return start(cfg, sinks)
 }
@@ -161,7 +170,7 @@ func (o *options) read(cfg *collect.Config) (err error) {
 		if err := o.readReplay(cfg); err != nil {
 			return err
 		}
-	} else if o.listen != nil {
+	} else if o.listen != nil || o.keep.bus != "" {
 		cfg.Listen = o.listen
 		// Nobody need be dialled then.
 		if cfg.File, err = collect.ReadFlows(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
@@ -247,6 +256,8 @@ func explain(err error) int {
 	}
 	if h, ok := errors.AsType[hinted](err); ok {
 		say("hint: %s", h.hint)
+	} else if hint := keep.Hint(err); hint != "" {
+		say("hint: %s", hint)
 	}
 	if e, ok := errors.AsType[*web.Error](err); ok {
 		say("hint: %s", e.Hint)

@@ -45,14 +45,24 @@ type clickhouseSink struct{ *clickhouse.Sink }
 
 func (s clickhouseSink) Done() string { return s.Status().String() }
 
-// openSinks opens what the options name.
-func openSinks(texts []string) (list sinks, err error) {
-	for _, text := range texts {
+// openSinks opens what the options name, and has cfg's collector use it.
+func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
+	for _, text := range o.sinks {
 		s, err := openSink(text)
 		if err != nil {
 			return nil, fmt.Errorf("-sink: %w", err)
 		}
 		list = append(list, s)
+	}
+	if o.keep.any() {
+		k, err := o.openKeeper(cfg)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, k)
+	}
+	if list != nil {
+		cfg.Batches = list
 	}
 	return list, nil
 }
@@ -79,9 +89,18 @@ func (s sinks) around(ctx context.Context, run func(context.Context) error) erro
 	})
 	err := g.Wait()
 	for _, one := range s {
-		say("%s", one.Done())
+		if done := one.Done(); done != "" {
+			say("%s", done)
+		}
 	}
 	return err
+}
+
+// abandon closes what will not be used.
+func (s sinks) abandon() {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	_ = s.around(ended, func(context.Context) error { return nil })
 }
 
 // sinkHint is the next step to take after a sink's error.

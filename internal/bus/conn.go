@@ -23,7 +23,7 @@ const (
 	// dialTime is for one server, TLS included.
 	dialTime = 3 * time.Second
 	// requestTime is for one question to the servers.
-	requestTime = 5 * time.Second
+	requestTime = 3 * time.Second
 	// A server that says nothing for this long twice is taken for dead.
 	pingEvery = 2 * time.Second
 )

@@ -24,8 +24,10 @@ const (
 	windowBytes = 4 << 20
 	// If nothing was acknowledged for ackTime, all is sent again; next time
 	// after twice as long, up to maxAckTime.
-	ackTime    = 2 * time.Second
-	maxAckTime = 8 * time.Second
+	ackTime    = 1 * time.Second
+	maxAckTime = 4 * time.Second
+	// An outage is told of after this time.
+	stuckTime = 3 * time.Second
 	// drainTime is what Run takes at its end for what is queued.
 	drainTime = 2 * time.Second
 )
@@ -53,7 +55,8 @@ type Publisher struct {
 	flyingSize int
 	partitions int
 	patience   time.Duration
-	stuck      bool // that nothing is acknowledged was said
+	failing    time.Time // since when nothing is acknowledged; zero: it is
+	stuck      bool      // that it is not was said
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 }
@@ -184,7 +187,10 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 func (p *Publisher) complain(err error) {
-	if !p.stuck && p.conn.Connected() {
+	if p.failing.IsZero() {
+		p.failing = time.Now()
+	}
+	if !p.stuck && p.conn.Connected() && time.Since(p.failing) > stuckTime {
 		p.stuck = true
 		p.conn.say("bus %s: batches are not taken: %v; trying for ever", p.conn.target, err)
 	}
@@ -290,6 +296,7 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 	if ack.Duplicate {
 		p.duplicates.Add(1)
 	}
+	p.failing = time.Time{}
 	if p.stuck {
 		p.stuck = false
 		p.conn.say("bus %s: batches are taken again", p.conn.target)

@@ -90,6 +90,14 @@ func (s *Share) mine(key string) (bool, <-chan struct{}) {
 	return owner(s.members, key) == s.id, s.changed
 }
 
+// Holds tells whether anything is ours now, which it is not when the servers are
+// away for long, or this process was stopped: others may have it.
+func (s *Share) Holds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.members) > 0 && time.Since(s.echoed) < holdTime
+}
+
 // Members are the live ones as far as we know, ourselves included; none while we
 // hold nothing.
 func (s *Share) Members() []string {

@@ -121,7 +121,7 @@ func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uin
 		return &state{Next: 1}, 0, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("key %s: %w", key(partition), err)
 	}
 	if s, err = decodeState(e.Value()); err != nil {
 		return nil, 0, &Error{fmt.Errorf("bus %s: key %s of %s: %w", l.conn.target, key(partition), l.kv.Bucket(), err), "another program has written it, or a newer one"}
@@ -138,7 +138,10 @@ func (l *ledger) set(ctx context.Context, partition int, s *state, revision uint
 	}
 	now, err := l.kv.Update(ctx, key(partition), data, revision)
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		err = errChanged
+		return 0, errChanged
+	}
+	if err != nil {
+		err = fmt.Errorf("key %s: %w", key(partition), err)
 	}
 	return now, err
 }

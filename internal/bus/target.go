@@ -23,6 +23,9 @@ type Target struct {
 	Cert, Key, CA string
 	Tenant        string // tenant: a word in the subjects, and part of the streams' names; "default" without
 	Site          string // site: another word; "default" without
+	// Streams is how streams are made if there are none: partitions, replicas, age
+	// (as time.ParseDuration reads it), size (bytes).
+	Streams Streams
 }
 
 const defaultPort = "4222"
@@ -81,7 +84,10 @@ func (t *Target) options(query string) error {
 	for key, v := range values {
 		p, ok := into[key]
 		if !ok {
-			return fmt.Errorf("unknown option %q: want creds, nkey, cert, key, ca, tenant or site", key)
+			if err := t.Streams.set(key, v[len(v)-1]); err != nil {
+				return err
+			}
+			continue
 		}
 		if *p = v[len(v)-1]; *p == "" {
 			return fmt.Errorf("%s is empty", key)

@@ -16,10 +16,8 @@ import (
 	"github.com/pcapper/pcapper/internal/batch"
 )
 
-// Store is where segments go.
+// Store is where segments are.
 type Store interface {
-	// NewSegment begins one. id is of letters, digits and "-".
-	NewSegment(id string) (Segment, error)
 	// Pending are the segments that were sealed and not committed.
 	Pending() []string
 	// Commit makes a sealed segment part of what is kept, for good. One that was
@@ -53,8 +51,10 @@ const (
 
 // WriterConfig of a Writer.
 type WriterConfig struct {
-	Store   Store
-	Streams Streams // how streams are made if there are none
+	Store Store
+	// NewSegment begins one in Store. id is of letters, digits and "-".
+	NewSegment func(id string) (Segment, error)
+	Streams    Streams // how streams are made if there are none
 	// Share tells which partitions are ours. Nil: all.
 	Share *Share
 	// Purge takes what is written out of the streams: nobody else reads them.
@@ -89,6 +89,7 @@ type WriterStatus struct {
 	Partitions int    // that it writes now
 	Segments   uint64 // committed
 	Records    uint64 // in them
+	Read       uint64 // records, whatever becomes of them
 	Duplicates uint64 // records that were had before
 	Malformed  uint64 // messages that are no batch
 	Gone       uint64 // messages that a stream dropped before they were written
@@ -373,9 +374,15 @@ func (p *partition) take(m *message) error {
 	p.counted.gone += gone
 	p.now.Next = m.seq + 1
 	p.unpurged += len(m.data)
-	p.w.update(func(s *WriterStatus) { s.Lag += m.pending - p.lag })
+	err := p.decoder.Decode(m.data, &p.batch)
+	p.w.update(func(s *WriterStatus) {
+		s.Lag += m.pending - p.lag
+		if err == nil {
+			s.Read += uint64(len(p.batch.Records))
+		}
+	})
 	p.lag = m.pending
-	if err := p.decoder.Decode(m.data, &p.batch); err != nil {
+	if err != nil {
 		p.counted.malformed++
 		return nil
 	}
@@ -390,7 +397,7 @@ func (p *partition) take(m *message) error {
 func (p *partition) add(b *batch.Batch) (err error) {
 	if p.segment == nil {
 		p.id = p.w.segmentID(p.number, p.base.Next)
-		if p.segment, err = p.w.cfg.Store.NewSegment(p.id); err != nil {
+		if p.segment, err = p.w.cfg.NewSegment(p.id); err != nil {
 			return err
 		}
 	}

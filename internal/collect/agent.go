@@ -57,6 +57,10 @@ func (a *agent) String() string {
 // take sorts records into flows and publishes them. It waits for nobody but
 // other agents' take.
 func (a *agent) take(records []wire.Record) {
+	if a.client != nil && a.c.share != nil && !a.c.share.Holds() {
+		a.c.withheld.Add(uint64(len(records))) // another collector may have them
+		return
+	}
 	a.records.Add(uint64(len(records)))
 	a.publish(records, false)
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -54,6 +55,13 @@ type Config struct {
 	// Detail allows; nil is degrade.DefaultRules.
 	Batches Batches
 	Detail  *degrade.Rules
+	// Share, if it is not nil, tells which agents are dialled by us, and not by
+	// another collector.
+	Share Share
+	// Follow, if it is not nil, has records of agents that others dial.
+	Follow *Follow
+	// Writes are directories in which files are made.
+	Writes []string
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 	// Unconfined keeps all privileges, Verbose says which were given up.
@@ -81,16 +89,20 @@ type collector struct {
 	classes *classifier
 	hub     *hub.Hub[Item]
 	agents  []*agent
-	senders senders            // agents that are not dialled
-	player  *replay.Player     // nil: agents are dialled
-	quit    context.CancelFunc // ends it all, cleanly
-	palette *Palette
-	names   *Names
-	view    *View    // nil if nobody asked for one
-	batcher *batcher // likewise
-	say     *printer
-	manager *service.Manager
-	started time.Time
+	senders senders // agents that are not dialled
+	share   Share   // nil: all agents are ours
+	follow  *Follow // nil: nobody is followed
+	// withheld are records of agents that another collector may have had by then.
+	withheld atomic.Uint64
+	player   *replay.Player     // nil: agents are dialled
+	quit     context.CancelFunc // ends it all, cleanly
+	palette  *Palette
+	names    *Names
+	view     *View    // nil if nobody asked for one
+	batcher  *batcher // likewise
+	say      *printer
+	manager  *service.Manager
+	started  time.Time
 }
 
 // output shows what the hub carries. It returns once the hub is closed and
@@ -116,7 +128,7 @@ type outputStatus struct {
 func Run(ctx context.Context, cfg Config) error {
 	c := &collector{
 		file: cfg.File, palette: cfg.Palette, names: cfg.Names,
-		say: newPrinter(cfg.Stderr), started: time.Now(),
+		say: newPrinter(cfg.Stderr), started: time.Now(), share: cfg.Share,
 	}
 	if c.names == nil {
 		c.names = NewNames(nil, false)
@@ -169,6 +181,10 @@ func (c *collector) makeAgents(cfg Config) error {
 			c.agents = append(c.agents, newLog(c, uint32(i)))
 		}
 		c.startReplay(cfg.Replay, cfg.View != nil || live(cfg))
+		return nil
+	}
+	if cfg.Follow != nil {
+		c.followAgents(cfg.Follow)
 		return nil
 	}
 	if err := c.listen(cfg.Listen, cfg.TLS); err != nil {
@@ -242,7 +258,13 @@ func (c *collector) runAgents(ctx context.Context, out output) error {
 		if a.client == nil {
 			continue
 		}
-		g.Go(guarded(out, func() error { return a.client.Run(ctx) }))
+		g.Go(guarded(out, func() error { return c.runClient(ctx, a) }))
+	}
+	if c.follow != nil {
+		g.Go(guarded(out, func() error { return c.follow.Run(ctx, c.follow.take) }))
+	}
+	if len(c.agents) == 0 { // we are here for something else
+		<-ctx.Done()
 	}
 	return g.Wait()
 }

@@ -132,6 +132,9 @@ func (c *collector) summarize(out output) {
 	if c.batcher != nil {
 		fmt.Fprintf(&b, "\n%s  %s", Prefix, c.batcher.summary())
 	}
+	if n := c.withheld.Load(); n > 0 {
+		fmt.Fprintf(&b, "\n%s  %s left to other collectors, for want of a bus that says whose they are", Prefix, count(n, "record"))
+	}
 	st := out.status()
 	source := "agent"
 	if c.player != nil {

@@ -22,7 +22,7 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 		// later, and may be anywhere and anyone's. Nothing is written but what
 		// is open, and the history.
 		report, err := confine.Apply(confine.Config{
-			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Write: c.writes(), Network: true,
+			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Write: append(c.writes(), cfg.Writes...), Network: true,
 		})
 		if err != nil {
 			return fmt.Errorf("cannot give up privileges: %w", err)

@@ -1,5 +1,6 @@
-// Package bustest is for tests only: servers of NATS as users have them, in
-// processes of their own, which may be killed and started again.
+// Package bustest is for tests and the bench only: servers of NATS as users have
+// them, publishers and writers, in processes of their own, which may be killed and
+// started again; and sieges, in which they are.
 package bustest
 
 import (

@@ -150,6 +150,23 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
+// deleteStream deletes the only stream.
+func deleteStream(t *testing.T, s *embedded.Server) {
+	t.Helper()
+	nc, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "PC_00"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func eachMessage(t *testing.T, s *embedded.Server, f func(*jetstream.RawStreamMsg)) {
 	t.Helper()
 	nc, err := nats.Connect("", nats.InProcessServer(s))

@@ -1,0 +1,58 @@
+// Siege kills the parts of a bus at random, servers, writers and publishers, and
+// says what came of it: what was acknowledged and is in no file, what is in files
+// twice, and how long nothing was acknowledged. All are processes of their own on
+// loopback.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/bus/bustest"
+)
+
+func main() {
+	bustest.Main()
+	s := bustest.Siege{Say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
+	flag.BoolVar(&s.Embedded, "embedded", false, "one process with a bus of its own, in place of a cluster")
+	flag.IntVar(&s.Publishers, "publishers", 4, "processes that publish")
+	flag.IntVar(&s.Writers, "writers", 2, "processes that write")
+	flag.IntVar(&s.Rate, "rate", 1_000_000, "records/s together; 0 is as many as are taken")
+	flag.IntVar(&s.Batch, "batch", 1000, "records in a batch")
+	flag.IntVar(&s.Kills, "kills", 30, "how often something is killed")
+	flag.DurationVar(&s.Pause, "pause", 4*time.Second, "time between kills, on average")
+	flag.StringVar(&s.Dir, "dir", "", "where files are; default: a temporary directory")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, &s); err != nil {
+		fmt.Fprintln(os.Stderr, "siege:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, s *bustest.Siege) error {
+	if s.Dir == "" {
+		dir, err := os.MkdirTemp("/var/tmp", "pcapper-siege")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		s.Dir = dir
+	}
+	defer bustest.RemoveProgram()
+	r, err := s.Run(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Print(r.Table())
+	if r.Lost+r.Doubled > 0 {
+		return fmt.Errorf("%d records lost, %d double", r.Lost, r.Doubled)
+	}
+	return nil
+}

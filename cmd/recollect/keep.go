@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/history"
+	"github.com/pcapper/pcapper/internal/keep"
+)
+
+// keepOptions are what the command line says about what is kept, and shared.
+type keepOptions struct{ dir, bus, keep string }
+
+const defaultKeep = "7d,50GB"
+
+func (o *keepOptions) any() bool { return o.dir != "" || o.bus != "" }
+
+// knownTime is how long a bus may take to say whose records it has.
+const knownTime = 10 * time.Second
+
+// openKeeper opens a bus, or a history, or both, and has cfg's collector give its
+// records there, or take them from there if it has no agents.
+func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
+	rules, err := history.ParseKeep(o.keep.keep)
+	if err != nil {
+		return nil, hinted{err, "an age, a size, or both: -keep 7d,50GB"}
+	}
+	collecting := len(cfg.File.Hosts)+len(cfg.Listen) > 0
+	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Say: say})
+	if err != nil {
+		return nil, err
+	}
+	if dir := k.Dir(); dir != "" {
+		cfg.Writes = []string{dir}
+		if o.http != "" {
+			cfg.Archive = &collect.Archive{Dir: filepath.Join(dir, "rollup")}
+		}
+	}
+	if s := k.Agents(); s != nil {
+		cfg.Share = s
+	}
+	if !collecting && (o.http != "" || o.keep.dir == "") {
+		cfg.Follow = &collect.Follow{Agents: known(k), Run: k.Follow}
+	}
+	return k, nil
+}
+
+// known is whose records the bus has.
+func known(k *keep.Keeper) []string {
+	ctx, stop := context.WithTimeout(context.Background(), knownTime)
+	defer stop()
+	agents, err := k.Known(ctx)
+	if err != nil {
+		say("the bus does not say whose records it has: %v", err)
+	}
+	return agents
+}

@@ -82,6 +82,8 @@ func newRowWriter(w io.Writer, options ...parquet.WriterOption) *rowWriter {
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictBytes),
 		parquet.Compression(&parquet.Snappy),
+		// Texts' least and greatest values cost much, and tell something of the host only.
+		parquet.SkipPageBounds("src"), parquet.SkipPageBounds("dst"), parquet.SkipPageBounds("level"), parquet.SkipPageBounds("direction"),
 		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked),
 		parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked),
 	}, options...)

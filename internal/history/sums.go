@@ -86,6 +86,7 @@ type adder struct {
 	at    map[Key]int
 	sums  []Sum
 	last  int // most rows follow one of the same key
+	key   Key // of the row at hand
 }
 
 func newAdder(by By) *adder {
@@ -138,18 +139,19 @@ var sumParts = map[string]struct {
 
 func (a *adder) add(rows []Row) error {
 	for i := range rows {
-		var k Key
+		r := &rows[i]
+		a.key = Key{}
 		for _, set := range a.parts {
-			set(&k, &rows[i])
+			set(&a.key, r)
 		}
 		if !a.flow {
-			if err := a.count(&k, &rows[i].Record); err != nil {
+			if err := a.count(&r.Record); err != nil {
 				return err
 			}
 			continue
 		}
-		for _, k.Flow = range a.by.Flows(&rows[i].Record) {
-			if err := a.count(&k, &rows[i].Record); err != nil {
+		for _, a.key.Flow = range a.by.Flows(&r.Record) {
+			if err := a.count(&r.Record); err != nil {
 				return err
 			}
 		}
@@ -157,15 +159,15 @@ func (a *adder) add(rows []Row) error {
 	return nil
 }
 
-func (a *adder) count(k *Key, r *wire.Record) error {
-	if a.last < 0 || a.sums[a.last].Key != *k {
-		at, ok := a.at[*k]
+func (a *adder) count(r *wire.Record) error {
+	if a.last < 0 || a.sums[a.last].Key != a.key {
+		at, ok := a.at[a.key]
 		if !ok {
 			if at = len(a.sums); at == maxSums {
 				return &Error{fmt.Errorf("more than %d sums", maxSums), "ask for a shorter time, longer steps or fewer columns"}
 			}
-			a.sums = append(a.sums, Sum{Key: *k})
-			a.at[*k] = at
+			a.sums = append(a.sums, Sum{Key: a.key})
+			a.at[a.key] = at
 		}
 		a.last = at
 	}

@@ -456,6 +456,9 @@ func FuzzDecode(f *testing.F) {
 			if err != nil || n == 0 || n > len(b) {
 				return
 			}
+			if !d.Knows(b[:n]) {
+				d.Teach(b[:n])
+			}
 			got, err := d.Decode(b[:n], nil)
 			if err != nil && !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)

@@ -116,7 +116,7 @@ func parse(args []string) (*options, error) {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
 		if f.Name == "detail" && !o.keeps() {
-			err = errors.New("-detail without -sink: want something that keeps records")
+			err = errors.New("-detail without -store, -bus or -sink: want something that keeps records")
 		}
 	})
 	if err == nil && o.replay != nil && o.listen != nil {

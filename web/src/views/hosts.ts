@@ -6,6 +6,7 @@ import { sideColors } from '../palette';
 import {
 	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
+import { keptWords } from './kept';
 
 /** How many hosts are drawn at once; the filter finds the others. */
 const most = 60;
@@ -73,6 +74,7 @@ export function hosts(app: App): Page {
 					if (s.future) words.push(`${whole(s.future)} from the future`);
 					if (s.cpu !== null) words.push(`CPU ${s.cpu.toFixed(0)}\u202f%`);
 					if (s.memory !== null) words.push(`memory ${bytes(s.memory)}`);
+					words.push(...keptWords(s.detail));
 					text(foot, words.join(' · '));
 				} else {
 					dot.className = 'dot';

@@ -2,7 +2,7 @@ import { clock, day, whole } from '../format';
 import type { Detail } from '../model';
 import type { Problem } from './common';
 
-const words = { packets: 'packets', flows: 'one-second flows', top: 'the top flows of each ten seconds and the sum of the rest' };
+const words = { packets: 'packets', flows: 'one-second flows', top: 'top flows of ten seconds and sums of the rest' };
 
 /** That less than packets is kept of a host, and why; that some are not kept at all. */
 export function kept(d: Detail | null): Problem[] {
@@ -12,7 +12,7 @@ export function kept(d: Detail | null): Problem[] {
 		const reason = d.limit === 'rule' ? 'a rule says so' : `there were ${d.why}`;
 		const end = d.limit === 'rule' ? '' : ' Packets are kept again when it has been calm for a while.';
 		list.push({
-			text: d.level === 'flows' ? 'flows kept' : 'top flows kept', severe: false,
+			text: d.level === 'flows' ? 'only flows kept' : 'only top flows kept', severe: false,
 			title: `${since}, the history stores ${words[d.level]} of this host instead of packets: ${reason} (-detail${d.limit === 'rule' ? '' : ` ${d.limit}`}).`
 				+ ` All sums stay exact, and this page shows all that arrives.${end}`,
 		});
@@ -21,4 +21,10 @@ export function kept(d: Detail | null): Problem[] {
 		list.push({ text: 'not all kept', severe: true, title: `${whole(d.lost)} records came faster than they could be stored: the history lacks them.` });
 	}
 	return list;
+}
+
+/** The same in few words, or none. */
+export function keptWords(d: Detail | null): string[] {
+	if (!d || d.level === 'packets') return [];
+	return [`only ${words[d.level]} kept: ${d.why}`];
 }

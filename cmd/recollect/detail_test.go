@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// storing is a collector with a page that keeps the records of agents.
+type storing struct {
+	agents *agents
+	url    string
+	cmd    *exec.Cmd
+	said   bytes.Buffer
+}
+
+// startStoring starts it, with agents n0, n1 and so on.
+func startStoring(t *testing.T, agents int, args ...string) *storing {
+	t.Helper()
+	s, bin, dir := &storing{agents: newAgents()}, t.TempDir(), t.TempDir()
+	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", bin, "."}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(s.agents.close)
+	conf := ""
+	for i := range agents {
+		name := fmt.Sprint("n", i)
+		if err := s.agents.start(name); err != nil {
+			t.Fatal(err)
+		}
+		conf += name + ":" + s.agents.byName[name].address + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "collector.conf"), []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	page, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.Close()
+	s.url = "http://" + page.Addr().String() + "/"
+	s.cmd = exec.Command(filepath.Join(bin, "recollect"), append([]string{"-lines", "-http", page.Addr().String(), "-store", filepath.Join(dir, "kept")}, args...)...)
+	s.cmd.Dir, s.cmd.Stderr = dir, &s.said
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.cmd.Process.Kill()
+		s.cmd.Wait()
+		if t.Failed() {
+			t.Logf("recollect said:\n%s", s.said.String())
+		}
+	})
+	return s
+}
+
+// send has an agent report so many packets of as many flows, just now.
+func (s *storing) send(t *testing.T, name string, packets int) {
+	t.Helper()
+	a, err := s.agents.attached(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stream []byte
+	now := time.Now().Truncate(time.Second).UnixNano()
+	for i := range packets {
+		r := wire.Record{Time: now + int64(i), DstPort: uint16(i), Proto: wire.ProtoUDP, Length: 1000}
+		r.SetSrc4([4]byte{10, 0, 0, name[1]})
+		r.SetDst4([4]byte{10, 0, 0, 1})
+		stream, _ = wire.AppendBinary(stream, &r)
+	}
+	if err := a.write(stream, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *storing) get(t *testing.T, path string) string {
+	t.Helper()
+	answer, err := http.Get(s.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestPageOfLess: the page marks a host of which less than packets is kept, and
+// says why; so do /metrics and the summary.
+func TestPageOfLess(t *testing.T) {
+	s := startStoring(t, 3, "-detail", "n1:packets=50,calm=1h", "-detail", "n2:packets=0,flows=0")
+	for i := range 3 {
+		s.send(t, fmt.Sprint("n", i), 40)
+	}
+	p := openPage(t, s.url, t.TempDir())
+	p.show("overview")
+	badge := func(host int) string {
+		return fmt.Sprintf(`document.querySelector('[data-host="%d"] .badge')`, host)
+	}
+	p.await(badge(2))
+	if text, title := p.text(badge(2)+".innerText"), p.text(badge(2)+".title"); text != "only top flows kept" || !strings.Contains(title, "From the start, the history stores top flows of ten seconds and sums of the rest of this host instead of packets: a rule says so (-detail).") {
+		t.Errorf("n2 has %q: %s", text, title)
+	}
+	for host := range 2 {
+		if got := p.text(badge(host)); got != "null" {
+			t.Errorf("n%d has a badge, too", host)
+		}
+	}
+	s.send(t, "n1", 51)
+	p.await(badge(1))
+	want := "the history stores one-second flows of this host instead of packets: there were more than 50 records/s (-detail packets). All sums stay exact"
+	if text, title := p.text(badge(1)+".innerText"), p.text(badge(1)+".title"); text != "only flows kept" || !strings.Contains(title, want) || !strings.HasPrefix(title, "Since "+time.Now().Format("2006-")) {
+		t.Errorf("n1 has %q: %s", text, title)
+	}
+	p.show("hosts")
+	p.await(badge(1) + "?.innerText === 'only flows kept' && " + badge(2) + "?.innerText === 'only top flows kept'")
+	p.await(`document.querySelector('[data-host="1"] footer').innerText.endsWith(' · only one-second flows kept: more than 50 records/s')`)
+	p.check()
+	for host, level := range []int{0, 1, 2} {
+		line := fmt.Sprintf(`recollect_agent_detail_level{address="%s",host="n%d"} %d`, s.agents.byName[fmt.Sprint("n", host)].address, host, level)
+		if text := s.get(t, "metrics"); !strings.Contains(text, line) {
+			t.Errorf("/metrics lacks %s", line)
+		}
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	if err := s.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"; one-second flows are kept: more than 50 records/s\n", "; the top flows of ten seconds are kept: by rule\n", ": one-second flows are kept instead of packets: more than 50 records/s (-detail packets)\n", ", 1 change of detail; 0 records lost before"} {
+		if !strings.Contains(s.said.String(), want) {
+			t.Errorf("stderr lacks %q", want)
+		}
+	}
+}

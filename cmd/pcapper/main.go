@@ -46,6 +46,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.ReadFile(ctx, cmd.cfg)
 	case actionCheck:
 		err = agent.Check(ctx, cmd.cfg)
+	case actionMany:
+		err = agent.RunMany(ctx, cmd.cfg)
 	default:
 		err = agent.Run(ctx, cmd.cfg)
 		if errors.Is(err, context.Canceled) {

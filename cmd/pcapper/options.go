@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,7 @@ const (
 	actionList
 	actionCheck
 	actionRead
+	actionMany
 )
 
 // command is a parsed command line.
@@ -63,7 +65,15 @@ func newOptions() *options {
 	o := &options{FlagSet: flag.NewFlagSet("pcapper", flag.ContinueOnError)}
 	cfg := &o.cmd.cfg
 	o.SetOutput(io.Discard)
-	o.StringVar(&cfg.Interface, "i", agent.DefaultInterface, "watch this `interface`")
+	o.StringVar(&cfg.Interface, "i", agent.DefaultInterface, "watch this `interface`, or several: eth*, or eth0,lo")
+	o.Func("netns", "watch this network `namespace`: a name, a process ID, or "+agent.AllCORE+"; repeatable", func(v string) error {
+		if v == "" {
+			return errors.New("want a name of ip-netns, a process's number, a path, or " + agent.AllCORE)
+		}
+		cfg.Netns = append(cfg.Netns, v)
+		return nil
+	})
+	o.StringVar(&cfg.PortsFile, "ports", "", "keep the ports of several interfaces in this `file`, a collector.conf")
 	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`; 0: no plain feed")
 	o.StringVar(&o.listen, "listen", "", "listen on this `address` of this host instead of all")
 	o.StringVar(&o.allow, "allow", "", "let in collectors from these `networks` only, such as 10.0.0.0/8,192.168.1.7")
@@ -144,6 +154,9 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	if f := o.cmd.cfg.Fragments; f != "every" && f != "first" {
 		return command{}, wrong(agent.ExitUsage, "-fragments %q: want every or first", f)
 	}
+	if err := o.many(given); err != nil {
+		return command{}, err
+	}
 	switch {
 	case o.version:
 		o.cmd.action = actionVersion
@@ -153,6 +166,8 @@ func parse(args []string, stderr io.Writer) (command, error) {
 		o.cmd.action = actionCheck
 	case given["read"]:
 		o.cmd.action = actionRead
+	case len(o.cmd.cfg.Netns) > 0 || len(o.cmd.cfg.Interfaces) > 0:
+		o.cmd.action = actionMany
 	}
 	return o.cmd, nil
 }
@@ -227,6 +242,30 @@ func (o *options) feed() error {
 	}
 	if cfg.Allow, err = parseNetworks(o.allow); err != nil {
 		return err
+	}
+	return nil
+}
+
+// many settles what belongs to several interfaces.
+func (o *options) many(given map[string]bool) error {
+	cfg := &o.cmd.cfg
+	several := len(cfg.Netns) > 0 || agent.IsPattern(cfg.Interface)
+	switch {
+	case !several && cfg.PortsFile != "":
+		return wrong(agent.ExitUsage, "-ports is for several interfaces: want -netns, or -i with a pattern or a list")
+	case !several:
+		return nil
+	case given["read"], o.check:
+		return wrong(agent.ExitUsage, "-read and -check are for one interface: want no -netns, and -i with a name")
+	}
+	if given["i"] {
+		cfg.Interfaces = strings.FieldsFunc(cfg.Interface, func(r rune) bool { return r == ',' })
+		if err := agent.CheckPatterns(cfg.Interfaces); err != nil {
+			return wrong(agent.ExitNoInterface, "%w", err)
+		}
+	}
+	if !given["f"] {
+		cfg.Log = os.DevNull
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/hub"
 	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/match"
 	"github.com/pcapper/pcapper/internal/service"
 	"github.com/pcapper/pcapper/internal/sink"
 	"github.com/pcapper/pcapper/internal/spool"
@@ -162,18 +163,27 @@ func Check(ctx context.Context, cfg Config) error {
 func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	a := &agent{cfg: cfg, started: time.Now()}
 	a.out.w = cfg.Stderr
-	err := a.loadCerts()
-	if err != nil {
+	chunk, chunks := hubChunk, hubChunks
+	var err error
+	if at := cfg.at; at != nil {
+		a.out.w, a.out.prefix = &at.fleet.out, at.label+": "
+		a.certs = at.fleet.certs
+		chunk, chunks = fleetChunk, fleetChunks
+	} else if err = a.loadCerts(); err != nil {
 		return nil, err
 	}
 	if err = checkEngine(cfg.Engine); err != nil {
 		return nil, err
 	}
-	if a.target, err = prepare(ctx, &cfg, a.out.printf); err != nil {
+	err = cfg.inPlace(func() (err error) {
+		a.target, err = prepare(ctx, &cfg, a.out.printf)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	a.hub = hub.New(hub.Config[wire.Record]{
-		Chunk: hubChunk, Chunks: hubChunks,
+		Chunk: chunk, Chunks: chunks,
 		Encodings: []hub.Encoding[wire.Record]{
 			formatBinary: hub.Each(wire.AppendBinary),
 			formatText:   lines,
@@ -205,7 +215,20 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 
 // domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the
 // exporter, and agents on one host differ in their interface.
-func (a *agent) domain() uint32 { return uint32(a.target.iface.Index) }
+func (a *agent) domain() uint32 {
+	if a.cfg.at != nil { // interfaces in different namespaces may have the same index
+		return a.cfg.at.domain
+	}
+	return uint32(a.target.iface.Index)
+}
+
+// inPlace calls f in the network namespace that is watched.
+func (cfg *Config) inPlace(f func() error) error {
+	if cfg.at == nil {
+		return f()
+	}
+	return cfg.at.ns.Do(f)
+}
 
 // statistics are what a collector of IPFIX is told about losses.
 func (a *agent) statistics(r *recordReader) ipfix.Statistics {
@@ -220,7 +243,11 @@ func (a *agent) openCapture() error {
 		c.Moved = func(position string) { a.out.printf("%s: frames are now seen at %s", c.Interface, position) }
 		return c
 	}
-	a.engine = chooseEngine(a.cfg.Engine, config(a.target.filter.Instructions()))
+	if a.cfg.at != nil {
+		a.engine = a.cfg.at.engine()
+	} else {
+		a.engine = chooseEngine(a.cfg.Engine, config(a.target.filter.Instructions()))
+	}
 	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
 		src, err := a.engine.open(config(filter))
 		if l, ok := src.(leaver); ok {
@@ -290,8 +317,10 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
-	start(&producers, a.signals)
-	start(&producers, func(ctx context.Context) error { return a.manager.Watch(ctx, a.alive) })
+	if a.cfg.at == nil { // else somebody does so for all
+		start(&producers, a.signals)
+		start(&producers, func(ctx context.Context) error { return a.manager.Watch(ctx, a.alive) })
+	}
 	if a.metrics != nil {
 		start(&readers, a.metrics.run)
 	}
@@ -308,7 +337,11 @@ func (a *agent) run(ctx context.Context) error {
 // watch follows the interface and this host's addresses: the filter and what
 // counts as our own change with them.
 func (a *agent) watch(ctx context.Context) error {
-	w, err := iface.NewWatcher(iface.Any)
+	var w *iface.Watcher
+	err := a.cfg.inPlace(func() (err error) {
+		w, err = iface.NewWatcher(iface.Any)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot follow the interfaces: %w", err)
 	}
@@ -363,7 +396,11 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 // it depends on them.
 func (a *agent) refresh(ctx context.Context) error {
 	now := *a.target
-	m, err := now.resolve(&a.cfg)
+	var m match.Target
+	err := a.cfg.inPlace(func() (err error) {
+		m, err = now.resolve(&a.cfg)
+		return err
+	})
 	if err != nil {
 		return nil // the -r interface is gone: its MAC stays what it was
 	}
@@ -408,13 +445,20 @@ func (a *agent) signals(ctx context.Context) error {
 			}
 			if a.log != nil {
 				a.out.printf("reopening the log %q", a.cfg.Log)
-				a.log.file.Reopen()
 			}
-			for _, x := range a.exports {
-				x.exporter.Reopen()
-			}
+			a.reopen()
 			a.reloadCerts()
 		}
+	}
+}
+
+// reopen makes files be opened anew, for who moves them away.
+func (a *agent) reopen() {
+	if a.log != nil {
+		a.log.file.Reopen()
+	}
+	for _, x := range a.exports {
+		x.exporter.Reopen()
 	}
 }
 

@@ -115,6 +115,14 @@ type Config struct {
 	// Check's report.
 	Stderr, Stdout io.Writer
 
+	// Netns are network namespaces to watch instead of the own one: names of
+	// ip-netns(8), numbers of processes, paths, or AllCORE. Interfaces are names
+	// and patterns of those to watch there; see RunMany. Each interface's ports
+	// are above Port, IPFIXPort, IPFIXTLSPort and TLSPort, as PortsFile says.
+	Netns, Interfaces []string
+	PortsFile         string
+	at                *place // of one agent of many
+
 	// wait is how long an interface may take to become ready.
 	wait time.Duration
 }
@@ -143,6 +151,9 @@ func (cfg *Config) ports() (list []uint16) {
 // decoder is how the command line wants packets decoded.
 func (cfg *Config) decoder() decode.Config {
 	c := decode.Config{BMF: cfg.BMF, MarkRelayed: cfg.MarkRelayed}
+	if cfg.at != nil {
+		c.FragmentEntries, c.TCPEntries = fleetTable, fleetTable
+	}
 	if cfg.Fragments == "first" {
 		c.Fragments = decode.FirstOnly
 	}
@@ -206,12 +217,20 @@ func captureCode(err error) int {
 
 // printer writes whole lines for several goroutines.
 type printer struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu     sync.Mutex
+	w      io.Writer
+	prefix string // behind the program's name
+}
+
+// Write is for printers that write to this one.
+func (p *printer) Write(line []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.w.Write(line)
 }
 
 func (p *printer) printf(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "pcapper: "+format+"\n", args...)
+	fmt.Fprintf(p.w, "pcapper: "+p.prefix+format+"\n", args...)
 }

@@ -153,6 +153,9 @@ func (x *exporting) name() string {
 	if x.target.Name != "" {
 		return x.target.Name
 	}
+	if x.a.cfg.at != nil {
+		return x.a.cfg.at.label
+	}
 	name, err := os.Hostname()
 	if err != nil {
 		return x.a.cfg.Interface

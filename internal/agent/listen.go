@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/feed"
 )
@@ -80,7 +82,9 @@ func (a *agent) listen() error {
 		return nil
 	}
 	var err error
-	if a.metrics, err = newMetricsServer(a); err != nil {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics{a})
+	if a.metrics, err = newMetricsServer(a.cfg.Metrics, registry); err != nil {
 		a.closePorts()
 	}
 	return err

@@ -27,24 +27,27 @@ const (
 
 // metricsServer serves metrics to Prometheus, and /healthz.
 type metricsServer struct {
-	ln   net.Listener
-	http *http.Server
+	ln       net.Listener
+	http     *http.Server
+	registry *prometheus.Registry
 }
 
-func newMetricsServer(a *agent) (*metricsServer, error) {
-	ln, err := net.Listen("tcp", a.cfg.Metrics)
+// newMetricsServer opens the port. What is in the registry is served, and what
+// is known of the process.
+func newMetricsServer(addr string, registry *prometheus.Registry) (*metricsServer, error) {
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fail(listenCode(err), hinted{fmt.Errorf("-metrics: cannot listen on %q: %w", a.cfg.Metrics, err),
+		return nil, fail(listenCode(err), hinted{fmt.Errorf("-metrics: cannot listen on %q: %w", addr, err),
 			"-metrics takes address:port, such as 127.0.0.1:9173 or :9173"})
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics{a}, collectors.NewGoCollector(),
+	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: scrapeTime / 2}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return &metricsServer{
-		ln: netutil.LimitListener(ln, maxScrapers),
+		registry: registry,
+		ln:       netutil.LimitListener(ln, maxScrapers),
 		http: &http.Server{
 			Handler: mux, ReadTimeout: scrapeTime, WriteTimeout: scrapeTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
 			ErrorLog: log.New(io.Discard, "", 0), // what visitors do wrong is theirs

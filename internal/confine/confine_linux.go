@@ -33,6 +33,10 @@ type Config struct {
 	Network bool
 	// Exec: other programs are started.
 	Exec bool
+	// Namespaces: other processes' namespaces are entered, for which Keep needs
+	// CAP_SYS_ADMIN and CAP_SYS_PTRACE. There is no Landlock then: who is confined
+	// by it may not look at processes that are not.
+	Namespaces bool
 }
 
 // Report says what was done and what was not possible, a line each.
@@ -62,7 +66,9 @@ func Apply(cfg Config) (Report, error) {
 	if err := identity(cfg, &r); err != nil {
 		return r, err
 	}
-	if err := landlock(cfg, &r); err != nil {
+	if cfg.Namespaces {
+		r.add("landlock", "no: it would not let other processes' namespaces be entered")
+	} else if err := landlock(cfg, &r); err != nil {
 		return r, err
 	}
 	return r, seccomp(cfg, &r)
@@ -271,6 +277,7 @@ func capabilities() (uint64, error) {
 // names of the capabilities that the programs of this project keep.
 var capNames = map[int]string{
 	unix.CAP_DAC_OVERRIDE: "cap_dac_override", unix.CAP_DAC_READ_SEARCH: "cap_dac_read_search", unix.CAP_NET_BIND_SERVICE: "cap_net_bind_service",
+	unix.CAP_SYS_ADMIN: "cap_sys_admin", unix.CAP_SYS_PTRACE: "cap_sys_ptrace",
 	unix.CAP_NET_RAW: "cap_net_raw", unix.CAP_NET_ADMIN: "cap_net_admin", unix.CAP_BPF: "cap_bpf", unix.CAP_PERFMON: "cap_perfmon",
 }
 

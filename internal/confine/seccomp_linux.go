@@ -78,6 +78,9 @@ func seccomp(cfg Config, r *Report) error {
 	if cfg.Exec {
 		list = append(list, execCalls...)
 	}
+	if cfg.Namespaces {
+		list = append(list, unix.SYS_SETNS)
+	}
 	slices.Sort(list)
 	list = slices.Compact(list)
 	raw, err := bpf.Assemble(program(arch, list, cfg.Network))

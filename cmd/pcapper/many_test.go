@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/nettest"
+	"golang.org/x/sys/unix"
+)
+
+// vnodedEnv makes the test's own program a stand-in for CORE's vnoded, which
+// does nothing but be there.
+const vnodedEnv = "PCAPPER_TEST_VNODED"
+
+// vnoded runs a node's process as CORE does: with the path of its control channel, in
+// its namespaces.
+func vnoded(t *testing.T, h *nettest.Host, session, node string) (end func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.Command(context.Background(), self)
+	cmd.Args = []string{"/usr/local/bin/vnoded", "-v", "-c", filepath.Join(session, node), "-l", filepath.Join(session, node+".log")}
+	cmd.Env = append(os.Environ(), vnodedEnv+"=1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	end = func() {
+		if !ended {
+			ended = true
+			in.Close()
+			cmd.Wait()
+		}
+	}
+	t.Cleanup(end)
+	return end
+}
+
+// named gives a host's namespace a name, as ip-netns(8) does.
+func named(t *testing.T, h *nettest.Host) string {
+	t.Helper()
+	name := fmt.Sprintf("pcapper-%d-%s", os.Getpid(), h.Name)
+	path := filepath.Join("/run/netns", name)
+	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	if err := unix.Mount(h.Path(), path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	return name
+}
+
+// TestManyNamespaces: one agent on a host watches what the host itself sends
+// nothing of: a namespace by name, and nodes of CORE that come and go. Each has a
+// port of its own, which it keeps, and gives its own packets only.
+func TestManyNamespaces(t *testing.T) {
+	for _, engine := range []string{"auto", "ring"} {
+		t.Run(engine, func(t *testing.T) {
+			if engine == "auto" {
+				nettest.NeedTCX(t)
+			}
+			testManyNamespaces(t, engine)
+		})
+	}
+}
+
+func testManyNamespaces(t *testing.T, engine string) {
+	hosts := nettest.Bridge(t, 4)
+	host, n1, n2, n3 := hosts[3], hosts[0], hosts[1], hosts[2]
+	name := named(t, n1)
+	session := filepath.Join(t.TempDir(), "pycore.1")
+	endN2 := vnoded(t, n2, session, "n2")
+
+	dir := t.TempDir()
+	ports := filepath.Join(dir, "collector.conf")
+	if err := os.WriteFile(ports, []byte("# ours\n1=5001\nelsewhere:10.9.9.9:7073\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := launch(t, host, "-engine", engine, "-netns", name, "-netns", "all-core", "-ports", ports, "-f", filepath.Join(dir, "%n-%i.log"),
+		"-metrics", "127.0.0.1:9173", "-v")
+	one, two := name+"-eth0", "n2-eth0"
+	a.await(one+": listening on TCP port 7073;", 1)
+	a.await(two+": listening on TCP port 7074;", 1)
+	if strings.Contains(a.said(), "confined: no") {
+		t.Logf("%s", a.said())
+	} else if !strings.Contains(a.said(), "capabilities: cap_bpf") && !strings.Contains(a.said(), "capabilities: cap_net_raw") {
+		t.Errorf("what privileges are left: %s", a.said())
+	}
+
+	endN3 := vnoded(t, n3, session, "n3")
+	a.await("n3-eth0: listening on TCP port 7075;", 1)
+
+	dial := func(port int) net.Conn {
+		t.Helper()
+		was := strings.Count(a.said(), ": attached")
+		conn, err := host.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		a.await(": attached", was+1)
+		return conn
+	}
+	c1, c2, c3 := dial(7073), dial(7074), dial(7075)
+	check := func(conn net.Conn, from, to *nettest.Host, n int) {
+		t.Helper()
+		send(t, from, n, 5000, between(from, to))
+		for _, r := range collect(t, conn, n) {
+			if r.SrcAddr() != from.Interface.IPv4 || r.DstAddr() != to.Interface.IPv4 {
+				t.Fatalf("%s's collector got %v", from.Name, r)
+			}
+		}
+	}
+	check(c1, n1, n2, 300)
+	check(c2, n2, n3, 200)
+	check(c3, n3, n1, 100)
+
+	// A node ends: its collector learns of it, and the others do not.
+	endN3()
+	a.await("n3-eth0: gone; port 7075 stays its own", 1)
+	c3.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c3.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the collector of a node that is gone: %v", err)
+	}
+	check(c1, n1, n2, 50)
+	// It comes back, and the other one goes meanwhile.
+	endN2()
+	a.await("n2-eth0: gone", 1)
+	vnoded(t, n3, session, "n3")
+	a.await("n3-eth0: listening on TCP port 7075;", 2)
+	check(dial(7075), n3, n1, 10)
+
+	if got := read(t, ports); got != "# ours\n1=5001\nelsewhere:10.9.9.9:7073\n"+one+":127.0.0.1:7073\nn2-eth0:127.0.0.1:7074\nn3-eth0:127.0.0.1:7075\n" {
+		t.Errorf("the table of ports:\n%s", got)
+	}
+	body := exposition(t, host, "127.0.0.1:9173")
+	for _, want := range []string{
+		fmt.Sprintf(`pcapper_packets_total{iface="eth0",node=%q} 350`, name), `pcapper_packets_total{iface="eth0",node="n3"} 10`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if strings.Contains(body, `node="n2"`) {
+		t.Error("metrics have a node that is gone")
+	}
+	summary := strings.Join(a.stop(), "\n")
+	for _, want := range []string{"2 interfaces", "660 packets captured", one + ": 350 packets captured"} {
+		if !strings.Contains(summary, want) {
+			t.Errorf("the summary lacks %q:\n%s", want, summary)
+		}
+	}
+	if lines := len(strings.Split(strings.TrimSpace(read(t, filepath.Join(dir, name+"-eth0.log"))), "\n")); lines != 350 {
+		t.Errorf("%d lines in the log of %s, want 350", lines, name)
+	}
+}
+
+func between(from, to *nettest.Host) []byte {
+	f := nettest.Between(from, to, 4001, 5001, make([]byte, 30))
+	f.DstMAC = nettest.MAC{2, 0, 0, 0, 0, 0xcc} // nobody answers
+	return f.Ethernet()
+}
+
+// TestManyInterfaces: patterns of the host's own interfaces.
+func TestManyInterfaces(t *testing.T) {
+	nettest.NeedTCX(t)
+	a, b := nettest.Pair(t)
+	agent := launch(t, a, "-i", "eth*,lo,!eth7", "-p", "0", "-ipfix-port", "4739", "-m", "none")
+	agent.await("eth0: listening on IPFIX on TCP port 4740;", 1) // lo has the lower index
+	agent.await("lo: listening on IPFIX on TCP port 4739;", 1)
+	file := filepath.Join(t.TempDir(), "c.conf")
+	if err := os.WriteFile(file, []byte("1=5001\neth0:ipfix://127.0.0.1:4740\nlo:ipfix://127.0.0.1:4739\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	c := a.Command(t.Context(), recollect(t), "-c", file)
+	c.Stdout = &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	agent.await(": attached", 2)
+	send(t, b, 20, 1000, between(b, a))
+	agent.await(": attached", 2)
+	time.Sleep(300 * time.Millisecond)
+	c.Process.Signal(unix.SIGINT)
+	c.Wait()
+	if n := strings.Count(out.String(), ":eth0:1:"); n != 20 {
+		t.Errorf("%d lines of eth0, want 20:\n%s", n, out.String())
+	}
+	if strings.Contains(out.String(), ":lo:1:") {
+		t.Error("eth0's packets came from lo")
+	}
+	agent.stop()
+}
+
+func TestManyRefused(t *testing.T) {
+	for _, x := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"-i", "eth*,["}, 13, "want names or patterns"},
+		{[]string{"-i", ","}, 13, "want names or patterns"},
+		{[]string{"-netns", ""}, 12, "want a name of ip-netns"},
+		{[]string{"-netns", "a", "-f", "x.log"}, 12, "would write to one log"},
+		{[]string{"-netns", "a", "-netns", "b", "-f", "%i.log"}, 12, "of several namespaces"},
+		{[]string{"-netns", "a", "-stats"}, 12, "-stats is for one interface"},
+		{[]string{"-netns", "a", "-check"}, 12, "-check are for one interface"},
+		{[]string{"-netns", "a", "-export", "file:x.ipfix"}, 12, "would write to one file"},
+		{[]string{"-ports", "x"}, 12, "-ports is for several interfaces"},
+	} {
+		bin, err := program()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(bin, x.args...)
+		data, _ := cmd.CombinedOutput() // the code tells
+		out, code := string(data), cmd.ProcessState.ExitCode()
+		if code != x.code || !strings.Contains(out, x.says) || !strings.Contains(out, "hint:") {
+			t.Errorf("%q: exit code %d, want %d, and %q:\n%s", x.args, code, x.code, x.says, out)
+		}
+	}
+}

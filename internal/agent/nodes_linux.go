@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pcapper/pcapper/internal/netns"
+)
+
+// AllCORE is the value of -netns that stands for the nodes of all sessions of
+// CORE, the network emulator, on this host.
+const AllCORE = "all-core"
+
+// node is a network namespace to look for interfaces in.
+type node struct {
+	name string // "" is the program's own
+	path string // stands for the namespace
+}
+
+// namedDirs are where ip-netns(8) keeps names of namespaces.
+var namedDirs = []string{"/run/netns", "/var/run/netns"}
+
+// findNodes are the nodes that the values of -netns mean and that are there now,
+// in the order of these values. missing says which are not.
+func findNodes(wanted []string) (nodes []node, missing []error) {
+	if len(wanted) == 0 {
+		return []node{{"", "/proc/self/ns/net"}}, nil
+	}
+	for _, w := range wanted {
+		if w == AllCORE {
+			nodes = append(nodes, coreNodes("/proc")...)
+			continue
+		}
+		n, err := findNode(w)
+		if err != nil {
+			missing = append(missing, err)
+			continue
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes, missing
+}
+
+// findNode resolves a name, a process's number or a path.
+func findNode(w string) (node, error) {
+	if strings.ContainsRune(w, '/') {
+		_, err := os.Stat(w)
+		return node{filepath.Base(w), w}, err
+	}
+	for _, dir := range namedDirs {
+		path := filepath.Join(dir, w)
+		if _, err := os.Stat(path); err == nil {
+			return node{w, path}, nil
+		}
+	}
+	if pid, err := strconv.ParseUint(w, 10, 31); err == nil {
+		path := fmt.Sprintf("/proc/%d/ns/net", pid)
+		if _, err := os.Stat(path); err != nil {
+			return node{}, fmt.Errorf("-netns %s: no such process, and no namespace of that name", w)
+		}
+		return node{w, path}, nil
+	}
+	return node{}, fmt.Errorf("-netns %s: no namespace of that name in %s", w, namedDirs[0])
+}
+
+// coreNodes are the namespaces that CORE's vnoded holds open, by name. vnoded is
+// started as `vnoded -c SESSION/NODE ...`, SESSION being /tmp/pycore.NUMBER; what
+// it was started by is in another namespace and has the same command line.
+func coreNodes(proc string) (nodes []node) {
+	own, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
+	if err != nil {
+		return nil
+	}
+	entries, _ := os.ReadDir(proc) // nothing is found then, which is said
+	sessions := map[string]string{}
+	for _, e := range entries {
+		if _, err := strconv.Atoi(e.Name()); err != nil {
+			continue
+		}
+		channel := vnodedChannel(filepath.Join(proc, e.Name(), "cmdline"))
+		path := filepath.Join(proc, e.Name(), "ns/net")
+		if channel == "" {
+			continue
+		}
+		if link, err := os.Readlink(path); err != nil || link == own {
+			continue
+		}
+		n := node{filepath.Base(channel), path}
+		sessions[path] = strings.TrimPrefix(filepath.Base(filepath.Dir(channel)), "pycore.")
+		if !slices.ContainsFunc(nodes, func(o node) bool { return o.name == n.name && sessions[o.path] == sessions[path] }) {
+			nodes = append(nodes, n)
+		}
+	}
+	// Sessions at the same time may have nodes of the same name.
+	for _, n := range slices.Clone(nodes) {
+		if first := slices.IndexFunc(nodes, func(o node) bool { return o.name == n.name && o.path != n.path }); first >= 0 {
+			for i := range nodes {
+				if nodes[i].name == n.name {
+					nodes[i].name = sessions[nodes[i].path] + "." + n.name
+				}
+			}
+		}
+	}
+	slices.SortFunc(nodes, func(a, b node) int { return natural(a.name, b.name) })
+	return nodes
+}
+
+// vnodedChannel is the path of a vnoded's control channel, or "" if the command
+// line is another program's.
+func vnodedChannel(cmdline string) string {
+	data, err := os.ReadFile(cmdline)
+	if err != nil {
+		return ""
+	}
+	args := bytes.Split(data, []byte{0})
+	if filepath.Base(string(args[0])) != "vnoded" {
+		return ""
+	}
+	for i := 1; i+1 < len(args); i++ {
+		if string(args[i]) == "-c" {
+			return string(args[i+1])
+		}
+	}
+	return ""
+}
+
+// natural orders n2 before n10.
+func natural(a, b string) int {
+	for a != "" && b != "" {
+		na, nb := digits(a), digits(b)
+		if na > 0 && nb > 0 {
+			x, y := strings.TrimLeft(a[:na], "0"), strings.TrimLeft(b[:nb], "0")
+			if c := len(x) - len(y); c != 0 {
+				return c
+			}
+			if c := strings.Compare(x, y); c != 0 {
+				return c
+			}
+			a, b = a[na:], b[nb:]
+			continue
+		}
+		if a[0] != b[0] {
+			return int(a[0]) - int(b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return len(a) - len(b)
+}
+
+func digits(s string) (n int) {
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// patterns are the values of -i: names, or patterns as the shell's. With ! in
+// front they leave out.
+type patterns []string
+
+// CheckPatterns refuses what can match nothing.
+func CheckPatterns(list []string) error {
+	if len(list) == 0 {
+		return errors.New("-i: want names or patterns such as eth*, separated by commas")
+	}
+	for _, p := range list {
+		if _, err := filepath.Match(strings.TrimPrefix(p, "!"), "eth0"); err != nil || strings.TrimPrefix(p, "!") == "" {
+			return fmt.Errorf("-i %q: want names or patterns such as eth*, separated by commas", p)
+		}
+	}
+	return nil
+}
+
+// match tells whether an interface is meant. Without a pattern that takes in,
+// all are: then loopback and CORE's control network only if they are named.
+func (p patterns) match(name string, loopback bool) bool {
+	in, any := false, false
+	for _, text := range p {
+		pattern, out := strings.CutPrefix(text, "!")
+		ok, _ := filepath.Match(pattern, name)
+		switch {
+		case ok && out:
+			return false
+		case !out:
+			any = true
+			in = in || ok
+		}
+	}
+	if any {
+		return in
+	}
+	control, _ := filepath.Match("ctrl[0-9]*", name)
+	return !loopback && !control
+}
+
+// IsPattern tells whether a value of -i may stand for several interfaces.
+func IsPattern(value string) bool { return strings.ContainsAny(value, ",*?[!") }
+
+// openNode opens a node's namespace.
+func openNode(n node) (*netns.Namespace, error) {
+	ns, err := netns.Open(n.path)
+	if errors.Is(err, fs.ErrPermission) {
+		err = hinted{err, "other processes' namespaces take CAP_SYS_PTRACE and CAP_SYS_ADMIN: run as root"}
+	}
+	return ns, err
+}

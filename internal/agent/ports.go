@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// portTable says which port each of many interfaces has. Whoever has had one
+// keeps it, also while it is away and, with a file, over restarts.
+//
+// The file has lines LABEL:HOST:PORT, or LABEL:ipfix://HOST:PORT if there is no
+// plain feed, and is a collector.conf as it is. Other lines are left alone.
+type portTable struct {
+	path   string // or ""
+	host   string
+	scheme string
+	base   int
+	offset map[string]int // by label
+	lines  []string
+}
+
+// newPortTable reads the file, if there is one.
+func newPortTable(cfg *Config) (*portTable, error) {
+	t := &portTable{path: cfg.PortsFile, host: "127.0.0.1", base: cfg.Port, offset: map[string]int{}}
+	if cfg.Listen.IsValid() {
+		t.host = cfg.Listen.String()
+		if cfg.Listen.Is6() {
+			t.host = "[" + t.host + "]"
+		}
+	}
+	if cfg.Port == 0 {
+		t.scheme, t.base = "ipfix://", cfg.IPFIXPort
+	}
+	if t.path == "" {
+		return t, nil
+	}
+	file, err := os.Open(t.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, fail(ExitUsage, fmt.Errorf("-ports: %w", err))
+	}
+	defer file.Close()
+	for scan := bufio.NewScanner(file); scan.Scan(); {
+		if err := t.read(scan.Text()); err != nil {
+			return nil, fail(ExitUsage, fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err))
+		}
+		t.lines = append(t.lines, scan.Text())
+	}
+	return t, nil
+}
+
+func (t *portTable) read(line string) error {
+	label, rest, ok := strings.Cut(line, ":")
+	if !ok || strings.HasPrefix(line, "#") {
+		return nil
+	}
+	text, ours := strings.CutPrefix(rest, t.scheme+t.host+":")
+	if !ours {
+		return nil
+	}
+	port, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || port < t.base || port > 65535 {
+		return fmt.Errorf("%q: want LABEL:%s%s:PORT with a port from %d on, the first one's", line, t.scheme, t.host, t.base)
+	}
+	for other, offset := range t.offset {
+		if offset == port-t.base {
+			return fmt.Errorf("%q: %s has port %d already", line, other, port)
+		}
+	}
+	t.offset[label] = port - t.base
+	return nil
+}
+
+// get is how far above the base ports an interface's are. It is the same for
+// the same label always; fresh, the first time.
+func (t *portTable) get(label string) (k int, fresh bool, err error) {
+	if k, ok := t.offset[label]; ok {
+		return k, false, nil
+	}
+	used := map[int]bool{}
+	for _, k := range t.offset {
+		used[k] = true
+	}
+	for used[k] {
+		k++
+	}
+	if t.base+k > 65535 {
+		return 0, false, fmt.Errorf("no port is left for %s: %d interfaces from port %d on", label, len(used), t.base)
+	}
+	t.offset[label] = k
+	t.lines = append(t.lines, fmt.Sprintf("%s:%s%s:%d", label, t.scheme, t.host, t.base+k))
+	return k, true, nil
+}
+
+// save replaces the file, if there is one.
+func (t *portTable) save() error {
+	if t.path == "" {
+		return nil
+	}
+	data := strings.Join(t.lines, "\n") + "\n"
+	fresh := filepath.Join(filepath.Dir(t.path), "."+filepath.Base(t.path)+".new")
+	if err := os.WriteFile(fresh, []byte(data), 0o644); err != nil {
+		return fmt.Errorf("-ports: %w", err)
+	}
+	if err := os.Rename(fresh, t.path); err != nil {
+		return fmt.Errorf("-ports: %w", err)
+	}
+	return nil
+}

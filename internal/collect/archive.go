@@ -17,10 +17,13 @@ type Archive struct {
 	// Keep and Size as in rollup.ArchiveConfig; 0 are its defaults.
 	Keep time.Duration
 	Size int64
-	// Records, if it is not nil, gives the records of agents, by label, whose
-	// packets were seen at from or later, in order of time, until yield says that
-	// it is enough. The last seconds before a crash are counted again from it.
-	Records func(ctx context.Context, from time.Time, yield func(agent string, r *wire.Record) bool) error
+	// Records, if it is not nil, gives records of agents, by label, whose packets
+	// were seen at from or later and before to, in any order, until yield is false.
+	// The last seconds before a crash are counted again from it.
+	Records func(ctx context.Context, from, to time.Time, yield func(agent string, r *wire.Record) bool) error
+	// After is how long Records needs, from the start on, to have all that there
+	// will be: what a bus still has, say.
+	After time.Duration
 }
 
 // KeepFor sets Keep and Size by what is kept of records, each 0 for no limit:
@@ -43,7 +46,7 @@ func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 	for i, row := range v.rows {
 		rows[i] = rollup.Row{Name: row.Name, Detail: row.Detail}
 	}
-	v.records = cfg.Records
+	v.records, v.after = cfg.Records, cfg.After
 	v.archive, err = rollup.OpenArchive(rollup.ArchiveConfig{Dir: dir, Hosts: hosts, Rows: rows, Keep: cfg.Keep, Size: cfg.Size})
 	if err != nil {
 		return err
@@ -68,38 +71,78 @@ func (v *View) Former() []rollup.Host {
 	return v.archive.Hosts()[len(v.c.file.Hosts):]
 }
 
+const (
+	// refillSpan is how many seconds are counted again at once, and mostRefill how
+	// many at all.
+	refillSpan = 30
+	mostRefill = 3600
+)
+
 // refill counts what a run before this one has not lived to put on disk.
-func (v *View) refill() {
-	last := v.archive.LastSecond()
-	if !v.archive.Cut() || last == 0 {
+func (v *View) refill(ctx context.Context) {
+	from, to, ok := v.archive.Missing()
+	if !ok {
 		return
 	}
-	end := time.Unix(last, 0).Format(time.DateTime)
+	end := time.Unix(from, 0).Format(time.DateTime)
 	if v.records == nil {
 		v.c.say.printf("the run before was cut off: its history ends at %s", end)
 		return
 	}
-	from, n := time.Unix(last+1, 0), uint64(0)
+	to = min(to, v.c.started.Unix()) // this run counts what comes later
+	select {
+	case <-time.After(v.after):
+	case <-ctx.Done():
+		return
+	}
+	n, err := v.recount(ctx, max(from, to-mostRefill), to)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		v.c.say.printf("the run before was cut off: its history ends at %s, and its records cannot be read: %v", end, err)
+	default:
+		v.c.say.printf("the run before was cut off: its history ended at %s; %s brought the rest back", end, count(n, "record"))
+	}
+}
+
+// refilling runs refill. The function that it gives ends it, and closes the
+// store.
+func (v *View) refilling() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v.refill(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+		v.store.Close()
+	}
+}
+
+// recount counts records of seconds, and says how many there were.
+func (v *View) recount(ctx context.Context, from, to int64) (n uint64, err error) {
+	config := v.config
+	config.Classify = v.classify()
 	hostOf := make(map[string]int)
 	for i, h := range v.archive.Hosts() {
 		if _, ok := hostOf[h.Label]; !ok {
 			hostOf[h.Label] = i
 		}
 	}
-	var err error
-	v.store.Refill(time.Now().UnixNano(), func(yield func(int, *wire.Record) bool) {
-		err = v.records(context.Background(), from, func(agent string, r *wire.Record) bool {
-			host, ok := hostOf[agent]
-			if !ok || r.Time < from.UnixNano() {
-				return true
-			}
-			n++
-			return yield(host, r)
+	for ; from < to && err == nil && ctx.Err() == nil; from += refillSpan {
+		next := min(from+refillSpan, to)
+		v.archive.Refill(config, next, func(yield func(int, *wire.Record) bool) {
+			err = v.records(ctx, time.Unix(from, 0), time.Unix(next, 0), func(agent string, r *wire.Record) bool {
+				host, ok := hostOf[agent]
+				if !ok {
+					return true
+				}
+				n++
+				return yield(host, r)
+			})
 		})
-	})
-	if err != nil {
-		v.c.say.printf("the run before was cut off: its history ends at %s, and its records cannot be read: %v", end, err)
-		return
 	}
-	v.c.say.printf("the run before was cut off: its history ended at %s; %s brought the rest back", end, count(n, "record"))
+	return n, err
 }

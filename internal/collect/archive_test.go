@@ -100,14 +100,14 @@ func TestArchiveAfterCrash(t *testing.T) {
 	r.wait()
 
 	for _, test := range []struct {
-		records func(context.Context, time.Time, func(string, *wire.Record) bool) error
+		records func(context.Context, time.Time, time.Time, func(string, *wire.Record) bool) error
 		packets uint64
 		says    string
 	}{
 		{nil, 1, "the run before was cut off: its history ends at"},
-		{func(_ context.Context, from time.Time, yield func(string, *wire.Record) bool) error {
+		{func(_ context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error {
 			for i := range all {
-				if all[i].Time >= from.UnixNano() && !yield("h0", &all[i]) {
+				if all[i].Time >= from.UnixNano() && all[i].Time < to.UnixNano() && !yield("h0", &all[i]) {
 					break
 				}
 			}

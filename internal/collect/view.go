@@ -27,7 +27,9 @@ type View struct {
 	counted atomic.Uint64
 
 	archive *rollup.Archive // nil: memory is all
-	records func(context.Context, time.Time, func(string, *wire.Record) bool) error
+	records func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error
+	after   time.Duration
+	config  rollup.Config // of store
 }
 
 // AgentStatus is what is known of an agent beside its traffic.
@@ -145,27 +147,30 @@ func newView(c *collector, archive *Archive) (*View, error) {
 	if c.player != nil {
 		clock = rollup.ByNewest
 	}
-	var scratch []uint32
-	v.store = rollup.New(rollup.Config{
-		Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive,
-		Classify: func(rows []int, r *wire.Record) []int {
-			scratch = scratch[:0]
-			for _, line := range c.classes.lines(c.classes.match(r), scratch) {
-				rows = append(rows, v.rowOf[line])
-			}
-			return rows
-		},
-	})
+	v.config = rollup.Config{Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive, Classify: v.classify()}
+	v.store = rollup.New(v.config)
 	return v, nil
+}
+
+// classify is for one store, which calls it from one goroutine.
+func (v *View) classify() func([]int, *wire.Record) []int {
+	var scratch []uint32
+	return func(rows []int, r *wire.Record) []int {
+		scratch = scratch[:0]
+		for _, line := range v.c.classes.lines(v.c.classes.match(r), scratch) {
+			rows = append(rows, v.rowOf[line])
+		}
+		return rows
+	}
 }
 
 // run counts what the hub carries until it is closed and empty.
 func (v *View) run() error {
 	defer v.reader.Close()
 	if v.archive != nil {
-		go v.archive.Run() // until the store is closed
-		v.refill()
+		go v.archive.Run()                  // until the store is closed
 		v.store.Tick(time.Now().UnixNano()) // what was before is there at once
+		defer v.refilling()()
 	}
 	look := time.NewTicker(countEvery)
 	defer look.Stop()
@@ -181,7 +186,6 @@ func (v *View) run() error {
 		}
 	}
 	v.store.Tick(time.Now().UnixNano())
-	v.store.Close()
 	return nil
 }
 

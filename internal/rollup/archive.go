@@ -3,6 +3,7 @@ package rollup
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/wire"
 )
 
 // ArchiveConfig is a directory where history is kept.
@@ -48,7 +51,9 @@ type Archive struct {
 	cfg   ArchiveConfig
 	names *names
 	jobs  chan job
-	done  chan struct{} // closed when Run has ended
+	// missing is from and to of what the run before has not written; or zeros.
+	missing [2]int64
+	done    chan struct{} // closed when Run has ended
 
 	// These are Run's alone.
 	tiers [len(tierSpecs)]archiveTier
@@ -160,6 +165,7 @@ func (a *Archive) open() (err error) {
 	}
 	if t := &a.tiers[0]; len(t.parts) > 0 {
 		a.runs.extend(t.last + 1)
+		a.findMissing(t.last + 1)
 	}
 	a.publish(nil)
 	return nil
@@ -167,6 +173,15 @@ func (a *Archive) open() (err error) {
 
 // Dir is where the files are.
 func (a *Archive) Dir() string { return a.cfg.Dir }
+
+// findMissing is for what Missing says.
+func (a *Archive) findMissing(from int64) {
+	n := len(a.runs.past)
+	if n == 0 || !a.runs.cut {
+		return
+	}
+	a.missing = [2]int64{from, max(from, a.runs.past[n-1].To+int64(beatEvery/time.Second))}
+}
 
 // Hosts are those of the configuration and, after them, the ones that only the
 // past knows.
@@ -185,9 +200,28 @@ func (a *Archive) LastSecond() int64 {
 	return v.tiers[0].last
 }
 
-// Cut tells whether the run before this one ended without saying so: what came
-// after LastSecond until then is missing.
-func (a *Archive) Cut() bool { return a.runs.cut }
+// Missing is what the run before this one had counted, but not written, when it
+// was cut off: from the second after LastSecond to when it was last known to
+// run, without to. It is not ok if that run ended by itself.
+func (a *Archive) Missing() (from, to int64, ok bool) {
+	return a.missing[0], a.missing[1], a.missing[1] != 0
+}
+
+// Refill counts records of a time that is Missing and writes them; Run must be
+// running, and the archive's store not closed before it returns. The order of
+// records matters within a minute only as far as MGEN's numbers go. cfg is the
+// store's.
+func (a *Archive) Refill(cfg Config, to int64, records iter.Seq2[int, *wire.Record]) {
+	cfg.Archive, cfg.Clock, cfg.Late = a, ByNewest, maxOpen*time.Second
+	cfg.Budget = DefaultBudget / 4 // little is kept: it is for one minute
+	s := New(cfg)
+	s.patient = true
+	for host, r := range records {
+		s.Add(0, host, r)
+	}
+	s.sealAll()
+	a.jobs <- job{refilled: to}
+}
 
 // fileTime is how a file is named: by its first second, UTC.
 const fileTime = "20060102T150405Z.roll"

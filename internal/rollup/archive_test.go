@@ -403,7 +403,7 @@ func TestArchiveKilled(t *testing.T) {
 			continue // killed before there was anything
 		}
 		before = last
-		if !a.Cut() {
+		if _, _, cut := a.Missing(); !cut {
 			t.Errorf("round %d: not said to have been cut off", round)
 		}
 		s.Tick((last + 1000) * 1e9)
@@ -450,19 +450,28 @@ func TestArchiveRefill(t *testing.T) {
 	if last >= base+99 {
 		t.Fatalf("nothing is missing: %d", last-base)
 	}
-	s.Refill((base+500)*1e9, func(yield func(int, *wire.Record) bool) {
-		for i := range all {
-			if all[i].Time >= (last+1)*1e9 && !yield(0, &all[i]) {
+	from, to, ok := s.cfg.Archive.Missing()
+	if !ok || from != last+1 || to < base+99 || to > base+105 {
+		t.Errorf("missing: %d to %d, %v; the last second is %d", from-base, to-base, ok, last-base)
+	}
+	traffic(s, base+500, 0, 2, 5001) // it goes on meanwhile
+	s.Tick((base + 510) * 1e9)
+	refill := s.cfg
+	s.cfg.Archive.Refill(refill, base+100, func(yield func(int, *wire.Record) bool) {
+		for i := len(all) - 1; i >= 0; i-- {
+			if all[i].Time >= from*1e9 && !yield(0, &all[i]) {
 				return
 			}
 		}
 	})
-	traffic(s, base+500, 0, 2, 5001)
 	snap := settle(t, s, (base+530)*1e9)
 	for _, step := range []int64{1, 10, 60} {
 		if n := snap.Overview(Window{floorTo(base, 60), floorTo(base+160, 60), step}).Total.Packets; n != 200 {
 			t.Errorf("step %d: %d packets, want 200", step, n)
 		}
+	}
+	if n := snap.Overview(Window{floorTo(base, 600), floorTo(base+160, 600) + 600, 600}).Total.Packets; n != 200 {
+		t.Errorf("step 600: %d packets, want 200", n)
 	}
 	if gaps := snap.Gaps(Window{base, base + 530, 1}); len(gaps) != 1 || gaps[0] != (Run{base + 100, base + 500}) {
 		t.Errorf("gaps: %v; base %d", gaps, base)

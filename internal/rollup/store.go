@@ -1,7 +1,6 @@
 package rollup
 
 import (
-	"iter"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -43,9 +42,11 @@ type hostState struct {
 // Store is owned by one goroutine, which alone may call Add, Tick and Reset.
 // Snapshot and Next are for everybody.
 type Store struct {
-	cfg    Config
-	late   int64 // seconds
-	future int64
+	cfg Config
+	// patient: it waits for the disk.
+	patient bool
+	late    int64 // seconds
+	future  int64
 
 	last atomic.Pointer[Snapshot]
 	mu   sync.Mutex
@@ -339,27 +340,27 @@ func (s *Store) archive(i int, f *frame) {
 		j.owners = s.addrs.certain()
 		s.addrs.unsaved = false
 	}
+	if s.patient {
+		s.cfg.Archive.jobs <- j
+		return
+	}
 	s.cfg.Archive.offer(j)
 }
 
-// Refill counts what an earlier run has received and did not live to keep: records
-// by host, in order of time, from the archive's last second on. It comes before any
-// Add, and waits for the disk. now is the wall clock's time.
-func (s *Store) Refill(now int64, records iter.Seq2[int, *wire.Record]) {
-	a := s.cfg.Archive
-	for host, r := range records {
-		for len(a.jobs) > queue/2 {
-			time.Sleep(time.Millisecond)
-		}
-		s.Add(r.Time, host, r)
-	}
+// sealAll puts all that is counted into history, and into the archive.
+func (s *Store) sealAll() {
+	s.flushAll()
 	if !s.started {
 		return
 	}
-	to := s.nowSec + 1
-	s.advance(now)
-	s.began = s.nowSec
-	a.jobs <- job{refilled: to}
+	for start := s.first; start <= s.nowSec+s.future; start++ {
+		s.seal(s.second(start))
+	}
+	for i := 1; i < len(s.tiers); i++ {
+		if s.tiers[i].begun {
+			s.finish(i)
+		}
+	}
 }
 
 // Close puts all that is counted into the archive, and waits until it is written.
@@ -368,17 +369,7 @@ func (s *Store) Close() {
 	if s.cfg.Archive == nil {
 		return
 	}
-	s.flushAll()
-	if s.started {
-		for start := s.first; start <= s.nowSec+s.future; start++ {
-			s.seal(s.second(start))
-		}
-		for i := 1; i < len(s.tiers); i++ {
-			if s.tiers[i].begun {
-				s.finish(i)
-			}
-		}
-	}
+	s.sealAll()
 	close(s.cfg.Archive.jobs)
 	<-s.cfg.Archive.done
 }

@@ -42,6 +42,16 @@ func (s sums) packets() (n int) {
 	return n
 }
 
+// one is the flow whose name ends so.
+func (s sums) one(end string) string {
+	for flow := range s {
+		if strings.HasSuffix(flow, end) {
+			return flow
+		}
+	}
+	return ""
+}
+
 // want fails the test unless a collector has counted the same.
 func (s sums) want(t *testing.T, name string, got sums) {
 	t.Helper()
@@ -74,6 +84,17 @@ func (a *agentProcess) logSums() sums {
 		got.add(src.String()+" > "+dst.String(), 1, int(r.Length))
 	}
 	return got
+}
+
+// logMGEN are the MGEN flow IDs in the log, by flow.
+func (a *agentProcess) logMGEN() map[string]uint32 {
+	a.t.Helper()
+	mgen := map[string]uint32{}
+	for _, r := range a.logLines("pcapper.conf") {
+		src, dst := netip.AddrPortFrom(r.SrcAddr(), r.SrcPort), netip.AddrPortFrom(r.DstAddr(), r.DstPort)
+		mgen[src.String()+" > "+dst.String()] = r.Flow()
+	}
+	return mgen
 }
 
 // daemon runs a program on a host until the test or stop ends it.
@@ -233,16 +254,17 @@ var goflow2Program = sync.OnceValues(func() (string, error) {
 	return filepath.Join(filepath.Dir(agent), "goflow2"), nil
 })
 
-// goflow2 starts that collector, which prints each record as JSON; sum waits
-// until it has printed so many packets, and ends it.
-func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (sum func() sums) {
+// goflow2 starts that collector, which prints each record as JSON, with the
+// mapping of our documentation; sum waits until it has printed so many packets,
+// and ends it. mgen are then the MGEN flow IDs, by flow.
+func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (sum func() sums, mgen map[string]uint32) {
 	t.Helper()
 	bin, err := goflow2Program()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	got := sums{}
+	got, mgen := sums{}, map[string]uint32{}
 	lines := lineWriter{take: func(line []byte) {
 		var f struct {
 			Src            string `json:"src_addr"`
@@ -250,6 +272,7 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (
 			SrcPort        uint16 `json:"src_port"`
 			DstPort        uint16 `json:"dst_port"`
 			Packets, Bytes int
+			MGEN           uint32 `json:"mgen_flow"`
 		}
 		if err := json.Unmarshal(line, &f); err != nil {
 			t.Errorf("goflow2 prints %q: %v", line, err)
@@ -257,12 +280,14 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		got.add(flowName(t, f.Src, strconv.Itoa(int(f.SrcPort)), f.Dst, strconv.Itoa(int(f.DstPort))), f.Packets, f.Bytes)
+		flow := flowName(t, f.Src, strconv.Itoa(int(f.SrcPort)), f.Dst, strconv.Itoa(int(f.DstPort)))
+		got.add(flow, f.Packets, f.Bytes)
+		mgen[flow] = f.MGEN
 	}}
 	var said safeBuffer
 	// It has the system's small buffer, so it must get its turn while others
 	// are busy, and so must its goroutine that receives.
-	c := h.Command(context.Background(), "nice", "-n", "-15", bin, "-listen", fmt.Sprintf("netflow://%s:%d?count=1&workers=1", address, port), "-addr", "", "-produce", "sample")
+	c := h.Command(context.Background(), "nice", "-n", "-15", bin, "-listen", fmt.Sprintf("netflow://%s:%d?count=1&workers=1", address, port), "-addr", "", "-produce", "sample", "-mapping", "../../docs/goflow2.yaml")
 	c.Env = append(os.Environ(), "GOMAXPROCS=4")
 	c.Stdout, c.Stderr = &lines, &said
 	if err := c.Start(); err != nil {
@@ -282,7 +307,7 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
 		return got
-	}
+	}, mgen
 }
 
 // lineWriter gives whole lines to take.

@@ -92,9 +92,10 @@ func TestExportToOthersCollectors(t *testing.T) {
 		"nfcapd, IPv6":     nfcapd(t, b, 9003, "-6"),
 		"nfacctd, flows":   nfacctd(t, b, "::", 9004),
 		"nfacctd, packets": nfacctd(t, b, "::", 9005),
-		"goflow2, flows":   goflow2(t, b, "", 9006, n),
-		"goflow2, packets": goflow2(t, b, "", 9007, n),
 	}
+	var flowIDs, packetIDs map[string]uint32
+	got["goflow2, flows"], flowIDs = goflow2(t, b, "", 9006, n)
+	got["goflow2, packets"], packetIDs = goflow2(t, b, "", 9007, n)
 	to := "ipfix+udp://" + b.Interface.IPv4.String()
 	p := start(t, a, "-export", to+":9001", "-export", to+":9002?per=1s",
 		"-export", "ipfix+udp://["+b.Interface.IPv6.String()+"]:9003", "-export", to+":9004?per=1s", "-export", to+":9005?per=packet",
@@ -112,6 +113,9 @@ func TestExportToOthersCollectors(t *testing.T) {
 	}
 	want.want(t, "the log", p.logSums())
 	got.want(t, want)
+	if ids := p.logMGEN(); !maps.Equal(flowIDs, ids) || !maps.Equal(packetIDs, ids) || ids[want.one(":5005")] != 5 {
+		t.Errorf("MGEN flow IDs %v by second and %v by packet, want %v", flowIDs, packetIDs, ids)
+	}
 }
 
 // joins makes a host's kernel take what is sent to a group, for collectors that
@@ -143,7 +147,7 @@ func TestExportMulticast(t *testing.T) {
 		got["nfcapd at "+r.Name] = nfcapd(t, r, 4739, "-J", "239.192.70.73")
 		got["nfcapd, IPv6, at "+r.Name] = nfcapd(t, r, 4742, "-6", "-J", "ff18::7073")
 		got["nfacctd at "+r.Name] = nfacctd(t, r, "0.0.0.0", 4740, "nfacctd_mcast_groups: 239.192.70.74")
-		got["goflow2 at "+r.Name] = goflow2(t, r, "239.192.70.75", 4741, 2*n)
+		got["goflow2 at "+r.Name], _ = goflow2(t, r, "239.192.70.75", 4741, 2*n)
 	}
 	var running []*agentProcess
 	for _, x := range agents {
@@ -282,8 +286,8 @@ func TestExportManyFlows(t *testing.T) {
 		"nfcapd, packets": nfcapd(t, b, 9001),
 		"nfcapd, flows":   nfcapd(t, b, 9002),
 		"nfacctd, flows":  nfacctd(t, b, "::", 9003),
-		"goflow2, flows":  goflow2(t, b, "", 9004, flows),
 	}
+	got["goflow2, flows"], _ = goflow2(t, b, "", 9004, flows)
 	var collectors []*collectorProcess
 	for _, r := range h[1:] {
 		got["nfcapd, packets, at "+r.Name] = nfcapd(t, r, 4739, "-J", "239.192.70.73")

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pcapper/pcapper/bench/process"
 	"github.com/pcapper/pcapper/internal/collect"
 )
 
@@ -40,7 +41,7 @@ const frameSize = 28 << 10
 type options struct {
 	agents, rate  int
 	warm, measure time.Duration
-	program       string
+	program, args string
 	noView        bool
 	ballast       int
 	pages         int
@@ -66,6 +67,7 @@ func bench() error {
 	flag.DurationVar(&opt.warm, "warm", 5*time.Second, "time before the measurement, once all are connected")
 	flag.DurationVar(&opt.measure, "t", 20*time.Second, "time of the measurement")
 	flag.StringVar(&opt.program, "program", "", "measure this program, started with -c FILE, instead of our own code")
+	flag.StringVar(&opt.args, "args", "", "more arguments of -program, separated by blanks")
 	flag.BoolVar(&opt.noView, "no-view", false, "our own code without the view: lines alone")
 	flag.IntVar(&opt.ballast, "ballast", 0, "let our own code hold so many MiB more, as a history of a day would")
 	flag.IntVar(&opt.pages, "pages", 0, "open so many pages of -program, which must be our recollect")
@@ -80,7 +82,7 @@ func bench() error {
 }
 
 func measure(opt options) error {
-	if err := raiseFiles(); err != nil {
+	if err := process.RaiseFiles(1 << 18); err != nil {
 		return err
 	}
 	f, err := newFleet(opt.agents, opt.rate)
@@ -110,23 +112,23 @@ func measure(opt options) error {
 	defer browsers.stop()
 	go f.send()
 	time.Sleep(opt.warm)
-	before, err := cpuTime(child.Process.Pid)
+	before, err := process.CPU(child.Process.Pid)
 	if err != nil {
 		return err
 	}
-	waited := runDelay(child.Process.Pid)
+	waited := process.RunDelay(child.Process.Pid)
 	framesBefore, bytesBefore := browsers.counts()
 	sent, begun := f.sent.Load(), time.Now()
 	time.Sleep(opt.measure)
-	after, err := cpuTime(child.Process.Pid)
+	after, err := process.CPU(child.Process.Pid)
 	if err != nil {
 		return err
 	}
 	elapsed := time.Since(begun)
-	waited = runDelay(child.Process.Pid) - waited
+	waited = process.RunDelay(child.Process.Pid) - waited
 	framesAfter, bytesAfter := browsers.counts()
 	records := f.sent.Load() - sent
-	peak, err := peakMemory(child.Process.Pid)
+	peak, err := process.PeakMemory(child.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -160,7 +162,7 @@ func start(opt options, config string) (*exec.Cmd, error) {
 	}
 	args := []string{"-c", strconv.Itoa(last), self}
 	if opt.program != "" {
-		args = []string{"-c", strconv.Itoa(last), opt.program, "-c", config}
+		args = append([]string{"-c", strconv.Itoa(last), opt.program, "-c", config}, strings.Fields(opt.args)...)
 	}
 	if opt.pages > 0 {
 		args = append(args, "-lines", "-http", pageAddress)
@@ -236,61 +238,4 @@ func collector(config string, view bool) error {
 		}
 	}
 	return collect.Run(ctx, cfg)
-}
-
-func raiseFiles() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
-	}
-	limit.Cur = limit.Max
-	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-}
-
-// cpuTime of a process so far, all threads.
-func cpuTime(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("the collector has ended: %w", err)
-	}
-	// The name in parentheses may contain anything (proc_pid_stat(5)).
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	ticks := 0
-	for _, f := range fields[11:13] { // utime, stime
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
-}
-
-// runDelay is how long a process's threads could run and did not, all together
-// (schedstats, second field of /proc/PID/task/TID/schedstat).
-func runDelay(pid int) (sum time.Duration) {
-	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	for _, name := range names {
-		b, _ := os.ReadFile(name) // a thread may be gone
-		var ran, waited int64
-		if n, _ := fmt.Sscan(string(b), &ran, &waited); n == 2 {
-			sum += time.Duration(waited)
-		}
-	}
-	return sum
-}
-
-// peakMemory is the most resident memory a process ever had, in bytes.
-func peakMemory(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, fmt.Errorf("the collector has ended: %w", err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if text, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kB, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")), 10, 64)
-			return kB << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no VmHWM in /proc/%d/status", pid)
 }

@@ -64,7 +64,9 @@ var allowed = map[string][]string{
 	"internal/nettest":                   nil, // tests and the bench only
 	"core":                               nil, // tests of what is no Go
 	"bench":                              {"internal/nettest", "wire"},
-	"bench/fleet":                        {"internal/collect", "wire"},
+	"bench/fleet":                        {"bench/process", "internal/collect", "wire"},
+	"bench/process":                      nil,
+	"bench/site":                         {"bench/process", "internal/batch", "wire"},
 	"bench/siege":                        {"internal/bus/bustest"},
 	"bench/encoders":                     nil, // a module of its own
 	"internal/archtest":                  nil,

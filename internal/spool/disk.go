@@ -12,20 +12,35 @@ import (
 
 // run writes what has been in memory for too long, until Close.
 func (q *Queue) run() {
-	tick := time.NewTicker(FlushAge / 2)
-	defer tick.Stop()
+	defer q.alarm.Stop()
 	for {
 		select {
 		case <-q.ending:
 			return
 		case <-q.kick:
-		case <-tick.C:
+		case <-q.alarm.C:
 		}
 		if q.due(time.Now()) {
 			q.flush() // an error has been noted
 			notify(q.wrote)
 		}
+		q.arm()
 	}
+}
+
+// arm sets the alarm for when the oldest in memory is due. If there is nothing,
+// the next Append will.
+func (q *Queue) arm() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.armed = len(q.mem) > 0; !q.armed {
+		return
+	}
+	wait := FlushAge - time.Since(q.mem[0].at)
+	if q.failing != "" {
+		wait = max(wait, retryAfter-time.Since(q.failed))
+	}
+	q.alarm.Reset(max(wait, FlushAge/20))
 }
 
 // runSync synchronises what run has written. That may take long; meanwhile there

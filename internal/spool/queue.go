@@ -54,6 +54,7 @@ type Queue struct {
 	wrote  chan struct{} // there is something to synchronise
 	ending chan struct{}
 
+	alarm   *time.Timer // something in memory may be due
 	running sync.WaitGroup
 
 	mu sync.Mutex
@@ -79,6 +80,7 @@ type Queue struct {
 	full          bool      // it was that there is no room
 	free          [][]byte  // to be used again
 	closed        bool
+	armed         bool // alarm is set
 	segmentSize   int64
 	open          *os.File   // the segment that is written to, nil if none is
 	unsynced      []*os.File // full ones
@@ -117,6 +119,10 @@ func (q *Queue) Append(data []byte, weight uint32) error {
 	}
 	if q.memBytes >= FlushBytes {
 		notify(q.kick)
+	}
+	if !q.armed {
+		q.armed = true
+		q.alarm.Reset(FlushAge)
 	}
 	notify(q.wake)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // Open opens a queue of the directory, or makes it, and finds what an earlier
@@ -16,7 +17,7 @@ import (
 func (d *Dir) Open(cfg Config) (*Queue, error) {
 	q := &Queue{
 		dir: d, cfg: cfg, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), wrote: make(chan struct{}, 1),
-		ending: make(chan struct{}),
+		ending: make(chan struct{}), alarm: time.NewTimer(time.Hour),
 	}
 	q.segmentSize = segmentSize(min(cfg.Size, diskSize(d.path)))
 	var err error

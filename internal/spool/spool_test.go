@@ -201,6 +201,21 @@ func TestTakenSoonIsNotWritten(t *testing.T) {
 	}
 }
 
+// TestWritten: what nobody takes is written after a while, again and again.
+func TestWritten(t *testing.T) {
+	b := begin(t, t.TempDir(), MinSize)
+	for i := range 3 {
+		b.append(i, i+1, 100)
+		for n := 0; b.Status().InMemory > 0; n++ {
+			if n == 1000 {
+				t.Fatalf("%+v", b.Status())
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	wantRange(t, b.take(true), 0, 3)
+}
+
 // TestOverflow: the oldest go, and each that is missing was counted, in
 // whatever life of the process.
 func TestOverflow(t *testing.T) {

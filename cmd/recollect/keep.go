@@ -2,16 +2,21 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collect"
 	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/internal/keep"
+	"github.com/pcapper/pcapper/internal/spool"
 )
 
 // keepOptions are what the command line says about what is kept, and shared.
-type keepOptions struct{ dir, bus, keep string }
+type keepOptions struct {
+	dir, bus, keep string
+	spool          spool.Spec
+}
 
 const defaultKeep = "7d,50GB"
 
@@ -28,7 +33,10 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 		return nil, hinted{err, "an age, a size, or both: -keep 7d,50GB"}
 	}
 	collecting := len(cfg.File.Hosts)+len(cfg.Listen) > 0
-	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Say: say})
+	if o.keep.spool.Dir != "" && !collecting {
+		return nil, hinted{errors.New("-spool: there are no agents whose records could wait"), "name agents in collector.conf, or give -listen"}
+	}
+	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Spool: o.keep.spool, Say: say})
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +45,9 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 		if o.http != "" {
 			cfg.Archive = &collect.Archive{Dir: filepath.Join(dir, "rollup")}
 		}
+	}
+	if dir := k.SpoolDir(); dir != "" {
+		cfg.Writes = append(cfg.Writes, dir)
 	}
 	if s := k.Agents(); s != nil {
 		cfg.Share = s

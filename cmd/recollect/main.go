@@ -20,6 +20,7 @@ import (
 	"github.com/pcapper/pcapper/internal/degrade"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/internal/keep"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/pcapper/pcapper/internal/web"
 )
 
@@ -77,6 +78,10 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.keep.dir, "store", "", "")
 	flags.StringVar(&o.keep.bus, "bus", "", "")
 	flags.StringVar(&o.keep.keep, "keep", defaultKeep, "")
+	flags.Func("spool", "", func(text string) (err error) {
+		o.keep.spool, err = spool.Parse(text)
+		return err
+	})
 	flags.BoolVar(&o.unconfined, "unconfined", false, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
@@ -111,6 +116,9 @@ func parse(args []string) (*options, error) {
 		}
 		if f.Name == "keep" && o.keep.dir == "" {
 			err = errors.New("-keep without -store: want a directory for what is kept")
+		}
+		if f.Name == "spool" && o.keep.bus == "" {
+			err = errors.New("-spool without -bus: want a bus that may be away")
 		}
 		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)

@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"internal/service":                   nil,
 	"internal/batch":                     {"wire", "wire/ipfix"},
 	"internal/bus":                       {"internal/batch"},
-	"internal/keep":                      {"internal/batch", "internal/bus", "internal/bus/embedded", "internal/history", "wire"},
+	"internal/keep":                      {"internal/batch", "internal/bus", "internal/bus/embedded", "internal/history", "internal/spool", "wire"},
 	"internal/clickhouse":                {"internal/batch", "wire"},
 	"internal/clickhouse/clickhousetest": nil, // tests only
 	"internal/kafka":                     {"internal/batch"},
@@ -60,7 +60,7 @@ var allowed = map[string][]string{
 	"internal/web":                       {"internal/rollup"},
 	"internal/collect":                   {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
 	"cmd/pcapper":                        {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
-	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/degrade", "internal/feed", "internal/history", "internal/kafka", "internal/keep", "internal/rollup", "internal/web", "wire"},
+	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/degrade", "internal/feed", "internal/history", "internal/kafka", "internal/keep", "internal/rollup", "internal/spool", "internal/web", "wire"},
 	"internal/nettest":                   nil, // tests and the bench only
 	"core":                               nil, // tests of what is no Go
 	"bench":                              {"internal/nettest", "wire"},

@@ -20,6 +20,7 @@ import (
 	"github.com/pcapper/pcapper/internal/bus"
 	"github.com/pcapper/pcapper/internal/bus/embedded"
 	"github.com/pcapper/pcapper/internal/history"
+	"github.com/pcapper/pcapper/internal/spool"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -34,6 +35,9 @@ type Config struct {
 	Keep history.Keep
 	// Collect: there are agents, whose batches are published.
 	Collect bool
+	// Spool is where batches wait while the bus at URL is away; without a Dir they
+	// do in memory. With Collect only.
+	Spool spool.Spec
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
 }
@@ -56,6 +60,8 @@ type Keeper struct {
 	store     *history.Store // nil without history
 	writer    *bus.Writer    // likewise
 	publisher *bus.Publisher // nil without agents
+	spool     *spool.Dir     // nil: batches wait in memory
+	queue     *spool.Queue   // likewise
 	agents    *bus.Share     // nil: all agents are ours
 	parts     *bus.Share     // nil: all partitions are
 }
@@ -91,6 +97,11 @@ func (k *Keeper) open() (err error) {
 	if k.conn, err = bus.Connect(c); err != nil {
 		return err
 	}
+	if k.cfg.Spool.Dir != "" {
+		if err := k.openSpool(); err != nil {
+			return err
+		}
+	}
 	k.assemble()
 	return nil
 }
@@ -121,7 +132,11 @@ func (k *Keeper) assemble() {
 	name, _ := os.Hostname() // for people
 	name = cmp.Or(name, "recollect")
 	if k.cfg.Collect {
-		k.publisher = bus.NewPublisher(k.conn, bus.PublisherConfig{})
+		var p bus.PublisherConfig
+		if k.queue != nil {
+			p.Queue = k.queue
+		}
+		k.publisher = bus.NewPublisher(k.conn, p)
 		if k.server == nil {
 			k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
 		}
@@ -140,6 +155,9 @@ func (k *Keeper) assemble() {
 
 // Dir is the directory that is written to, or "".
 func (k *Keeper) Dir() string { return k.cfg.Dir }
+
+// SpoolDir is another one, or "".
+func (k *Keeper) SpoolDir() string { return k.cfg.Spool.Dir }
 
 // Agents tells which agents are ours. It is nil if all are.
 func (k *Keeper) Agents() *bus.Share { return k.agents }
@@ -228,6 +246,7 @@ func (k *Keeper) close() {
 	if k.conn != nil {
 		k.conn.Close()
 	}
+	k.closeSpool()
 	if k.server != nil {
 		k.server.Stop()
 	}
@@ -250,9 +269,7 @@ func (k *Keeper) Follow(ctx context.Context, take func(agent string, records []w
 func (k *Keeper) Done() string {
 	var parts []string
 	if k.publisher != nil {
-		s := k.publisher.Status()
-		parts = append(parts, fmt.Sprintf("bus: %d records taken, %d waiting, %d given up",
-			s.Acknowledged, s.Published-s.Acknowledged-s.Dropped, s.Dropped))
+		parts = append(parts, fmt.Sprintf("bus: %d records taken, %s", k.publisher.Status().Acknowledged, k.waiting()))
 	}
 	if k.writer != nil {
 		s := k.writer.Status()

@@ -81,8 +81,8 @@ var (
 	// explanation is behind two blanks, in the next line or, where an option is
 	// longer than the column, behind one.
 	line   = regexp.MustCompile(`^  (-.*)`)
-	single = regexp.MustCompile(`^-([A-Za-z][\w-]*)(?: ([A-Za-z|:]+(?:\.\.\.)?))?(, |$)`)
-	narrow = regexp.MustCompile(`^(-[\w-]+ (?:[a-z]+|[A-Z:]+)) (.*)`)
+	single = regexp.MustCompile(`^-([A-Za-z][\w-]*)(?: ([A-Za-z|:]+(?:,[A-Za-z|:]+)*(?:\.\.\.)?))?(, |$)`)
+	narrow = regexp.MustCompile(`^(-[\w-]+ (?:[a-z]+|[A-Z:]+(?:,[A-Z]+)*)) (.*)`)
 )
 
 // parse finds the options in a help text, up to the first empty line behind

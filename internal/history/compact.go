@@ -32,7 +32,7 @@ func (s *Store) Maintain(ctx context.Context) error {
 	err := s.retain(now)
 	hours, err2 := listHours(s.dir)
 	for _, hour := range hours {
-		if err2 == nil {
+		if _, done := s.settled[hour]; !done && err2 == nil {
 			err2 = s.compactHour(ctx, hour, now)
 		}
 	}
@@ -51,6 +51,9 @@ func (s *Store) compactHour(ctx context.Context, hour string, now time.Time) err
 		}
 		some := s.pick(hour, names, over)
 		if some == nil {
+			if over {
+				s.settled[hour] = dirSize(dir)
+			}
 			return nil
 		}
 		err = s.compact(ctx, dir, some)

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/internal/history"
@@ -168,6 +170,15 @@ func TestOneWriter(t *testing.T) {
 	}
 }
 
+// cpu is the time that this process has had of processors.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func BenchmarkIngest(b *testing.B) {
 	var batches []*batch.Batch
 	for i := range 200 { // of 20 hosts
@@ -176,11 +187,13 @@ func BenchmarkIngest(b *testing.B) {
 	dir := b.TempDir()
 	s := open(b, dir, history.Config{})
 	rows := 0
+	before := cpu()
 	for n := 0; b.Loop(); n++ {
 		commit(b, s, fmt.Sprint(n), batches...)
 		rows += 200 * 1300
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(cpu()-before)/float64(rows), "cpu-ns/row")
 	var size int64
 	for _, f := range files(b, dir) {
 		info, _ := os.Stat(filepath.Join(dir, f))

@@ -54,7 +54,7 @@ func (s *Store) retain(now time.Time) error {
 	var list []kept
 	var size int64
 	for _, hour := range hours {
-		h := kept{hour, dirSize(filepath.Join(s.dir, hour))}
+		h := kept{hour, s.hourSize(hour)}
 		start, _ := parseHour(hour)
 		if s.cfg.Keep.Age != 0 && start.Add(time.Hour+s.cfg.Keep.Age).Before(now) {
 			if _, err := s.retire(h, h.size); err != nil {
@@ -83,6 +83,7 @@ func (s *Store) retain(now time.Time) error {
 
 // retire removes files of an hour, oldest first, until enough bytes are free.
 func (s *Store) retire(h kept, enough int64) (freed int64, err error) {
+	delete(s.settled, h.hour)
 	dir := filepath.Join(s.dir, h.hour)
 	names, err := listHour(dir)
 	if err != nil {
@@ -122,6 +123,13 @@ func (s *Store) removeEmpty(hour string) error {
 		}
 	}
 	return syncDir(s.dir)
+}
+
+func (s *Store) hourSize(hour string) int64 {
+	if size, ok := s.settled[hour]; ok {
+		return size
+	}
+	return dirSize(filepath.Join(s.dir, hour))
 }
 
 func dirSize(dir string) (size int64) {

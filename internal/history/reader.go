@@ -1,6 +1,8 @@
 package history
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 
@@ -46,6 +48,37 @@ func openParquet(path string) (r *reader, err error) {
 	}
 	return &reader{p, f, path}, nil
 }
+
+// checkEnds checks that a file begins and ends as Parquet files do. The error is a
+// *FileError if it does not.
+func checkEnds(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var head [4]byte
+	var tail [8]byte // length of the metadata, magic
+	if info.Size() < int64(len(head)+len(tail)) {
+		return &FileError{path, fmt.Errorf("only %d bytes", info.Size())}
+	}
+	if _, err := f.ReadAt(head[:], 0); err != nil {
+		return err
+	}
+	if _, err := f.ReadAt(tail[:], info.Size()-int64(len(tail))); err != nil {
+		return err
+	}
+	if string(head[:]) != magic || string(tail[4:]) != magic || int64(binary.LittleEndian.Uint32(tail[:])) > info.Size()-12 {
+		return &FileError{path, errors.New("its beginning or end is missing")}
+	}
+	return nil
+}
+
+const magic = "PAR1"
 
 func (r *reader) close() { r.f.Close() }
 

@@ -34,8 +34,12 @@ type Store struct {
 	pending   map[string]name
 	committed map[string]struct{} // by this Store
 	broken    map[string]bool     // files that are damaged, relative to dir
+	settled   map[string]int64    // sizes of hours that are over and compacted; Maintain's alone
 	status    Status
 }
+
+// maxRemembered bounds Store.committed.
+const maxRemembered = 10_000
 
 // Status is how a store does.
 type Status struct {
@@ -64,7 +68,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // that has it open: that is an error. What a killed process left half-written is
 // removed, what cannot be read is set aside. Close it.
 func Open(dir string, cfg Config) (*Store, error) {
-	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool)}
+	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool), settled: make(map[string]int64)}
 	if s.cfg.Logf == nil {
 		s.cfg.Logf = func(string, ...any) {}
 	}
@@ -159,6 +163,9 @@ func (s *Store) Commit(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, id)
+	if len(s.committed) >= maxRemembered {
+		clear(s.committed) // the disk knows, too
+	}
 	s.committed[id] = struct{}{}
 	s.status.Segments++
 	s.status.Rows += uint64(n.rows)
@@ -229,13 +236,17 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	for _, hour := range hours {
-		if err := s.recoverHour(hour); err != nil {
+	for i, hour := range hours {
+		if err := s.recoverHour(hour, i >= len(hours)-recentHours); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// recentHours are those whose files Open reads the metadata of. Of older ones it
+// checks that they have their ends, which is enough for files that were cut.
+const recentHours = 2
 
 func (s *Store) recoverPending() error {
 	entries, err := os.ReadDir(filepath.Join(s.dir, pendingDir))
@@ -248,7 +259,7 @@ func (s *Store) recoverPending() error {
 			s.cfg.Logf("history %s: pending/%s is none of ours", s.dir, e.Name())
 			continue
 		}
-		if err := s.examine(filepath.Join(pendingDir, e.Name())); err != nil {
+		if err := s.examine(filepath.Join(pendingDir, e.Name()), true); err != nil {
 			return err
 		} else if _, err := os.Stat(filepath.Join(s.dir, pendingDir, e.Name())); err == nil {
 			s.pending[n.id] = n
@@ -259,7 +270,7 @@ func (s *Store) recoverPending() error {
 
 // recoverHour ends compactions of an hour that were cut short, and sets damaged
 // files aside.
-func (s *Store) recoverHour(hour string) error {
+func (s *Store) recoverHour(hour string, recent bool) error {
 	dir := filepath.Join(s.dir, hour)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -267,7 +278,7 @@ func (s *Store) recoverHour(hour string) error {
 	}
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), suffix) {
-			if err := s.examine(filepath.Join(hour, e.Name())); err != nil {
+			if err := s.examine(filepath.Join(hour, e.Name()), recent); err != nil {
 				return err
 			}
 		}
@@ -282,11 +293,16 @@ func (s *Store) recoverHour(hour string) error {
 	return nil
 }
 
-// examine sets a file aside if it is not whole.
-func (s *Store) examine(file string) error {
-	f, err := openParquet(filepath.Join(s.dir, file))
+// examine sets a file aside if it is not whole. Thorough is to read its metadata.
+func (s *Store) examine(file string, thorough bool) error {
+	err := checkEnds(filepath.Join(s.dir, file))
+	if err == nil && thorough {
+		var f *reader
+		if f, err = openParquet(filepath.Join(s.dir, file)); err == nil {
+			f.close()
+		}
+	}
 	if err == nil {
-		f.close()
 		return nil
 	}
 	if bad := new(FileError); !errors.As(err, &bad) {

@@ -29,6 +29,8 @@ type agent struct {
 	state       atomic.Pointer[feed.ClientState]
 	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
 
+	followed *followed // nil unless others collect from it
+
 	missing atomic.Pointer[feed.Losses] // of an agent that is not dialled
 
 	said string // the last failure told; used by the client's goroutine only

@@ -15,7 +15,8 @@ type Detail struct {
 	// Since is when it became so; zero if it has been so from the start.
 	Since time.Time
 	// Limit is the name of the limit that was passed, as in -detail; "rule" if the
-	// level is the rule's own, and empty at level packets.
+	// level is the rule's own, "bus" if another collector has decided, and empty at
+	// level packets.
 	Limit string
 	// Why says so in a few words; empty at level packets.
 	Why     string
@@ -28,6 +29,10 @@ type Detail struct {
 
 // detail is nil if nobody keeps records.
 func (a *agent) detail() *Detail {
+	if a.followed != nil {
+		d := *a.followed.level.Load()
+		return &d
+	}
 	if a.c.batcher == nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/wire"
 )
 
 // Share divides agents among collectors.
@@ -57,44 +56,4 @@ func (c *collector) runWhileOurs(ctx context.Context, a *agent) error {
 		}
 	}()
 	return a.client.Run(ctx)
-}
-
-// Follow is records of agents that other collectors have.
-type Follow struct {
-	// Agents are those that are known; all others are shown as one.
-	Agents []string
-	// Run gives take the records of all agents until ctx is done. take keeps nothing.
-	Run func(ctx context.Context, take func(agent string, records []wire.Record)) error
-
-	take func(agent string, records []wire.Record)
-}
-
-// followAgents makes room for agents that are not dialled by us.
-func (c *collector) followAgents(f *Follow) {
-	c.follow = f
-	file := &File{Flows: c.file.Flows}
-	for _, name := range append(f.Agents[:len(f.Agents):len(f.Agents)], othersLabel) {
-		file.Hosts = append(file.Hosts, Host{Label: name, Name: "on the bus", From: true})
-	}
-	c.file = file
-	by := map[string]*agent{}
-	for i := range file.Hosts {
-		a := &agent{c: c, index: uint32(i), host: &file.Hosts[i]}
-		a.state.Store(&feed.ClientState{Phase: feed.Dialling})
-		c.agents = append(c.agents, a)
-		by[a.host.Label] = a
-	}
-	f.take = func(name string, records []wire.Record) {
-		a := by[name]
-		if a == nil {
-			a = by[othersLabel]
-			by[name] = a
-			c.say.printf("%s: new on the bus; shown as %q until this is started again", name, othersLabel)
-		}
-		if a.records.Load() == 0 {
-			a.connections.Store(1)
-			a.state.Store(&feed.ClientState{Phase: feed.Connected})
-		}
-		a.take(records)
-	}
 }

@@ -148,6 +148,9 @@ func newView(c *collector, archive *Archive) (*View, error) {
 		clock = rollup.ByNewest
 	}
 	v.config = rollup.Config{Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive, Classify: v.classify()}
+	if c.follow != nil {
+		v.config.Late = followLate
+	}
 	v.store = rollup.New(v.config)
 	return v, nil
 }

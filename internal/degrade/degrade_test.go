@@ -359,6 +359,34 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestSpread: what is spread over seconds has the same sum, and stays within its
+// ten seconds.
+func TestSpread(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		r := wire.Record{Time: epoch + rnd.Int64N(20*second), Packets: rnd.Uint32N(30), Length: rnd.Uint32N(5000), Proto: 6}
+		if rnd.IntN(5) == 0 {
+			r.Time -= r.Time % second
+		}
+		var got sum
+		last := int64(0)
+		for i, part := range Spread(nil, &r) {
+			got = sum{got.packets + part.Count(), got.bytes + uint64(part.Length)}
+			if part.Time/(10*second) != r.Time/(10*second) || part.Time < r.Time || i > 0 && part.Time/second != last+1 {
+				t.Fatalf("part %d of %+v: %+v", i, r, part)
+			}
+			last = part.Time / second
+		}
+		if got != (sum{r.Count(), uint64(r.Length)}) {
+			t.Fatalf("%+v: %+v", r, got)
+		}
+	}
+	r := wire.Record{Time: epoch, Packets: 100, Length: 1000}
+	if parts := Spread(nil, &r); len(parts) != 10 || parts[9].Packets != 10 || parts[9].Length != 100 || parts[9].Time != epoch+9*second {
+		t.Errorf("%+v", parts)
+	}
+}
+
 func BenchmarkAdd(b *testing.B) {
 	for _, c := range []struct {
 		name   string

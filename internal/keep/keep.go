@@ -21,7 +21,6 @@ import (
 	"github.com/pcapper/pcapper/internal/bus/embedded"
 	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/internal/spool"
-	"github.com/pcapper/pcapper/wire"
 )
 
 // Config of a Keeper.
@@ -259,10 +258,10 @@ func (k *Keeper) close() {
 // answer for a while is an error.
 func (k *Keeper) Known(ctx context.Context) ([]string, error) { return k.conn.Agents(ctx, k.streams) }
 
-// Follow gives take the records of all agents as they come, each once, until ctx
-// is done. take keeps nothing.
-func (k *Keeper) Follow(ctx context.Context, take func(agent string, records []wire.Record)) error {
-	return k.conn.Follow(ctx, k.streams, func(b *batch.Batch) { take(b.Agent, b.Records) })
+// Follow gives take the batches of all agents as they come, each record once,
+// until ctx is done. take keeps nothing.
+func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {
+	return k.conn.Follow(ctx, k.streams, take)
 }
 
 // Done is what was done, in a line.

@@ -190,10 +190,15 @@ func (p *Publisher) complain(err error) {
 	if p.failing.IsZero() {
 		p.failing = time.Now()
 	}
-	if !p.stuck && p.conn.Connected() && time.Since(p.failing) > stuckTime {
-		p.stuck = true
-		p.conn.say("bus %s: batches are not taken: %v; trying for ever", p.conn.target, err)
+	if p.stuck || !p.conn.Connected() || time.Since(p.failing) <= stuckTime {
+		return
 	}
+	p.stuck = true
+	hint := ""
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		hint = " (recollect -bus makes the streams, with agents or -store)"
+	}
+	p.conn.say("bus %s: batches are not taken: %v; trying for ever%s", p.conn.target, err, hint)
 }
 
 // send sends until ctx is done and all was acknowledged, or something fails.

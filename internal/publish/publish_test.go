@@ -243,6 +243,7 @@ func TestPublish(t *testing.T) {
 	s := bustest.Start(t, "")
 	b := begin(t, s.URL(), false, nil)
 	b.publish(0, 5000) // before there are streams
+	b.awaitMessage("recollect -bus makes the streams")
 	makeStreams(t, s.URL())
 	b.await("5000 packets", func() bool { return b.x.Counts().Packets == 5000 })
 	if c := b.x.Counts(); c.Records != 5000 || c.Waiting+c.GivenUp+c.Refused != 0 || b.x.State() != "open" {

@@ -1,16 +1,17 @@
 package main
 
 import (
-	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/pcapper/pcapper/internal/collect"
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/internal/rollup"
 	"github.com/pcapper/pcapper/wire"
@@ -58,79 +58,125 @@ func pastSite(t *testing.T, dir string) (first, gap int64) {
 	return first, gap
 }
 
-// TestMain's programs have no page if it was not built before; a collector of
-// these tests is the test program itself, built again.
-const historyDir = "RECOLLECT_HISTORY"
-
-func TestCollectorWithHistory(t *testing.T) {
-	dir := os.Getenv(historyDir)
-	if dir == "" {
-		return // it is for TestPageOfMonths
-	}
-	file, err := collect.Parse("collector.conf", []byte("1=1\nn1:"+os.Getenv(historyDir+"_AGENT")+"\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := collect.Config{File: file, Stdout: null, Stderr: os.Stderr, Lines: true, Unconfined: true, Names: collect.NewNames(nil, false)}
-	cfg.Archive = &collect.Archive{Dir: dir}
-	if err := addPage(&cfg, os.Getenv(historyDir+"_PAGE"), pageOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := collect.Run(context.Background(), cfg); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// startHistory runs a collector with a history; its agent is connected, and
-// silent.
-func startHistory(t *testing.T, dir string) (url string) {
-	bin := filepath.Join(t.TempDir(), "recollect.test")
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "test", "-c", "-o", bin, "."}} {
+// withPage is a recollect that has the page, which may not have been built when
+// TestMain built the others' program.
+var withPage = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(binDir, "page")
+	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", dir + "/", "."}} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
+			return "", fmt.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
+	return filepath.Join(dir, "recollect"), nil
+})
+
+// startPage runs a collector until the test ends or it is killed, and gives the
+// address of its page. dir is where it runs.
+func startPage(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	program, err := withPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	address := free.Addr().String()
+	cmd = exec.Command(program, append([]string{"-lines", "-http", address}, args...)...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	url = "http://" + address + "/"
+	if !nettest.Eventually(patience, func() bool {
+		answer, err := http.Get(url + "healthz")
+		if err == nil {
+			answer.Body.Close()
+		}
+		return err == nil && answer.StatusCode == http.StatusOK
+	}) {
+		t.Fatal("no page")
+	}
+	return cmd, url
+}
+
+// listenAsAgent is a port that a collector may dial, and its configuration.
+func listenAsAgent(t *testing.T, dir string) net.Listener {
+	t.Helper()
 	agent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { agent.Close() })
-	page, err := net.Listen("tcp", "127.0.0.1:0")
+	if err := os.WriteFile(filepath.Join(dir, "collector.conf"), []byte("1=1\nn1:"+agent.Addr().String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return agent
+}
+
+// TestStoreKilled: a second after a collector was killed and started again its
+// page has all but the seconds that were open, and then those, too, from the
+// records: to the packet.
+func TestStoreKilled(t *testing.T) {
+	dir := t.TempDir()
+	agent := listenAsAgent(t, dir)
+	sent := make(map[int64]int) // by second
+	cmd, url := startPage(t, dir, "-store", "store")
+	conn, err := agent.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	page.Close()
-	cmd := exec.Command(bin, "-test.run=^TestCollectorWithHistory$")
-	cmd.Env = append(os.Environ(), historyDir+"="+dir, historyDir+"_AGENT="+agent.Addr().String(), historyDir+"_PAGE="+page.Addr().String())
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	url = "http://" + page.Addr().String() + "/"
-	if !nettest.Eventually(patience, func() bool {
-		answer, err := http.Get(url + "healthz")
-		if err != nil {
-			return false
+	for begin := time.Now(); time.Since(begin) < 8*time.Second; time.Sleep(5 * time.Millisecond) {
+		r := wire.Record{Time: time.Now().UnixNano(), Length: 100, DstPort: 1, SrcPort: 9, Proto: wire.ProtoUDP}
+		r.SetSrc4([4]byte{10, 0, 0, 1})
+		r.SetDst4([4]byte{10, 0, 0, 2})
+		line, ok := wire.AppendBinary(nil, &r)
+		if !ok {
+			t.Fatal("not expressible")
 		}
-		answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
-	}) {
-		t.Fatal("no page")
+		if _, err := conn.Write(line); err != nil {
+			t.Fatal(err)
+		}
+		sent[r.Time/1e9]++
 	}
-	return url
+	time.Sleep(time.Second) // the bus has them
+	cmd.Process.Kill()
+	cmd.Wait()
+	conn.Close()
+	first, last := slices.Min(slices.Collect(maps.Keys(sent))), slices.Max(slices.Collect(maps.Keys(sent)))
+	_, url = startPage(t, dir, "-store", "store")
+	packets := func(step int64) (sum int) {
+		answer, err := http.Get(fmt.Sprintf("%sapi/v1/overview?from=%d&to=%d&step=%d", url, first-step, last+step, step))
+		if err != nil {
+			return -1
+		}
+		defer answer.Body.Close()
+		var o struct{ Total struct{ Packets int } }
+		json.NewDecoder(answer.Body).Decode(&o)
+		return o.Total.Packets
+	}
+	total := 0
+	for _, n := range sent {
+		total += n
+	}
+	for _, step := range []int64{1, 10, 60} {
+		if !nettest.Eventually(2*patience, func() bool { return packets(step) == total }) {
+			t.Errorf("steps of %d s: %d packets, want %d", step, packets(step), total)
+		}
+	}
 }
 
 // TestPageOfMonths: presets, the strip and the calendar reach through all of the
 // history, and what nobody wrote is a gap.
 func TestPageOfMonths(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "history")
-	first, gap := pastSite(t, dir)
-	p := openPage(t, startHistory(t, dir), t.TempDir())
+	dir := t.TempDir()
+	first, gap := pastSite(t, filepath.Join(dir, "store", "rollup"))
+	listenAsAgent(t, dir)
+	_, url := startPage(t, dir, "-store", "store")
+	p := openPage(t, url, t.TempDir())
 	p.show("overview")
 	p.await(`document.querySelector('.link-state.connected') && document.querySelector('.when [data-value="2592000"]')?.hidden === false`)
 	if got := p.text(`document.querySelectorAll('.figure')[5].innerText`); !strings.Contains(got, "days") || !strings.Contains(got, "on disk") {
@@ -229,7 +275,4 @@ func TestPageOfMonths(t *testing.T) {
 		}
 	})
 	p.check()
-	if _, err := os.Stat(filepath.Join(dir, "damaged")); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
 }

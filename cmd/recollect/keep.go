@@ -10,6 +10,7 @@ import (
 	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/internal/keep"
 	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/wire"
 )
 
 // keepOptions are what the command line says about what is kept, and shared.
@@ -42,8 +43,8 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 	}
 	if dir := k.Dir(); dir != "" {
 		cfg.Writes = []string{dir}
-		if o.http != "" {
-			cfg.Archive = &collect.Archive{Dir: filepath.Join(dir, "rollup")}
+		if o.http != "" || collecting {
+			cfg.Archive = rollups(dir, rules)
 		}
 	}
 	if dir := k.SpoolDir(); dir != "" {
@@ -56,6 +57,33 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 		cfg.Follow = &collect.Follow{Agents: known(k), Run: k.Follow}
 	}
 	return k, nil
+}
+
+// writtenAfter is when records that a bus in this process still had at its start
+// have become files: segments take ten seconds.
+const writtenAfter = 20 * time.Second
+
+// rollups are kept beside the records, from which they get back what a crash has
+// cost.
+func rollups(dir string, rules history.Keep) *collect.Archive {
+	a := &collect.Archive{Dir: filepath.Join(dir, "rollup"), After: writtenAfter}
+	a.KeepFor(rules.Age, rules.Size)
+	a.Records = func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error {
+		enough := errors.New("enough")
+		_, err := history.Read(ctx, filepath.Join(dir, "records"), &history.Query{From: from, To: to}, func(rows []history.Row) error {
+			for i := range rows {
+				if !yield(rows[i].Host, &rows[i].Record) {
+					return enough
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, enough) {
+			return nil
+		}
+		return err
+	}
+	return a
 }
 
 // known is whose records the bus has.

@@ -2,17 +2,12 @@ package main
 
 import (
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
-
-	"github.com/pcapper/pcapper/internal/nettest"
 )
 
 // TestPageSteersReplay: the page pauses logs that are played, changes their pace
@@ -27,34 +22,8 @@ func TestPageSteersReplay(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "n1.log"), log, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", dir, "."}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
-	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	free.Close()
-	address := free.Addr().String()
 	// So slowly that nothing depends on how fast the test is.
-	cmd := exec.Command(filepath.Join(dir, "recollect"), "-lines", "-http", address, "-replay", filepath.Join(dir, "n1.log"), "-speed", "0.125")
-	cmd.Dir = dir
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	url := "http://" + address + "/"
-	if !nettest.Eventually(patience, func() bool {
-		answer, err := http.Get(url + "healthz")
-		if err == nil {
-			answer.Body.Close()
-		}
-		return err == nil && answer.StatusCode == http.StatusOK
-	}) {
-		t.Fatal("no page")
-	}
+	_, url := startPage(t, dir, "-replay", "n1.log", "-speed", "0.125")
 	p := openPage(t, url, t.TempDir())
 	p.show("overview?w=60")
 	p.await(`document.querySelector('.replay')?.hidden === false && document.querySelector('.where b').textContent.includes('13\u00a0Jun\u00a02019')`)

@@ -121,7 +121,7 @@ const countEvery = 50 * time.Millisecond
 const memoryLimit = 400 << 20
 
 func limitMemory() {
-	if os.Getenv("GOMEMLIMIT") == "" {
+	if os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) > memoryLimit {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 }

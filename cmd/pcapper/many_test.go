@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/wire/ipfix"
 	"golang.org/x/sys/unix"
 )
 
@@ -209,7 +211,41 @@ func TestManyInterfaces(t *testing.T) {
 	if strings.Contains(out.String(), ":lo:1:") {
 		t.Error("eth0's packets came from lo")
 	}
+	if got := namesAt(t, a, "127.0.0.1:4740", 2); got != (ipfix.Names{Interface: "eth0"}) {
+		t.Errorf("IPFIX names eth0 %+v", got)
+	}
 	agent.stop()
+}
+
+// namesAt are the names that IPFIX at an address gives its observation domain.
+func namesAt(t *testing.T, h *nettest.Host, addr string, domain uint32) (names ipfix.Names) {
+	t.Helper()
+	conn, err := h.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	var d ipfix.Decoder
+	for names == (ipfix.Names{}) {
+		msg := make([]byte, ipfix.HeaderSize)
+		if _, err := io.ReadFull(conn, msg); err != nil {
+			t.Fatal(err)
+		}
+		n, err := ipfix.Length(msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg = append(msg, make([]byte, n-len(msg))...)
+		if _, err := io.ReadFull(conn, msg[ipfix.HeaderSize:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Decode(msg, nil); err != nil {
+			t.Fatal(err)
+		}
+		names = d.Names(domain)
+	}
+	return names
 }
 
 func TestManyRefused(t *testing.T) {

@@ -198,7 +198,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
 		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX,
-		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Statistics: a.statistics},
+		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Names: a.names(), Statistics: a.statistics},
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
 	})
@@ -220,6 +220,14 @@ func (a *agent) domain() uint32 {
 		return a.cfg.at.domain
 	}
 	return uint32(a.target.iface.Index)
+}
+
+// names tell a collector which of many interfaces the domain is.
+func (a *agent) names() ipfix.Names {
+	if a.cfg.at == nil {
+		return ipfix.Names{}
+	}
+	return ipfix.Names{Node: a.cfg.at.node, Interface: a.target.iface.Name}
 }
 
 // inPlace calls f in the network namespace that is watched.

@@ -60,7 +60,7 @@ func (a *agent) prepareExports() error {
 			continue
 		}
 		config := export.Config{
-			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Reader: x.reader, Format: formatIPFIX,
+			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Names: a.names(), Reader: x.reader, Format: formatIPFIX,
 			Lost:    func() uint64 { return x.status().Lost },
 			Ignored: func() uint64 { return a.capture.stats().Dropped },
 			Peer:    a.self.peer, Allow: a.allowed, Say: a.out.printf,

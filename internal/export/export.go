@@ -67,8 +67,10 @@ type Config struct {
 	Target Target
 	// Domain and PEN are those of ipfix.Writer.
 	Domain, PEN uint32
-	Reader      Reader
-	Format      int // of Reader.Encoded
+	// Names are what the domain observes, if collectors are to know.
+	Names  ipfix.Names
+	Reader Reader
+	Format int // of Reader.Encoded
 	// TLS gives the configuration for each dial. Valid iff Target.Kind is TLS.
 	TLS func() (*tls.Config, error)
 	// Lost is how many records the reader has lost so far, Ignored how many
@@ -245,7 +247,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // session sends until the transport fails, or with io.EOF the stream ends.
 func (e *Exporter) session(ctx context.Context, t transport) error {
 	defer context.AfterFunc(ctx, func() { t.expire(time.Now().Add(farewell)) })()
-	s := session{e: e, t: t, writer: ipfix.Writer{Domain: e.cfg.Domain, PEN: e.cfg.PEN, RepairPort: e.cfg.Target.Repair}}
+	s := session{e: e, t: t, writer: ipfix.Writer{Domain: e.cfg.Domain, PEN: e.cfg.PEN, RepairPort: e.cfg.Target.Repair, Names: e.cfg.Names}}
 	if u, ok := t.(*datagrams); ok && e.repair != nil {
 		e.repair.begin(u.localPort())
 	}

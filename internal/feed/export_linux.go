@@ -21,6 +21,8 @@ const (
 type Exporter[R Reader] struct {
 	// Domain and PEN are those of ipfix.Writer.
 	Domain, PEN uint32
+	// Names are what the domain observes, if the collector is to know.
+	Names ipfix.Names
 	// Statistics gives NotSent and Ignored for one collector.
 	Statistics func(R) ipfix.Statistics
 }
@@ -29,7 +31,9 @@ type Exporter[R Reader] struct {
 // record. Like sendSecure it takes nothing before there is room for it. It
 // gives errEnd when the stream has ended.
 func (c *collector[R]) export(left context.Context, raw syscall.RawConn) error {
-	e := exporting[R]{c: c, writer: ipfix.Writer{Domain: c.server.cfg.Exporter.Domain, PEN: c.server.cfg.Exporter.PEN}}
+	e := exporting[R]{c: c, writer: ipfix.Writer{
+		Domain: c.server.cfg.Exporter.Domain, PEN: c.server.cfg.Exporter.PEN, Names: c.server.cfg.Exporter.Names,
+	}}
 	if _, err := c.stream.Write(e.writer.Templates(nil, time.Now())); err != nil {
 		return err
 	}

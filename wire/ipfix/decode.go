@@ -1,6 +1,7 @@
 package ipfix
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type Decoder struct {
 	PEN uint32
 
 	counts  Counts
+	names   map[uint32]Names
 	domains map[uint32]*domain
 	cached  *domain // the last one used
 	id      uint32  // of cached
@@ -79,6 +81,29 @@ func (d *Decoder) Statistics() (s Statistics) {
 		s.RepairPort = max(s.RepairPort, o.said.RepairPort)
 	}
 	return s
+}
+
+// Names are what the exporter has last said of an observation domain: its node
+// and interface, each at most 255 bytes long and "" if it was not said. What it says is not
+// to be trusted, and need not be printable.
+func (d *Decoder) Names(domain uint32) Names { return d.names[domain] }
+
+// name remembers what a domain observes. As many domains are remembered as there
+// may be.
+func (d *Decoder) name(domain uint32, v *values) {
+	if _, known := d.names[domain]; !known && len(d.names) >= maxDomains {
+		return
+	}
+	if d.names == nil {
+		d.names = map[uint32]Names{}
+	}
+	d.names[domain] = Names{Node: text(v.node), Interface: text(v.iface)}
+}
+
+// text is a string element, which a fixed length fills up with zeros.
+func text(b []byte) string {
+	b = bytes.TrimRight(b, "\x00")
+	return string(b[:min(len(b), 255)])
 }
 
 // Length is how long the message is that b begins with, or 0 if that takes
@@ -430,6 +455,8 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 type values struct {
 	number   [meanings]uint64
 	src, dst []byte
+	node     []byte
+	iface    []byte
 	exported int64
 }
 
@@ -476,6 +503,12 @@ func (v *values) set(m meaning, b []byte) {
 	case dstAddr4, dstAddr6:
 		v.dst = b
 		return
+	case nodeName:
+		v.node = b
+		return
+	case ifaceName:
+		v.iface = b
+		return
 	}
 	n := uint64(0)
 	for _, c := range b {
@@ -518,6 +551,9 @@ func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record 
 			m.d.counts.Packets++
 			return append(dst, r)
 		}
+	case t.options && t.has[observed] && (t.has[nodeName] || t.has[ifaceName]):
+		m.d.name(uint32(v.number[observed]), v)
+		return dst
 	case t.options && (t.has[notSent] || t.has[ignored] || t.has[records]):
 		if v.number[messages] < m.domain.said.Messages && !m.begins() {
 			return dst // it comes late: what was said since is newer

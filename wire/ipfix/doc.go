@@ -57,6 +57,11 @@
 // observationTimeNanoseconds (325), hostStatistic (enterprise 5), 1 byte, 'C'
 // for CPU or 'M' for memory, and hostValue (enterprise 6), 4 bytes.
 //
+// Options template 260, scope observationDomainId (149), 4 bytes, from agents that
+// watch many interfaces: observationDomainName (300), which is the node, such as a
+// network namespace, and interfaceName (82), both of variable length. They are in
+// a message with statistics.
+//
 // # Sequence numbers
 //
 // As RFC 7011, section 3.1, wants it, a message says how many data records,

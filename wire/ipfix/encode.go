@@ -17,6 +17,7 @@ const (
 	TemplateIPv6       = 257
 	TemplateStatistics = 258
 	TemplateHost       = 259
+	TemplateNames      = 260
 )
 
 // Sizes of data records, in bytes. They differ, so that a record's size tells

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -553,5 +554,51 @@ func BenchmarkDecode(b *testing.B) {
 		for _, m := range messages[1:] {
 			out, _ = d.Decode(m, out[:0])
 		}
+	}
+}
+
+// TestNames: what a domain observes is said with each templates, and understood,
+// also where it has a fixed length.
+func TestNames(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, names := range []Names{
+		{"n1", "eth0"}, {"", "eth0"}, {strings.Repeat("n", 254), strings.Repeat("i", 255)}, {strings.Repeat("n", 300), "e"},
+	} {
+		w := Writer{Domain: 7, Names: names}
+		want := Names{Node: names.Node[:min(len(names.Node), 255)], Interface: names.Interface}
+		var d Decoder
+		for range 2 { // as for datagrams
+			for _, m := range [][]byte{w.Templates(nil, now), w.Statistics(nil, now, Statistics{NotSent: 3}), w.Statistics(nil, now, Statistics{NotSent: 4})} {
+				if recs, err := d.Decode(m, nil); err != nil || len(recs) != 0 {
+					t.Fatalf("%d records, %v", len(recs), err)
+				}
+			}
+		}
+		if got := d.Names(7); got != want || d.Names(8) != (Names{}) {
+			t.Errorf("names %q, want %q", got, want)
+		}
+		if c := d.Counts(); c.Lost != 0 || c.Other != 0 || c.Unknown != 0 || d.Statistics().NotSent != 4 {
+			t.Errorf("%+v, %+v", c, d.Statistics())
+		}
+	}
+	plain := Writer{}
+	plain.Templates(nil, now)
+	if with, without := (&Writer{Names: Names{Interface: "e"}}).Statistics(nil, now, Statistics{}), plain.Statistics(nil, now, Statistics{}); len(with) <= len(without) {
+		t.Error("names take no room")
+	}
+
+	// A fixed length is filled up with zeros; an exporter names no more domains than there may be.
+	var d Decoder
+	body := []byte{0, 3, 0, 18, 1, 0, 0, 2, 0, 1, 0, 149, 0, 4, 0, 82, 0, 8} // template 256, scope 149
+	for domain := range byte(200) {
+		body = append(body, 1, 0, 0, 16, 0, 0, 0, domain, 'e', 't', 'h', domain%10+'0', 0, 0, 0, 0)
+	}
+	msg := append([]byte{0, 10, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0}, body...)
+	binary.BigEndian.PutUint16(msg[2:], uint16(len(msg)))
+	if _, err := d.Decode(msg, nil); err != nil {
+		t.Fatal(err)
+	}
+	if d.Names(3).Interface != "eth3" || len(d.names) != maxDomains {
+		t.Errorf("%q; %d domains have names, want %d", d.Names(3), len(d.names), maxDomains)
 	}
 }

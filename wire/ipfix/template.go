@@ -46,6 +46,9 @@ const (
 	notSent
 	ignored
 	repair
+	observed // the domain that an option is about
+	nodeName
+	ifaceName
 	meanings // how many there are
 )
 
@@ -56,6 +59,7 @@ var elementMeaning = map[uint16]meaning{
 	4: protocol, 61: direction, 1: octets, 85: octets, 224: ipLength, 2: packets, 86: packets,
 	150: seconds, 322: seconds, 152: millis, 323: millis, 154: ntpTime, 156: ntpTime, 324: ntpTime, 325: ntpTime, 158: delta,
 	41: messages, 42: records, 166: notSent, 164: ignored,
+	149: observed, 300: nodeName, 82: ifaceName,
 }
 
 var privateMeaning = map[uint16]meaning{
@@ -214,6 +218,9 @@ func (t *template) add(f field, strange bool) {
 }
 
 func usable(p part) bool {
+	if p.meaning == nodeName || p.meaning == ifaceName {
+		return true // text
+	}
 	if want := meaningSize[p.meaning]; want != 0 {
 		return p.length == want
 	}

@@ -50,6 +50,7 @@ var (
 	fieldsIPv4       = append([]field{{8, 4, false}, {12, 4, false}}, tailFields...)
 	fieldsIPv6       = append([]field{{27, 16, false}, {28, 16, false}}, tailFields...)
 	fieldsStatistics = []field{{144, 4, false}, {41, 8, false}, {42, 8, false}, {166, 8, false}, {164, 8, false}, {repairPort, 2, true}}
+	fieldsNames      = []field{{149, 4, false}, {300, variable, false}, {82, variable, false}}
 	fieldsHost       = []field{{149, 4, false}, {323, 8, false}, {325, 8, false}, {hostStatistic, 1, true}, {hostValue, 4, true}}
 )
 
@@ -63,6 +64,12 @@ type Statistics struct {
 	RepairPort uint16
 }
 
+// Names say what an observation domain observes. Each is cut at 255 bytes.
+type Names struct {
+	Node      string // the host, or the node of an emulation; "" is the exporter itself
+	Interface string
+}
+
 // Writer makes the messages of one transport session.
 type Writer struct {
 	// Domain is the observation domain ID.
@@ -72,6 +79,8 @@ type Writer struct {
 	// RepairPort is the TCP port where receivers of datagrams may ask for those
 	// that they have missed; 0 is none.
 	RepairPort uint16
+	// Names are those of the observation point; none are sent if both are "".
+	Names Names
 
 	sequence  uint32 // data records in messages so far
 	about     uint32 // likewise of processDomain, unless that is Domain
@@ -104,8 +113,8 @@ func (w *Writer) Templates(dst []byte, now time.Time) []byte {
 	return w.end(dst, at, &w.sequence, 0)
 }
 
-// Statistics appends a message with s, and with its template if that was not
-// sent since Templates; Messages, Records and RepairPort of s are ignored: the
+// Statistics appends a message with s, and with its template and Names if those
+// were not sent since Templates; Messages, Records and RepairPort of s are ignored: the
 // writer knows them.
 func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	sequence := &w.about
@@ -114,12 +123,16 @@ func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	}
 	messages, records := w.messages, w.records
 	dst, at := begin(dst, now, processDomain, *sequence)
-	set := 0
+	set, count := 0, uint32(1)
 	if !w.described {
 		w.described = true
 		dst, set = beginSet(dst, setOptions)
 		dst = w.template(dst, TemplateStatistics, 1, fieldsStatistics)
 		endSet(dst, set)
+		if w.Names != (Names{}) {
+			dst = w.names(dst)
+			count++
+		}
 	}
 	dst, set = beginSet(dst, TemplateStatistics)
 	dst = binary.BigEndian.AppendUint32(dst, w.Domain) // one process has one domain
@@ -128,7 +141,25 @@ func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	}
 	dst = binary.BigEndian.AppendUint16(dst, w.RepairPort)
 	endSet(dst, set)
-	return w.end(dst, at, sequence, 1)
+	return w.end(dst, at, sequence, count)
+}
+
+// names appends the sets that say what the domain observes.
+func (w *Writer) names(dst []byte) []byte {
+	dst, set := beginSet(dst, setOptions)
+	dst = w.template(dst, TemplateNames, 1, fieldsNames)
+	endSet(dst, set)
+	dst, set = beginSet(dst, TemplateNames)
+	dst = binary.BigEndian.AppendUint32(dst, w.Domain)
+	for _, s := range []string{w.Names.Node, w.Names.Interface} {
+		s = s[:min(len(s), 255)]
+		if dst = append(dst, byte(len(s))); len(s) == 255 { // RFC 7011, section 7
+			dst = append(dst, 0, 255)
+		}
+		dst = append(dst, s...)
+	}
+	endSet(dst, set)
+	return dst
 }
 
 // Message appends a message of at most max bytes (at least MaxDatagram) with

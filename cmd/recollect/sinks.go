@@ -62,7 +62,7 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 		list = append(list, k)
 	}
 	if list != nil {
-		cfg.Batches = list
+		cfg.Batches, cfg.Report = list, list.done
 	}
 	return list, nil
 }
@@ -88,12 +88,20 @@ func (s sinks) around(ctx context.Context, run func(context.Context) error) erro
 		return run(ctx)
 	})
 	err := g.Wait()
-	for _, one := range s {
-		if done := one.Done(); done != "" {
-			say("%s", done)
-		}
+	for _, line := range s.done() {
+		say("%s", line)
 	}
 	return err
+}
+
+// done is what all have done.
+func (s sinks) done() (lines []string) {
+	for _, one := range s {
+		if line := one.Done(); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // abandon closes what will not be used.

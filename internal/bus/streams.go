@@ -27,6 +27,9 @@ const (
 	defaultPartitions = 4
 	defaultStreamAge  = 24 * time.Hour
 	defaultStreamSize = 4 << 30
+	minStreamSize     = 128 << 20
+	// Errors of the servers' API: too little storage is left.
+	codeServerFull, codeAccountFull = 10047, 10028
 	// duplicateTime is how long a stream knows batches again by their ID.
 	duplicateTime = 2 * time.Minute
 	// metaPartitions is where streams say how many there are.
@@ -55,21 +58,29 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	// The first says how many there are, so it comes last.
 	for i := cfg.Partitions - 1; i >= 0; i-- {
 		want := c.streamConfig(i, cfg)
-		_, err := c.js.CreateStream(ctx, want)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			err = c.adopt(ctx, want.Name)
-		}
-		if err != nil {
+		if err := c.createStream(ctx, &want, cfg.MaxBytes == 0); err != nil {
 			return 0, c.explain(want.Name, err)
 		}
+		cfg.MaxBytes = want.MaxBytes // all alike
 	}
 	return c.partitions(ctx)
 }
 
-// adopt makes sure that a stream that exists will do.
-func (c *Conn) adopt(ctx context.Context, name string) error {
-	_, err := c.js.Stream(ctx, name)
-	return err
+// createStream makes a stream, a smaller one if there is no room and it may be.
+// One that exists will do if partitions says so.
+func (c *Conn) createStream(ctx context.Context, want *jetstream.StreamConfig, smaller bool) error {
+	for {
+		_, err := c.js.CreateStream(ctx, *want)
+		var api *jetstream.APIError
+		switch {
+		case err == nil, errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
+			return nil
+		case smaller && errors.As(err, &api) && (api.ErrorCode == codeServerFull || api.ErrorCode == codeAccountFull) && want.MaxBytes > minStreamSize:
+			want.MaxBytes /= 2
+		default:
+			return err
+		}
+	}
 }
 
 // partitions is how many the first stream says there are. It checks that they
@@ -151,7 +162,7 @@ func (c *Conn) explain(what string, err error) error {
 	}
 	err = fmt.Errorf("bus %s: %s: %w", c.target, what, err)
 	switch api.ErrorCode {
-	case 10047, 10028: // insufficient storage: of a server, of an account
+	case codeServerFull, codeAccountFull:
 		return &Error{err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams"}
 	case 10052, 10065: // the configuration is refused; subjects overlap
 		return &Error{err, "another stream has these subjects: ?tenant=NAME chooses others"}

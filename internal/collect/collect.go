@@ -62,6 +62,9 @@ type Config struct {
 	Follow *Follow
 	// Writes are directories in which files are made.
 	Writes []string
+	// Report, if it is not nil, has lines to print behind each summary that Summary
+	// asks for.
+	Report func() []string
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 	// Unconfined keeps all privileges, Verbose says which were given up.
@@ -228,7 +231,7 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	start(func() error { return c.manager.Watch(ctx, func() { c.hub.Fill(func([]Item) int { return 0 }) }) })
 	start(func() error { return watchClosed(ctx, cfg.Stdout) })
 	start(func() error { return c.names.Run(ctx) })
-	start(func() error { c.report(ctx, out, cfg.Summary); return nil })
+	start(func() error { c.report(ctx, out, cfg); return nil })
 	if c.view != nil {
 		start(c.view.run)
 	}

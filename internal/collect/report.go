@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -65,7 +64,7 @@ func (p *printer) progress(text string) {
 
 // report says when records are lost, and the summary when it is asked for,
 // until ctx is done.
-func (c *collector) report(ctx context.Context, out output, summary <-chan os.Signal) {
+func (c *collector) report(ctx context.Context, out output, cfg Config) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	losses := lossReport{every: lossEvery}
@@ -74,8 +73,13 @@ func (c *collector) report(ctx context.Context, out output, summary <-chan os.Si
 		select {
 		case <-ctx.Done():
 			return
-		case <-summary:
+		case <-cfg.Summary:
 			c.summarize(out)
+			if cfg.Report != nil {
+				for _, line := range cfg.Report() {
+					c.say.printf("%s", line)
+				}
+			}
 		case now := <-tick.C:
 			if n := losses.news(now, out.status().lost); n > 0 {
 				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)

@@ -216,14 +216,14 @@ func (k *Keeper) publish(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	var g errgroup.Group
+	g, publishing := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if _, err := k.conn.EnsureStreams(ctx, k.streams); err != nil && ctx.Err() == nil {
 			return err
 		}
 		return nil
 	})
-	g.Go(func() error { return k.publisher.Run(ctx) })
+	g.Go(func() error { return k.publisher.Run(publishing) })
 	err := g.Wait()
 	if k.server != nil {
 		k.waitWritten()

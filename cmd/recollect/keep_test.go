@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pcapper/pcapper/internal/bus/bustest"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// fleet is agents that send records, in turns, to whoever is attached.
+type fleet struct {
+	listeners []net.Listener
+	mu        sync.Mutex
+	attached  []map[net.Conn]bool // by agent
+	sent      []int               // records
+	most      int                 // collectors that an agent ever had at once
+}
+
+func startFleet(t *testing.T, n int) *fleet {
+	t.Helper()
+	f := &fleet{attached: make([]map[net.Conn]bool, n), sent: make([]int, n)}
+	for i := range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		f.listeners = append(f.listeners, l)
+		f.attached[i] = map[net.Conn]bool{}
+		go f.accept(i)
+	}
+	return f
+}
+
+func (f *fleet) accept(i int) {
+	for {
+		conn, err := f.listeners[i].Accept()
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.attached[i][conn] = true
+		f.most = max(f.most, len(f.attached[i]))
+		f.mu.Unlock()
+		go func() { // until the collector has gone
+			conn.Read(make([]byte, 1<<16))
+			for {
+				if _, err := conn.Read(make([]byte, 1<<16)); err != nil {
+					break
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			delete(f.attached[i], conn)
+			conn.Close()
+		}()
+	}
+}
+
+// config is a collector.conf, the agents' labels being a0, a1, ...
+func (f *fleet) config(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for i, l := range f.listeners {
+		fmt.Fprintf(&b, "a%d:%s\n", i, l.Addr())
+	}
+	name := filepath.Join(t.TempDir(), "collector.conf")
+	if err := os.WriteFile(name, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// all tells whether each agent has one collector.
+func (f *fleet) all() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, conns := range f.attached {
+		if len(conns) != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// send sends n records to each agent's collectors.
+func (f *fleet) send(t *testing.T, n int) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, conns := range f.attached {
+		var stream []byte
+		for k := range n {
+			r := wire.Record{Time: time.Now().UnixNano(), SrcPort: 5000, DstPort: uint16(6000 + i), Length: uint32(100 + k), Proto: wire.ProtoUDP}
+			r.SetSrc4([4]byte{10, 0, 0, byte(i)})
+			r.SetDst4([4]byte{10, 0, 1, 1})
+			stream, _ = wire.AppendBinary(stream, &r)
+		}
+		for conn := range conns {
+			if _, err := conn.Write(stream); err != nil {
+				t.Error(err)
+			}
+			f.sent[i] += n
+		}
+	}
+}
+
+// process is a recollect that runs.
+type process struct {
+	*exec.Cmd
+	mu     sync.Mutex
+	stderr bytes.Buffer
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.Write(b)
+}
+
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+func startRecollect(t *testing.T, out *os.File, args ...string) *process {
+	t.Helper()
+	p := &process{Cmd: exec.Command(filepath.Join(binDir, "recollect"), args...)}
+	p.Dir, p.Stderr, p.Stdout = t.TempDir(), p, out
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.ProcessState == nil {
+			p.Process.Kill()
+			p.Wait()
+		}
+		if t.Failed() {
+			t.Logf("%q:\n%s", args, p.said())
+		}
+	})
+	return p
+}
+
+func (p *process) kill() { p.Process.Kill(); p.Wait() }
+
+// end ends it in order.
+func (p *process) end(t *testing.T) {
+	t.Helper()
+	p.Process.Signal(syscall.SIGTERM)
+	if err := p.Wait(); err != nil {
+		t.Errorf("%q: %v", p.Args, err)
+	}
+}
+
+// taken is how many records the bus has taken, as the summary says.
+func (p *process) taken(t *testing.T) int {
+	t.Helper()
+	p.Process.Signal(syscall.SIGUSR1)
+	list := regexp.MustCompile(`bus: (\d+) records taken`).FindAllStringSubmatch(p.said(), -1)
+	if list == nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(list[len(list)-1][1])
+	return n
+}
+
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited for: %s", what)
+		}
+	}
+}
+
+// kept is how many records of each agent, and how many bytes together, a history has.
+func kept(t *testing.T, dirs ...string) (records map[string]int, total int) {
+	t.Helper()
+	records = map[string]int{}
+	for _, dir := range dirs {
+		out, err := exec.Command(filepath.Join(binDir, "recollect"), "-query", "-store", dir, "-by", "host").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n")[1:] {
+			fields := strings.Split(line, ",") // host,records,packets,bytes
+			n, _ := strconv.Atoi(fields[1])
+			b, _ := strconv.Atoi(fields[3])
+			records[fields[0]] += n
+			total += b
+		}
+	}
+	return records, total
+}
+
+// readers is how many read the streams.
+func readers(t *testing.T, url string) (n int) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		s, err := js.Stream(t.Context(), fmt.Sprintf("PC_%02d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += s.CachedInfo().State.Consumers
+	}
+	return n
+}
+
+// TestStore: what was taken is kept once, though the collector is killed before it is
+// in a file.
+func TestStore(t *testing.T) {
+	f := startFleet(t, 2)
+	dir := filepath.Join(t.TempDir(), "lab")
+	args := []string{"-c", f.config(t), "-lines", "-store", dir, "-v"}
+	p := startRecollect(t, nil, args...)
+	until(t, "the agents' collector", f.all)
+	f.send(t, 1000)
+	until(t, "all to be taken", func() bool { return p.taken(t) == 2000 })
+	p.kill()
+	p = startRecollect(t, nil, args...)
+	until(t, "the agents' collector", f.all)
+	f.send(t, 500)
+	until(t, "all to be taken", func() bool { return p.taken(t) == 1000 })
+	p.end(t)
+	records, total := kept(t, dir)
+	want := 2 * (1000*100 + 999*1000/2 + 500*100 + 499*500/2)
+	if records["a0"] != 1500 || records["a1"] != 1500 || total != want {
+		t.Errorf("kept are %v, %d bytes instead of %d", records, total, want)
+	}
+
+}
+
+// TestShared: collectors divide the agents, and if one is killed the others have its
+// agents within ten seconds; no agent has two; a writer keeps all, once; a
+// dashboard shows all.
+func TestShared(t *testing.T) {
+	server := bustest.Start(t, "")
+	t.Cleanup(bustest.RemoveProgram)
+	f := startFleet(t, 8)
+	conf := f.config(t)
+	first := startRecollect(t, nil, "-c", conf, "-lines", "-bus", server.URL())
+	until(t, "the first collector", f.all)
+	dir := filepath.Join(t.TempDir(), "records")
+	writer := startRecollect(t, nil, "-lines", "-bus", server.URL(), "-store", dir)
+	second := startRecollect(t, nil, "-c", conf, "-lines", "-bus", server.URL())
+	until(t, "the second collector", func() bool { return strings.Contains(second.said(), ": connected") && f.all() })
+	lines, err := os.Create(filepath.Join(t.TempDir(), "lines"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lines.Close()
+	f.send(t, 100)
+	until(t, "all to be taken", func() bool { return first.taken(t)+second.taken(t) == 800 })
+	dashboard := startRecollect(t, lines, "-lines", "-bus", server.URL())
+	until(t, "writer and dashboard to read", func() bool { return readers(t, server.URL()) == 2*4 })
+	taken := second.taken(t)
+	second.kill()
+	killed := time.Now()
+	until(t, "the first collector to have all", func() bool { return f.all() })
+	if took := time.Since(killed); took > 10*time.Second {
+		t.Errorf("the agents of a collector that was killed were without one for %v", took)
+	}
+	f.send(t, 100)
+	until(t, "all to be taken", func() bool { return first.taken(t)+taken == 1600 })
+	until(t, "all to be shown", func() bool {
+		data, err := os.ReadFile(lines.Name())
+		return err == nil && bytes.Count(data, []byte("\n")) == 800
+	})
+	first.end(t)
+	until(t, "all to be kept", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "records"))
+		if err != nil {
+			return false
+		}
+		records, _ := kept(t, dir)
+		n := 0
+		for _, k := range records {
+			n += k
+		}
+		return n == 1600
+	})
+	for _, p := range []*process{dashboard, writer} {
+		p.end(t)
+	}
+	if f.most != 1 {
+		t.Errorf("an agent had %d collectors at once", f.most)
+	}
+}

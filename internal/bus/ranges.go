@@ -37,10 +37,10 @@ func (m *mark) take(from, to uint64) (fresh []span) {
 	fresh = m.fill(from, min(to, m.Next))
 	if from > m.Next {
 		m.Holes = append(m.Holes, span{m.Next, from})
-		if len(m.Holes) > maxHoles {
-			m.Closed += m.Holes[0].To - m.Holes[0].From
-			m.Holes = slices.Delete(m.Holes, 0, 1)
-		}
+	}
+	for len(m.Holes) > maxHoles {
+		m.Closed += m.Holes[0].To - m.Holes[0].From
+		m.Holes = slices.Delete(m.Holes, 0, 1)
 	}
 	if to > m.Next {
 		fresh = append(fresh, span{max(from, m.Next), to})

@@ -18,7 +18,7 @@ type Streams struct {
 	// Replicas is on how many servers a stream is; 0 is 3 if the bus has as many,
 	// or else 1.
 	Replicas int
-	// A stream keeps batches for MaxAge, and MaxBytes of them; 0 is 24 hours, and 4 GiB.
+	// A stream keeps batches for MaxAge, and MaxBytes of them; 0 is 24 hours, and 1 GiB.
 	MaxAge   time.Duration
 	MaxBytes int64
 }
@@ -26,10 +26,7 @@ type Streams struct {
 const (
 	defaultPartitions = 4
 	defaultStreamAge  = 24 * time.Hour
-	defaultStreamSize = 4 << 30
-	minStreamSize     = 128 << 20
-	// Errors of the servers' API: too little storage is left.
-	codeServerFull, codeAccountFull = 10047, 10028
+	defaultStreamSize = 1 << 30
 	// duplicateTime is how long a stream knows batches again by their ID.
 	duplicateTime = 2 * time.Minute
 	// metaPartitions is where streams say how many there are.
@@ -58,29 +55,12 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	// The first says how many there are, so it comes last.
 	for i := cfg.Partitions - 1; i >= 0; i-- {
 		want := c.streamConfig(i, cfg)
-		if err := c.createStream(ctx, &want, cfg.MaxBytes == 0); err != nil {
+		// One that exists will do if partitions says so.
+		if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return 0, c.explain(want.Name, err)
 		}
-		cfg.MaxBytes = want.MaxBytes // all alike
 	}
 	return c.partitions(ctx)
-}
-
-// createStream makes a stream, a smaller one if there is no room and it may be.
-// One that exists will do if partitions says so.
-func (c *Conn) createStream(ctx context.Context, want *jetstream.StreamConfig, smaller bool) error {
-	for {
-		_, err := c.js.CreateStream(ctx, *want)
-		var api *jetstream.APIError
-		switch {
-		case err == nil, errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
-			return nil
-		case smaller && errors.As(err, &api) && (api.ErrorCode == codeServerFull || api.ErrorCode == codeAccountFull) && want.MaxBytes > minStreamSize:
-			want.MaxBytes /= 2
-		default:
-			return err
-		}
-	}
 }
 
 // partitions is how many the first stream says there are. It checks that they
@@ -162,7 +142,7 @@ func (c *Conn) explain(what string, err error) error {
 	}
 	err = fmt.Errorf("bus %s: %s: %w", c.target, what, err)
 	switch api.ErrorCode {
-	case codeServerFull, codeAccountFull:
+	case 10047, 10028: // insufficient storage: of a server, of an account
 		return &Error{err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams"}
 	case 10052, 10065: // the configuration is refused; subjects overlap
 		return &Error{err, "another stream has these subjects: ?tenant=NAME chooses others"}

@@ -84,7 +84,7 @@ func newOptions() *options {
 	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
 	o.StringVar(&cfg.Metrics, "metrics", "", "serve metrics for Prometheus on this `address`, such as 127.0.0.1:9173")
 	o.StringVar(&o.ipfixPort, "ipfix-port", "0", "serve IPFIX on this TCP `port` (4739 is usual); 0: don't")
-	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port` (4740 is usual); 0: don't")
+	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port`; 0: don't; 4740 if certificates and -ipfix-port are given and this is not")
 	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of IPFIX elements of our own")
 	o.StringVar(&cfg.User, "user", "", "become this `user` once set up (default: pcapper or nobody, if they can)")
 	o.BoolVar(&cfg.Unconfined, "unconfined", false, "give up no privileges")
@@ -195,6 +195,9 @@ func (o *options) feed() error {
 			return wrong(agent.ExitUsage, "-%s is missing: TLS takes -tls-cert, -tls-key and -tls-client-ca", f.name)
 		}
 	}
+	if cfg.TLS.Any() && cfg.IPFIXPort != 0 && !o.given("ipfix-tls-port") {
+		cfg.IPFIXTLSPort = agent.DefaultIPFIXTLSPort
+	}
 	if cfg.Port == 0 && !cfg.TLS.Any() && cfg.IPFIXPort == 0 && len(cfg.Exports) == 0 {
 		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535, or 0 together with -tls-cert, -ipfix-port or -export", o.port)
 	}
@@ -283,6 +286,12 @@ func (o *options) spool() error {
 		return wrong(agent.ExitUsage, "-spool: %d exports share %d bytes: want at least %d for each", n, cfg.Spool.Size, spool.MinSize)
 	}
 	return nil
+}
+
+// given tells whether a flag is on the command line.
+func (o *options) given(name string) (given bool) {
+	o.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
 }
 
 // parseNetworks reads the value of -allow: networks and single addresses.

@@ -51,6 +51,24 @@ func TestFeedFlags(t *testing.T) {
 	}
 }
 
+// TestIPFIXPorts: with certificates, IPFIX is served by TLS, too, unless it is
+// said otherwise.
+func TestIPFIXPorts(t *testing.T) {
+	const certs = " -tls-cert c -tls-key k -tls-client-ca a"
+	for args, want := range map[string]int{
+		"-ipfix-port 4739":                            0,
+		"-ipfix-port 4739" + certs:                    4740,
+		"-ipfix-port 4739 -ipfix-tls-port 0" + certs:  0,
+		"-ipfix-port 4739 -ipfix-tls-port 99" + certs: 99,
+		"-v" + certs: 0,
+	} {
+		cmd, err := parse(strings.Fields(args), io.Discard)
+		if err != nil || cmd.cfg.IPFIXTLSPort != want {
+			t.Errorf("%q: %d, %v, want %d", args, cmd.cfg.IPFIXTLSPort, err, want)
+		}
+	}
+}
+
 func TestExitCodesOfUsage(t *testing.T) {
 	for _, tt := range []struct {
 		args string

@@ -54,6 +54,8 @@ const (
 	DefaultMode      = "src"
 	DefaultEngine    = "auto"
 	DefaultTLSPort   = 7443
+	// DefaultIPFIXTLSPort is for -ipfix-port with certificates (IANA: ipfixs).
+	DefaultIPFIXTLSPort = 4740
 	// DefaultMaxPerSource is far more than a host with collectors needs, and
 	// far less than the files that an agent may open.
 	DefaultMaxPerSource = 4096

@@ -2,9 +2,14 @@ package history
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/wire"
@@ -70,113 +75,150 @@ func Read(ctx context.Context, dir string, q *Query, each func(rows []Row) error
 	return scan(ctx, dir, q, allColumns, each)
 }
 
-// scan is Read with only some columns in the records.
-func scan(ctx context.Context, dir string, q *Query, want columnSet, each func(rows []Row) error) (Stats, error) {
-	s := &scanner{ctx: ctx, filter: newFilter(q), each: each}
-	s.want = want
+// scan is Read with only some columns in the records. If there are several each, as
+// many goroutines read files, and each each is called by one of them.
+func scan(ctx context.Context, dir string, q *Query, want columnSet, each ...func(rows []Row) error) (Stats, error) {
+	s := &scanner{ctx: ctx, filter: newFilter(q), want: want}
 	if q.Match != nil {
 		s.want = allColumns
 	}
-	hours, err := listHours(dir)
-	if err != nil {
-		return s.stats, &Error{err, "name the directory that recollect -store keeps, or its records directory"}
+	for _, f := range each {
+		s.workers = append(s.workers, &worker{scanner: s, each: f})
 	}
-	for _, hour := range hours {
-		if err := s.hour(filepath.Join(dir, hour)); err != nil {
-			return s.stats, err
-		}
+	err := s.hours(dir)
+	for _, w := range s.workers {
+		s.stats.add(&w.stats)
 	}
-	return s.stats, nil
+	return s.stats, err
+}
+
+func (s *Stats) add(t *Stats) {
+	s.Files += t.Files
+	s.Passed += t.Passed
+	s.Groups += t.Groups
+	s.Read += t.Read
+	s.Rows += t.Rows
+	s.Damaged = append(s.Damaged, t.Damaged...)
 }
 
 // scanner reads for one query.
 type scanner struct {
-	ctx    context.Context
-	filter *filter
-	want   columnSet
-	each   func(rows []Row) error
-	stats  Stats
-	group  group // its memory is used again
-	rows   []Row
+	ctx     context.Context
+	filter  *filter
+	want    columnSet
+	workers []*worker
+	stats   Stats // what the workers do not count
 }
 
-// hour reads the files of a directory. All are opened before one is read, so that
-// none is compacted into one that was not.
-func (s *scanner) hour(dir string) error {
-	files, err := s.openHour(dir)
-	defer func() {
-		for _, f := range files {
-			f.close()
-		}
-	}()
+func (s *scanner) hours(dir string) error {
+	hours, err := listHours(dir)
 	if err != nil {
-		return err
+		return &Error{err, "name the directory that recollect -store keeps, or its records directory"}
 	}
-	for _, f := range files {
-		if err := s.file(f); err != nil {
+	for _, hour := range hours {
+		if err := s.hour(filepath.Join(dir, hour)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *scanner) openHour(dir string) ([]*reader, error) {
+// hour reads the files of a directory. All are opened before one is read, so that
+// none is compacted into one that was not.
+func (s *scanner) hour(dir string) error {
+	files, err := s.openHour(dir)
+	defer closeAll(files)
+	if err != nil {
+		return err
+	}
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(s.ctx)
+	for _, w := range s.workers {
+		g.Go(func() error {
+			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
+				if err := w.file(ctx, files[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+func (s *scanner) openHour(dir string) ([]*os.File, error) {
 	for {
 		if err := s.ctx.Err(); err != nil {
 			return nil, err
 		}
-		before := s.stats
-		files, err := s.tryHour(dir)
+		files, passed, err := s.tryHour(dir)
 		if !vanished(err) {
+			s.stats.Passed += passed
 			return files, err
 		}
-		for _, f := range files {
-			f.close()
-		}
-		s.stats = before // a file went meanwhile: look again
+		closeAll(files) // one went meanwhile: look again
 	}
 }
 
-func (s *scanner) tryHour(dir string) (files []*reader, err error) {
+func (s *scanner) tryHour(dir string) (files []*os.File, passed int, err error) {
 	names, err := listHour(dir)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, n := range names {
 		if !s.filter.overlaps(n.min*1e9, n.max*1e9) {
-			s.stats.Passed++
+			passed++
 			continue
 		}
-		f, err := openParquet(filepath.Join(dir, n.String()))
-		if bad, ok := err.(*FileError); ok {
-			s.stats.Damaged = append(s.stats.Damaged, bad)
-			continue
-		}
+		f, err := os.Open(filepath.Join(dir, n.String()))
 		if err != nil {
-			return files, err
+			return files, 0, err
 		}
-		s.stats.Files++
 		files = append(files, f)
 	}
-	return files, nil
+	return files, passed, nil
+}
+
+// worker reads files, one after the other.
+type worker struct {
+	*scanner
+	each  func(rows []Row) error
+	stats Stats
+	group group // its memory is used again
+	rows  []Row
 }
 
 // file reads the row groups that may have something.
-func (s *scanner) file(f *reader) error {
+func (w *worker) file(ctx context.Context, open *os.File) error {
+	f, err := readMetadata(open)
+	if bad := new(FileError); errors.As(err, &bad) {
+		w.stats.Damaged = append(w.stats.Damaged, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.stats.Files++
 	for i := range f.RowGroups() {
-		if err := s.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !s.group.open(f, i) || !s.filter.mayHave(&s.group) {
+		if !w.group.open(f, i) || !w.filter.mayHave(&w.group) {
 			continue
 		}
-		s.stats.Groups++
-		s.stats.Read += int64(s.group.rows)
-		if err := s.filter.choose(&s.group); err != nil {
-			s.stats.Damaged = append(s.stats.Damaged, &FileError{f.path, err})
+		w.stats.Groups++
+		w.stats.Read += int64(w.group.rows)
+		if err := w.filter.choose(&w.group); err != nil {
+			w.stats.Damaged = append(w.stats.Damaged, &FileError{f.path, err})
 			continue
 		}
-		if err := s.emit(f); err != nil {
+		if err := w.emit(f); err != nil {
 			return err
 		}
 	}
@@ -184,39 +226,39 @@ func (s *scanner) file(f *reader) error {
 }
 
 // emit makes rows of those that were chosen.
-func (s *scanner) emit(f *reader) error {
-	if len(s.group.chosen) == 0 {
+func (w *worker) emit(f *reader) error {
+	if len(w.group.chosen) == 0 {
 		return nil
 	}
-	if err := s.group.load(s.want); err != nil {
-		s.stats.Damaged = append(s.stats.Damaged, &FileError{f.path, err})
+	if err := w.group.load(w.want); err != nil {
+		w.stats.Damaged = append(w.stats.Damaged, &FileError{f.path, err})
 		return nil
 	}
-	if s.rows == nil {
-		s.rows = make([]Row, 0, rowBuffer)
+	if w.rows == nil {
+		w.rows = make([]Row, 0, rowBuffer)
 	}
-	for _, at := range s.group.chosen {
-		s.rows = s.rows[:len(s.rows)+1]
-		last := &s.rows[len(s.rows)-1]
-		s.group.row(int(at), last)
-		if s.filter.match != nil && !s.filter.match(last.Host, &last.Record) {
-			s.rows = s.rows[:len(s.rows)-1]
+	for _, at := range w.group.chosen {
+		w.rows = w.rows[:len(w.rows)+1]
+		last := &w.rows[len(w.rows)-1]
+		w.group.row(int(at), last)
+		if w.filter.match != nil && !w.filter.match(last.Host, &last.Record) {
+			w.rows = w.rows[:len(w.rows)-1]
 		}
-		if len(s.rows) == rowBuffer {
-			if err := s.flush(); err != nil {
+		if len(w.rows) == rowBuffer {
+			if err := w.flush(); err != nil {
 				return err
 			}
 		}
 	}
-	return s.flush()
+	return w.flush()
 }
 
-func (s *scanner) flush() error {
-	if len(s.rows) == 0 {
+func (w *worker) flush() error {
+	if len(w.rows) == 0 {
 		return nil
 	}
-	s.stats.Rows += int64(len(s.rows))
-	err := s.each(s.rows)
-	s.rows = s.rows[:0]
+	w.stats.Rows += int64(len(w.rows))
+	err := w.each(w.rows)
+	w.rows = w.rows[:0]
 	return err
 }

@@ -18,18 +18,26 @@ type reader struct {
 
 // openParquet opens a file and reads what it says of itself. The error is a
 // *FileError if the file is there and no whole Parquet file of ours.
-func openParquet(path string) (r *reader, err error) {
+func openParquet(path string) (*reader, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
+	r, err := readMetadata(f)
+	if err != nil {
+		f.Close()
+	}
+	return r, err
+}
+
+// readMetadata reads what an open file says of itself. The error is a *FileError.
+func readMetadata(f *os.File) (r *reader, err error) {
 	defer func() {
 		if x := recover(); x != nil { // the library's answer to some garbage
 			err = fmt.Errorf("no Parquet file: %v", x)
 		}
 		if err != nil {
-			f.Close()
-			r, err = nil, &FileError{path, err}
+			r, err = nil, &FileError{f.Name(), err}
 		}
 	}()
 	info, err := f.Stat()
@@ -46,7 +54,7 @@ func openParquet(path string) (r *reader, err error) {
 	if have := len(p.Root().Columns()); have != columns {
 		return nil, fmt.Errorf("%d columns instead of %d", have, columns)
 	}
-	return &reader{p, f, path}, nil
+	return &reader{p, f, f.Name()}, nil
 }
 
 // checkEnds checks that a file begins and ends as Parquet files do. The error is a

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/batch"
@@ -67,13 +69,47 @@ type Sum struct {
 // Sums adds up the committed records of a store's directory that match, by time and
 // then the columns in the order of By.
 func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error) {
-	a := newAdder(by)
-	stats, err := scan(ctx, dir, q, a.want, a.add)
+	n := min(runtime.GOMAXPROCS(0), maxWorkers)
+	if q.Match != nil || by.Flows != nil {
+		n = 1 // these are for one goroutine
+	}
+	adders := make([]*adder, n)
+	each := make([]func(rows []Row) error, n)
+	var total atomic.Int64
+	for i := range adders {
+		adders[i] = newAdder(by, &total)
+		each[i] = adders[i].add
+	}
+	stats, err := scan(ctx, dir, q, adders[0].want, each...)
 	if err != nil {
 		return nil, stats, err
 	}
+	a := adders[0]
+	for _, other := range adders[1:] {
+		a.join(other)
+	}
 	slices.SortFunc(a.sums, a.compare)
 	return a.sums, stats, nil
+}
+
+// maxWorkers read for sums at most, each with some 5 MB.
+const maxWorkers = 8
+
+// join adds another's sums.
+func (a *adder) join(other *adder) {
+	for i := range other.sums {
+		o := &other.sums[i]
+		at, ok := a.at[o.Key]
+		if !ok {
+			a.at[o.Key] = len(a.sums)
+			a.sums = append(a.sums, *o)
+			continue
+		}
+		s := &a.sums[at]
+		s.Records += o.Records
+		s.Packets += o.Packets
+		s.Bytes += o.Bytes
+	}
 }
 
 // adder adds up.
@@ -85,12 +121,13 @@ type adder struct {
 	flow  bool
 	at    map[Key]int
 	sums  []Sum
-	last  int // most rows follow one of the same key
-	key   Key // of the row at hand
+	last  int           // most rows follow one of the same key
+	key   Key           // of the row at hand
+	total *atomic.Int64 // sums of all adders
 }
 
-func newAdder(by By) *adder {
-	a := &adder{by: by, want: setOf(colBytes, colPackets), step: int64(by.Step), at: make(map[Key]int), last: -1}
+func newAdder(by By, total *atomic.Int64) *adder {
+	a := &adder{by: by, total: total, want: setOf(colBytes, colPackets), step: int64(by.Step), at: make(map[Key]int), last: -1}
 	if a.step > 0 {
 		a.want |= setOf(colTime)
 		a.parts = append(a.parts, func(k *Key, r *Row) { k.Time = floor(r.Record.Time, a.step) })
@@ -163,7 +200,8 @@ func (a *adder) count(r *wire.Record) error {
 	if a.last < 0 || a.sums[a.last].Key != a.key {
 		at, ok := a.at[a.key]
 		if !ok {
-			if at = len(a.sums); at == maxSums {
+			at = len(a.sums)
+			if a.total.Add(1) > maxSums {
 				return &Error{fmt.Errorf("more than %d sums", maxSums), "ask for a shorter time, longer steps or fewer columns"}
 			}
 			a.sums = append(a.sums, Sum{Key: a.key})

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -83,6 +85,7 @@ type agent struct {
 	started  time.Time
 	past     departed // collectors
 	self     *self
+	mac      atomic.Pointer[net.HardwareAddr] // the modes', for captures to come
 }
 
 // Run is the agent's life: it returns when ctx is done and everything captured
@@ -251,8 +254,9 @@ func (a *agent) openCapture() error {
 		c.Moved = func(position string) { a.out.printf("%s: frames are now seen at %s", c.Interface, position) }
 		return c
 	}
+	a.mac.Store(&a.target.mac)
 	if a.cfg.at != nil {
-		a.engine = a.cfg.at.engine()
+		a.engine = a.cfg.at.engine(&a.mac)
 	} else {
 		a.engine = chooseEngine(a.cfg.Engine, config(a.target.filter.Instructions()))
 	}
@@ -413,6 +417,7 @@ func (a *agent) refresh(ctx context.Context) error {
 		return nil // the -r interface is gone: its MAC stays what it was
 	}
 	a.target.mac, a.target.addrs = now.mac, now.addrs
+	a.mac.Store(&now.mac)
 	a.self.set(now.addrs)
 	a.capture.setOwn(now.addrs)
 	a.capture.local.Store(now.local())

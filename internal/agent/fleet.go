@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -647,11 +648,13 @@ func (f *fleet) summary() {
 }
 
 // open opens a capture in the place's namespace.
-func (p *place) open(c capture.Config) (src capture.Source, err error) {
+func (p *place) open(c capture.Config, mac *atomic.Pointer[net.HardwareAddr]) (src capture.Source, err error) {
 	if p.fleet.shared != nil && c.Ethernet {
 		c.RingBytes = fleetQueue
-		c.Judge = func(prog []bpf.RawInstruction) (func(*packet.Frame) bool, error) {
-			return match.Judge(prog, packet.Ethernet, c.Index)
+		c.Judge = func(prog []bpf.RawInstruction) (j capture.Judge, err error) {
+			j.Match, err = match.Judge(prog, packet.Ethernet, c.Index)
+			j.From, j.MAC = from(p.fleet.cfg.kernelMode(), *mac.Load())
+			return j, err
 		}
 		return p.fleet.shared.Open(p.ns, c)
 	}
@@ -667,9 +670,24 @@ func (p *place) open(c capture.Config) (src capture.Source, err error) {
 	return src, err
 }
 
-// engine is what the place's captures are opened with.
-func (p *place) engine() engine {
-	return engine{name: p.fleet.why, open: p.open, close: nothing}
+// engine is what the place's captures are opened with; mac is the modes' MAC.
+func (p *place) engine(mac *atomic.Pointer[net.HardwareAddr]) engine {
+	open := func(c capture.Config) (capture.Source, error) { return p.open(c, mac) }
+	return engine{name: p.fleet.why, open: open, close: nothing}
+}
+
+// from is what a mode's filter says of the source MAC.
+func from(mode string, mac net.HardwareAddr) (capture.From, [6]byte) {
+	if len(mac) != 6 || [6]byte(mac) == [6]byte{} { // loopback has zeros: direction takes its place
+		return capture.Anyone, [6]byte{}
+	}
+	switch mode {
+	case "src":
+		return capture.FromMAC, [6]byte(mac)
+	case "dst", "spoof":
+		return capture.Others, [6]byte(mac)
+	}
+	return capture.Anyone, [6]byte{}
 }
 
 // register has the agent's counters among the fleet's, with its labels.

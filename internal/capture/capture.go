@@ -58,10 +58,30 @@ type Config struct {
 	Moved func(position string)
 	// Judge makes the test that a filter is, for an engine that applies it in
 	// user space: Shared. No frame is tested if it is nil.
-	Judge func([]bpf.RawInstruction) (func(*packet.Frame) bool, error)
+	Judge func([]bpf.RawInstruction) (Judge, error)
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }
+
+// Judge decides in user space which frames are wanted.
+type Judge struct {
+	// Match reports whether a frame is.
+	Match func(*packet.Frame) bool
+	// From says which frames are not, as far as their source MAC tells, so that
+	// the kernel need not hand them over.
+	From From
+	MAC  [6]byte // valid iff From is not Anyone
+}
+
+// From is whose frames may be wanted.
+type From uint32
+
+// As in bpf/tap.c.
+const (
+	Anyone  From = iota
+	FromMAC      // those whose source is Judge.MAC
+	Others       // those whose source is not
+)
 
 // withDefaults fills in what is zero and refuses what cannot be.
 func (c Config) withDefaults() (Config, error) {

@@ -91,7 +91,7 @@ func openShared1(c Config) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Judge = func(prog []bpf.RawInstruction) (func(*packet.Frame) bool, error) {
+	c.Judge = func(prog []bpf.RawInstruction) (j Judge, err error) {
 		// No compiler of ours counts from the network header, but tests do.
 		prog = slices.Clone(prog)
 		for i := range prog {
@@ -99,7 +99,8 @@ func openShared1(c Config) (Source, error) {
 				prog[i].K = prog[i].K - uint32(skfNetOff) + 14
 			}
 		}
-		return match.Judge(prog, packet.Ethernet, c.Index)
+		j.Match, err = match.Judge(prog, packet.Ethernet, c.Index)
+		return j, err
 	}
 	src, err := s.Open(ns, c)
 	if err != nil {

@@ -46,9 +46,9 @@ const (
 // [Source]. It wakes at most as often as a Tap would, however many interfaces
 // there are.
 //
-// Filters are applied here and not in the kernel, so frames that are not wanted
-// cost as much as others; Config.Judge makes them, and Config.OwnPorts means
-// nothing. Only interfaces with Ethernet headers can be watched.
+// Filters are applied here and not in the kernel, but for the source MAC, so
+// frames that are not wanted may cost as much as others; Config.Judge makes them,
+// and Config.OwnPorts means nothing. Only interfaces with Ethernet headers can be watched.
 type Shared struct {
 	tap     *Tap // reads the rings
 	coll    *ebpf.Collection
@@ -72,7 +72,9 @@ type Shared struct {
 type watched struct {
 	ingress, egress uint32
 	dropped         uint64
-	_               [6]uint64
+	from            uint32
+	mac             [6]byte
+	_               [38]byte
 }
 
 // parcel is frames of one interface, with their data.
@@ -392,6 +394,7 @@ type sharedTap struct {
 	attached bool
 	drained  bool
 	closed   bool
+	from     Judge // of the filter
 	watching *qdiscWatch
 	follower chan struct{} // follow is over
 	links    []link.Link
@@ -409,8 +412,22 @@ func (m *sharedTap) setJudge(filter []bpf.RawInstruction) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFilter, err)
 	}
-	m.judge.Store(&judge)
+	m.tell(Judge{}) // until the new one is there
+	m.judge.Store(&judge.Match)
+	m.from = judge
+	m.tell(judge)
 	return nil
+}
+
+// tell has the programs leave out what they can, if they are attached.
+func (m *sharedTap) tell(j Judge) {
+	if !m.attached {
+		return
+	}
+	w := m.s.watch(m.id)
+	atomic.StoreUint32(&w.from, 0)
+	w.mac = j.MAC
+	atomic.StoreUint32(&w.from, uint32(j.From))
 }
 
 // add copies a frame; the ring's memory is wanted back.
@@ -571,7 +588,10 @@ func (m *sharedTap) attachHere() (err error) {
 	if err := m.position(); err != nil {
 		return err
 	}
-	atomic.StoreUint32(&m.s.watch(m.id).ingress, 1)
+	w := m.s.watch(m.id)
+	w.mac = m.from.MAC
+	atomic.StoreUint32(&w.from, uint32(m.from.From))
+	atomic.StoreUint32(&w.ingress, 1)
 	return nil
 }
 

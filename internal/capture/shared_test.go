@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/bpf"
+
 	"github.com/pcapper/pcapper/internal/netns"
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/internal/packet"
@@ -135,6 +137,52 @@ func TestSharedCountsDrops(t *testing.T) {
 	}
 	if st := other.Stats(); st.Dropped != 0 {
 		t.Errorf("the other: %+v", st)
+	}
+}
+
+// The kernel leaves out what the source MAC tells, also when that changes.
+func TestSharedSourceMAC(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a, b := nettest.Pair(t)
+	from := Judge{Match: func(*packet.Frame) bool { return true }, From: FromMAC, MAC: a.Interface.MAC}
+	cfg := Config{Filter: assemble(t, ours...), Judge: func([]bpf.RawInstruction) (Judge, error) { return from, nil }}
+	src := openShared1For(t, s, a, cfg)
+	if err := src.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := udp(a, b, make([]byte, 18)), udp(b, a, make([]byte, 18))
+	exchange := func() {
+		send(t, a, 10, mine.Ethernet())
+		send(t, b, 20, theirs.Ethernet())
+		time.Sleep(50 * time.Millisecond)
+	}
+	exchange()
+	from.From = Others
+	if err := src.SetFilter(cfg.Filter); err != nil {
+		t.Fatal(err)
+	}
+	exchange()
+	from.From, from.MAC = FromMAC, b.Interface.MAC
+	if err := src.SetFilter(cfg.Filter); err != nil {
+		t.Fatal(err)
+	}
+	exchange()
+	src.Drain()
+	var sent, received int
+	for _, f := range rest(t, src) {
+		if f.Direction == packet.Outgoing {
+			sent++
+		} else {
+			received++
+		}
+	}
+	if sent != 10 || received != 40 {
+		t.Errorf("%d frames sent and %d received were seen, want 10 and 40", sent, received)
 	}
 }
 

@@ -187,8 +187,12 @@ struct watched {
 	u32 ingress; // 1: what the interface receives is reported
 	u32 egress;  // who reports what is sent: SENT_BY_TCX, SENT_BY_SOCKET; 0 is nobody
 	u64 dropped; // frames for which the ring had no room
-	u64 unused[6];
+	u32 from;    // FROM_MAC: no frames but those from mac; FROM_OTHERS: none of those; 0: all
+	u8 mac[6];   // valid iff from is not 0
+	u8 unused[38];
 };
+#define FROM_MAC 1
+#define FROM_OTHERS 2
 #define SENT_BY_TCX 1
 #define SENT_BY_SOCKET 2
 struct {
@@ -530,6 +534,19 @@ SEC("socket") int tap_socket(struct __sk_buff *skb)
 
 // The same for many interfaces, in any network namespaces.
 
+// passes is what is tested here; the rest of a filter is user space's. Frames
+// whose headers are elsewhere pass.
+INLINE int passes(const struct __sk_buff *skb, const struct watched *on)
+{
+	u32 from = LOAD(on->from);
+	const u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (!from || data + 14 > end)
+		return 1;
+	const u16 *a = (const u16 *)(data + 6), *b = (const u16 *)on->mac;
+	int same = a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+	return same == (from == FROM_MAC);
+}
+
 // find says which interface a frame is on, and whether it is watched.
 INLINE struct watched *find(struct __sk_buff *skb, struct what *w)
 {
@@ -547,7 +564,7 @@ SEC("tcx/ingress") int many_ingress(struct __sk_buff *skb)
 {
 	struct what w = {.kind = skb->pkt_type & 7};
 	struct watched *on = find(skb, &w);
-	if (!on || !LOAD(on->ingress))
+	if (!on || !LOAD(on->ingress) || !passes(skb, on))
 		return TCX_NEXT;
 	return see(skb, &w);
 }
@@ -556,7 +573,7 @@ SEC("tcx/egress") int many_egress(struct __sk_buff *skb)
 {
 	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
 	struct watched *on = find(skb, &w);
-	if (!on || LOAD(on->egress) != SENT_BY_TCX)
+	if (!on || LOAD(on->egress) != SENT_BY_TCX || !passes(skb, on))
 		return TCX_NEXT;
 	return see(skb, &w);
 }

@@ -12,18 +12,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/pcapper/pcapper/bench/process"
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -123,14 +122,14 @@ func (b *bench) one(hosts []*nettest.Host) (*result, error) {
 	if err := a.await("listening on TCP port", len(hosts)); err != nil {
 		return nil, err
 	}
-	return run([]*process{a}, hosts, func(i int) (net.Conn, error) {
+	return run([]*running{a}, hosts, func(i int) (net.Conn, error) {
 		return net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", 17073+i))
 	})
 }
 
 // many measures an agent for each.
 func (b *bench) many(hosts []*nettest.Host) (*result, error) {
-	var agents []*process
+	var agents []*running
 	defer func() {
 		for _, a := range agents {
 			a.end()
@@ -139,7 +138,7 @@ func (b *bench) many(hosts []*nettest.Host) (*result, error) {
 	}()
 	for _, h := range hosts {
 		cmd := h.Command(context.Background(), *agent, "-f", os.DevNull)
-		a := &process{cmd: cmd.Cmd}
+		a := &running{cmd: cmd.Cmd}
 		if err := a.start(cmd.Start); err != nil {
 			return nil, err
 		}
@@ -152,19 +151,19 @@ func (b *bench) many(hosts []*nettest.Host) (*result, error) {
 	return run(agents, hosts, func(i int) (net.Conn, error) { return hosts[i].Dial("tcp", "127.0.0.1:7073") })
 }
 
-// process is a running agent.
-type process struct {
+// running is an agent.
+type running struct {
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	said strings.Builder
 }
 
-func startAgent(cmd *exec.Cmd) (*process, error) {
-	a := &process{cmd: cmd}
+func startAgent(cmd *exec.Cmd) (*running, error) {
+	a := &running{cmd: cmd}
 	return a, a.start(cmd.Start)
 }
 
-func (a *process) start(start func() error) error {
+func (a *running) start(start func() error) error {
 	pipe, err := a.cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -182,26 +181,26 @@ func (a *process) start(start func() error) error {
 	return nil
 }
 
-func (a *process) text() string {
+func (a *running) text() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.said.String()
 }
 
-func (a *process) await(text string, times int) error {
+func (a *running) await(text string, times int) error {
 	if !nettest.Eventually(60*time.Second, func() bool { return strings.Count(a.text(), text) >= times }) {
 		return fmt.Errorf("the agent did not say %q %d times:\n%s", text, times, a.text())
 	}
 	return nil
 }
 
-func (a *process) end() {
+func (a *running) end() {
 	a.cmd.Process.Signal(syscall.SIGINT)
 	a.cmd.Wait()
 }
 
 // run attaches the collectors, sends, and measures meanwhile.
-func run(agents []*process, hosts []*nettest.Host, dial func(int) (net.Conn, error)) (*result, error) {
+func run(agents []*running, hosts []*nettest.Host, dial func(int) (net.Conn, error)) (*result, error) {
 	r := &result{nodes: len(hosts), agents: len(agents)}
 	var got atomic.Uint64
 	for i := range hosts {
@@ -245,10 +244,10 @@ func run(agents []*process, hosts []*nettest.Host, dial func(int) (net.Conn, err
 		return nil, err
 	}
 	r.cpu = (after - before) / time.Since(begin).Seconds()
-	if r.rss, err = sum(agents, func(pid int) (float64, error) { return memory(pid, "Rss") }); err != nil {
+	if r.rss, err = sum(agents, mebibytes(process.Memory)); err != nil {
 		return nil, err
 	}
-	if r.pss, err = sum(agents, func(pid int) (float64, error) { return memory(pid, "Pss") }); err != nil {
+	if r.pss, err = sum(agents, mebibytes(process.Proportional)); err != nil {
 		return nil, err
 	}
 	time.Sleep(time.Second)
@@ -280,7 +279,7 @@ func send(hosts []*nettest.Host) (sent uint64, err error) {
 	return sent, nil
 }
 
-func sum(agents []*process, of func(pid int) (float64, error)) (total float64, err error) {
+func sum(agents []*running, of func(pid int) (float64, error)) (total float64, err error) {
 	for _, a := range agents {
 		v, err := of(a.cmd.Process.Pid)
 		if err != nil {
@@ -291,34 +290,15 @@ func sum(agents []*process, of func(pid int) (float64, error)) (total float64, e
 	return total, nil
 }
 
-// cpuTime is what a process has used, in seconds: utime and stime of
-// proc_pid_stat(5), in ticks of 10 ms.
+// cpuTime is in seconds.
 func cpuTime(pid int) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, io.ErrUnexpectedEOF
-	}
-	user, err1 := strconv.ParseFloat(fields[11], 64)
-	system, err2 := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / 100, errors.Join(err1, err2)
+	t, err := process.CPU(pid)
+	return t.Seconds(), err
 }
 
-// memory is a sum of proc_pid_smaps_rollup, in MiB.
-func memory(pid int, what string) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
+func mebibytes(of func(pid int) (int64, error)) func(int) (float64, error) {
+	return func(pid int) (float64, error) {
+		n, err := of(pid)
+		return float64(n) / (1 << 20), err
 	}
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) >= 2 && f[0] == what+":" {
-			kB, err := strconv.ParseFloat(f[1], 64)
-			return kB / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("no %s in smaps_rollup", what)
 }

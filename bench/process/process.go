@@ -63,13 +63,17 @@ func RunDelay(pid int) (sum time.Duration) {
 }
 
 // PeakMemory is the most resident memory that a process ever had, in bytes.
-func PeakMemory(pid int) (int64, error) { return memory(pid, "VmHWM:") }
+func PeakMemory(pid int) (int64, error) { return memory(pid, "status", "VmHWM:") }
 
 // Memory is a process's resident memory, in bytes.
-func Memory(pid int) (int64, error) { return memory(pid, "VmRSS:") }
+func Memory(pid int) (int64, error) { return memory(pid, "status", "VmRSS:") }
 
-func memory(pid int, field string) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// Proportional is the same, but of pages that several processes share only this
+// one's part (proc_pid_smaps_rollup(5)): the sum over processes is what they take.
+func Proportional(pid int) (int64, error) { return memory(pid, "smaps_rollup", "Pss:") }
+
+func memory(pid int, file, field string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {
 		return 0, fmt.Errorf("process %d has ended: %w", pid, err)
 	}
@@ -79,5 +83,5 @@ func memory(pid int, field string) (int64, error) {
 			return kB << 10, err
 		}
 	}
-	return 0, fmt.Errorf("no %s in /proc/%d/status", field, pid)
+	return 0, fmt.Errorf("no %s in /proc/%d/%s", field, pid, file)
 }

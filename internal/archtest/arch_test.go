@@ -65,6 +65,7 @@ var allowed = map[string][]string{
 	"core":                               nil, // tests of what is no Go
 	"bench":                              {"internal/nettest", "wire"},
 	"bench/fleet":                        {"bench/process", "internal/collect", "wire"},
+	"bench/nodes":                        {"bench/process", "internal/nettest", "wire"},
 	"bench/process":                      nil,
 	"bench/site":                         {"bench/process", "internal/batch", "wire"},
 	"bench/siege":                        {"internal/bus/bustest"},

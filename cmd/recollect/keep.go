@@ -33,7 +33,7 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 	if err != nil {
 		return nil, hinted{err, "an age, a size, or both: -keep 7d,50GB"}
 	}
-	collecting := len(cfg.File.Hosts)+len(cfg.Listen) > 0
+	collecting := collecting(cfg)
 	if o.keep.spool.Dir != "" && !collecting {
 		return nil, hinted{errors.New("-spool: there are no agents whose records could wait"), "name agents in collector.conf, or give -listen"}
 	}

@@ -62,9 +62,18 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 		list = append(list, k)
 	}
 	if list != nil {
-		cfg.Batches, cfg.Report = list, list.done
+		cfg.Report = list.done
+	}
+	// A dashboard on a bus gives nothing back to it.
+	if len(o.sinks) > 0 || o.keep.any() && collecting(cfg) {
+		cfg.Batches = list
 	}
 	return list, nil
+}
+
+// collecting tells whether there are agents.
+func collecting(cfg *collect.Config) bool {
+	return len(cfg.File.Hosts)+len(cfg.Listen) > 0
 }
 
 // Publish gives all of them a batch.

@@ -27,6 +27,7 @@ type agent struct {
 	records     atomic.Uint64 // received
 	connections atomic.Uint64 // made
 	state       atomic.Pointer[feed.ClientState]
+	elsewhere   atomic.Bool                      // another collector dials it
 	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
 
 	followed *followed // nil unless others collect from it
@@ -137,6 +138,9 @@ func stateText(s *feed.ClientState) string {
 	}
 	return s.Phase.String()
 }
+
+// atAnother is the state of an agent that another collector dials.
+const atAnother = "another collector has it"
 
 // failure is a network error without the addresses, which the reader knows.
 func failure(err error) string {

@@ -427,6 +427,7 @@ func (l *liveView) updateStates() (changed bool) {
 			l.states[i] = s
 			changed = showState(&l.view.Agents[i], s) || changed
 		}
+		changed = showElsewhere(&l.view.Agents[i], a.elsewhere.Load()) || changed
 		if less := a.less(); l.view.Agents[i].Less != less {
 			l.view.Agents[i].Less = less
 			changed = true
@@ -446,6 +447,18 @@ func showState(a *screen.Agent, s *feed.ClientState) (changed bool) {
 		a.State, a.Status = screen.Failed, stateText(s)+"; trying again"
 	}
 	return old.State != a.State || old.Status != a.Status
+}
+
+// showElsewhere shows that another collector has a, or that it has no more.
+func showElsewhere(a *screen.Agent, elsewhere bool) (changed bool) {
+	if elsewhere == (a.Status == atAnother) {
+		return false
+	}
+	a.State, a.Status = screen.Dialling, "dialling"
+	if elsewhere {
+		a.Status = atAnother
+	}
+	return true
 }
 
 func (l *liveView) draw() error {

@@ -22,6 +22,7 @@ func (c *collector) runClient(ctx context.Context, a *agent) error {
 	}
 	for ctx.Err() == nil {
 		mine, changed := c.share.Mine(a.host.Label)
+		a.elsewhere.Store(!mine)
 		if mine {
 			if err := c.runWhileOurs(ctx, a); err != nil {
 				return err
@@ -40,8 +41,13 @@ func (c *collector) runClient(ctx context.Context, a *agent) error {
 
 func (c *collector) runWhileOurs(ctx context.Context, a *agent) error {
 	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	watched := make(chan struct{})
+	defer func() {
+		stop()
+		<-watched
+	}()
 	go func() {
+		defer close(watched)
 		for {
 			mine, changed := c.share.Mine(a.host.Label)
 			if !mine {

@@ -97,6 +97,10 @@ func (a *agent) status() AgentStatus {
 	if s.Phase == feed.Connected {
 		return st
 	}
+	if a.elsewhere.Load() {
+		st.Status = atAnother
+		return st
+	}
 	if s.Phase == feed.Dialling {
 		if failed := a.failed.Load(); failed != nil {
 			s = failed

@@ -141,7 +141,7 @@ type Snapshot struct {
 	// Records that were added since the start, without host statistics, and
 	// those among them that were Late or from the Future, all hosts together.
 	Records, Late, Future uint64
-	// Memory is what history takes, in bytes, and Budget the most it may take.
+	// Memory is what history takes of memory, in bytes, and Budget the most it may.
 	Memory, Budget int64
 	// Forgotten counts, since the start, pairs, conversations and MGEN flows
 	// of single seconds that were put into Other because there were too many.

@@ -83,6 +83,7 @@ func (s *Store) showArchive(snap *Snapshot) {
 	if a == nil {
 		return
 	}
+	snap.Budget /= archivedTo
 	h, v := snap.history, a.view.Load()
 	h.disk = v
 	for i := range tierSpecs {

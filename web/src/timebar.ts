@@ -185,7 +185,7 @@ export class TimeBar {
 
 	/** Full hours, days and so on, by this place's clock. */
 	private paintTimes(ctx: CanvasRenderingContext2D, from: number, to: number, width: number, color: (name: string) => string): void {
-		const most = Math.max(1, Math.floor(width / 92));
+		const most = Math.max(1, Math.floor(width / 80));
 		const step = steps.find((s) => (to - from) / s <= most) ?? steps[steps.length - 1]!;
 		ctx.font = `10.5px ${color('--font')}`;
 		ctx.textBaseline = 'top';

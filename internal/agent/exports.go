@@ -148,13 +148,15 @@ func (x *exporting) needs(cfg *confine.Config) {
 	}
 }
 
-// name is whose the records on a bus are.
+// name is whose the records on a bus are: each of many interfaces has its own.
 func (x *exporting) name() string {
-	if x.target.Name != "" {
-		return x.target.Name
-	}
-	if x.a.cfg.at != nil {
-		return x.a.cfg.at.label
+	switch at, name := x.a.cfg.at, x.target.Name; {
+	case at != nil && name != "":
+		return name + "/" + at.label
+	case at != nil:
+		return at.label
+	case name != "":
+		return name
 	}
 	name, err := os.Hostname()
 	if err != nil {

@@ -123,7 +123,6 @@ func lost(t *testing.T, h *nettest.Host) map[datagram]bool {
 type observed struct {
 	mu       sync.Mutex
 	messages [][]byte
-	count    []int // data records of each
 	packets  int   // that they stand for
 	decoder  ipfix.Decoder
 }
@@ -163,7 +162,6 @@ func observe(t *testing.T, h *nettest.Host, group string) *observed {
 func (o *observed) take(t *testing.T, m []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	before := o.decoder.Statistics()
 	recs, err := o.decoder.Decode(m, nil)
 	if err != nil {
 		t.Errorf("%x: %v", m, err)
@@ -171,11 +169,7 @@ func (o *observed) take(t *testing.T, m []byte) {
 	for i := range recs {
 		o.packets += int(recs[i].Count())
 	}
-	count := len(recs)
-	if o.decoder.Statistics() != before {
-		count = 1 // which is the other kind of data record
-	}
-	o.messages, o.count = append(o.messages, m), append(o.count, count)
+	o.messages = append(o.messages, m)
 }
 
 // await waits until records of so many packets have come, and all messages of
@@ -199,16 +193,29 @@ func (o *observed) await(t *testing.T, n int) *observed {
 // missing is how many data records are known to be missing to who has lost
 // these datagrams: those between others that have come, in each domain.
 func (o *observed) missing(lost map[datagram]bool) (n int) {
-	begun, since := map[uint32]bool{}, map[uint32]int{}
-	for i, m := range o.messages {
-		domain := binary.BigEndian.Uint32(m[12:])
-		switch {
-		case !lost[datagram{binary.BigEndian.Uint32(m[8:]), uint32(len(m))}]:
-			n += since[domain]
-			begun[domain], since[domain] = true, 0
-		case begun[domain]:
-			since[domain] += o.count[i]
+	type domain struct {
+		begun bool   // a message has come
+		gap   bool   // the last one has not
+		first uint32 // that is missing
+	}
+	domains := map[uint32]*domain{}
+	for _, m := range o.messages {
+		sequence, id := binary.BigEndian.Uint32(m[8:]), binary.BigEndian.Uint32(m[12:])
+		d := domains[id]
+		if d == nil {
+			d = &domain{}
+			domains[id] = d
 		}
+		if lost[datagram{sequence, uint32(len(m))}] {
+			if d.begun && !d.gap {
+				d.gap, d.first = true, sequence
+			}
+			continue
+		}
+		if d.gap {
+			n += int(sequence - d.first)
+		}
+		d.begun, d.gap = true, false
 	}
 	return n
 }

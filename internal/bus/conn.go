@@ -124,7 +124,11 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 	o.ReconnectedCB = func(nc *nats.Conn) { c.back(nc) }
 	o.ConnectedCB = o.ReconnectedCB
 	o.ReconnectErrCB = func(_ *nats.Conn, err error) { c.lost(err) }
-	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) { c.say("bus %s: %v", c.target, err) }
+	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if !errors.Is(err, nats.ErrSlowConsumer) { // a cursor sees what is missing, and reads it again
+			c.say("bus %s: %v", c.target, err)
+		}
+	}
 	if cfg.InProcess != nil {
 		o.InProcessServer = cfg.InProcess
 		c.target = &Target{Servers: []string{"in this process"}, Tenant: "default", Site: "default"}

@@ -178,35 +178,46 @@ func TestBatchesLost(t *testing.T) {
 	}
 }
 
-// BenchmarkBatches is what it costs to take records from the hub and to make
-// batches of them: all but their bytes. There are 20 agents with 1,000 flows
-// each.
+// BenchmarkBatches is what it costs to take records from the hub, to make batches
+// of them, and bytes of these. There are 20 agents with 1,000 flows each.
 func BenchmarkBatches(b *testing.B) {
-	for _, rule := range []string{"packets=all,fleet-packets=all", "packets=0,flows=all,fleet-flows=all", "packets=0,flows=0"} {
-		b.Run(rule, func(b *testing.B) {
-			w := benchBatcher(b, 20, discard{}, rule)
-			records := make([]wire.Record, 1000)
-			for i := range records {
-				records[i] = udp(uint16(i), 0, 100, 0)
-			}
-			n := 0
-			for b.Loop() {
-				b.StopTimer()
-				for i := range 100 {
-					w.c.agents[i%len(w.c.agents)].take(records)
-				}
-				for i := range records {
-					records[i].Time += 1e9 / 20 // 100,000 records/s
-				}
-				w.now = w.now.Add(time.Second / 20)
-				b.StartTimer()
-				w.fleet.Tick(w.now.UnixNano())
-				w.take()
-				n += 100 * len(records)
-			}
-			b.ReportMetric(b.Elapsed().Seconds()*1e9/float64(n), "ns/record")
-		})
+	for _, c := range []struct {
+		name, rule string
+		to         Batches
+	}{
+		{"packets", "packets=all,fleet-packets=all", discard{}},
+		{"flows", "packets=0,flows=all,fleet-flows=all", discard{}},
+		{"top", "packets=0,flows=0", discard{}},
+		{"packets encoded", "packets=all,fleet-packets=all", &encode{}},
+		{"flows encoded", "packets=0,flows=all,fleet-flows=all", &encode{}},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchmarkBatches(b, benchBatcher(b, 20, c.to, c.rule)) })
 	}
+}
+
+func benchmarkBatches(b *testing.B, w *batcher) {
+	records := make([]wire.Record, 1000)
+	for i := range records {
+		records[i] = udp(uint16(i), 0, 100, 0)
+	}
+	n, used := 0, time.Duration(0)
+	for b.Loop() {
+		b.StopTimer()
+		for i := range 100 {
+			w.c.agents[i%len(w.c.agents)].take(records)
+		}
+		for i := range records {
+			records[i].Time += 1e9 / 20 // 100,000 records/s of each
+		}
+		w.now = w.now.Add(time.Second / 20)
+		before := cpuTime()
+		b.StartTimer()
+		w.fleet.Tick(w.now.UnixNano())
+		w.take()
+		n += 100 * len(records)
+		used += cpuTime() - before
+	}
+	b.ReportMetric(float64(used.Nanoseconds())/float64(n), "cpu-ns/record")
 }
 
 type discard struct{}
@@ -288,3 +299,11 @@ func TestDetail(t *testing.T) {
 		t.Errorf("not said once:\n%s", r.stderr)
 	}
 }
+
+// encode makes bytes of batches, as a bus does.
+type encode struct {
+	encoder batch.Encoder
+	buf     []byte
+}
+
+func (e *encode) Publish(b *batch.Batch) { e.buf, _ = e.encoder.Append(e.buf[:0], b) }

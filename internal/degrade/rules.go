@@ -51,7 +51,7 @@ const (
 	mostAge  = 24 * time.Hour
 )
 
-// DefaultRules are those of the sizing sheet (docs/scale.md).
+// DefaultRules are what a collector and the history behind it bear.
 func DefaultRules() Rules {
 	return Rules{
 		Fleet: FleetLimits{Packets: 5_000_000, Flows: 1_000_000},

@@ -60,7 +60,9 @@ func TestExportRepairs(t *testing.T) {
 			t.Errorf("%s loses %d records of %d: that is no twentieth", r.Name, missing, n)
 		}
 		counting[i].awaitMissing(fmt.Sprintf("missing: %d records lost on the way", missing))
-		counting[i].stop()
+		if got, want := len(counting[i].stop()), n-sent.without(lost(t, r)); got != want {
+			t.Errorf("%s has %d lines without repairs, want %d", r.Name, got, want)
+		}
 		if out := repairing[i].stop(); !slices.Equal(slices.Sorted(slices.Values(out)), lines) {
 			t.Errorf("%s has %d lines, or others than the log's %d packets", r.Name, len(out), len(lines))
 		}
@@ -123,6 +125,7 @@ func lost(t *testing.T, h *nettest.Host) map[datagram]bool {
 type observed struct {
 	mu       sync.Mutex
 	messages [][]byte
+	records  []int // of packets, in each
 	packets  int   // that they stand for
 	decoder  ipfix.Decoder
 }
@@ -169,7 +172,7 @@ func (o *observed) take(t *testing.T, m []byte) {
 	for i := range recs {
 		o.packets += int(recs[i].Count())
 	}
-	o.messages = append(o.messages, m)
+	o.messages, o.records = append(o.messages, m), append(o.records, len(recs))
 }
 
 // await waits until records of so many packets have come, and all messages of
@@ -188,6 +191,16 @@ func (o *observed) await(t *testing.T, n int) *observed {
 		t.Errorf("records of %d packets were sent, want %d; %+v", o.packets, n, c)
 	}
 	return o
+}
+
+// without is how many records of packets were in these datagrams.
+func (o *observed) without(lost map[datagram]bool) (n int) {
+	for i, m := range o.messages {
+		if lost[datagram{binary.BigEndian.Uint32(m[8:]), uint32(len(m))}] {
+			n += o.records[i]
+		}
+	}
+	return n
 }
 
 // missing is how many data records are known to be missing to who has lost

@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 	"internal/kafka":                     {"internal/batch"},
 	"internal/bus/embedded":              nil,
 	"internal/history":                   {"internal/batch", "wire"},
-	"internal/bus/bustest":               {"internal/batch", "internal/bus", "internal/bus/embedded", "wire"}, // tests and the bench only
+	"internal/bus/bustest":               {"internal/batch", "internal/bus", "internal/bus/embedded", "internal/history", "wire"}, // tests and the bench only
 	"internal/publish":                   {"internal/batch", "internal/bus", "internal/flow", "wire"},
 	"internal/flow":                      {"wire"},
 	"internal/degrade":                   {"internal/batch", "internal/flow", "wire"},

@@ -19,6 +19,7 @@ import (
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/internal/bus"
 	"github.com/pcapper/pcapper/internal/bus/embedded"
+	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -92,7 +93,10 @@ func (r *Role) run() error {
 	written := func() uint64 { return ^uint64(0) }
 	var g errgroup.Group
 	if r.Write != "" {
-		w, run := r.writer(c, streams)
+		w, run, err := r.writer(c, streams)
+		if err != nil {
+			return err
+		}
 		g.Go(func() error { return run(writing) })
 		written = func() uint64 { return w.Status().Records }
 	}
@@ -104,12 +108,18 @@ func (r *Role) run() error {
 	return errors.Join(err, g.Wait())
 }
 
-func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx context.Context) error) {
-	files := Files{r.Write}
-	cfg := bus.WriterConfig{Store: files, NewSegment: files.NewSegment, Streams: streams, Rows: r.Rows, Age: r.Age, Purge: r.Embedded != ""}
+func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx context.Context) error, error) {
+	store, err := history.Open(r.Write, history.Config{Logf: complain})
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg := bus.WriterConfig{
+		Store: store, NewSegment: func(id string) (bus.Segment, error) { return store.NewSegment(id) },
+		Streams: streams, Rows: r.Rows, Age: r.Age, Purge: r.Embedded != "",
+	}
 	if r.Embedded != "" {
 		w := bus.NewWriter(c, cfg)
-		return w, w.Run
+		return w, w.Run, nil
 	}
 	cfg.Share = bus.NewShare(c, "writers", "test", streams)
 	w := bus.NewWriter(c, cfg)
@@ -119,7 +129,7 @@ func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx c
 		g.Go(func() error { return cfg.Share.Run(ctx, func() { <-ended }) })
 		g.Go(func() error { defer close(ended); return w.Run(ctx) })
 		return g.Wait()
-	}
+	}, nil
 }
 
 // publish publishes until it is told to end, and what it then has. Each line of its
@@ -131,14 +141,14 @@ func (r *Role) publish(told context.Context, c *bus.Conn, written func() uint64)
 	g.Go(func() error { return p.Run(sending) })
 	list := make([]batch.Batch, len(r.Agents))
 	for i := range list {
-		list[i] = batch.Batch{Agent: r.Agents[i], Boot: rand.Uint64()}
+		list[i] = batch.Batch{Agent: r.Agents[i], Boot: uint64(rand.Uint32())}
 	}
 	began, tick := time.Now(), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for n, said := 0, time.Now(); told.Err() == nil; <-tick.C {
 		for r.due(p, n, began) {
 			b := &list[n%len(list)]
-			b.Records = numbered(b.Records[:0], b.First, r.Batch)
+			b.Records = numbered(b.Records[:0], uint32(b.Boot), b.First, r.Batch)
 			p.Publish(b)
 			b.First = b.Next()
 			n++
@@ -181,13 +191,14 @@ func (r *Role) report(p *bus.Publisher, list []batch.Batch) {
 	fmt.Print(text.String())
 }
 
-// numbered appends n packets, each with its number as MGEN sequence number.
-func numbered(list []wire.Record, first uint64, n int) []wire.Record {
+// numbered appends n packets, each with its stream as MGEN flow and its number as
+// sequence number.
+func numbered(list []wire.Record, flow uint32, first uint64, n int) []wire.Record {
 	now := time.Now().UnixNano()
 	for i := range n {
 		r := wire.Record{
 			Time: now + int64(i), Length: uint32(100 + i%1000), SrcPort: 5000, DstPort: 5001, Proto: wire.ProtoUDP,
-			Flags: wire.MGEN | wire.MGENHeader, MGENSeq: uint32(first + uint64(i)), MGENTime: now / 1000,
+			Flags: wire.MGEN | wire.MGENHeader, FlowID: flow, MGENSeq: uint32(first + uint64(i)), MGENTime: now / 1000,
 		}
 		r.SetSrc4([4]byte{10, 0, 0, 1})
 		r.SetDst4([4]byte{10, 0, 0, 2})

@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/internal/bus"
+	"github.com/pcapper/pcapper/internal/history"
 )
 
 // Files is a store of segments in a directory: files of batches.
@@ -103,6 +105,20 @@ func (k *Kept) Read(dir string) error {
 		k.read[name] = true
 	}
 	return nil
+}
+
+// ReadHistory adds all that a history has.
+func (k *Kept) ReadHistory(ctx context.Context, dir string) error {
+	stats, err := history.Read(ctx, dir, &history.Query{}, func(rows []history.Row) error {
+		for i := range rows {
+			r := &rows[i].Record
+			if err := k.count(rows[i].Host, uint64(r.FlowID), uint64(r.MGENSeq), r.MGENSeq); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(append(stats.Damaged, err)...)
 }
 
 func (k *Kept) readFile(name string) error {

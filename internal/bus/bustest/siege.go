@@ -74,7 +74,7 @@ type siege struct {
 
 // Run runs it.
 func (s *Siege) Run(ctx context.Context) (*Result, error) {
-	r := &siege{Siege: s, all: map[string]uint64{}, kept: NewKept(), result: Result{Killed: map[string]int{}}}
+	r := &siege{Siege: s, all: map[string]uint64{}, result: Result{Killed: map[string]int{}}}
 	defer r.close()
 	if err := r.start(ctx); err != nil {
 		return nil, err
@@ -235,8 +235,9 @@ func (s *siege) end(ctx context.Context, began time.Time) (*Result, error) {
 	}
 	s.publishers = nil
 	s.result.Took = time.Since(began)
-	for began := time.Now(); ; time.Sleep(500 * time.Millisecond) {
-		if err := s.read(); err != nil {
+	for began, rest := time.Now(), 250*time.Millisecond; ; time.Sleep(rest) {
+		rest *= 2 // reading all takes its time
+		if err := s.read(ctx); err != nil {
 			return nil, err
 		}
 		s.result.Lost, s.result.Doubled = s.kept.Check(s.all)
@@ -251,11 +252,11 @@ func (s *siege) end(ctx context.Context, began time.Time) (*Result, error) {
 		}
 	}
 	s.writers = nil
-	return s.count()
+	return s.count(ctx)
 }
 
-func (s *siege) count() (*Result, error) {
-	if err := s.read(); err != nil {
+func (s *siege) count(ctx context.Context) (*Result, error) {
+	if err := s.read(ctx); err != nil {
 		return nil, err
 	}
 	s.result.Lost, s.result.Doubled = s.kept.Check(s.all)
@@ -270,10 +271,11 @@ func (s *siege) count() (*Result, error) {
 	return &s.result, nil
 }
 
-// read reads what was committed since.
-func (s *siege) read() error {
+// read reads what was committed.
+func (s *siege) read(ctx context.Context) error {
+	s.kept = NewKept()
 	for i := range max(s.Writers, 1) {
-		if err := s.kept.Read(s.segments(i)); err != nil {
+		if err := s.kept.ReadHistory(ctx, s.segments(i)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/csv"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,7 +104,7 @@ func (s *storing) get(t *testing.T, path string) string {
 }
 
 // TestPageOfLess: the page marks a host of which less than packets is kept, and
-// says why; so do /metrics and the summary.
+// says why; so do /metrics and the summary. What was kept has all packets and bytes.
 func TestPageOfLess(t *testing.T) {
 	s := startStoring(t, 3, "-detail", "n1:packets=50,calm=1h", "-detail", "n2:packets=0,flows=0")
 	for i := range 3 {
@@ -146,5 +148,27 @@ func TestPageOfLess(t *testing.T) {
 		if !strings.Contains(s.said.String(), want) {
 			t.Errorf("stderr lacks %q", want)
 		}
+	}
+	out, err := exec.Command(s.cmd.Path, "-query", "-store", filepath.Join(s.cmd.Dir, "kept"), "-by", "host,level").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums := make(map[string][2]uint64) // packets, bytes
+	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows[1:] { // host, level, records, packets, bytes
+		packets, _ := strconv.ParseUint(row[3], 10, 64)
+		bytes, _ := strconv.ParseUint(row[4], 10, 64)
+		sums[row[0]] = [2]uint64{sums[row[0]][0] + packets, sums[row[0]][1] + bytes}
+	}
+	for host, n := range map[string]uint64{"n0": 40, "n1": 91, "n2": 40} {
+		if sums[host] != [2]uint64{n, 1000 * n} {
+			t.Errorf("%s: %v packets and bytes are kept, want %d, %d:\n%s", host, sums[host], n, 1000*n, out)
+		}
+	}
+	if n := len(rows) - 1; n != 4 { // n1's as packets and flows
+		t.Errorf("%d rows:\n%s", n, out)
 	}
 }

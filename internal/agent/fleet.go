@@ -415,7 +415,9 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 			agents.Go(func() { f.watch(ctx, n, p, i) })
 		}
 	}
+	have := map[int]iface.Interface{}
 	for _, i := range w.Interfaces() {
+		have[i.Index] = i
 		begin(i)
 	}
 	// An interface whose agent has failed is tried again now and then.
@@ -431,10 +433,6 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 			}
 		})
 	})
-	have := map[int]iface.Interface{}
-	for _, i := range w.Interfaces() {
-		have[i.Index] = i
-	}
 	for {
 		select {
 		case e, ok := <-events:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,8 +79,8 @@ func coreNodes(proc string) (nodes []node) {
 	if err != nil {
 		return nil
 	}
-	entries, _ := os.ReadDir(proc) // nothing is found then, which is said
-	sessions := map[string]string{}
+	entries, _ := os.ReadDir(proc)  // nothing is found then, which is said
+	channels := map[string]string{} // by path
 	for _, e := range entries {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
 			continue
@@ -92,20 +93,20 @@ func coreNodes(proc string) (nodes []node) {
 		if link, err := os.Readlink(path); err != nil || link == own {
 			continue
 		}
-		n := node{filepath.Base(channel), path}
-		sessions[path] = strings.TrimPrefix(filepath.Base(filepath.Dir(channel)), "pycore.")
-		if !slices.ContainsFunc(nodes, func(o node) bool { return o.name == n.name && sessions[o.path] == sessions[path] }) {
-			nodes = append(nodes, n)
+		if !slices.Contains(slices.Collect(maps.Values(channels)), channel) {
+			channels[path] = channel
+			nodes = append(nodes, node{filepath.Base(channel), path})
 		}
 	}
 	// Sessions at the same time may have nodes of the same name.
-	for _, n := range slices.Clone(nodes) {
-		if first := slices.IndexFunc(nodes, func(o node) bool { return o.name == n.name && o.path != n.path }); first >= 0 {
-			for i := range nodes {
-				if nodes[i].name == n.name {
-					nodes[i].name = sessions[nodes[i].path] + "." + n.name
-				}
-			}
+	count := map[string]int{}
+	for _, n := range nodes {
+		count[n.name]++
+	}
+	for i, n := range nodes {
+		if count[n.name] > 1 {
+			session := filepath.Base(filepath.Dir(channels[n.path]))
+			nodes[i].name = strings.TrimPrefix(session, "pycore.") + "." + n.name
 		}
 	}
 	slices.SortFunc(nodes, func(a, b node) int { return natural(a.name, b.name) })

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestCORENodes: nodes are found as CORE leaves them in /proc: in their order,
+// each once, apart if two sessions have the same names, and nothing else.
+func TestCORENodes(t *testing.T) {
+	proc := t.TempDir()
+	process := func(pid, ns string, args ...string) {
+		dir := filepath.Join(proc, pid)
+		if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		line := ""
+		for _, a := range args {
+			line += a + "\x00"
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cmdline"), []byte(line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("net:["+ns+"]", filepath.Join(dir, "ns/net")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process("self", "1", "pcapper")
+	process("100", "1", "/usr/local/bin/vnoded", "-v", "-c", "/tmp/pycore.1/n2") // who started it
+	process("101", "2", "/usr/local/bin/vnoded", "-v", "-c", "/tmp/pycore.1/n2", "-l", "x")
+	process("102", "10", "vnoded", "-c", "/tmp/pycore.1/n10")
+	process("103", "3", "vnoded", "-c", "/tmp/pycore.1/n1")
+	process("104", "4", "vnoded", "-c", "/tmp/pycore.2/n1")
+	process("105", "2", "bash") // runs on n2
+	process("106", "6", "vnoded", "-c")
+	process("107", "7")
+	var names []string
+	for _, n := range coreNodes(proc) {
+		names = append(names, n.name)
+		if _, err := os.Readlink(n.path); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"1.n1", "2.n1", "n2", "n10"}; !slices.Equal(names, want) {
+		t.Errorf("nodes %q, want %q", names, want)
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, x := range []struct {
+		list     []string
+		name     string
+		loopback bool
+		want     bool
+	}{
+		{nil, "eth0", false, true}, {nil, "lo", true, false}, {nil, "ctrl0", false, false}, {nil, "controller", false, true},
+		{[]string{"eth*"}, "eth12", false, true}, {[]string{"eth*"}, "wlan0", false, false}, {[]string{"eth*", "lo"}, "lo", true, true},
+		{[]string{"eth*", "!eth3"}, "eth3", false, false}, {[]string{"!eth3"}, "eth0", false, true}, {[]string{"!eth3"}, "lo", true, false},
+		{[]string{"ctrl0"}, "ctrl0", false, true}, {[]string{"eth[01]"}, "eth1", false, true},
+	} {
+		if got := patterns(x.list).match(x.name, x.loopback); got != x.want {
+			t.Errorf("%q of %q: %v, want %v", x.name, x.list, got, x.want)
+		}
+	}
+}
+
+// TestPortTable: who has had a port keeps it, over restarts too, and a file that
+// contradicts itself is refused.
+func TestPortTable(t *testing.T) {
+	cfg := &Config{Port: 7073, PortsFile: filepath.Join(t.TempDir(), "ports")}
+	if err := os.WriteFile(cfg.PortsFile, []byte("1=5001\nn2-eth0:127.0.0.1:7074\nother:10.0.0.1:1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		table, err := newPortTable(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for label, want := range map[string]int{"n2-eth0": 1} {
+			if k, fresh, err := table.get(label); k != want || fresh || err != nil {
+				t.Errorf("%s: %d, %v, %v", label, k, fresh, err)
+			}
+		}
+		for i, label := range []string{"n1-eth0", "n3-eth0"} {
+			if k, _, err := table.get(label); k != 2*i || err != nil {
+				t.Errorf("%s: %d, %v", label, k, err)
+			}
+		}
+		if err := table.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(cfg.PortsFile)
+	if want := "1=5001\nn2-eth0:127.0.0.1:7074\nother:10.0.0.1:1\nn1-eth0:127.0.0.1:7073\nn3-eth0:127.0.0.1:7075\n"; err != nil || string(got) != want {
+		t.Errorf("%s, %v", got, err)
+	}
+	for _, bad := range []string{"a:127.0.0.1:7\n", "a:127.0.0.1:x\n", "a:127.0.0.1:7080\nb:127.0.0.1:7080\n"} {
+		if err := os.WriteFile(cfg.PortsFile, []byte(bad), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newPortTable(cfg); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	full := &portTable{base: 65535, offset: map[string]int{"a": 0}}
+	if _, _, err := full.get("b"); err == nil {
+		t.Error("a port above 65535")
+	}
+}

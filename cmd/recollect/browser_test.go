@@ -285,7 +285,10 @@ type page struct {
 
 func openPage(t *testing.T, url, downloads string) *page {
 	said := &bytes.Buffer{}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.Flag("disable-gpu", true), chromedp.WindowSize(1440, 900), chromedp.CombinedOutput(said))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
+		// Otherwise the browser is killed with the thread that has started it
+		// (PR_SET_PDEATHSIG), and threads end that were in another namespace.
+		chromedp.ModifyCmdFunc(func(*exec.Cmd) {}), chromedp.Flag("disable-gpu", true), chromedp.WindowSize(1440, 900), chromedp.CombinedOutput(said))
 	if path, err := exec.LookPath("chromium"); err == nil {
 		options = append(options, chromedp.ExecPath(path))
 	}

@@ -76,6 +76,8 @@ type archiveTier struct {
 	last    int64 // start of the latest frame; valid iff parts is not empty
 	current int64 // start of the span, of a tier that is made of another, that is not over
 	begun   bool  // current is valid
+	// due are spans that are over, but could not be written.
+	due []int64
 }
 
 // ArchiveStatus is how an archive does.

@@ -511,6 +511,13 @@ func TestArchiveDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	until("full", func(st *ArchiveStatus) bool { return st.Full && st.Lost > 0 && st.Err != "" })
+	for at := sec + 1300; sec < at; sec++ { // it is full for so long
+		traffic(s, sec, int(sec%3), 50, uint16(sec))
+		if sec%20 == 0 {
+			s.Tick(sec * 1e9)
+			time.Sleep(time.Millisecond)
+		}
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
@@ -521,6 +528,13 @@ func TestArchiveDiskFull(t *testing.T) {
 	s.Tick((sec + 100) * 1e9)
 	if n := s.Snapshot().Overview(Window{floorTo(full+10, 10), floorTo(full+20, 10), 10}).Total.Packets; n != 500 {
 		t.Errorf("after the disk was full: %d packets in 10 s, want 500", n)
+	}
+	// Sums that could not be written are written later.
+	w := Window{From: floorTo(base, 600), To: floorTo(sec, 600) + 600, Step: 60}
+	minutes := s.Snapshot().Overview(w).Total
+	w.Step = 600
+	if long := s.Snapshot().Overview(w).Total; long != minutes {
+		t.Errorf("in steps of 600 s %v, of 60 s %v", long, minutes)
 	}
 	if st := s.Snapshot().Archive; st.Damaged != 0 {
 		t.Errorf("status: %+v", st)

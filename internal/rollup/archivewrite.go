@@ -181,11 +181,24 @@ func (a *Archive) sumUp(i int, start int64) error {
 	if !ended {
 		return nil
 	}
-	if err := a.build(i, was); err != nil {
-		return err
+	if t.due = append(t.due, was); len(t.due) > mostDue {
+		t.due = t.due[1:]
 	}
-	return a.sumUp(i+1, was)
+	for len(t.due) > 0 {
+		was := t.due[0]
+		if err := a.build(i, was); err != nil {
+			return err
+		}
+		t.due = t.due[1:]
+		if err := a.sumUp(i+1, was); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// mostDue bounds what is tried again: a week of ten minutes.
+const mostDue = 1008
 
 // build makes a frame of those of the tier before.
 func (a *Archive) build(i int, start int64) error {

@@ -146,6 +146,7 @@ func (n *names) row(r Row) uint32 {
 // hosts have.
 func (n *names) save(owners map[[16]byte]int) error {
 	var text []byte
+	var lines []nameLine
 	add := func(l nameLine) {
 		if n.written[l] {
 			return
@@ -155,6 +156,7 @@ func (n *names) save(owners map[[16]byte]int) error {
 			return // strings can always be written
 		}
 		n.written[l] = true
+		lines = append(lines, l)
 		text = append(append(text, line...), '\n')
 	}
 	for _, h := range n.hosts {
@@ -172,5 +174,10 @@ func (n *names) save(owners map[[16]byte]int) error {
 		return nil
 	}
 	_, err := n.file.Write(append([]byte{'\n'}, text...)) // after a line that was cut off
+	if err != nil {
+		for _, l := range lines {
+			delete(n.written, l) // the next time
+		}
+	}
 	return err
 }

@@ -248,6 +248,55 @@ func namesAt(t *testing.T, h *nettest.Host, addr string, domain uint32) (names i
 	return names
 }
 
+// TestManyExported: many interfaces send to one collector, which tells them apart
+// by their names. The table that the agent writes is its collector.conf.
+func TestManyExported(t *testing.T) {
+	nettest.NeedTCX(t)
+	hosts := nettest.Bridge(t, 3)
+	host, n1, n2 := hosts[2], hosts[0], hosts[1]
+	one, two := named(t, n1), named(t, n2)
+	conf := filepath.Join(t.TempDir(), "collector.conf")
+	if err := os.WriteFile(conf, []byte("1=5001\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	agent := launch(t, host, "-netns", one, "-netns", two, "-i", "eth7", "-i", "eth0", "-p", "0", "-export", "ipfix+tcp://127.0.0.1:4739", "-ports", conf)
+	agent.await(one+"-eth0: capturing from now on", 1)
+	agent.await(two+"-eth0: capturing from now on", 1)
+	if want := fmt.Sprintf("1=5001\n%s-eth0:from://%s/eth0\n%s-eth0:from://%s/eth0\n", one, one, two, two); read(t, conf) != want {
+		t.Errorf("the table is %q, want %q", read(t, conf), want)
+	}
+	out, said := filepath.Join(t.TempDir(), "out"), filepath.Join(t.TempDir(), "said")
+	c := host.Command(t.Context(), recollect(t), "-c", conf, "-lines", "-listen", "ipfix+tcp://127.0.0.1:4739")
+	for path, to := range map[string]*io.Writer{out: &c.Stdout, said: &c.Stderr} {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		*to = f
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	known := nettest.Eventually(20*time.Second, func() bool {
+		text := read(t, said)
+		return strings.Contains(text, one+"/eth0): sends from") && strings.Contains(text, two+"/eth0): sends from")
+	})
+	if !known {
+		t.Fatalf("not both are known by name: %s\n%s", read(t, said), agent.said())
+	}
+	send(t, n1, 20, 1000, between(n1, n2))
+	send(t, n2, 30, 1000, between(n2, n1))
+	lines := func(label string) int { return strings.Count(read(t, out), ":"+label+"-eth0:1:") }
+	nettest.Eventually(10*time.Second, func() bool { return lines(one) >= 20 && lines(two) >= 30 })
+	c.Process.Signal(unix.SIGINT)
+	c.Wait()
+	if lines(one) != 20 || lines(two) != 30 || strings.Contains(read(t, out), ":other:1:") {
+		t.Errorf("%d and %d lines, want 20 and 30:\n%s\n%s", lines(one), lines(two), read(t, out), read(t, said))
+	}
+	agent.stop()
+}
+
 func TestManyRefused(t *testing.T) {
 	for _, x := range []struct {
 		args []string

@@ -61,11 +61,33 @@ type options struct {
 	help, version, list, check bool
 }
 
+// interfaces is the value of -i, which may be given again for one more.
+type interfaces struct {
+	value *string
+	given bool
+}
+
+func (i *interfaces) String() string {
+	if i.value == nil { // the flag package asks a zero one
+		return ""
+	}
+	return *i.value
+}
+
+func (i *interfaces) Set(v string) error {
+	if i.given {
+		v = *i.value + "," + v
+	}
+	*i.value, i.given = v, true
+	return nil
+}
+
 func newOptions() *options {
 	o := &options{FlagSet: flag.NewFlagSet("pcapper", flag.ContinueOnError)}
 	cfg := &o.cmd.cfg
 	o.SetOutput(io.Discard)
-	o.StringVar(&cfg.Interface, "i", agent.DefaultInterface, "watch this `interface`, or several: eth*, or eth0,lo")
+	cfg.Interface = agent.DefaultInterface
+	o.Var(&interfaces{value: &cfg.Interface}, "i", "watch this `interface`, or several: eth*, or eth0,lo; repeatable")
 	o.Func("netns", "watch this network `namespace`: a name, a process ID, or "+agent.AllCORE+"; repeatable", func(v string) error {
 		if v == "" {
 			return errors.New("want a name of ip-netns, a process's number, a path, or " + agent.AllCORE)

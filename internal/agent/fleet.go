@@ -223,7 +223,7 @@ func (f *fleet) confine() (err error) {
 	if f.shared != nil {
 		keep = append(keep, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON)
 	}
-	if lowest := f.ports.base; lowest < 1024 {
+	if lowest := f.ports.base; lowest > 0 && lowest < 1024 {
 		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
 	}
 	mode, err := match.Compile(context.Background(), f.cfg.Mode, match.Target{Interface: "any", Ethernet: true, MAC: make([]byte, 6)})
@@ -390,7 +390,7 @@ func (f *fleet) prepareNode(n *fleetNode) error {
 	}
 	for _, i := range n.watcher.Interfaces() {
 		if f.wants(i) {
-			f.port(label(n.name, i.Name))
+			f.port(n.name, i.Name)
 		}
 	}
 	return nil
@@ -469,7 +469,7 @@ func (f *fleet) reserve(n *fleetNode, i iface.Interface) *place {
 	if _, taken := f.agents[p.label]; taken {
 		return nil
 	}
-	k, ok := f.port(p.label)
+	k, ok := f.port(n.name, i.Name)
 	if !ok {
 		return nil
 	}
@@ -479,8 +479,8 @@ func (f *fleet) reserve(n *fleetNode, i iface.Interface) *place {
 }
 
 // port is how far an interface's ports are above the first one's. With mu held.
-func (f *fleet) port(label string) (k int, ok bool) {
-	k, fresh, err := f.ports.get(label)
+func (f *fleet) port(node, name string) (k int, ok bool) {
+	k, fresh, err := f.ports.get(node, name)
 	if err != nil {
 		f.sayOnce(err)
 		return 0, false
@@ -526,7 +526,11 @@ func (f *fleet) watch(ctx context.Context, n *fleetNode, p *place, i iface.Inter
 	switch {
 	case f.ending.Err() != nil:
 	case ctx.Err() != nil, errors.As(err, &coded) && coded.Code == ExitRemoved:
-		f.out.printf("%s: gone; port %d stays its own", p.label, cmp.Or(cfg.Port, cfg.IPFIXPort, cfg.TLSPort))
+		if f.ports.scheme == fromScheme {
+			f.out.printf("%s: gone", p.label)
+			return
+		}
+		f.out.printf("%s: gone; port %d stays its own", p.label, f.ports.base+k)
 	case err != nil:
 		f.out.printf("%s: %v; trying again", p.label, err)
 		sleepFor(ctx, againAfter)

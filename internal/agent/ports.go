@@ -15,7 +15,8 @@ import (
 // keeps it, also while it is away and, with a file, over restarts.
 //
 // The file has lines LABEL:HOST:PORT, or LABEL:ipfix://HOST:PORT if there is no
-// plain feed, and is a collector.conf as it is. Other lines are left alone.
+// plain feed, and is a collector.conf as it is. Where nobody dials, as there are exports
+// only, they are LABEL:from://NODE/INTERFACE. Other lines are left alone.
 type portTable struct {
 	path   string // or ""
 	host   string
@@ -24,6 +25,9 @@ type portTable struct {
 	offset map[string]int // by label
 	lines  []string
 }
+
+// fromScheme is that of agents that are not dialled.
+const fromScheme = "from://"
 
 // newPortTable reads the file, if there is one.
 func newPortTable(cfg *Config) (*portTable, error) {
@@ -34,8 +38,16 @@ func newPortTable(cfg *Config) (*portTable, error) {
 			t.host = "[" + t.host + "]"
 		}
 	}
-	if cfg.Port == 0 {
+	switch {
+	case cfg.Port != 0:
+	case cfg.IPFIXPort != 0:
 		t.scheme, t.base = "ipfix://", cfg.IPFIXPort
+	case cfg.IPFIXTLSPort != 0:
+		t.scheme, t.base = "ipfix+tls://", cfg.IPFIXTLSPort
+	case cfg.TLS.Any():
+		t.scheme, t.base = "tls://", cfg.TLSPort
+	default:
+		t.scheme = fromScheme
 	}
 	if t.path == "" {
 		return t, nil
@@ -62,6 +74,12 @@ func (t *portTable) read(line string) error {
 	if !ok || strings.HasPrefix(line, "#") {
 		return nil
 	}
+	if t.scheme == fromScheme {
+		if strings.HasPrefix(rest, fromScheme) && strings.Contains(rest[len(fromScheme):], "/") {
+			t.offset[label] = len(t.offset)
+		}
+		return nil
+	}
 	text, ours := strings.CutPrefix(rest, t.scheme+t.host+":")
 	if !ours {
 		return nil
@@ -79,9 +97,10 @@ func (t *portTable) read(line string) error {
 	return nil
 }
 
-// get is how far above the base ports an interface's are. It is the same for
-// the same label always; fresh, the first time.
-func (t *portTable) get(label string) (k int, fresh bool, err error) {
+// get is how far above the base ports those of a node's interface are. It is the
+// same always; fresh, the first time.
+func (t *portTable) get(node, name string) (k int, fresh bool, err error) {
+	label := label(node, name)
 	if k, ok := t.offset[label]; ok {
 		return k, false, nil
 	}
@@ -96,7 +115,11 @@ func (t *portTable) get(label string) (k int, fresh bool, err error) {
 		return 0, false, fmt.Errorf("no port is left for %s: %d interfaces from port %d on", label, len(used), t.base)
 	}
 	t.offset[label] = k
-	t.lines = append(t.lines, fmt.Sprintf("%s:%s%s:%d", label, t.scheme, t.host, t.base+k))
+	line := fmt.Sprintf("%s:%s%s:%d", label, t.scheme, t.host, t.base+k)
+	if t.scheme == fromScheme {
+		line = fmt.Sprintf("%s:%s%s/%s", label, t.scheme, node, name)
+	}
+	t.lines = append(t.lines, line)
 	return k, true, nil
 }
 

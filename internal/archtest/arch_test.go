@@ -58,7 +58,7 @@ var allowed = map[string][]string{
 	"internal/screen/screentest":         nil, // a pseudo-terminal, for tests
 	"internal/agent":                     {"internal/netns", "internal/bus", "internal/capture", "internal/certs", "internal/confine", "internal/decode", "internal/export", "internal/feed", "internal/hub", "internal/iface", "internal/match", "internal/packet", "internal/pcapfile", "internal/publish", "internal/service", "internal/sink", "internal/spool", "wire", "wire/ipfix"},
 	"internal/web":                       {"internal/rollup"},
-	"internal/collect":                   {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire"},
+	"internal/collect":                   {"internal/batch", "internal/certs", "internal/confine", "internal/degrade", "internal/feed", "internal/hub", "internal/replay", "internal/rollup", "internal/screen", "internal/service", "internal/sink", "wire", "wire/ipfix"},
 	"cmd/pcapper":                        {"internal/agent", "internal/certs", "internal/export", "internal/iface", "internal/spool", "wire/ipfix"},
 	"cmd/recollect":                      {"internal/batch", "internal/certs", "internal/clickhouse", "internal/collect", "internal/degrade", "internal/feed", "internal/history", "internal/kafka", "internal/keep", "internal/rollup", "internal/spool", "internal/web", "wire"},
 	"internal/nettest":                   nil, // tests and the bench only

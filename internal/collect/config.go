@@ -60,7 +60,7 @@ type Host struct {
 	IPFIX bool     // instead of 28-byte records
 	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN. Valid iff IPFIX
 	// From: the agent is not dialled but sends to Config.Listen; it is known by
-	// its address, Name, and Port is 0.
+	// its address, Name, or by node/interface, and Port is 0.
 	From bool
 }
 
@@ -389,11 +389,16 @@ func (h *Host) parseSource(text string) (err error) {
 	return err
 }
 
-// parseFrom reads the address of an agent that is not dialled.
+// parseFrom reads the address of an agent that is not dialled, or what it calls
+// what it observes: node/interface.
 func (h *Host) parseFrom(text string) error {
+	if _, ok := observed(text); ok {
+		h.From, h.IPFIX, h.Name = true, true, text
+		return nil
+	}
 	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	if err != nil || a.Zone() != "" {
-		return wrong(text, "not an address", "the address that the agent sends from")
+		return wrong(text, "not an address", "the address that the agent sends from, or node/interface as it calls them")
 	}
 	h.From, h.IPFIX, h.Name = true, true, a.Unmap().String()
 	return nil

@@ -35,6 +35,7 @@ func TestParse(t *testing.T) {
 		"i:ipfix://[::1]:4739?pen=9\n" +
 		"s:ipfix+tls://n3.example:4740?ca=ca.pem\n" +
 		"f:from://[2001:db8::7]\n" +
+		"g:from://n1/eth0\n" +
 		"Ü日本:10.0.0.3:7073" // no newline at the end
 	_, err := Parse("x.conf", []byte(text))
 	if err == nil || !strings.HasPrefix(err.Error(), `x.conf:15: "2:10.0.0.3:7073": not a port`) {
@@ -65,7 +66,8 @@ func TestParse(t *testing.T) {
 			{"i", "::1", 4739, 18, nil, true, 9, false},
 			{"s", "n3.example", 4740, 19, &HostTLS{certs.Files{CA: "ca.pem"}, ""}, true, 0, false},
 			{"f", "2001:db8::7", 0, 20, nil, true, 0, true},
-			{"Ü日本", "10.0.0.3", 7073, 21, nil, false, 0, false},
+			{"g", "n1/eth0", 0, 21, nil, true, 0, true},
+			{"Ü日本", "10.0.0.3", 7073, 22, nil, false, 0, false},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -88,6 +90,7 @@ t:tls://n3.example:7443?cert=c.pem&key=k%23.pem&name=n3
 i:ipfix://[::1]:4739?pen=9
 s:ipfix+tls://n3.example:4740?ca=ca.pem
 f:from://2001:db8::7
+g:from://n1/eth0
 Ü日本:10.0.0.3:7073
 `
 	if got.String() != printed {
@@ -150,7 +153,7 @@ func TestParseErrors(t *testing.T) {
 		{"3:sflow://10.0.0.3:6343", `"sflow://10.0.0.3:6343": sources of kind "sflow" are not supported: want an agent label:host:port, label:tls://host:port, label:ipfix://host:port, label:ipfix+tls://host:port or label:from://address`},
 		{"3:ipfix://10.0.0.3:4739?pen=x", `"x": not a private enterprise number: want a number from 0 to 4294967295`},
 		{"3:ipfix://10.0.0.3:4739?ca=x", `"ca": unknown, repeated or empty parameter of ipfix://: want pen=NUMBER`},
-		{"a:from://n1.example", `"n1.example": not an address: want the address that the agent sends from`},
+		{"a:from://n1.example", `"n1.example": not an address: want the address that the agent sends from, or node/interface as it calls them`},
 		{"a:tls://10.0.0.3:7443?pen=1", `"pen": unknown, repeated or empty parameter of tls://: ` + wantTLS},
 		{"a:tls://10.0.0.3", `"10.0.0.3": no port: want host:port`},
 		{"a:tls://10.0.0.3:7443?crt=x", `"crt": unknown, repeated or empty parameter of tls://: ` + wantTLS},

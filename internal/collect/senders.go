@@ -4,18 +4,21 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/pcapper/pcapper/internal/certs"
 	"github.com/pcapper/pcapper/internal/feed"
 	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
 // senders are agents that are not dialled but send to us.
 type senders struct {
 	receivers []*feed.Receiver
-	by        map[netip.Addr]*agent // agents with a line from://
-	others    *agent                // all the rest together
+	by        map[netip.Addr]*agent  // agents with a line from://address
+	named     map[ipfix.Names]*agent // agents with a line from://node/interface
+	others    *agent                 // all the rest together
 
 	mu     sync.Mutex
 	losses map[sender]feed.Losses
@@ -24,7 +27,7 @@ type senders struct {
 // sender is one that sends to one receiver.
 type sender struct {
 	receiver int
-	addr     netip.Addr
+	feed.Sender
 }
 
 // othersLabel is the label of agents that have no line.
@@ -41,6 +44,7 @@ func (c *collector) listen(list []feed.Listen, files certs.Files) error {
 		return nil
 	}
 	c.senders.by, c.senders.losses = map[netip.Addr]*agent{}, map[sender]feed.Losses{}
+	c.senders.named = map[ipfix.Names]*agent{}
 	c.file = &File{Flows: c.file.Flows, Hosts: append(c.file.Hosts[:len(c.file.Hosts):len(c.file.Hosts)],
 		Host{Label: othersLabel, Name: "others that send", From: true, IPFIX: true})}
 	for i, l := range list {
@@ -51,8 +55,8 @@ func (c *collector) listen(list []feed.Listen, files certs.Files) error {
 		r, err := feed.NewReceiver(feed.ReceiverConfig{
 			Listen:  l,
 			TLS:     secure,
-			Records: func(from netip.Addr, records []wire.Record) { c.senderAt(from).take(records) },
-			Losses:  func(from netip.Addr, l feed.Losses) { c.lose(sender{i, from}, l) },
+			Records: func(from feed.Sender, records []wire.Record) { c.senderAt(from).take(records) },
+			Losses:  func(from feed.Sender, l feed.Losses) { c.lose(sender{i, from}, l) },
 			Session: c.session,
 			Say:     c.say.printf,
 		})
@@ -86,25 +90,36 @@ func (c *collector) newSender(index uint32) *agent {
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
 	if addr, err := netip.ParseAddr(a.host.Name); err == nil {
 		c.senders.by[addr] = a
+	} else if names, ok := observed(a.host.Name); ok {
+		c.senders.named[names] = a
 	} else {
 		c.senders.others = a
 	}
 	return a
 }
 
-// senderAt finds the agent that sends from an address.
-func (c *collector) senderAt(from netip.Addr) *agent {
-	if a := c.senders.by[from]; a != nil {
+// observed reads node/interface.
+func observed(text string) (names ipfix.Names, ok bool) {
+	names.Node, names.Interface, ok = strings.Cut(text, "/")
+	return names, ok && names.Interface != ""
+}
+
+// senderAt finds the agent that has a name, or sends from an address.
+func (c *collector) senderAt(from feed.Sender) *agent {
+	if a := c.senders.named[from.Names]; a != nil {
+		return a
+	}
+	if a := c.senders.by[from.Addr]; a != nil {
 		return a
 	}
 	return c.senders.others
 }
 
 // session is told of each new stream.
-func (c *collector) session(from netip.AddrPort) {
-	a := c.senderAt(from.Addr())
+func (c *collector) session(from feed.Sender, port uint16) {
+	a := c.senderAt(from)
 	if a.connections.Add(1) == 1 || a != c.senders.others {
-		a.c.say.printf("%v: sends from %v", a, from)
+		a.c.say.printf("%v: sends from %v", a, netip.AddrPortFrom(from.Addr, port))
 	}
 	a.state.Store(&feed.ClientState{Phase: feed.Connected})
 }
@@ -114,7 +129,7 @@ const maxSenders = 4096
 
 // lose is told what is missing from all that one address sends to a receiver.
 func (c *collector) lose(from sender, l feed.Losses) {
-	s, a := &c.senders, c.senderAt(from.addr)
+	s, a := &c.senders, c.senderAt(from.Sender)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, known := s.losses[from]; !known && len(s.losses) >= maxSenders {
@@ -123,7 +138,7 @@ func (c *collector) lose(from sender, l feed.Losses) {
 	s.losses[from] = l
 	sum := feed.Losses{}
 	for other, l := range s.losses {
-		if c.senderAt(other.addr) == a {
+		if c.senderAt(other.Sender) == a {
 			sum = sum.Plus(l)
 		}
 	}

@@ -44,14 +44,22 @@ type ReceiverConfig struct {
 	TLS *tls.Config
 	// Records takes an exporter's records in the order of their arrival, from
 	// one goroutine at a time; the slice is used again after the call.
-	Records func(from netip.Addr, records []wire.Record)
+	Records func(from Sender, records []wire.Record)
 	// Losses is told what is missing from an exporter, all its sessions
 	// together, when that has changed.
-	Losses func(from netip.Addr, l Losses)
-	// Session is told of a new session, once it has a message.
-	Session func(from netip.AddrPort)
+	Losses func(from Sender, l Losses)
+	// Session is told of a new session, once it has records or a second message,
+	// and again when its names become known after that.
+	Session func(from Sender, port uint16)
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
+}
+
+// Sender is who sends: an exporter's address, and what it has called the
+// observation domain, if anything.
+type Sender struct {
+	Addr  netip.Addr
+	Names ipfix.Names
 }
 
 // Receiver takes IPFIX from exporters that send without being dialled. What
@@ -66,7 +74,7 @@ type Receiver struct {
 
 	mu       sync.Mutex
 	sessions map[netip.AddrPort]*session
-	losses   map[netip.Addr]Losses // of all sessions, also those that are over
+	losses   map[Sender]Losses // of all sessions, also those that are over
 	batch    []wire.Record
 	holding  int // bytes of held messages
 
@@ -79,7 +87,8 @@ type session struct {
 	from    netip.AddrPort
 	decoder ipfix.Decoder
 	last    time.Time
-	known   bool          // Session was told: a message has come
+	known   bool          // Session was told
+	names   ipfix.Names   // the first that were said, for Losses and Session
 	held    held          // messages that no template has come for
 	asking  bool          // a repair is on its way, or put off
 	pause   time.Duration // before the next, 0 while they succeed
@@ -88,7 +97,7 @@ type session struct {
 
 // NewReceiver opens the port.
 func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
-	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[netip.Addr]Losses{}}
+	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[Sender]Losses{}}
 	var err error
 	if cfg.Listen.TCP {
 		r.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Listen.Addr))
@@ -220,32 +229,57 @@ func (r *Receiver) session(from netip.AddrPort) *session {
 func (r *Receiver) end(s *session) {
 	r.release(s, func([]byte) bool { return true })
 	delete(r.sessions, s.from)
-	if l, ok := r.losses[s.from.Addr()]; ok {
+	if l, ok := r.losses[s.sender()]; ok {
 		l.Ignored -= s.losses.Ignored // counts since the exporter's start
-		r.losses[s.from.Addr()] = l
+		r.losses[s.sender()] = l
 	}
 }
 
 // take decodes a message and hands over what it describes.
 func (r *Receiver) take(s *session, b []byte) (err error) {
 	r.batch, err = s.decoder.Decode(b, r.batch[:0])
-	if !s.known && err == nil {
+	var names ipfix.Names
+	if len(b) >= ipfix.HeaderSize { // a datagram may be anything
+		names = s.decoder.Names(ipfix.Domain(b))
+	}
+	learned := s.names == ipfix.Names{} && names != s.names
+	if learned {
+		r.rename(s, names)
+	}
+	// Names come in a second message, after the templates.
+	if begun := len(r.batch) > 0 || s.decoder.Counts().Messages > 1; err == nil && begun && (!s.known || learned) {
 		s.known = true
-		r.cfg.Session(s.from)
+		r.cfg.Session(s.sender(), s.from.Port())
 	}
 	if len(r.batch) > 0 {
-		r.cfg.Records(s.from.Addr(), r.batch)
+		r.cfg.Records(Sender{s.from.Addr(), names}, r.batch)
 	}
 	if now := lossesOf(&s.decoder); now != s.losses {
-		l, known := r.losses[s.from.Addr()]
+		l, known := r.losses[s.sender()]
 		if !known && len(r.losses) >= maxSessions {
 			clear(r.losses) // addresses without end are nobody's agents
 		}
 		l = l.Plus(now).minus(s.losses)
-		r.losses[s.from.Addr()], s.losses = l, now
-		r.cfg.Losses(s.from.Addr(), l)
+		r.losses[s.sender()], s.losses = l, now
+		r.cfg.Losses(s.sender(), l)
 	}
 	return err
+}
+
+// sender is whose session it is.
+func (s *session) sender() Sender { return Sender{s.from.Addr(), s.names} }
+
+// rename gives a session the names that were said. What it has lost before is
+// its own.
+func (r *Receiver) rename(s *session, names ipfix.Names) {
+	lost, before := s.losses, s.sender()
+	s.names, s.losses = names, Losses{}
+	if lost == (Losses{}) {
+		return // nothing was told
+	}
+	l := r.losses[before].minus(lost)
+	r.losses[before] = l
+	r.cfg.Losses(before, l)
 }
 
 // repair asks for what is missing, after a while.

@@ -44,17 +44,17 @@ func receive(t *testing.T, url string) *receiving {
 	g := &receiving{t: t}
 	g.r, err = NewReceiver(ReceiverConfig{
 		Listen: listen,
-		Records: func(_ netip.Addr, recs []wire.Record) {
+		Records: func(_ Sender, recs []wire.Record) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.records = append(g.records, recs...)
 		},
-		Losses: func(_ netip.Addr, l Losses) {
+		Losses: func(_ Sender, l Losses) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.losses = l
 		},
-		Session: func(netip.AddrPort) {
+		Session: func(Sender, uint16) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.sessions++

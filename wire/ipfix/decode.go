@@ -83,10 +83,22 @@ func (d *Decoder) Statistics() (s Statistics) {
 	return s
 }
 
+// Domain is the observation domain of a message, which is at least HeaderSize
+// long. Statistics and names of other domains may be in messages of domain 0.
+func Domain(msg []byte) uint32 { return binary.BigEndian.Uint32(msg[12:]) }
+
 // Names are what the exporter has last said of an observation domain: its node
 // and interface, each at most 255 bytes long and "" if it was not said. What it says is not
-// to be trusted, and need not be printable.
-func (d *Decoder) Names(domain uint32) Names { return d.names[domain] }
+// to be trusted, and need not be printable. Domain 0, whose messages are about the
+// exporter as a whole, has those of the only domain with names.
+func (d *Decoder) Names(domain uint32) Names {
+	names, ok := d.names[domain]
+	if !ok && domain == processDomain && len(d.names) == 1 {
+		for _, names = range d.names {
+		}
+	}
+	return names
+}
 
 // name remembers what a domain observes. As many domains are remembered as there
 // may be.

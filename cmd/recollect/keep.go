@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/clickhouse"
 	"github.com/pcapper/pcapper/internal/collect"
 	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/internal/keep"
@@ -17,6 +18,7 @@ import (
 type keepOptions struct {
 	dir, bus, keep string
 	spool          spool.Spec
+	table          *clickhouse.Store // nil: none
 }
 
 const defaultKeep = "7d,50GB"
@@ -37,12 +39,12 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 	if o.keep.spool.Dir != "" && !collecting {
 		return nil, hinted{errors.New("-spool: there are no agents whose records could wait"), "name agents in collector.conf, or give -listen"}
 	}
-	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Spool: o.keep.spool, Say: say})
+	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Spool: o.keep.spool, Table: o.keep.table, Say: say})
 	if err != nil {
 		return nil, err
 	}
 	if dir := k.Dir(); dir != "" {
-		cfg.Writes = []string{dir}
+		cfg.Writes = append(cfg.Writes, dir)
 		if o.http != "" || collecting {
 			cfg.Archive = rollups(dir, rules)
 		}
@@ -53,7 +55,7 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 	if s := k.Agents(); s != nil {
 		cfg.Share = s
 	}
-	if !collecting && (o.http != "" || o.keep.dir == "") {
+	if !collecting && (o.http != "" || o.keep.dir == "" && o.keep.table == nil) {
 		cfg.Follow = &collect.Follow{Agents: known(k), Run: k.Follow}
 	}
 	return k, nil

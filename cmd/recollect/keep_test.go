@@ -261,7 +261,6 @@ func TestStore(t *testing.T) {
 // dashboard shows all.
 func TestShared(t *testing.T) {
 	server := bustest.Start(t, "")
-	t.Cleanup(bustest.RemoveProgram)
 	f := startFleet(t, 8)
 	conf := f.config(t)
 	first := startRecollect(t, nil, "-c", conf, "-lines", "-bus", server.URL())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pcapper/pcapper/internal/bus/bustest"
 	"github.com/pcapper/pcapper/internal/screen/screentest"
 )
 
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(binDir)
+		defer bustest.RemoveProgram()
 		build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3", "-o", binDir, ".")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as users get it
 		if out, err := build.CombinedOutput(); err != nil {

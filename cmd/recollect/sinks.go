@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,9 @@ func openSink(text string) (sink, error) {
 		if err != nil {
 			return nil, err
 		}
+		if t.Spool != "" {
+			return openTable(t)
+		}
 		s, err := clickhouse.New(t, say)
 		return clickhouseSink{s}, err
 	case strings.HasPrefix(text, "kafka"):
@@ -45,6 +49,22 @@ type clickhouseSink struct{ *clickhouse.Sink }
 
 func (s clickhouseSink) Done() string { return s.Status().String() }
 
+// tableSink is a table for what a bus carries; whoever has the bus writes to it.
+type tableSink struct {
+	store *clickhouse.Store
+	dir   string
+	sink
+}
+
+func openTable(t *clickhouse.Target) (sink, error) {
+	dir, err := filepath.Abs(t.Spool)
+	if err != nil {
+		return nil, err
+	}
+	s, err := clickhouse.OpenStore(t, dir, say)
+	return tableSink{store: s, dir: dir}, err
+}
+
 // openSinks opens what the options name, and has cfg's collector use it.
 func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 	for _, text := range o.sinks {
@@ -52,7 +72,14 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("-sink: %w", err)
 		}
-		list = append(list, s)
+		if table, ok := s.(tableSink); !ok {
+			list = append(list, s)
+		} else if o.keep.bus == "" || o.keep.table != nil {
+			return nil, errors.New("-sink: spool= is for what a bus carries: want -bus, and one such sink")
+		} else {
+			o.keep.table = table.store
+			cfg.Writes = append(cfg.Writes, table.dir)
+		}
 	}
 	if o.keep.any() {
 		k, err := o.openKeeper(cfg)

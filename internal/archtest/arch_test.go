@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"internal/service":                   nil,
 	"internal/batch":                     {"wire", "wire/ipfix"},
 	"internal/bus":                       {"internal/batch"},
-	"internal/keep":                      {"internal/batch", "internal/bus", "internal/bus/embedded", "internal/history", "internal/spool"},
+	"internal/keep":                      {"internal/batch", "internal/bus", "internal/bus/embedded", "internal/clickhouse", "internal/history", "internal/spool"},
 	"internal/clickhouse":                {"internal/batch", "wire"},
 	"internal/clickhouse/clickhousetest": nil, // tests only
 	"internal/kafka":                     {"internal/batch"},

@@ -85,10 +85,14 @@ func (t *Target) bucket(what string) string {
 }
 
 // openLedger opens the bucket, and makes it if need be.
-func (c *Conn) openLedger(ctx context.Context, cfg Streams) (*ledger, error) {
+func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*ledger, error) {
 	l := &ledger{conn: c}
+	bucket := c.target.bucket("STATE")
+	if group != "" {
+		bucket += "-" + group
+	}
 	err := c.retry(ctx, "the writers' bucket", func() (err error) {
-		if l.kv, err = c.ensureBucket(ctx, c.target.bucket("STATE"), jetstream.StreamConfig{
+		if l.kv, err = c.ensureBucket(ctx, bucket, jetstream.StreamConfig{
 			Description: "PCapper: how far streams are written", Replicas: c.replicas(cfg), MaxMsgSize: -1, MaxMsgsPerSubject: 1,
 		}); err != nil {
 			return err

@@ -55,6 +55,9 @@ type WriterConfig struct {
 	// NewSegment begins one in Store. id is of letters, digits and "-".
 	NewSegment func(id string) (Segment, error)
 	Streams    Streams // how streams are made if there are none
+	// Group is whose progress this is: each group of writers has all records. "" is
+	// those that write the history. It is of letters, digits and "-".
+	Group string
 	// Share tells which partitions are ours. Nil: all.
 	Share *Share
 	// Purge takes what is written out of the streams: nobody else reads them.
@@ -131,7 +134,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	if err != nil {
 		return ended(ctx, err)
 	}
-	if w.ledger, err = w.conn.openLedger(ctx, w.cfg.Streams); err != nil {
+	if w.ledger, err = w.conn.openLedger(ctx, w.cfg.Group, w.cfg.Streams); err != nil {
 		return ended(ctx, err)
 	}
 	if err := w.recover(ctx); err != nil {

@@ -33,7 +33,9 @@ func (s sums) String() string { return fmt.Sprintf("%d\t%d\t%d", s.records, s.pa
 var midnight = time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
 
 // publish gives a sink batches of several agents, around midnight.
-func publish(s *Sink, boot uint64, batches int) (total sums) {
+func publish(s *Sink, boot uint64, batches int) sums { return publishTo(s, boot, batches) }
+
+func publishTo(s interface{ Publish(b *batch.Batch) }, boot uint64, batches int) (total sums) {
 	for i := range batches {
 		b := &batch.Batch{Agent: fmt.Sprintf(`agent '%d\`, i%3), Boot: boot<<32 + uint64(i%3) + 1<<63, First: uint64(i/3) * 1000}
 		for j := range 1000 {
@@ -265,10 +267,11 @@ func TestParse(t *testing.T) {
 	t.Setenv("CLICKHOUSE_USER", "env")
 	t.Setenv("CLICKHOUSE_PASSWORD", "secret")
 	for _, c := range []struct{ text, want string }{
-		{"clickhouse+http://h", "{http://h:8123 env secret default records  false 67108864}"},
-		{"clickhouse+https://h/db?table=t&compress=gzip&memory=20&ca=x", "{https://h:8443 env secret db t x true 20971520}"},
-		{"clickhouse+http://u:p%40@[::1]:81/?password-file=" + file, "{http://[::1]:81 u p@ default records  false 67108864}"},
-		{"clickhouse+http://u@h?password-file=" + file, "{http://h:8123 u of a file default records  false 67108864}"},
+		{"clickhouse+http://h", "{http://h:8123 env secret default records  false 67108864 }"},
+		{"clickhouse+https://h/db?table=t&compress=gzip&memory=20&ca=x", "{https://h:8443 env secret db t x true 20971520 }"},
+		{"clickhouse+http://u:p%40@[::1]:81/?password-file=" + file, "{http://[::1]:81 u p@ default records  false 67108864 }"},
+		{"clickhouse+http://h?spool=/s", "{http://h:8123 env secret default records  false 67108864 /s}"},
+		{"clickhouse+http://u@h?password-file=" + file, "{http://h:8123 u of a file default records  false 67108864 }"},
 	} {
 		if got, err := Parse(c.text); err != nil || fmt.Sprint(*got) != c.want {
 			t.Errorf("%s: %v, %v; want %s", c.text, got, err, c.want)

@@ -37,9 +37,8 @@ type Status struct {
 
 // Sink writes batches. One goroutine calls Publish, another one Run.
 type Sink struct {
-	client *client
-	say    func(format string, args ...any)
-	wake   chan struct{}
+	inserter
+	wake chan struct{}
 
 	mu      sync.Mutex
 	filling *block    // may be nil
@@ -58,14 +57,16 @@ func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{client: c, say: say, wake: make(chan struct{}, 1)}, nil
+	return &Sink{inserter: inserter{client: c, say: say}, wake: make(chan struct{}, 1)}, nil
 }
 
 // Status may be called by any goroutine.
 func (s *Sink) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	st.Again = s.again.Load()
+	return st
 }
 
 func (st Status) String() string {
@@ -160,9 +161,8 @@ func (s *Sink) landed(rows int) {
 // still left then counts as dropped. The error is an *Error: nothing can be written.
 func (s *Sink) Run(ctx context.Context) error {
 	defer s.client.http.CloseIdleConnections()
-	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	sending, stop := lasting(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, stop) })()
 	defer s.abandon()
 	if err := s.trying(sending, ctx.Done(), s.client.check); err != nil {
 		return final(err)
@@ -172,9 +172,10 @@ func (s *Sink) Run(ctx context.Context) error {
 	for {
 		ended := ctx.Err() != nil
 		for k := s.next(ended); k != nil; k = s.next(ended) {
-			if err := s.write(sending, k); err != nil {
+			if err := s.write(sending, k, true); err != nil {
 				return final(err)
 			}
+			s.landed(k.rows)
 		}
 		if ended {
 			return nil
@@ -185,6 +186,13 @@ func (s *Sink) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// lasting is done a few seconds after ctx is.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, stop) })
+	return sending, func() { forget(); stop() }
 }
 
 // final is err if a user must know it.
@@ -209,76 +217,4 @@ func (s *Sink) abandon() {
 		s.status.Dropped += uint64(k.rows)
 	}
 	s.waiting, s.filling, s.flying, s.bytes, s.ended = nil, nil, nil, 0, true
-}
-
-// trying calls f until it succeeds, ctx is done, quit is closed, or a user must do
-// something.
-func (s *Sink) trying(ctx context.Context, quit <-chan struct{}, f func(context.Context) error) error {
-	said := false
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := f(ctx)
-		if err == nil {
-			if said {
-				s.say("clickhouse %s: rows are taken again", s.client.t)
-			}
-			return nil
-		}
-		if _, ok := errors.AsType[*Error](err); ok || ctx.Err() != nil {
-			return err
-		}
-		if !said {
-			said = true
-			s.say("clickhouse %s: %v; trying for ever", s.client.t, err)
-		}
-		select {
-		case <-time.After(pause):
-		case <-quit:
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// write writes a block, once, however often it takes.
-func (s *Sink) write(ctx context.Context, k *block) error {
-	left, certain := k, true
-	err := s.trying(ctx, nil, func(ctx context.Context) (err error) {
-		if !certain {
-			if left, err = s.missing(ctx, left); err != nil {
-				return err
-			}
-		}
-		if left.rows == 0 {
-			return nil
-		}
-		if err = s.client.insert(ctx, left); err != nil && certain {
-			certain = false
-			s.mu.Lock()
-			s.status.Again++
-			s.mu.Unlock()
-		}
-		return err
-	})
-	if err == nil {
-		s.landed(k.rows)
-	}
-	return err
-}
-
-// missing is what the table lacks of a block, once the server does not work on it
-// any more.
-func (s *Sink) missing(ctx context.Context, k *block) (*block, error) {
-	if busy, err := s.client.running(ctx, k.id); err != nil {
-		return k, err
-	} else if busy {
-		return k, errors.New("the server is still busy with a block")
-	}
-	there, err := s.client.there(ctx, k)
-	if err != nil {
-		return k, err
-	}
-	left := k.without(there)
-	left.id = newBlock().id
-	return left, nil
 }

@@ -15,7 +15,8 @@ import (
 //	clickhouse+http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?KEY=VALUE[&...]]
 //
 // or clickhouse+https://. The keys are table (records), password-file, ca (a file
-// with authorities, PEM), compress (gzip or none) and memory (MiB).
+// with authorities, PEM), compress (gzip or none), memory (MiB) and spool (a
+// directory, see Store).
 type Target struct {
 	URL             string // http://HOST:PORT
 	User, Password  string
@@ -23,6 +24,9 @@ type Target struct {
 	CA              string // file; "": the system's authorities
 	Gzip            bool
 	Memory          int64 // bytes that may wait
+	// Spool is a directory for what a bus carries, on its way to the table; "": what
+	// is collected goes there, by memory.
+	Spool string
 }
 
 const (
@@ -97,6 +101,8 @@ func (t *Target) key(key, value string) error {
 		t.Password = strings.TrimRight(string(text), "\r\n")
 	case "ca":
 		t.CA = value
+	case "spool":
+		t.Spool = value
 	case "compress":
 		if value != "gzip" && value != "none" {
 			return fmt.Errorf("compress=%q: want gzip or none", value)
@@ -109,7 +115,7 @@ func (t *Target) key(key, value string) error {
 		}
 		t.Memory = int64(n) << 20
 	default:
-		return fmt.Errorf("%q: unknown: want table, password-file, ca, compress or memory", key)
+		return fmt.Errorf("%q: unknown: want table, password-file, ca, compress, memory or spool", key)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/pcapper/pcapper/internal/batch"
 	"github.com/pcapper/pcapper/internal/bus"
 	"github.com/pcapper/pcapper/internal/bus/embedded"
+	"github.com/pcapper/pcapper/internal/clickhouse"
 	"github.com/pcapper/pcapper/internal/history"
 	"github.com/pcapper/pcapper/internal/spool"
 )
@@ -37,6 +38,9 @@ type Config struct {
 	// Spool is where batches wait while the bus at URL is away; without a Dir they
 	// do in memory. With Collect only.
 	Spool spool.Spec
+	// Table, if it is not nil, also gets all that is on the bus of others, from writers
+	// of their own.
+	Table *clickhouse.Store
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
 }
@@ -48,6 +52,9 @@ const (
 	// memoryLimit is where memory is no longer traded for time, with a history.
 	memoryLimit = 160 << 20
 	drainTime   = 5 * time.Second
+	// tableGroup is the group of writers for tables; theirs are rows of tableAge.
+	tableGroup = "clickhouse"
+	tableAge   = 2 * time.Second
 )
 
 // Keeper is one that is open. Publish may be called by one goroutine.
@@ -63,6 +70,8 @@ type Keeper struct {
 	queue     *spool.Queue   // likewise
 	agents    *bus.Share     // nil: all agents are ours
 	parts     *bus.Share     // nil: all partitions are
+	tables    *bus.Writer    // nil without a table
+	tableOnes *bus.Share     // partitions for it
 }
 
 // Open opens what there is to be opened, before privileges are given up.
@@ -140,6 +149,13 @@ func (k *Keeper) assemble() {
 			k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
 		}
 	}
+	if k.cfg.Table != nil {
+		k.tableOnes = bus.NewShare(k.conn, tableGroup, name, k.streams)
+		k.tables = bus.NewWriter(k.conn, bus.WriterConfig{
+			Store: k.cfg.Table, Streams: k.streams, Group: tableGroup, Share: k.tableOnes, Age: tableAge,
+			NewSegment: func(id string) (bus.Segment, error) { return k.cfg.Table.NewSegment(id) },
+		})
+	}
 	if k.store == nil {
 		return
 	}
@@ -189,6 +205,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 	if k.store != nil {
 		start(func() error { return k.store.Run(writing) })
 		k.start(start, k.parts, writing, k.writer.Run)
+	}
+	if k.tables != nil {
+		start(func() error { return k.cfg.Table.Run(writing) })
+		k.start(start, k.tableOnes, writing, k.tables.Run)
 	}
 	k.start(start, k.agents, publishing, func(ctx context.Context) error {
 		defer stopWriting()
@@ -251,6 +271,9 @@ func (k *Keeper) close() {
 	}
 	if k.store != nil {
 		_ = k.store.Close() // a lock
+	}
+	if k.cfg.Table != nil {
+		_ = k.cfg.Table.Close() // another one
 	}
 }
 

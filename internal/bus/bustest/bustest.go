@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// built is the directory that Program is in; "" if it was not asked for.
+var built string
+
 // Program is nats-server, built once for a test program from the module that
 // ours is built with. Remove the directory that it is in at the end.
 var Program = sync.OnceValues(func() (string, error) {
@@ -21,6 +24,7 @@ var Program = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	bin := filepath.Join(dir, "nats-server")
 	out, err := exec.Command("go", "build", "-o", bin, "github.com/nats-io/nats-server/v2").CombinedOutput()
 	if err != nil {
@@ -105,7 +109,7 @@ func (s *Server) Restart() {
 
 // RemoveProgram removes what Program has built, if it has.
 func RemoveProgram() {
-	if bin, err := Program(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if built != "" {
+		os.RemoveAll(built)
 	}
 }

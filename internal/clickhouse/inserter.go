@@ -1,0 +1,81 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// inserter writes blocks, each row once.
+type inserter struct {
+	client *client
+	say    func(format string, args ...any)
+	again  atomic.Uint64 // blocks that were not certain to be there after an INSERT
+}
+
+// trying calls f until it succeeds, ctx is done, quit is closed, or a user must do
+// something.
+func (s *inserter) trying(ctx context.Context, quit <-chan struct{}, f func(context.Context) error) error {
+	said := false
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := f(ctx)
+		if err == nil {
+			if said {
+				s.say("clickhouse %s: rows are taken again", s.client.t)
+			}
+			return nil
+		}
+		if _, ok := errors.AsType[*Error](err); ok || ctx.Err() != nil {
+			return err
+		}
+		if !said {
+			said = true
+			s.say("clickhouse %s: %v; trying for ever", s.client.t, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-quit:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// write writes a block, however often it takes. certain: none of it was written
+// before.
+func (s *inserter) write(ctx context.Context, k *block, certain bool) error {
+	return s.trying(ctx, nil, func(ctx context.Context) (err error) {
+		if !certain {
+			if k, err = s.missing(ctx, k); err != nil {
+				return err
+			}
+		}
+		if k.rows == 0 {
+			return nil
+		}
+		if err = s.client.insert(ctx, k); err != nil && certain {
+			certain = false
+			s.again.Add(1)
+		}
+		return err
+	})
+}
+
+// missing is what the table lacks of a block, once the server does not work on it
+// any more.
+func (s *inserter) missing(ctx context.Context, k *block) (*block, error) {
+	if busy, err := s.client.running(ctx, k.id); err != nil {
+		return k, err
+	} else if busy {
+		return k, errors.New("the server is still busy with a block")
+	}
+	there, err := s.client.there(ctx, k)
+	if err != nil {
+		return k, err
+	}
+	left := k.without(there)
+	left.id = newBlock().id
+	return left, nil
+}

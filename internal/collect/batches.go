@@ -33,6 +33,10 @@ const (
 	batchAge = 150 * time.Millisecond
 )
 
+// mostSpare is how many times the memory of its last batch an agent keeps for the
+// next one.
+const mostSpare = 4
+
 // batcher makes batches of what the hub carries. It is one goroutine; one that
 // is too slow loses the oldest records, counted for the agent that they are of.
 type batcher struct {
@@ -171,6 +175,9 @@ func (b *batcher) flush(o *outgoing) {
 	b.to.Publish(&o.Batch)
 	o.First = o.Next()
 	o.Records = o.Records[:0]
+	if cap(o.Records) > mostSpare*n {
+		o.Records = nil // ten thousand agents may have had a burst each
+	}
 	o.published.Add(uint64(n))
 	b.batches.Add(1)
 }

@@ -178,6 +178,24 @@ func TestBatchesLost(t *testing.T) {
 	}
 }
 
+// TestBatchesLetMemoryGo: an agent that had a burst does not keep its memory.
+func TestBatchesLetMemoryGo(t *testing.T) {
+	b := benchBatcher(t, 1, discard{}, "packets=all")
+	records := make([]wire.Record, batchRecords+3)
+	for i := range records {
+		records[i] = udp(1, 0, 100, 0)
+	}
+	b.c.agents[0].take(records)
+	b.take()
+	if o := &b.agents[0]; cap(o.Records) < batchRecords || len(o.Records) != 3 {
+		t.Fatalf("%d records, room for %d", len(o.Records), cap(o.Records))
+	}
+	b.flushOlder(b.now.Add(time.Second))
+	if o := &b.agents[0]; cap(o.Records) > mostSpare*3 || o.Next() != batchRecords+3 {
+		t.Errorf("room for %d after a batch of 3; next is %d", cap(o.Records), o.Next())
+	}
+}
+
 // BenchmarkBatches is what it costs to take records from the hub, to make batches
 // of them, and bytes of these. There are 20 agents with 1,000 flows each.
 func BenchmarkBatches(b *testing.B) {

@@ -274,10 +274,11 @@ func (s *session) sender() Sender { return Sender{s.from.Addr(), s.names} }
 func (r *Receiver) rename(s *session, names ipfix.Names) {
 	lost, before := s.losses, s.sender()
 	s.names, s.losses = names, Losses{}
-	if lost == (Losses{}) {
-		return // nothing was told
+	l, told := r.losses[before]
+	if !told || lost == (Losses{}) {
+		return
 	}
-	l := r.losses[before].minus(lost)
+	l = l.minus(lost)
 	r.losses[before] = l
 	r.cfg.Losses(before, l)
 }

@@ -433,3 +433,50 @@ func TestRubbishDatagrams(t *testing.T) {
 		t.Errorf("%d and %d sessions, %d datagrams refused, said %q, %+v", g.sessions, len(g.r.sessions), g.r.refused, g.said, g.losses)
 	}
 }
+
+// TestNamesThatComeLate: what a sender has lost before it said who it is moves to
+// its name, and is told once in all.
+func TestNamesThatComeLate(t *testing.T) {
+	losses, sessions := map[Sender]Losses{}, []Sender{}
+	records := map[Sender]int{}
+	r := &Receiver{losses: map[Sender]Losses{}, sessions: map[netip.AddrPort]*session{}, cfg: ReceiverConfig{
+		Records: func(from Sender, recs []wire.Record) { records[from] += len(recs) },
+		Losses:  func(from Sender, l Losses) { losses[from] = l },
+		Session: func(from Sender, port uint16) { sessions = append(sessions, from) },
+	}}
+	from := netip.MustParseAddrPort("10.0.0.1:4739")
+	s := r.session(from)
+	rec := wire.Record{Time: 1, Proto: wire.ProtoUDP}
+	data, _ := ipfix.Append(nil, &rec)
+	now := time.Unix(1_700_000_000, 0)
+	w := ipfix.Writer{Domain: 9, Names: ipfix.Names{Node: "n1", Interface: "eth0"}}
+	message := func() []byte {
+		msg, _ := w.Message(nil, now, ipfix.MaxDatagram, data, []uint32{0, uint32(len(data))})
+		return msg
+	}
+	take := func(msg []byte) {
+		t.Helper()
+		if err := r.take(s, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(w.Templates(nil, now))
+	take(message())
+	message() // is lost
+	take(message())
+	before, after := Sender{Addr: from.Addr()}, Sender{from.Addr(), w.Names}
+	if losses[before].Missing != 1 || records[before] != 2 {
+		t.Fatalf("before: %+v, %v", losses, records)
+	}
+	take(w.Statistics(nil, now, ipfix.Statistics{}))
+	take(message())
+	if losses[before] != (Losses{}) || losses[after].Missing != 1 {
+		t.Errorf("losses are %+v", losses)
+	}
+	if records[before] != 2 || records[after] != 1 {
+		t.Errorf("records are %v", records)
+	}
+	if fmt.Sprint(sessions) != fmt.Sprint([]Sender{before, after}) {
+		t.Errorf("sessions are %v", sessions)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/clickhouse/clickhousetest"
@@ -62,7 +63,7 @@ type cutter struct {
 	port     int
 	// spoil says what happens to the nth INSERT, counted from 0.
 	spoil func(n int) fault
-	n     int
+	n     atomic.Int32 // INSERTs
 }
 
 type fault int
@@ -84,8 +85,7 @@ func startCutter(t testing.TB, to int, spoil func(n int) fault) *cutter {
 		body, _ := io.ReadAll(r.Body)
 		f := none
 		if strings.HasPrefix(r.URL.Query().Get("query"), "INSERT") {
-			f = c.spoil(c.n)
-			c.n++
+			f = c.spoil(int(c.n.Add(1)) - 1)
 		}
 		c.pass(t, w, r, body, to, f)
 	})}

@@ -78,14 +78,14 @@ func TestPortTable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for label, want := range map[string]int{"n2-eth0": 1} {
-			if k, fresh, err := table.get(label); k != want || fresh || err != nil {
-				t.Errorf("%s: %d, %v, %v", label, k, fresh, err)
+		for node, want := range map[string]int{"n2": 1} {
+			if k, fresh, err := table.get(node, "eth0"); k != want || fresh || err != nil {
+				t.Errorf("%s: %d, %v, %v", node, k, fresh, err)
 			}
 		}
-		for i, label := range []string{"n1-eth0", "n3-eth0"} {
-			if k, _, err := table.get(label); k != 2*i || err != nil {
-				t.Errorf("%s: %d, %v", label, k, err)
+		for i, node := range []string{"n1", "n3"} {
+			if k, _, err := table.get(node, "eth0"); k != 2*i || err != nil {
+				t.Errorf("%s: %d, %v", node, k, err)
 			}
 		}
 		if err := table.save(); err != nil {
@@ -105,7 +105,7 @@ func TestPortTable(t *testing.T) {
 		}
 	}
 	full := &portTable{base: 65535, offset: map[string]int{"a": 0}}
-	if _, _, err := full.get("b"); err == nil {
+	if _, _, err := full.get("", "b"); err == nil {
 		t.Error("a port above 65535")
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/pcapper/pcapper/internal/certs"
 )
 
-// TestPortTable: each kind of feed has its lines, an interface keeps its place when
+// TestLinesOfPortTables: each kind of feed has its lines, an interface keeps its place when
 // the table is read again, and what others wrote stays.
-func TestPortTable(t *testing.T) {
+func TestLinesOfPortTables(t *testing.T) {
 	tls := certs.Files{Cert: "c", Key: "k", CA: "a"}
 	for _, tt := range []struct {
 		cfg        Config

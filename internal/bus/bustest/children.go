@@ -135,7 +135,7 @@ func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx c
 // publish publishes until it is told to end, and what it then has. Each line of its
 // output says how many records of each stream were acknowledged: "STREAM N".
 func (r *Role) publish(told context.Context, c *bus.Conn, written func() uint64) error {
-	p := bus.NewPublisher(c, bus.PublisherConfig{})
+	p := bus.NewPublisher(c, bus.PublisherConfig{Memory: 1 << 30}) // an outage at any rate
 	sending, stop := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return p.Run(sending) })

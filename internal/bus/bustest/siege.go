@@ -42,7 +42,7 @@ func (r *Result) Table() string {
 	rows := [][2]string{
 		{"killed", fmt.Sprint(r.Killed)[len("map"):]},
 		{"acknowledged records", fmt.Sprint(r.Acknowledged)},
-		{"records/s, while publishing", fmt.Sprintf("%.0f", float64(r.Acknowledged)/r.Took.Seconds())},
+		{"records/s that were acknowledged, while publishing", fmt.Sprintf("%.0f", float64(r.Acknowledged)/r.Took.Seconds())},
 		{"records in committed segments", fmt.Sprint(r.Kept)},
 		{"acknowledged and in none", fmt.Sprint(r.Lost)},
 		{"in more than one", fmt.Sprint(r.Doubled)},

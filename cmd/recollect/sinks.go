@@ -81,6 +81,7 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 			cfg.Writes = append(cfg.Writes, table.dir)
 		}
 	}
+	direct := list != nil
 	if o.keep.any() {
 		k, err := o.openKeeper(cfg)
 		if err != nil {
@@ -92,7 +93,7 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 		cfg.Report = list.done
 	}
 	// A dashboard on a bus gives nothing back to it.
-	if len(o.sinks) > 0 || o.keep.any() && collecting(cfg) {
+	if direct || o.keep.any() && collecting(cfg) {
 		cfg.Batches = list
 	}
 	return list, nil

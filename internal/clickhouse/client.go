@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -129,13 +130,16 @@ func (c *client) answer(response *http.Response, err error) ([]byte, error) {
 	return body, nil
 }
 
-// insert writes a block. After an error it may yet be there.
+// insert writes a block. After an error it may yet be there. Each attempt has a query
+// ID of its own that begins with the block's, so that whoever has the block finds
+// all of them, also after a kill.
 func (c *client) insert(ctx context.Context, k *block) error {
+	id := fmt.Sprintf("%s-%08x", k.id, rand.Uint32())
 	names := make([]string, len(columns))
 	for i, column := range columns {
 		names[i] = column.name
 	}
-	_, err := c.do(ctx, "INSERT INTO "+c.t.Table+" ("+strings.Join(names, ", ")+") FORMAT RowBinary", k.id, k.data)
+	_, err := c.do(ctx, "INSERT INTO "+c.t.Table+" ("+strings.Join(names, ", ")+") FORMAT RowBinary", id, k.data)
 	return err
 }
 
@@ -180,9 +184,9 @@ func (c *client) explain(err error) error {
 	return &Error{fmt.Errorf("clickhouse %s: %w", c.t, err), hint}
 }
 
-// running tells whether the server still works on a query.
+// running tells whether the server still works on an attempt for a block.
 func (c *client) running(ctx context.Context, id string) (bool, error) {
-	body, err := c.do(ctx, "SELECT count() FROM system.processes WHERE query_id = "+quote(id), "", nil)
+	body, err := c.do(ctx, "SELECT count() FROM system.processes WHERE query_id LIKE "+quote(id+"-%"), "", nil)
 	return strings.TrimSpace(string(body)) != "0", err
 }
 

@@ -75,7 +75,5 @@ func (s *inserter) missing(ctx context.Context, k *block) (*block, error) {
 	if err != nil {
 		return k, err
 	}
-	left := k.without(there)
-	left.id = newBlock().id
-	return left, nil
+	return k.without(there), nil
 }

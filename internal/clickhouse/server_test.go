@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -63,7 +64,8 @@ type cutter struct {
 	port     int
 	// spoil says what happens to the nth INSERT, counted from 0.
 	spoil func(n int) fault
-	n     atomic.Int32 // INSERTs
+	n     atomic.Int32   // INSERTs
+	busy  sync.WaitGroup // requests that have not ended on either side
 }
 
 type fault int
@@ -82,7 +84,12 @@ func startCutter(t testing.TB, to int, spoil func(n int) fault) *cutter {
 	}
 	c := &cutter{listener: l, port: l.Addr().(*net.TCPAddr).Port, spoil: spoil}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
+		c.busy.Add(1)
+		defer c.busy.Done()
+		body, err := io.ReadAll(r.Body)
+		if err != nil { // who sent it is gone
+			panic(http.ErrAbortHandler)
+		}
 		f := none
 		if strings.HasPrefix(r.URL.Query().Get("query"), "INSERT") {
 			f = c.spoil(int(c.n.Add(1)) - 1)

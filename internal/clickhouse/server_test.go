@@ -9,9 +9,9 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pcapper/pcapper/internal/clickhouse/clickhousetest"
 )
@@ -64,8 +64,8 @@ type cutter struct {
 	port     int
 	// spoil says what happens to the nth INSERT, counted from 0.
 	spoil func(n int) fault
-	n     atomic.Int32   // INSERTs
-	busy  sync.WaitGroup // requests that have not ended on either side
+	n     atomic.Int32 // INSERTs
+	busy  atomic.Int32 // requests that have not ended on either side
 }
 
 type fault int
@@ -85,7 +85,7 @@ func startCutter(t testing.TB, to int, spoil func(n int) fault) *cutter {
 	c := &cutter{listener: l, port: l.Addr().(*net.TCPAddr).Port, spoil: spoil}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.busy.Add(1)
-		defer c.busy.Done()
+		defer c.busy.Add(-1)
 		body, err := io.ReadAll(r.Body)
 		if err != nil { // who sent it is gone
 			panic(http.ErrAbortHandler)
@@ -99,6 +99,13 @@ func startCutter(t testing.TB, to int, spoil func(n int) fault) *cutter {
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 	return c
+}
+
+// idle waits until no request is on its way.
+func (c *cutter) idle() {
+	for c.busy.Load() > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // pass passes a request on, or what the fault leaves of it.

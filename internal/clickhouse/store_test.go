@@ -41,7 +41,7 @@ func TestStore(t *testing.T) {
 	for round := range 4 {
 		total.add(publishTo(publisher, uint64(round), 40))
 		writeFor(t, conn, streams, server.at(cut.port, ""), dir, 700*time.Millisecond)
-		cut.busy.Wait() // what has a killed process's request does not begin with it later
+		cut.idle() // what has a killed process's request does not begin with it later
 	}
 	store := writeFor(t, conn, streams, server.target(""), dir, 6*time.Second)
 	server.holds(total)

@@ -340,6 +340,15 @@ func (f *fleet) look(ctx context.Context) {
 // follow begins to follow a namespace, unless that has begun, and gives its inode
 // or 0.
 func (f *fleet) follow(ctx context.Context, n node) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(n.path, &st) == nil { // cheaper than to open it each time
+		f.mu.Lock()
+		known := f.nodes[st.Ino] != nil
+		f.mu.Unlock()
+		if known {
+			return st.Ino
+		}
+	}
 	ns, err := openNode(n)
 	if err != nil {
 		f.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -23,6 +24,9 @@ import (
 )
 
 const (
+	// sharedNap takes the place of tapNap: what comes from many interfaces comes
+	// in small pieces, each of which is handed to a goroutine and sent for itself.
+	sharedNap = 20 * time.Millisecond
 	// maxWatched is how many interfaces a Shared can have at the same time.
 	maxWatched = 4096
 	// A parcel is what one interface's reader is handed at once.
@@ -97,7 +101,7 @@ func OpenShared(ringBytes int) (*Shared, error) {
 
 func openShared(ringBytes int) (*Shared, error) {
 	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes}.withDefaults()
-	s := &Shared{tap: &Tap{cfg: cfg}, byID: make([]*sharedTap, 1), ended: make(chan struct{})} // 0 is no number
+	s := &Shared{tap: &Tap{cfg: cfg, shared: true}, byID: make([]*sharedTap, 1), ended: make(chan struct{})} // 0 is no number
 	s.changed.L = &s.mu
 	s.pool.New = func() any {
 		return &parcel{frames: make([]packet.Frame, 0, parcelFrames), data: make([]byte, 0, parcelBytes)}

@@ -82,6 +82,7 @@ type Tap struct {
 	nap     time.Duration // before it asks to be woken again
 	napped  time.Duration // since then
 	waiting bool          // frames are there that are too young to be told in order
+	shared  bool          // it reads for a Shared
 	id      uint32        // of the interface of the frame that was read last, see Shared
 
 	draining atomic.Bool
@@ -372,6 +373,9 @@ func (t *Tap) load(draining bool) bool {
 		t.nap = tapNap / 2
 	case now-t.last-int64(t.napped) < int64(tapOften):
 		t.nap = tapNap
+		if t.shared {
+			t.nap = sharedNap
+		}
 	}
 	t.napped = 0
 	t.last = now

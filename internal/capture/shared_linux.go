@@ -26,7 +26,7 @@ import (
 const (
 	// sharedNap takes the place of tapNap: what comes from many interfaces comes
 	// in small pieces, each of which is handed to a goroutine and sent for itself.
-	sharedNap = 20 * time.Millisecond
+	sharedNap = 14 * time.Millisecond
 	// maxWatched is how many interfaces a Shared can have at the same time.
 	maxWatched = 4096
 	// A parcel is what one interface's reader is handed at once.

@@ -64,6 +64,10 @@ func recollect(t *testing.T) string {
 	return bin
 }
 
+// vnodedEnv makes the test's own program a stand-in for CORE's vnoded, which
+// does nothing but be there.
+const vnodedEnv = "PCAPPER_TEST_VNODED"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(vnodedEnv) != "" {
 		io.Copy(io.Discard, os.Stdin)

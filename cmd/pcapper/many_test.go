@@ -1,3 +1,5 @@
+//go:build !libpcap
+
 package main
 
 import (
@@ -16,10 +18,6 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 	"golang.org/x/sys/unix"
 )
-
-// vnodedEnv makes the test's own program a stand-in for CORE's vnoded, which
-// does nothing but be there.
-const vnodedEnv = "PCAPPER_TEST_VNODED"
 
 // vnoded runs a node's process as CORE does: with the path of its control channel, in
 // its namespaces.

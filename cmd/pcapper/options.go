@@ -106,7 +106,7 @@ func newOptions() *options {
 	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
 	o.StringVar(&cfg.Metrics, "metrics", "", "serve metrics for Prometheus on this `address`, such as 127.0.0.1:9173")
 	o.StringVar(&o.ipfixPort, "ipfix-port", "0", "serve IPFIX on this TCP `port` (4739 is usual); 0: don't")
-	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port`; 0: don't; 4740 if certificates and -ipfix-port are given and this is not")
+	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port`; with -ipfix-port on 4740")
 	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of IPFIX elements of our own")
 	o.StringVar(&cfg.User, "user", "", "become this `user` once set up (default: pcapper or nobody, if they can)")
 	o.BoolVar(&cfg.Unconfined, "unconfined", false, "give up no privileges")

@@ -399,6 +399,9 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
 		}
+		if a.cfg.at != nil && e.Interface.Name != a.target.iface.Name { // its port is the name's
+			return fail(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.target.iface.Name, e.Interface.Name))
+		}
 		a.target.iface = e.Interface
 	}
 	return a.refresh(ctx)

@@ -67,6 +67,7 @@ type Shared struct {
 	active   int                          // of byID
 	next     uint32                       // the ID after the one given last
 	draining []*sharedTap                 // waiting for the reader to have passed their last frame
+	holders  map[place]*sharedTap         // attached there
 	current  atomic.Pointer[[]*sharedTap] // byID, for the reader
 	closed   bool
 	err      error // why the reader gave up
@@ -101,7 +102,11 @@ func OpenShared(ringBytes int) (*Shared, error) {
 
 func openShared(ringBytes int) (*Shared, error) {
 	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes}.withDefaults()
-	s := &Shared{tap: &Tap{cfg: cfg, shared: true}, byID: make([]*sharedTap, 1), ended: make(chan struct{})} // 0 is no number
+	s := &Shared{
+		tap:   &Tap{cfg: cfg, shared: true},
+		byID:  make([]*sharedTap, 1), // 0 is no number
+		ended: make(chan struct{}), holders: map[place]*sharedTap{},
+	}
 	s.changed.L = &s.mu
 	s.pool.New = func() any {
 		return &parcel{frames: make([]packet.Frame, 0, parcelFrames), data: make([]byte, 0, parcelBytes)}
@@ -258,6 +263,27 @@ func (s *Shared) enter(m *sharedTap) error {
 	return nil
 }
 
+// take makes m the holder of its place, and gives the one there was, or nil.
+// The kernel attaches a program once to an interface, and a place has one number.
+func (s *Shared) take(m *sharedTap) (before *sharedTap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.holders[m.place()]
+	s.holders[m.place()] = m
+	return before
+}
+
+// giveUp tells whether m was the holder still.
+func (s *Shared) giveUp(m *sharedTap) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holders[m.place()] != m {
+		return false
+	}
+	delete(s.holders, m.place())
+	return true
+}
+
 // leave waits, in the background, for the reader to have passed m's last frame.
 // The programs report none any more.
 func (s *Shared) leave(m *sharedTap) {
@@ -396,6 +422,7 @@ type sharedTap struct {
 
 	mu       sync.Mutex // guards what follows
 	attached bool
+	detached bool // the programs are: Drain has begun, or another source has the place
 	drained  bool
 	closed   bool
 	from     Judge // of the filter
@@ -409,6 +436,8 @@ type sharedTap struct {
 
 func (m *sharedTap) setJudge(filter []bpf.RawInstruction) error {
 	if len(filter) == 0 || m.cfg.Judge == nil {
+		m.from = Judge{}
+		m.tell(m.from)
 		m.judge.Store(nil)
 		return nil
 	}
@@ -551,6 +580,9 @@ func (m *sharedTap) Attach() error {
 	if err := m.s.enter(m); err != nil {
 		return fail(err)
 	}
+	if before := m.s.take(m); before != nil {
+		before.makeWay()
+	}
 	if err := m.ns.Do(m.attachHere); err != nil {
 		m.detachHere()
 		m.drained = true
@@ -635,7 +667,7 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	for watch.changed() {
 		m.mu.Lock()
 		before := m.why
-		if m.attached {
+		if m.attached && !m.detached {
 			if err := m.ns.Do(m.position); err != nil {
 				m.why = fmt.Sprintf("%s; cannot follow a change: %v", m.why, err)
 			}
@@ -646,6 +678,14 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 			m.cfg.Moved(after)
 		}
 	}
+}
+
+// makeWay detaches the programs, as another source wants the interface: the one
+// that is about to be drained need not have been yet. Frames so far can be read.
+func (m *sharedTap) makeWay() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.detachHere()
 }
 
 // Position says where frames that the host sends are seen, and why. It is ""
@@ -682,6 +722,10 @@ func (m *sharedTap) Drain() {
 
 // detachHere leaves the watch open, if it is.
 func (m *sharedTap) detachHere() {
+	if m.detached {
+		return
+	}
+	m.detached = true
 	w := m.s.watch(m.id)
 	atomic.StoreUint32(&w.ingress, 0)
 	atomic.StoreUint32(&w.egress, 0)
@@ -689,7 +733,9 @@ func (m *sharedTap) detachHere() {
 		l.Close()
 	}
 	m.links = nil
-	_ = m.s.coll.Maps["places"].Delete(m.place()) // it may not be there
+	if m.s.giveUp(m) {
+		_ = m.s.coll.Maps["places"].Delete(m.place()) // it may not be there
+	}
 	m.closeSocket()
 	if m.promisc >= 0 {
 		unix.Close(m.promisc)
@@ -719,8 +765,8 @@ func (m *sharedTap) SetFilter(filter []bpf.RawInstruction) error {
 
 // Stats is Source's. What the kernel dropped had not been filtered.
 func (m *sharedTap) Stats() Stats {
-	dropped := m.dropped.Load()
 	m.s.mu.Lock()
+	dropped := m.dropped.Load()
 	if int(m.id) < len(m.s.byID) && m.s.byID[m.id] == m {
 		dropped = atomic.LoadUint64(&m.s.watch(m.id).dropped)
 	}

@@ -219,3 +219,46 @@ func TestSharedInterfaceRemoved(t *testing.T) {
 		}
 	}
 }
+
+// A source takes an interface from one that has not been drained yet, as when a
+// collector comes right after the last one has left: each frame is seen once, and
+// the end of the one before does not end it.
+func TestSharedTakesOver(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a, b := nettest.Pair(t)
+	number := func(n, end uint32) (frames [][]byte) {
+		for ; n < end; n++ {
+			f := udp(a, b, binary.BigEndian.AppendUint32([]byte{0}, n))
+			frames = append(frames, f.Ethernet())
+		}
+		return frames
+	}
+	first, second := openShared1For(t, s, a, Config{}), openShared1For(t, s, a, Config{})
+	if err := first.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	send(t, a, 100, number(0, 100)...)
+	waitForQueue(t, a)
+	if err := second.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	send(t, a, 100, number(0, 100)...)
+	waitForQueue(t, a)
+	first.Drain()
+	send(t, a, 100, number(100, 200)...)
+	waitForQueue(t, a)
+	second.Drain()
+	for src, n := range map[Source]uint32{first: 100, second: 200} {
+		if err := inOrder(rest(t, src), 0, packet.Outgoing, n); err != nil {
+			t.Error(err)
+		}
+	}
+	if s.active != 0 || len(s.holders) != 0 {
+		t.Errorf("%d are watched still, %d places are taken", s.active, len(s.holders))
+	}
+}

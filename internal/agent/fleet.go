@@ -37,6 +37,9 @@ const (
 	lookEvery = time.Second
 	// againAfter is how long an interface that could not be watched is left alone.
 	againAfter = 5 * time.Second
+	// soonAfter is how often an interface asks whether the one that had its name
+	// has been left.
+	soonAfter = 100 * time.Millisecond
 	// Of each interface of many, what the kernel or a reader may keep is less
 	// than an agent's own: traffic that one host makes is shared among them.
 	fleetRing   = 1 << 20 // bytes, ring engine
@@ -78,8 +81,10 @@ type fleet struct {
 	nodes  map[uint64]*fleetNode // by the namespace's inode
 	agents map[string]*agent     // by label; nil while it begins
 	said   map[string]bool       // see sayOnce
-	past   tally                 // of agents that have ended
-	lines  []string              // of those that ended with the program
+	// unsaved: the table of ports could not be written last time.
+	unsaved bool
+	past    tally    // of agents that have ended
+	lines   []string // of those that ended with the program
 }
 
 // tally is what becomes of packets.
@@ -223,7 +228,7 @@ func (f *fleet) confine() (err error) {
 	if f.shared != nil {
 		keep = append(keep, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON)
 	}
-	if lowest := f.ports.base; lowest > 0 && lowest < 1024 {
+	if ports := f.cfg.ports(); len(ports) > 0 && slices.Min(ports) < 1024 {
 		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
 	}
 	mode, err := match.Compile(context.Background(), f.cfg.Mode, match.Target{Interface: "any", Ethernet: true, MAC: make([]byte, 6)})
@@ -317,7 +322,7 @@ func (f *fleet) look(ctx context.Context) {
 	for _, err := range missing {
 		absent[err.Error()] = true
 		if !f.absent[err.Error()] {
-			f.out.printf("%v; waiting for it", err)
+			f.out.printf("%v", err)
 		}
 	}
 	f.absent = absent
@@ -416,12 +421,20 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 	defer w.Close()
 	var agents sync.WaitGroup
 	defer agents.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	mine := map[string]int{}  // the index that is watched, or was last, by name
+	waiting := map[int]bool{} // for the agent of another interface of that name to end
 	begin := func(i iface.Interface) {
+		delete(waiting, i.Index)
 		if !f.wants(i) || f.cfg.missing(i) != "" {
 			return
 		}
 		if p := f.reserve(n, i); p != nil {
+			mine[i.Name] = i.Index
 			agents.Go(func() { f.watch(ctx, n, p, i) })
+		} else if mine[i.Name] != i.Index {
+			waiting[i.Index] = true
 		}
 	}
 	have := map[int]iface.Interface{}
@@ -443,6 +456,10 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 		})
 	})
 	for {
+		var soon <-chan time.Time
+		if len(waiting) > 0 {
+			soon = time.After(soonAfter)
+		}
 		select {
 		case e, ok := <-events:
 			if !ok {
@@ -450,10 +467,15 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 			}
 			if e.Kind == iface.Removed {
 				delete(have, e.Interface.Index)
+				delete(waiting, e.Interface.Index)
 				continue
 			}
 			have[e.Interface.Index] = e.Interface
 			begin(e.Interface)
+		case <-soon:
+			for index := range waiting {
+				begin(have[index])
+			}
 		case <-again.C:
 			for _, i := range have {
 				begin(i)
@@ -494,8 +516,9 @@ func (f *fleet) port(node, name string) (k int, ok bool) {
 		f.sayOnce(err)
 		return 0, false
 	}
-	if fresh {
-		if err := f.ports.save(); err != nil {
+	if fresh || f.unsaved {
+		err := f.ports.save()
+		if f.unsaved = err != nil; f.unsaved { // and with the next
 			f.sayOnce(err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,19 +42,50 @@ func findNodes(wanted []string) (nodes []node, missing []error) {
 		}
 		n, err := findNode(w)
 		if err != nil {
-			missing = append(missing, err)
+			missing = append(missing, fmt.Errorf("%w; waiting for it", err))
 			continue
 		}
 		nodes = append(nodes, n)
 	}
-	return nodes, missing
+	nodes, twice := distinct(nodes)
+	return nodes, append(missing, twice...)
 }
+
+// distinct leaves out nodes that have the name of one before: their interfaces
+// could not be told apart.
+func distinct(nodes []node) (kept []node, twice []error) {
+	paths := map[string]string{} // by name
+	for _, n := range nodes {
+		first, known := paths[n.name]
+		if !known {
+			paths[n.name] = n.path
+			kept = append(kept, n)
+		} else if !sameFile(first, n.path) {
+			twice = append(twice, fmt.Errorf("%s is not watched: it is called %q, as %s is; ip-netns(8) gives it another name", n.path, n.name, first))
+		}
+	}
+	return kept, twice
+}
+
+func sameFile(a, b string) bool {
+	x, errx := os.Stat(a)
+	y, erry := os.Stat(b)
+	return errx == nil && erry == nil && os.SameFile(x, y)
+}
+
+// ofProcess matches the path of a process's namespace, whose last part says
+// nothing.
+var ofProcess = regexp.MustCompile(`^/proc/([^/]+)/ns/net$`)
 
 // findNode resolves a name, a process's number or a path.
 func findNode(w string) (node, error) {
 	if strings.ContainsRune(w, '/') {
 		_, err := os.Stat(w)
-		return node{filepath.Base(w), w}, err
+		name := filepath.Base(w)
+		if m := ofProcess.FindStringSubmatch(w); m != nil {
+			name = m[1]
+		}
+		return node{name, w}, err
 	}
 	for _, dir := range namedDirs {
 		path := filepath.Join(dir, w)

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -96,7 +98,8 @@ func TestPortTable(t *testing.T) {
 	if want := "1=5001\nn2-eth0:127.0.0.1:7074\nother:10.0.0.1:1\nn1-eth0:127.0.0.1:7073\nn3-eth0:127.0.0.1:7075\n"; err != nil || string(got) != want {
 		t.Errorf("%s, %v", got, err)
 	}
-	for _, bad := range []string{"a:127.0.0.1:7\n", "a:127.0.0.1:x\n", "a:127.0.0.1:7080\nb:127.0.0.1:7080\n"} {
+	for _, bad := range []string{"a:127.0.0.1:7\n", "a:127.0.0.1:x\n", "a:127.0.0.1:7080\nb:127.0.0.1:7080\n",
+		"a:127.0.0.1:7080\na:127.0.0.1:7081\n", strings.Repeat("#", 1<<17) + "\n"} {
 		if err := os.WriteFile(cfg.PortsFile, []byte(bad), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -107,5 +110,56 @@ func TestPortTable(t *testing.T) {
 	full := &portTable{base: 65535, offset: map[string]int{"a": 0}}
 	if _, _, err := full.get("", "b"); err == nil {
 		t.Error("a port above 65535")
+	}
+}
+
+// TestPortsApart: no port of one interface is another port of another.
+func TestPortsApart(t *testing.T) {
+	table, err := newPortTable(&Config{Port: 7073, IPFIXPort: 7075, IPFIXTLSPort: 4740})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{0, 1, 4, 5, 8} {
+		if k, _, err := table.get("", fmt.Sprint(i)); k != want || err != nil {
+			t.Errorf("interface %d: %d, %v, want %d", i, k, err, want)
+		}
+	}
+	table, err = newPortTable(&Config{IPFIXPort: 4739, IPFIXTLSPort: 65535})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := table.get("", "a"); err != nil {
+		t.Error(err)
+	}
+	if k, _, err := table.get("", "b"); err == nil {
+		t.Errorf("offset %d with a port above 65535", k)
+	}
+}
+
+// TestNodesOfOneName: a namespace that cannot be told from another is named, one
+// that is given twice is not.
+func TestNodesOfOneName(t *testing.T) {
+	dir := t.TempDir()
+	var paths []string
+	for _, parent := range []string{"a", "b"} {
+		path := filepath.Join(dir, parent, "x")
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	nodes, missing := findNodes([]string{paths[0], paths[1], paths[0], "/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid())})
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.name)
+	}
+	if want := []string{"x", "self", fmt.Sprint(os.Getpid())}; !slices.Equal(names, want) {
+		t.Errorf("nodes %q, want %q", names, want)
+	}
+	if len(missing) != 1 || !strings.Contains(missing[0].Error(), paths[1]+" is not watched") {
+		t.Errorf("said: %v", missing)
 	}
 }

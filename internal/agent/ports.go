@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -21,7 +22,8 @@ type portTable struct {
 	path   string // or ""
 	host   string
 	scheme string
-	base   int
+	base   int            // of the port in the table
+	bases  []int          // of all of an interface's ports
 	offset map[string]int // by label
 	lines  []string
 }
@@ -49,6 +51,9 @@ func newPortTable(cfg *Config) (*portTable, error) {
 	default:
 		t.scheme = fromScheme
 	}
+	for _, port := range cfg.ports() {
+		t.bases = append(t.bases, int(port))
+	}
 	if t.path == "" {
 		return t, nil
 	}
@@ -60,11 +65,15 @@ func newPortTable(cfg *Config) (*portTable, error) {
 		return nil, fail(ExitUsage, fmt.Errorf("-ports: %w", err))
 	}
 	defer file.Close()
-	for scan := bufio.NewScanner(file); scan.Scan(); {
+	scan := bufio.NewScanner(file)
+	for scan.Scan() {
 		if err := t.read(scan.Text()); err != nil {
 			return nil, fail(ExitUsage, fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err))
 		}
 		t.lines = append(t.lines, scan.Text())
+	}
+	if err := scan.Err(); err != nil {
+		return nil, fail(ExitUsage, fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err))
 	}
 	return t, nil
 }
@@ -76,6 +85,9 @@ func (t *portTable) read(line string) error {
 	}
 	if t.scheme == fromScheme {
 		if strings.HasPrefix(rest, fromScheme) && strings.Contains(rest[len(fromScheme):], "/") {
+			if _, twice := t.offset[label]; twice {
+				return fmt.Errorf("%q: there is a line of %s already", line, label)
+			}
 			t.offset[label] = len(t.offset)
 		}
 		return nil
@@ -87,6 +99,9 @@ func (t *portTable) read(line string) error {
 	port, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil || port < t.base || port > 65535 {
 		return fmt.Errorf("%q: want LABEL:%s%s:PORT with a port from %d on, the first one's", line, t.scheme, t.host, t.base)
+	}
+	if offset, twice := t.offset[label]; twice {
+		return fmt.Errorf("%q: %s has port %d already", line, label, t.base+offset)
 	}
 	for other, offset := range t.offset {
 		if offset == port-t.base {
@@ -104,14 +119,18 @@ func (t *portTable) get(node, name string) (k int, fresh bool, err error) {
 	if k, ok := t.offset[label]; ok {
 		return k, false, nil
 	}
-	used := map[int]bool{}
+	used := map[int]bool{}  // offsets
+	taken := map[int]bool{} // ports: with -p 7073 and -ipfix-port 7074 some are next to each other
 	for _, k := range t.offset {
 		used[k] = true
+		for _, base := range t.bases {
+			taken[base+k] = true
+		}
 	}
-	for used[k] {
+	for used[k] || slices.ContainsFunc(t.bases, func(base int) bool { return taken[base+k] }) {
 		k++
 	}
-	if t.base+k > 65535 {
+	if slices.Max(append(t.bases, t.base))+k > 65535 {
 		return 0, false, fmt.Errorf("no port is left for %s: %d interfaces from port %d on", label, len(used), t.base)
 	}
 	t.offset[label] = k

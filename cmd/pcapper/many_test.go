@@ -16,6 +16,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/nettest"
 	"github.com/pcapper/pcapper/wire/ipfix"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -322,4 +323,83 @@ func TestManyRefused(t *testing.T) {
 			t.Errorf("%q: exit code %d, want %d, and %q:\n%s", x.args, code, x.code, x.says, out)
 		}
 	}
+}
+
+// TestManyChange: collectors that come right after others lose nothing, an
+// interface that gets another name gets that name's port, and one that is made
+// anew has its own again.
+func TestManyChange(t *testing.T) {
+	for _, engine := range []string{"auto", "ring"} {
+		t.Run(engine, func(t *testing.T) { testManyChange(t, engine) })
+	}
+}
+
+func testManyChange(t *testing.T, engine string) {
+	a, b := nettest.Pair(t)
+	agent := launch(t, a, "-engine", engine, "-i", "eth*,x*", "-m", "none")
+	agent.await("eth0: listening on TCP port 7073;", 1)
+	attached := 0
+	dial := func(port int) net.Conn {
+		t.Helper()
+		conn, err := a.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		attached++
+		agent.await(": attached", attached)
+		return conn
+	}
+	check := func(conn net.Conn) {
+		t.Helper()
+		send(t, b, 50, 5000, between(b, a))
+		collect(t, conn, 50)
+	}
+	for range 5 {
+		conn := dial(7073)
+		check(conn)
+		conn.Close()
+	}
+	old := dial(7073)
+	link, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Netlink().LinkSetName(link, "x0"); err != nil {
+		t.Fatal(err)
+	}
+	agent.await("x0: listening on TCP port 7074;", 1)
+	check(dial(7074))
+	agent.await("eth0: gone; port 7073 stays its own", 1)
+	old.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := old.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("the collector of a name that is gone: %v", err)
+	}
+	check(dial(7074))
+
+	for round := range 3 {
+		cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "x1"}, PeerName: "y1"}
+		if err := a.Netlink().LinkAdd(cable); err != nil {
+			t.Fatal(err)
+		}
+		addr, err := netlink.ParseAddr("10.78.0.1/24")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Netlink().AddrAdd(cable, addr); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Netlink().LinkSetUp(cable); err != nil {
+			t.Fatal(err)
+		}
+		agent.await("x1: listening on TCP port 7075;", round+1)
+		dial(7075)
+		if err := a.Netlink().LinkDel(cable); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(agent.said(), "trying again") {
+		t.Errorf("something failed:\n%s", agent.said())
+	}
+	agent.stop()
 }

@@ -210,6 +210,7 @@ func (f *fleet) close() {
 		n.ns.Close()
 	}
 	f.mu.Unlock()
+	f.ports.close()
 	if f.metrics != nil {
 		f.metrics.ln.Close()
 	}
@@ -656,6 +657,8 @@ func (f *fleet) signals(ctx context.Context) error {
 			if f.certs != nil {
 				if err := f.certs.Reload(); err != nil {
 					f.out.printf("TLS: %v; going on with the certificates as they were", err)
+				} else {
+					f.out.printf("TLS: certificates read again, for connections from now on")
 				}
 			}
 			for _, a := range f.all() {

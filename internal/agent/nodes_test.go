@@ -93,6 +93,10 @@ func TestPortTable(t *testing.T) {
 		if err := table.save(); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := newPortTable(cfg); err == nil || !strings.Contains(err.Error(), "another pcapper has it") {
+			t.Errorf("a table that is in use: %v", err)
+		}
+		table.close()
 	}
 	got, err := os.ReadFile(cfg.PortsFile)
 	if want := "1=5001\nn2-eth0:127.0.0.1:7074\nother:10.0.0.1:1\nn1-eth0:127.0.0.1:7073\nn3-eth0:127.0.0.1:7075\n"; err != nil || string(got) != want {

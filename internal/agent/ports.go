@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // portTable says which port each of many interfaces has. Whoever has had one
@@ -26,6 +28,7 @@ type portTable struct {
 	bases  []int          // of all of an interface's ports
 	offset map[string]int // by label
 	lines  []string
+	lock   *os.File // held while nobody else may have the file
 }
 
 // fromScheme is that of agents that are not dialled.
@@ -57,25 +60,63 @@ func newPortTable(cfg *Config) (*portTable, error) {
 	if t.path == "" {
 		return t, nil
 	}
+	if err := t.hold(); err != nil {
+		return nil, fail(ExitUsage, err)
+	}
+	if err := t.load(); err != nil {
+		t.close()
+		return nil, fail(ExitUsage, err)
+	}
+	return t, nil
+}
+
+// hold keeps others from writing the file, who would not see what we write. The
+// lock is on a file beside it, as the file itself is replaced. It finds out early
+// that nothing can be written there.
+func (t *portTable) hold() (err error) {
+	if t.lock, err = os.OpenFile(t.beside(".lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		return hinted{fmt.Errorf("-ports: %w", err), "want a file in a directory that this user may write"}
+	}
+	if err := unix.Flock(int(t.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.close()
+		return hinted{fmt.Errorf("-ports %q: another pcapper has it: %w", t.path, err), "want a file for each"}
+	}
+	return nil
+}
+
+// beside is the path of a hidden file in the same directory.
+func (t *portTable) beside(suffix string) string {
+	return filepath.Join(filepath.Dir(t.path), "."+filepath.Base(t.path)+suffix)
+}
+
+// close lets others have the file.
+func (t *portTable) close() {
+	if t.lock != nil {
+		t.lock.Close()
+	}
+}
+
+// load reads the file.
+func (t *portTable) load() error {
 	file, err := os.Open(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fail(ExitUsage, fmt.Errorf("-ports: %w", err))
+		return fmt.Errorf("-ports: %w", err)
 	}
 	defer file.Close()
 	scan := bufio.NewScanner(file)
 	for scan.Scan() {
 		if err := t.read(scan.Text()); err != nil {
-			return nil, fail(ExitUsage, fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err))
+			return fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err)
 		}
 		t.lines = append(t.lines, scan.Text())
 	}
 	if err := scan.Err(); err != nil {
-		return nil, fail(ExitUsage, fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err))
+		return fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err)
 	}
-	return t, nil
+	return nil
 }
 
 func (t *portTable) read(line string) error {
@@ -148,7 +189,7 @@ func (t *portTable) save() error {
 		return nil
 	}
 	data := strings.Join(t.lines, "\n") + "\n"
-	fresh := filepath.Join(filepath.Dir(t.path), "."+filepath.Base(t.path)+".new")
+	fresh := t.beside(".new")
 	if err := os.WriteFile(fresh, []byte(data), 0o644); err != nil {
 		return fmt.Errorf("-ports: %w", err)
 	}

@@ -44,6 +44,7 @@ func TestLinesOfPortTables(t *testing.T) {
 			if err := table.save(); err != nil {
 				t.Fatal(err)
 			}
+			table.close()
 		}
 		data, _ := os.ReadFile(tt.cfg.PortsFile)
 		if got, want := string(data), strings.Join([]string{"1=5001", "x:from://10.0.0.1", tt.one, tt.other, ""}, "\n"); got != want {

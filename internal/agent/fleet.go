@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -233,7 +234,9 @@ func (f *fleet) confine() (err error) {
 		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
 	}
 	mode, err := match.Compile(context.Background(), f.cfg.Mode, match.Target{Interface: "any", Ethernet: true, MAC: make([]byte, 6)})
+	write, read := f.files()
 	f.report, err = confine.Apply(confine.Config{
+		Write: write, Read: read,
 		User: cmp.Or(f.cfg.User, "root"), Keep: keep, Network: true, Namespaces: true,
 		Exec: err != nil || strings.HasPrefix(mode.Compiler, "tcpdump"), // compiled for each interface
 	})
@@ -242,6 +245,29 @@ func (f *fleet) confine() (err error) {
 			"-user takes another user, -unconfined gives up nothing"})
 	}
 	return nil
+}
+
+// files are the directories that are written in later, and the files that are
+// read again: root itself may not without a capability, if they are another user's.
+func (f *fleet) files() (write, read []string) {
+	if f.ports.path != "" {
+		write = append(write, filepath.Dir(f.ports.path))
+	}
+	if dir := logDir(f.cfg.Log); f.cfg.Log != os.DevNull && !strings.Contains(dir, "%") {
+		write = append(write, dir)
+	}
+	tls := []certs.Files{f.cfg.TLS}
+	for _, t := range f.cfg.Exports {
+		tls = append(tls, certs.Files{Cert: t.Cert, Key: t.Key, CA: t.CA})
+	}
+	for _, files := range tls {
+		for _, file := range []string{files.Cert, files.Key, files.CA} {
+			if file != "" {
+				read = append(read, file)
+			}
+		}
+	}
+	return write, read
 }
 
 // what says what is watched.

@@ -42,14 +42,14 @@ func startFleet(t *testing.T, n int) *fleet {
 		t.Cleanup(func() { l.Close() })
 		f.listeners = append(f.listeners, l)
 		f.attached[i] = map[net.Conn]bool{}
-		go f.accept(i)
+		go f.accept(i, l)
 	}
 	return f
 }
 
-func (f *fleet) accept(i int) {
+func (f *fleet) accept(i int, l net.Listener) {
 	for {
-		conn, err := f.listeners[i].Accept()
+		conn, err := l.Accept()
 		if err != nil {
 			return
 		}

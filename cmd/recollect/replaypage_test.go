@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -50,6 +51,12 @@ func TestPageSteersReplay(t *testing.T) {
 	p.await(`document.querySelector('[aria-label="Skip to the next traffic"]').hidden === false`)
 	if note := p.text(`document.querySelector('.replay-note').textContent`); !strings.Contains(note, "no traffic for") {
 		t.Errorf("before the gap: %q", note)
+	}
+	// Keys that come faster than their answers may leave it paused.
+	time.Sleep(time.Second)
+	if p.text(`String(document.querySelector('.replay').classList.contains('stopped'))`) == "true" {
+		p.key("r")
+		p.await(`!document.querySelector('.replay').classList.contains('stopped')`)
 	}
 	p.key("n")
 	p.await(`document.querySelector('.replay-note').textContent === 'at the end of the logs'`)

@@ -62,10 +62,11 @@ type Shared struct {
 	pool    sync.Pool     // of *parcel
 
 	mu       sync.Mutex
-	changed  sync.Cond                    // active or closed has
-	byID     []*sharedTap                 // attached, or not yet read to the end; nil: free
-	active   int                          // of byID
-	next     uint32                       // the ID after the one given last
+	changed  sync.Cond    // active or closed has
+	byID     []*sharedTap // attached, or not yet read to the end; nil: free
+	active   int          // of byID
+	next     uint32       // the ID after the one given last
+	barriers []barrier
 	draining []*sharedTap                 // waiting for the reader to have passed their last frame
 	holders  map[place]*sharedTap         // attached there
 	current  atomic.Pointer[[]*sharedTap] // byID, for the reader
@@ -216,7 +217,7 @@ func (s *Shared) Open(ns *netns.Namespace, cfg Config) (Source, error) {
 	if !cfg.Ethernet {
 		return fail(fmt.Errorf("%w: link headers other than Ethernet's", errUntranslatable))
 	}
-	m := &sharedTap{s: s, ns: ns, cfg: cfg, promisc: -1, socket: -1, ready: make(chan struct{}, 1)}
+	m := &sharedTap{s: s, ns: ns, cfg: cfg, promisc: -1, socket: -1, ready: make(chan struct{}, 1), ended: make(chan struct{})}
 	err = ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -287,14 +288,48 @@ func (s *Shared) giveUp(m *sharedTap) bool {
 // leave waits, in the background, for the reader to have passed m's last frame.
 // The programs report none any more.
 func (s *Shared) leave(m *sharedTap) {
-	m.heads = m.heads[:0]
-	for i := range s.tap.rings {
-		m.heads = append(m.heads, atomic.LoadUint64(&s.tap.rings[i].hdr.head))
-	}
+	m.heads = s.heads()
 	s.mu.Lock()
 	s.draining = append(s.draining, m)
 	s.mu.Unlock()
 	_ = s.tap.bell.Flush() // fails if it is closed, and then nobody reads
+}
+
+// heads are how far the rings are written.
+func (s *Shared) heads() (heads []uint64) {
+	for i := range s.tap.rings {
+		heads = append(heads, atomic.LoadUint64(&s.tap.rings[i].hdr.head))
+	}
+	return heads
+}
+
+// hasPassed tells, to the reader, whether it has read as far.
+func (s *Shared) hasPassed(heads []uint64) bool {
+	for i, head := range heads {
+		if s.tap.rings[i].pos < head {
+			return false
+		}
+	}
+	return true
+}
+
+// barrier is a place in the rings that somebody waits for the reader to pass.
+type barrier struct {
+	heads  []uint64
+	passed chan struct{}
+}
+
+// catchUp waits until what has been captured by now has been dealt.
+func (s *Shared) catchUp() {
+	b := barrier{s.heads(), make(chan struct{})}
+	s.mu.Lock()
+	s.barriers = append(s.barriers, b)
+	s.mu.Unlock()
+	_ = s.tap.bell.Flush() // fails if it is closed, and then nobody reads
+	select {
+	case <-b.passed:
+	case <-s.ended:
+	}
 }
 
 // publish shows the reader who is there. With mu held.
@@ -365,15 +400,17 @@ func (s *Shared) deal(touched []*sharedTap) []*sharedTap {
 func (s *Shared) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.draining) == 0 {
-		return
-	}
+	s.barriers = slices.DeleteFunc(s.barriers, func(b barrier) bool {
+		if !s.hasPassed(b.heads) {
+			return false
+		}
+		close(b.passed)
+		return true
+	})
 	before := len(s.draining)
 	s.draining = slices.DeleteFunc(s.draining, func(m *sharedTap) bool {
-		for i, head := range m.heads {
-			if s.tap.rings[i].pos < head {
-				return false
-			}
+		if !s.hasPassed(m.heads) {
+			return false
 		}
 		s.remove(m)
 		return true
@@ -406,6 +443,7 @@ type sharedTap struct {
 	heads   []uint64 // of the rings when it left; for finish
 	filling *parcel  // the reader's
 	ready   chan struct{}
+	ended   chan struct{} // closed when over is set
 
 	received atomic.Uint64 // frames that passed the filter
 	lost     atomic.Uint64 // of those, given up as our reader is too slow
@@ -517,6 +555,9 @@ func (m *sharedTap) notify() {
 // end says that nothing will come any more.
 func (m *sharedTap) end() {
 	m.queueMu.Lock()
+	if !m.over {
+		close(m.ended)
+	}
 	m.over = true
 	m.queueMu.Unlock()
 	m.notify()
@@ -715,6 +756,10 @@ func (m *sharedTap) Drain() {
 		watch.close()
 		waitForPrograms()
 		m.s.leave(m)
+		select { // some milliseconds: then all is counted
+		case <-m.ended:
+		case <-m.s.ended:
+		}
 	case first: // it never was
 		m.end()
 	}
@@ -757,6 +802,9 @@ func (m *sharedTap) SetFilter(filter []bpf.RawInstruction) error {
 	case m.drained:
 		return nil
 	}
+	if m.attached {
+		m.s.catchUp() // what came before is for the old filter
+	}
 	if err := m.setJudge(filter); err != nil {
 		return &Error{Interface: m.cfg.Interface, Err: err}
 	}
@@ -783,10 +831,10 @@ func (m *sharedTap) Close() error {
 		return nil
 	}
 	m.closed = true
+	m.end() // what still comes is given up
 	m.queueMu.Lock()
 	defer m.queueMu.Unlock()
 	m.gone = true
-	m.over = true // what still comes is given up
 	for _, p := range m.queue {
 		m.lost.Add(uint64(len(p.frames)))
 		m.s.recycle(p)

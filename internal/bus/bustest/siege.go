@@ -235,6 +235,13 @@ func (s *siege) end(ctx context.Context, began time.Time) (*Result, error) {
 	}
 	s.publishers = nil
 	s.result.Took = time.Since(began)
+	if s.Embedded { // what it had not written yet is for the next life
+		c, err := StartChild(Role{Embedded: filepath.Join(s.Dir, "bus"), Write: s.segments(0), Age: 200 * time.Millisecond})
+		if err != nil {
+			return nil, err
+		}
+		s.writers = append(s.writers, c)
+	}
 	for began, rest := time.Now(), 250*time.Millisecond; ; time.Sleep(rest) {
 		rest *= 2 // reading all takes its time
 		if err := s.read(ctx); err != nil {

@@ -447,6 +447,17 @@ func (a *agent) alive() {
 
 // signals serves those that do not end the program.
 func (a *agent) signals(ctx context.Context) error {
+	return serveSignals(ctx, a.summary, func() {
+		if a.log != nil {
+			a.out.printf("reopening the log %q", a.cfg.Log)
+		}
+		a.reopen()
+		a.reloadCerts()
+	})
+}
+
+// serveSignals answers SIGUSR1 and SIGHUP until ctx is done.
+func serveSignals(ctx context.Context, summary, reopen func()) error {
 	c := make(chan os.Signal, 4)
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1)
 	defer signal.Stop(c)
@@ -456,14 +467,10 @@ func (a *agent) signals(ctx context.Context) error {
 			return nil
 		case s := <-c:
 			if s == syscall.SIGUSR1 {
-				a.summary()
-				continue
+				summary()
+			} else {
+				reopen()
 			}
-			if a.log != nil {
-				a.out.printf("reopening the log %q", a.cfg.Log)
-			}
-			a.reopen()
-			a.reloadCerts()
 		}
 	}
 }

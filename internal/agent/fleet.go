@@ -8,14 +8,12 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -680,30 +678,18 @@ func (a *agent) openPorts() string {
 
 // signals are served for all.
 func (f *fleet) signals(ctx context.Context) error {
-	c := make(chan os.Signal, 4)
-	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(c)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case s := <-c:
-			if s == syscall.SIGUSR1 {
-				f.summary()
-				continue
-			}
-			if f.certs != nil {
-				if err := f.certs.Reload(); err != nil {
-					f.out.printf("TLS: %v; going on with the certificates as they were", err)
-				} else {
-					f.out.printf("TLS: certificates read again, for connections from now on")
-				}
-			}
-			for _, a := range f.all() {
-				a.reopen()
+	return serveSignals(ctx, f.summary, func() {
+		if f.certs != nil {
+			if err := f.certs.Reload(); err != nil {
+				f.out.printf("TLS: %v; going on with the certificates as they were", err)
+			} else {
+				f.out.printf("TLS: certificates read again, for connections from now on")
 			}
 		}
-	}
+		for _, a := range f.all() {
+			a.reopen()
+		}
+	})
 }
 
 // summary has a line for all and one for each interface that is watched now.

@@ -74,15 +74,7 @@ func TestPublish(t *testing.T) {
 	if got := p.Status(); got.Published != batches*size || got.Acknowledged != batches*size || got.Dropped != 0 {
 		t.Errorf("%+v", got)
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := inside(t, s)
 	stream, err := js.Stream(t.Context(), "PC_00")
 	if err != nil {
 		t.Fatal(err)
@@ -150,18 +142,25 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
-// deleteStream deletes the only stream.
-func deleteStream(t *testing.T, s *embedded.Server) {
+// inside is the server's JetStream as any client sees it.
+func inside(t *testing.T, s *embedded.Server) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect("", nats.InProcessServer(s))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return js
+}
+
+// deleteStream deletes the only stream.
+func deleteStream(t *testing.T, s *embedded.Server) {
+	t.Helper()
+	js := inside(t, s)
 	if err := js.DeleteStream(t.Context(), "PC_00"); err != nil {
 		t.Fatal(err)
 	}
@@ -169,15 +168,7 @@ func deleteStream(t *testing.T, s *embedded.Server) {
 
 func eachMessage(t *testing.T, s *embedded.Server, f func(*jetstream.RawStreamMsg)) {
 	t.Helper()
-	nc, err := nats.Connect("", nats.InProcessServer(s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := inside(t, s)
 	stream, err := js.Stream(t.Context(), "PC_00")
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ type Conn struct {
 	target *Target
 	say    func(format string, args ...any)
 	away   atomic.Bool // that the bus is away was said
+	ended  atomic.Bool // by us: what is lost from now on is no news
 }
 
 // Error is what a user must do something about, with the next step to take.
@@ -78,6 +79,7 @@ func Connect(cfg Config) (*Conn, error) {
 	}
 	if err := c.nc.LastError(); err != nil && !c.nc.IsConnected() {
 		if fatal(err) && !cfg.Patient {
+			c.ended.Store(true)
 			c.nc.Close()
 			return nil, c.refused(err)
 		}
@@ -198,7 +200,7 @@ func (t *Target) tls() (*tls.Config, error) {
 
 // lost says once that the bus is away.
 func (c *Conn) lost(err error) {
-	if c.nc != nil && c.nc.IsClosed() || c.away.Swap(true) {
+	if c.ended.Load() || c.away.Swap(true) {
 		return
 	}
 	hint := ""
@@ -222,6 +224,7 @@ func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
 // Close ends the connection.
 func (c *Conn) Close() {
+	c.ended.Store(true)
 	c.js.CleanupPublisher()
 	c.nc.Close()
 }

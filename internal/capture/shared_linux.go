@@ -510,13 +510,29 @@ func (m *sharedTap) add(f *packet.Frame) {
 		p = nil
 	}
 	if p == nil {
-		p = m.s.pool.Get().(*parcel)
+		p = m.last(len(f.Data))
 		m.filling = p
 	}
 	at := len(p.data)
 	p.data = append(p.data, f.Data[:min(len(f.Data), m.cfg.Snaplen)]...)
 	p.frames = append(p.frames, *f)
 	p.frames[len(p.frames)-1].Data = p.data[at:]
+}
+
+// last is the newest parcel that waits, if it has room for a frame more of n
+// bytes, or a new one: as the queue's limit counts parcels, a reader who is late
+// must not lose frames to parcels that are all but empty.
+func (m *sharedTap) last(n int) *parcel {
+	m.queueMu.Lock()
+	defer m.queueMu.Unlock()
+	if at := len(m.queue) - 1; at >= 0 {
+		if p := m.queue[at]; len(p.frames) < cap(p.frames) && len(p.data)+n <= cap(p.data) {
+			m.queue[at] = nil
+			m.queue = m.queue[:at]
+			return p
+		}
+	}
+	return m.s.pool.Get().(*parcel)
 }
 
 // hand gives a parcel to who reads m, or gives its frames up.

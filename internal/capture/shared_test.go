@@ -262,3 +262,28 @@ func TestSharedTakesOver(t *testing.T) {
 		t.Errorf("%d are watched still, %d places are taken", s.active, len(s.holders))
 	}
 }
+
+// A reader that is late loses nothing to many blocks of a frame each.
+func TestSharedKeepsSmallBlocks(t *testing.T) {
+	nettest.NeedTCX(t)
+	s, err := OpenShared(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	a, b := nettest.Pair(t)
+	src := openShared1For(t, s, a, Config{RingBytes: 1 << 20})
+	if err := src.Attach(); err != nil {
+		t.Fatal(err)
+	}
+	const n = 5 * minParcels
+	for i := range n {
+		f := udp(a, b, binary.BigEndian.AppendUint32([]byte{0}, uint32(i)))
+		send(t, a, 1, f.Ethernet())
+		s.catchUp() // so that the next frame is in a block of its own
+	}
+	src.Drain()
+	if err := inOrder(rest(t, src), 0, packet.Outgoing, n); err != nil {
+		t.Errorf("%v; %+v", err, src.Stats())
+	}
+}

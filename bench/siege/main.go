@@ -26,6 +26,7 @@ func main() {
 	flag.IntVar(&s.Batch, "batch", 1000, "records in a batch")
 	flag.IntVar(&s.Kills, "kills", 30, "how often something is killed")
 	flag.DurationVar(&s.Pause, "pause", 4*time.Second, "time between kills, on average")
+	flag.BoolVar(&s.Overlap, "overlap", false, "kill on although a server that was killed before has not caught up yet")
 	flag.StringVar(&s.Dir, "dir", "", "where files are; default: a temporary directory")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -22,10 +22,16 @@ const (
 	// before the first is acknowledged.
 	window      = 64
 	windowBytes = 4 << 20
-	// If nothing was acknowledged for ackTime, all is sent again; next time
-	// after twice as long, up to maxAckTime.
+	// If the oldest was not acknowledged for ackTime, it alone is sent again, every
+	// probeTime: it is seen at once when a stream has a leader again, and a bus that
+	// is only slow gets little more to do. One that is slow is given twice the time, up to
+	// maxAckTime.
 	ackTime    = 1 * time.Second
 	maxAckTime = 4 * time.Second
+	probeTime  = 300 * time.Millisecond
+	// countTime is after how long without success it is asked whether there are as
+	// many partitions still.
+	countTime = 15 * time.Second
 	// An outage is told of after this time.
 	stuckTime = 3 * time.Second
 	// drainTime is what Run takes at its end for what is queued.
@@ -53,7 +59,8 @@ type Publisher struct {
 
 	flying     []flying
 	flyingSize int
-	partitions int
+	partitions int       // 0: not known
+	counted    time.Time // when it was asked how many
 	patience   time.Duration
 	failing    time.Time // since when nothing is acknowledged; zero: it is
 	stuck      bool      // that it is not was said
@@ -66,11 +73,14 @@ type given struct{ boot, up uint64 }
 
 // flying is a batch that was sent.
 type flying struct {
-	future  jetstream.PubAckFuture
+	future  jetstream.PubAckFuture // nil: given up
+	data    []byte
 	records uint64
 	packets uint64
-	size    int
 }
+
+// errAgain: what was sent is lost, but the streams take batches again.
+var errAgain = errors.New("sent again")
 
 // NewPublisher makes one. Run must run for batches to leave.
 func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
@@ -177,6 +187,9 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case sending.Err() != nil:
 			p.abandon()
 			return nil
+		case errors.Is(err, errAgain):
+			p.abandon()
+			continue
 		}
 		p.complain(err)
 		p.abandon()
@@ -203,8 +216,7 @@ func (p *Publisher) complain(err error) {
 
 // send sends until ctx is done and all was acknowledged, or something fails.
 func (p *Publisher) send(ctx, sending context.Context) error {
-	var err error
-	if p.partitions, err = p.conn.partitions(sending); err != nil {
+	if err := p.count(sending); err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}
 	for {
@@ -221,6 +233,32 @@ func (p *Publisher) send(ctx, sending context.Context) error {
 			return p.last(sending)
 		}
 	}
+}
+
+// count finds out how many partitions there are. As that takes servers that
+// answer, it is done once, and again only if nothing works any more.
+func (p *Publisher) count(ctx context.Context) error {
+	if p.partitions != 0 && (p.failing.IsZero() || time.Since(later(p.failing, p.counted)) < countTime) {
+		return nil
+	}
+	n, err := p.conn.partitions(ctx)
+	p.counted = time.Now()
+	if err == nil {
+		p.partitions = n
+	} else if errors.Is(err, jetstream.ErrStreamNotFound) {
+		p.partitions = 0 // they will be made anew
+	}
+	if p.partitions != 0 {
+		return nil
+	}
+	return err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // last sends what was queued when ctx ended.
@@ -251,9 +289,9 @@ func (p *Publisher) fill() error {
 		if err != nil {
 			return err
 		}
-		f.size = len(data)
+		f.data = data
 		p.flying = append(p.flying, f)
-		p.flyingSize += f.size
+		p.flyingSize += len(data)
 	}
 	return nil
 }
@@ -284,16 +322,54 @@ func (p *Publisher) await(sending context.Context) error {
 	defer timeout.Stop()
 	select {
 	case ack := <-f.future.Ok():
+		p.patience = ackTime
 		p.acknowledge(ack)
 		return nil
 	case err := <-f.future.Err():
-		return err
+		return p.probe(sending, err)
 	case <-timeout.C:
-		err := fmt.Errorf("no acknowledgement for %v", p.patience)
-		p.patience = min(2*p.patience, maxAckTime)
-		return err
+		return p.probe(sending, fmt.Errorf("no acknowledgement for %v", p.patience))
 	case <-sending.Done():
 		return sending.Err()
+	}
+}
+
+// probe sends the oldest again and again until it is acknowledged. If that was its
+// first sending, the others are under way still; or else they are lost as it was,
+// which is errAgain. why is what went wrong.
+func (p *Publisher) probe(sending context.Context, why error) error {
+	sent := []jetstream.PubAckFuture{p.flying[0].future}
+	tick := time.NewTicker(probeTime)
+	defer tick.Stop()
+	for {
+		p.complain(why)
+		select {
+		case <-tick.C:
+		case <-sending.Done():
+			return sending.Err()
+		}
+		for i, f := range sent {
+			select {
+			case ack := <-f.Ok():
+				p.acknowledge(ack)
+				if i > 0 {
+					p.patience = ackTime
+					return errAgain
+				}
+				p.patience = min(2*p.patience, maxAckTime)
+				return nil
+			default:
+			}
+		}
+		if !p.conn.Connected() || time.Since(p.failing) > countTime {
+			return why
+		}
+		f, err := p.publish(p.flying[0].data)
+		if err != nil {
+			return err
+		}
+		p.again.Add(1)
+		sent = append(sent, f.future)
 	}
 }
 
@@ -306,7 +382,6 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 		p.stuck = false
 		p.conn.say("bus %s: batches are taken again", p.conn.target)
 	}
-	p.patience = ackTime
 	p.batches.Add(1)
 	p.landed()
 }
@@ -316,7 +391,7 @@ func (p *Publisher) landed() {
 	p.queue.Ack(1)
 	p.acknowledged.Add(p.flying[0].records)
 	p.packets.Add(p.flying[0].packets)
-	p.flyingSize -= p.flying[0].size
+	p.flyingSize -= len(p.flying[0].data)
 	p.flying = p.flying[1:]
 }
 

@@ -164,3 +164,45 @@ func (s *Servers) Leader(ctx context.Context, stream string) (leader int, err er
 	})
 	return leader, err
 }
+
+// Whole waits until each server has all that the others have, for two minutes.
+func (s *Servers) Whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	return s.ask(ctx, func(js jetstream.JetStream) error {
+		for {
+			lacks, err := lacking(ctx, js)
+			if err == nil && lacks == "" {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("%s: %w", lacks, errors.Join(err, ctx.Err()))
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
+
+// lacking names a server that is behind, and its stream; "" if none is.
+func lacking(ctx context.Context, js jetstream.JetStream) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	streams := js.ListStreams(ctx)
+	n := 0
+	for info := range streams.Info() {
+		n++
+		c := info.Cluster
+		if c == nil || c.Leader == "" {
+			return info.Config.Name + " has no leader", nil
+		}
+		for _, r := range c.Replicas {
+			if !r.Current || r.Offline {
+				return fmt.Sprintf("%s of %s is not current", r.Name, info.Config.Name), nil
+			}
+		}
+	}
+	if n == 0 && streams.Err() == nil {
+		return "there are no streams", nil
+	}
+	return "", streams.Err()
+}

@@ -21,6 +21,10 @@ type Siege struct {
 	Batch               int
 	Kills               int
 	Pause               time.Duration // between kills, on average
+	// Overlap: kill on while servers are behind the others. Without, each kill finds
+	// three that are whole: two of three that lack something may stand still for as long
+	// as one takes to catch up.
+	Overlap bool
 	// Only, if it is not empty, is what is killed in turns: "leader", "writer",
 	// "publisher", "node", or "all" servers. Or else it is random.
 	Only []string
@@ -34,6 +38,7 @@ type Result struct {
 	Outage                      time.Duration // the longest in which nothing of a publisher was acknowledged
 	Took                        time.Duration // publishing
 	CaughtUp                    time.Duration // the writers, when publishing had ended
+	Behind                      time.Duration // the longest that a server took to have all again
 	Kept                        uint64        // acknowledged or not
 }
 
@@ -47,6 +52,7 @@ func (r *Result) Table() string {
 		{"acknowledged and in none", fmt.Sprint(r.Lost)},
 		{"in more than one", fmt.Sprint(r.Doubled)},
 		{"longest time without an acknowledgement", r.Outage.Round(100 * time.Millisecond).String()},
+		{"longest time until a server had all again", r.Behind.Round(100 * time.Millisecond).String()},
 		{"writers had caught up after", r.CaughtUp.Round(100 * time.Millisecond).String()},
 	}
 	text := "| | |\n|---|---|\n"
@@ -209,6 +215,7 @@ func (s *siege) bury(c *Child) {
 // restart kills servers, and starts them again when the others have carried on
 // without.
 func (s *siege) restart(ctx context.Context, nodes ...int) error {
+	began := time.Now()
 	for _, i := range nodes {
 		s.servers.Kill(i)
 	}
@@ -216,13 +223,24 @@ func (s *siege) restart(ctx context.Context, nodes ...int) error {
 		if err := s.flowing(ctx); err != nil {
 			return err
 		}
+		s.Say("   acknowledged by the others after %v", time.Since(began).Round(10*time.Millisecond))
 	}
 	for _, i := range nodes {
 		if err := s.servers.Start(i); err != nil {
 			return err
 		}
 	}
-	return s.flowing(ctx)
+	began = time.Now()
+	if err := s.flowing(ctx); err != nil || s.Overlap {
+		return err
+	}
+	if err := s.servers.Whole(ctx); err != nil {
+		return err
+	}
+	behind := time.Since(began)
+	s.Say("   whole again after %v", behind.Round(10*time.Millisecond))
+	s.result.Behind = max(s.result.Behind, behind)
+	return nil
 }
 
 // end lets all end that was not killed, and counts.

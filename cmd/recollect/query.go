@@ -330,7 +330,8 @@ func (q *question) rows(p *history.Printer) func(rows []history.Row) error {
 // tell says what could not be read, and with -v what was.
 func (q *question) tell(s history.Stats) error {
 	if q.verbose {
-		say("%d of %d records match in %d files, %d row groups; %d files are of other times", s.Rows, s.Read, s.Files, s.Groups, s.Passed)
+		say("%d of %d records match in %d files, of which %d were told by their summaries, %d row groups; %d files are of other times",
+			s.Rows, s.Read, s.Files, s.Summed, s.Groups, s.Passed)
 	}
 	for _, err := range s.Damaged {
 		say("%v", err)

@@ -141,13 +141,19 @@ func (s *Store) compact(ctx context.Context, dir string, old []name) error {
 		return err
 	}
 	tmp := out.file.f.Name()
+	out.summary = s.summarizer
+	out.summary.reset()
 	n, err := mergeFiles(ctx, dir, old, id, out)
 	if err != nil {
 		out.file.remove()
 		return err
 	}
+	out.summary.write(summaryPath(dir, id))
 	if err := s.replace(dir, tmp, n, old); err != nil {
 		os.Remove(tmp)
+		if _, there := os.Lstat(filepath.Join(dir, n.String())); there != nil {
+			return errors.Join(err, removeSummary(dir, id))
+		}
 		return err
 	}
 	s.mu.Lock()
@@ -204,7 +210,7 @@ func (s *Store) endReplacing(dir, list string) error {
 			if !old[n.id] {
 				continue
 			}
-			if err := os.Remove(filepath.Join(dir, n.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := removeFile(dir, n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

@@ -39,6 +39,7 @@ type group struct {
 	src    [][16]byte // by index of texts[colSrc]
 	dst    [][16]byte
 	levels []batch.Level
+	sums   []counted // what rows stand for, if they are of a summary
 }
 
 // textCol is a column of few texts: rows' indexes, and what they mean.
@@ -58,6 +59,9 @@ func (g *group) open(f *reader, i int) bool {
 
 // bounds are a column's least and greatest value, if the file tells.
 func (g *group) bounds(column int) (lo, hi parquet.Value, ok bool) {
+	if len(g.chunks) == 0 { // of a summary
+		return lo, hi, false
+	}
 	c, isFile := g.chunks[column].(*parquet.FileColumnChunk)
 	if !isFile {
 		return lo, hi, false

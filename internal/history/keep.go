@@ -95,13 +95,16 @@ func (s *Store) retire(h kept, enough int64) (freed int64, err error) {
 		}
 		path := filepath.Join(dir, n.String())
 		info, err := os.Stat(path)
-		if err == nil {
-			err = os.Remove(path)
-		}
 		if err != nil {
 			return freed, err
 		}
 		freed += info.Size()
+		if summary, err := os.Stat(summaryPath(dir, n.id)); err == nil {
+			freed += summary.Size()
+		}
+		if err := removeFile(dir, n); err != nil {
+			return freed, err
+		}
 		s.mu.Lock()
 		s.status.Retired++
 		s.status.RetiredRows += uint64(n.rows)

@@ -49,8 +49,9 @@ type Row struct {
 
 // Stats is what a query did.
 type Stats struct {
-	Files  int // opened
-	Passed int // files that were not, by their names
+	Files  int // of which something was read
+	Passed int // files that are of other times, by their names
+	Summed int // of Files, those of which the summary told all
 	Groups int // row groups read
 	Read   int64
 	Rows   int64 // that match
@@ -72,19 +73,13 @@ func (s *Store) Query(ctx context.Context, q *Query, each func(rows []Row) error
 // It ends with each's first error, or ctx's. Files that cannot be read are no error,
 // but in Stats.
 func Read(ctx context.Context, dir string, q *Query, each func(rows []Row) error) (Stats, error) {
-	return scan(ctx, dir, q, allColumns, each)
+	s := &scanner{ctx: ctx, filter: newFilter(q), want: allColumns}
+	s.workers = []*worker{{scanner: s, each: each}}
+	return s.run(dir)
 }
 
-// scan is Read with only some columns in the records. If there are several each, as
-// many goroutines read files, and each each is called by one of them.
-func scan(ctx context.Context, dir string, q *Query, want columnSet, each ...func(rows []Row) error) (Stats, error) {
-	s := &scanner{ctx: ctx, filter: newFilter(q), want: want}
-	if q.Match != nil {
-		s.want = allColumns
-	}
-	for _, f := range each {
-		s.workers = append(s.workers, &worker{scanner: s, each: f})
-	}
+// run reads a directory with as many goroutines as there are workers.
+func (s *scanner) run(dir string) (Stats, error) {
 	err := s.hours(dir)
 	for _, w := range s.workers {
 		s.stats.add(&w.stats)
@@ -95,6 +90,7 @@ func scan(ctx context.Context, dir string, q *Query, want columnSet, each ...fun
 func (s *Stats) add(t *Stats) {
 	s.Files += t.Files
 	s.Passed += t.Passed
+	s.Summed += t.Summed
 	s.Groups += t.Groups
 	s.Read += t.Read
 	s.Rows += t.Rows
@@ -103,11 +99,25 @@ func (s *Stats) add(t *Stats) {
 
 // scanner reads for one query.
 type scanner struct {
-	ctx     context.Context
-	filter  *filter
-	want    columnSet
-	workers []*worker
-	stats   Stats // what the workers do not count
+	ctx       context.Context
+	filter    *filter
+	want      columnSet  // that records have
+	summaries *summaries // nil: it wants records
+	workers   []*worker
+	stats     Stats // what the workers do not count
+}
+
+// source is an open file, and its summary if it has one that is of use.
+type source struct {
+	name          name
+	file, summary *os.File
+}
+
+func (s *source) close() {
+	s.file.Close()
+	if s.summary != nil {
+		s.summary.Close()
+	}
 }
 
 func (s *scanner) hours(dir string) error {
@@ -136,7 +146,7 @@ func (s *scanner) hour(dir string) error {
 	for _, w := range s.workers {
 		g.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
-				if err := w.file(ctx, files[i]); err != nil {
+				if err := w.source(ctx, &files[i]); err != nil {
 					return err
 				}
 			}
@@ -146,13 +156,13 @@ func (s *scanner) hour(dir string) error {
 	return g.Wait()
 }
 
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		f.Close()
+func closeAll(files []source) {
+	for i := range files {
+		files[i].close()
 	}
 }
 
-func (s *scanner) openHour(dir string) ([]*os.File, error) {
+func (s *scanner) openHour(dir string) ([]source, error) {
 	for {
 		if err := s.ctx.Err(); err != nil {
 			return nil, err
@@ -166,7 +176,7 @@ func (s *scanner) openHour(dir string) ([]*os.File, error) {
 	}
 }
 
-func (s *scanner) tryHour(dir string) (files []*os.File, passed int, err error) {
+func (s *scanner) tryHour(dir string) (files []source, passed int, err error) {
 	names, err := listHour(dir)
 	if err != nil {
 		return nil, 0, err
@@ -176,9 +186,12 @@ func (s *scanner) tryHour(dir string) (files []*os.File, passed int, err error) 
 			passed++
 			continue
 		}
-		f, err := os.Open(filepath.Join(dir, n.String()))
-		if err != nil {
+		f := source{name: n}
+		if f.file, err = os.Open(filepath.Join(dir, n.String())); err != nil {
 			return files, 0, err
+		}
+		if s.summaries != nil && s.filter.suits(n) {
+			f.summary, _ = os.Open(summaryPath(dir, n.id)) // or the records tell
 		}
 		files = append(files, f)
 	}
@@ -189,9 +202,18 @@ func (s *scanner) tryHour(dir string) (files []*os.File, passed int, err error) 
 type worker struct {
 	*scanner
 	each  func(rows []Row) error
+	tally func(g *group) error // takes a summary's sums, of which g.chosen match
 	stats Stats
 	group group // its memory is used again
 	rows  []Row
+}
+
+func (w *worker) source(ctx context.Context, s *source) error {
+	done, err := w.fromSummary(s)
+	if done || err != nil {
+		return err
+	}
+	return w.file(ctx, s.file)
 }
 
 // file reads the row groups that may have something.

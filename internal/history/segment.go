@@ -190,6 +190,7 @@ func (s *sorter) ranks() map[string]uint32 {
 type output struct {
 	*rowWriter
 	file     *file
+	summary  *summarizer // nil: none is made
 	rows     int64
 	min, max int64 // times
 }
@@ -208,6 +209,9 @@ func (o *output) add(rec *wire.Record, host string, level batch.Level) error {
 	}
 	o.min, o.max = min(o.min, rec.Time), max(o.max, rec.Time)
 	o.rows++
+	if o.summary != nil {
+		o.summary.add(rec, host, level)
+	}
 	return o.rowWriter.add(rec, host, level)
 }
 

@@ -30,6 +30,8 @@ type Store struct {
 	cfg  Config
 	lock *os.File
 
+	summarizer *summarizer // Maintain's alone
+
 	mu        sync.Mutex
 	pending   map[string]name
 	committed map[string]struct{} // by this Store
@@ -68,7 +70,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // that has it open: that is an error. What a killed process left half-written is
 // removed, what cannot be read is set aside. Close it.
 func Open(dir string, cfg Config) (*Store, error) {
-	s := &Store{dir: dir, cfg: cfg, pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool), settled: make(map[string]int64)}
+	s := &Store{dir: dir, cfg: cfg, summarizer: newSummarizer(), pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool), settled: make(map[string]int64)}
 	if s.cfg.Logf == nil {
 		s.cfg.Logf = func(string, ...any) {}
 	}
@@ -286,6 +288,28 @@ func (s *Store) recoverHour(hour string, recent bool) error {
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), replaces) {
 			if err := s.endReplacing(dir, e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return removeLoneSummaries(dir)
+}
+
+// removeLoneSummaries removes summaries whose file never came, or was set aside.
+func removeLoneSummaries(dir string) error {
+	entries, err := readNames(dir)
+	if err != nil {
+		return err
+	}
+	whole := make(map[string]bool)
+	for _, e := range entries {
+		if n, ok := parseName(e); ok {
+			whole[n.id] = true
+		}
+	}
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e, summarySuffix); ok && !whole[id] {
+			if err := removeSummary(dir, id); err != nil {
 				return err
 			}
 		}

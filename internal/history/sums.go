@@ -74,13 +74,17 @@ func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error
 		n = 1 // these are for one goroutine
 	}
 	adders := make([]*adder, n)
-	each := make([]func(rows []Row) error, n)
 	var total atomic.Int64
+	s := &scanner{ctx: ctx, filter: newFilter(q)}
 	for i := range adders {
 		adders[i] = newAdder(by, &total)
-		each[i] = adders[i].add
+		s.workers = append(s.workers, &worker{scanner: s, each: adders[i].add, tally: adders[i].tally})
 	}
-	stats, err := scan(ctx, dir, q, adders[0].want, each...)
+	s.want, s.summaries = adders[0].want, newSummaries(q, by, adders[0].want)
+	if q.Match != nil {
+		s.want = allColumns
+	}
+	stats, err := s.run(dir)
 	if err != nil {
 		return nil, stats, err
 	}
@@ -88,8 +92,21 @@ func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error
 	for _, other := range adders[1:] {
 		a.join(other)
 	}
-	slices.SortFunc(a.sums, a.compare)
-	return a.sums, stats, nil
+	return a.sorted(), stats, nil
+}
+
+// sorted are the sums in order. They are large, so that indexes are sorted.
+func (a *adder) sorted() []Sum {
+	at := make([]int, len(a.sums))
+	for i := range at {
+		at[i] = i
+	}
+	slices.SortFunc(at, a.compare)
+	list := make([]Sum, len(at))
+	for i, k := range at {
+		list[i] = a.sums[k]
+	}
+	return list
 }
 
 // maxWorkers read for sums at most, each with some 5 MB.
@@ -106,9 +123,7 @@ func (a *adder) join(other *adder) {
 			continue
 		}
 		s := &a.sums[at]
-		s.Records += o.Records
-		s.Packets += o.Packets
-		s.Bytes += o.Bytes
+		s.count(counted{o.Records, o.Packets, o.Bytes})
 	}
 }
 
@@ -118,6 +133,7 @@ type adder struct {
 	want  columnSet
 	step  int64
 	parts []func(k *Key, r *Row)
+	order []func(x, y *Key) int // by the columns
 	flow  bool
 	at    map[Key]int
 	sums  []Sum
@@ -133,6 +149,7 @@ func newAdder(by By, total *atomic.Int64) *adder {
 		a.parts = append(a.parts, func(k *Key, r *Row) { k.Time = floor(r.Record.Time, a.step) })
 	}
 	for _, c := range by.Columns {
+		a.order = append(a.order, compareBy[c])
 		if c == "flow" {
 			a.flow = true
 			a.want |= setOf(colProto, colDstPort, colMGENFlow, colFlags)
@@ -176,27 +193,45 @@ var sumParts = map[string]struct {
 
 func (a *adder) add(rows []Row) error {
 	for i := range rows {
-		r := &rows[i]
-		a.key = Key{}
-		for _, set := range a.parts {
-			set(&a.key, r)
-		}
-		if !a.flow {
-			if err := a.count(&r.Record); err != nil {
-				return err
-			}
-			continue
-		}
-		for _, a.key.Flow = range a.by.Flows(&r.Record) {
-			if err := a.count(&r.Record); err != nil {
-				return err
-			}
+		r := &rows[i].Record
+		if err := a.row(&rows[i], counted{1, r.Count(), uint64(r.Length)}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (a *adder) count(r *wire.Record) error {
+// tally adds the chosen sums of a summary.
+func (a *adder) tally(g *group) error {
+	var r Row
+	for _, at := range g.chosen {
+		g.row(int(at), &r)
+		if err := a.row(&r, g.sums[at]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// row adds what is counted of records that are as r in what there are sums by.
+func (a *adder) row(r *Row, n counted) error {
+	a.key = Key{}
+	for _, set := range a.parts {
+		set(&a.key, r)
+	}
+	if !a.flow {
+		return a.count(n)
+	}
+	for _, a.key.Flow = range a.by.Flows(&r.Record) {
+		if err := a.count(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count adds to the sum of the key at hand.
+func (a *adder) count(n counted) error {
 	if a.last < 0 || a.sums[a.last].Key != a.key {
 		at, ok := a.at[a.key]
 		if !ok {
@@ -209,20 +244,24 @@ func (a *adder) count(r *wire.Record) error {
 		}
 		a.last = at
 	}
-	s := &a.sums[a.last]
-	s.Records++
-	s.Packets += r.Count()
-	s.Bytes += uint64(r.Length)
+	a.sums[a.last].count(n)
 	return nil
 }
 
+func (s *Sum) count(n counted) {
+	s.Records += n.records
+	s.Packets += n.packets
+	s.Bytes += n.bytes
+}
+
 // compare orders by time, then the columns in their order.
-func (a *adder) compare(x, y Sum) int {
+func (a *adder) compare(i, j int) int {
+	x, y := &a.sums[i], &a.sums[j]
 	if c := cmp.Compare(x.Time, y.Time); c != 0 {
 		return c
 	}
-	for _, name := range a.by.Columns {
-		if c := compareBy[name](&x.Key, &y.Key); c != 0 {
+	for _, compare := range a.order {
+		if c := compare(&x.Key, &y.Key); c != 0 {
 			return c
 		}
 	}

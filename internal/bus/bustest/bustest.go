@@ -10,8 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // built is the directory that Program is in; "" if it was not asked for.
@@ -83,6 +87,31 @@ func (s *Server) Kill() {
 		s.cmd.Wait()
 		s.cmd = nil
 	}
+}
+
+// Pause has it stand still (SIGSTOP), and Resume go on.
+func (s *Server) Pause() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (s *Server) Resume() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Messages is how many messages a stream has.
+func (s *Server) Messages(t testing.TB, stream string) uint64 {
+	t.Helper()
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.CachedInfo().State.Msgs
 }
 
 // Restart starts it, and waits until it accepts connections.

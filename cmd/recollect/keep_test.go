@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,6 +171,34 @@ func (p *process) end(t *testing.T) {
 	}
 }
 
+// metric is what /metrics says of a name with its labels, or -1.
+func (p *process) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	page := regexp.MustCompile(`page at (\S+)`).FindStringSubmatch(p.said())
+	if page == nil {
+		return -1
+	}
+	answer, err := http.Get(strings.TrimSuffix(page[1], "/") + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return -1
+}
+
 // taken is how many records the bus has taken, as the summary says.
 func (p *process) taken(t *testing.T) int {
 	t.Helper()
@@ -243,10 +273,20 @@ func TestStore(t *testing.T) {
 	f.send(t, 1000)
 	until(t, "all to be taken", func() bool { return p.taken(t) == 2000 })
 	p.kill()
-	p = startRecollect(t, nil, args...)
+	p = startRecollect(t, nil, append(args, "-http", "127.0.0.1:0")...)
 	until(t, "the agents' collector", f.all)
 	f.send(t, 500)
 	until(t, "all to be taken", func() bool { return p.taken(t) == 1000 })
+	until(t, "all to be written", func() bool { return p.metric(t, `recollect_writer_records_total{to="history"}`) >= 1000 })
+	for name, want := range map[string]float64{
+		"recollect_bus_connected": 1, "recollect_bus_published_records_total": 1000, "recollect_bus_acknowledged_records_total": 1000,
+		"recollect_bus_dropped_records_total": 0, `recollect_writer_failing{to="history"}`: 0, `recollect_writer_missing_records{to="history"}`: 0,
+		`recollect_writer_partitions{to="history"}`: 1, "recollect_history_failing": 0, "recollect_history_damaged_files_total": 0,
+	} {
+		if got := p.metric(t, name); got != want {
+			t.Errorf("%s is %v instead of %v", name, got, want)
+		}
+	}
 	p.end(t)
 	records, total := kept(t, dir)
 	want := 2 * (1000*100 + 999*1000/2 + 500*100 + 499*500/2)

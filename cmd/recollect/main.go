@@ -164,7 +164,7 @@ func run(args []string) int {
 		return explain(err)
 	}
 	if o.http != "" {
-		if err := addPage(&cfg, o.http, o.page); err != nil {
+		if err := addPage(&cfg, o.http, o.page, sinks); err != nil {
 			sinks.abandon()
 			return explain(err)
 		}

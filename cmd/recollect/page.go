@@ -13,8 +13,9 @@ import (
 )
 
 // addPage opens the port of the page and has cfg serve it. The error names what
-// is wrong with the address, before anything else has started.
-func addPage(cfg *collect.Config, address string, o pageOptions) error {
+// is wrong with the address, before anything else has started. /metrics tells of s,
+// too.
+func addPage(cfg *collect.Config, address string, o pageOptions, s sinks) error {
 	access, err := o.access()
 	if err != nil {
 		return err
@@ -23,6 +24,7 @@ func addPage(cfg *collect.Config, address string, o pageOptions) error {
 	if err != nil {
 		return err
 	}
+	server.Measure(s)
 	say("page at %s", server.URL())
 	if server.Open() {
 		say("the page is open to anyone who can reach this port: it has no password")

@@ -21,6 +21,7 @@ type sink interface {
 	Run(ctx context.Context) error
 	// Done says what was written, and given up.
 	Done() string
+	measure(m meter)
 }
 
 // sinks are all of a collector's.
@@ -38,16 +39,24 @@ func openSink(text string) (sink, error) {
 			return openTable(t)
 		}
 		s, err := clickhouse.New(t, say)
-		return clickhouseSink{s}, err
+		return clickhouseSink{s, t.String()}, err
 	case strings.HasPrefix(text, "kafka"):
 		return openKafka(text)
 	}
 	return nil, errors.New("not a sink's URL: want clickhouse+http://USER@HOST:8123/DATABASE or kafka://BROKER:9092/TOPIC")
 }
 
-type clickhouseSink struct{ *clickhouse.Sink }
+type clickhouseSink struct {
+	*clickhouse.Sink
+	name string
+}
 
 func (s clickhouseSink) Done() string { return s.Status().String() }
+
+func (s clickhouseSink) measure(m meter) {
+	m.counter(descSinkWritten, s.Status().Written, s.name)
+	m.counter(descSinkDropped, s.Status().Dropped, s.name)
+}
 
 // tableSink is a table for what a bus carries; whoever has the bus writes to it.
 type tableSink struct {
@@ -87,7 +96,7 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, k)
+		list = append(list, keeper{k})
 	}
 	if list != nil {
 		cfg.Report = list.done

@@ -297,7 +297,42 @@ func (k *Keeper) Done() string {
 		s := k.writer.Status()
 		parts = append(parts, fmt.Sprintf("history: %d records written, %d came twice, %d missing", s.Records, s.Duplicates, s.Missing))
 	}
+	if k.tables != nil {
+		s := k.tables.Status()
+		parts = append(parts, fmt.Sprintf("table: %d records written, %d came twice, %d missing", s.Records, s.Duplicates, s.Missing))
+	}
 	return strings.Join(parts, "; ")
+}
+
+// WriterStatus is how a writer does.
+type WriterStatus = bus.WriterStatus
+
+// Status is what a Keeper does; what it does not do is nil.
+type Status struct {
+	Connected bool // to the bus
+	Publisher *bus.PublisherStatus
+	Spool     *spool.Status
+	Writer    *WriterStatus // of the history
+	History   *history.Status
+	Tables    *WriterStatus // of Config.Table
+}
+
+// Status may be called by any goroutine.
+func (k *Keeper) Status() (s Status) {
+	s.Connected = k.conn.Connected()
+	if k.publisher != nil {
+		s.Publisher = new(k.publisher.Status())
+	}
+	if k.queue != nil {
+		s.Spool = new(k.queue.Status())
+	}
+	if k.writer != nil {
+		s.Writer, s.History = new(k.writer.Status()), new(k.store.Status())
+	}
+	if k.tables != nil {
+		s.Tables = new(k.tables.Status())
+	}
+	return s
 }
 
 // Hint is what to do about an error of this package, or "".

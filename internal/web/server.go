@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
@@ -53,6 +54,7 @@ type Server struct {
 	streams  streams
 	cache    cache
 	totals   totals
+	more     []prometheus.Collector
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.
 	ending context.Context
@@ -89,6 +91,9 @@ func Listen(address string, access Access) (*Server, error) {
 	s.streams.max = maxStreams
 	return s, nil
 }
+
+// Measure has /metrics say more. It is for before Run.
+func (s *Server) Measure(more ...prometheus.Collector) { s.more = append(s.more, more...) }
 
 // Open tells whether others than this host see the page without a password or
 // token.

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pcapper/pcapper/internal/keep"
+)
+
+// meter makes metrics of counters, as /metrics is asked for them.
+type meter struct{ ch chan<- prometheus.Metric }
+
+func (m meter) counter(d *prometheus.Desc, v uint64, labels ...string) {
+	m.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (m meter) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	m.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (m meter) truth(d *prometheus.Desc, v bool, labels ...string) {
+	n := 0.0
+	if v {
+		n = 1
+	}
+	m.gauge(d, n, labels...)
+}
+
+// descs are all that was made by desc.
+var descs []*prometheus.Desc
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	d := prometheus.NewDesc("recollect_"+name, help, labels, nil)
+	descs = append(descs, d)
+	return d
+}
+
+var (
+	descSinkWritten = desc("sink_written_records_total", "Records that the sink's server has.", "sink")
+	descSinkDropped = desc("sink_dropped_records_total", "Records that were given up on the way to the sink.", "sink")
+
+	descBusConnected = desc("bus_connected", "1 while there is a connection to the bus.")
+	descBusPublished = desc("bus_published_records_total", "Records that were to be published.")
+	descBusAcked     = desc("bus_acknowledged_records_total", "Records of them that a stream has acknowledged.")
+	descBusDropped   = desc("bus_dropped_records_total", "Records of them that were given up, for want of room.")
+	descBusAgain     = desc("bus_resent_batches_total", "Batches that were sent more than once.")
+	descSpoolWaiting = desc("spool_waiting_packets", "Packets that the spool has for the bus.")
+	descSpoolDropped = desc("spool_dropped_packets_total", "Packets that the spool gave up, since its directory was made.")
+	descSpoolDisk    = desc("spool_disk_bytes", "What the spool has on disk.")
+	descSpoolFailing = desc("spool_failing", "1 while the spool cannot be written.")
+
+	descWriterRecords = desc("writer_records_total", "Records that were written and committed, by what is written.", "to")
+	descWriterTwice   = desc("writer_duplicate_records_total", "Records that came again, and were left out.", "to")
+	descWriterBad     = desc("writer_malformed_batches_total", "Messages of the bus that are no batch.", "to")
+	descWriterGone    = desc("writer_gone_batches_total", "Messages that the bus dropped before they were written.", "to")
+	descWriterMissing = desc("writer_missing_records", "Records that were numbered and have not come.", "to")
+	descWriterLag     = desc("writer_lag_batches", "Messages of the bus that wait to be written.", "to")
+	descWriterParts   = desc("writer_partitions", "Partitions of the bus that this process writes.", "to")
+	descWriterFailing = desc("writer_failing", "1 while nothing can be written.", "to")
+
+	descHistorySize    = desc("history_bytes", "Committed files of the history.")
+	descHistoryRetired = desc("history_retired_records_total", "Records that were removed as they were old, or too many.")
+	descHistoryDamaged = desc("history_damaged_files_total", "Files that were found damaged, and set aside.")
+	descHistoryFailing = desc("history_failing", "1 while the history cannot be compacted, or old files removed.")
+)
+
+// Describe implements prometheus.Collector.
+func (s sinks) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descs {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s sinks) Collect(ch chan<- prometheus.Metric) {
+	for _, one := range s {
+		one.measure(meter{ch})
+	}
+}
+
+// keeper is a keep.Keeper as a sink.
+type keeper struct{ *keep.Keeper }
+
+func (k keeper) measure(m meter) {
+	s := k.Status()
+	m.truth(descBusConnected, s.Connected)
+	if p := s.Publisher; p != nil {
+		m.counter(descBusPublished, p.Published)
+		m.counter(descBusAcked, p.Acknowledged)
+		m.counter(descBusDropped, p.Dropped)
+		m.counter(descBusAgain, p.Again)
+	}
+	if q := s.Spool; q != nil {
+		m.gauge(descSpoolWaiting, float64(q.Waiting.Weight))
+		m.counter(descSpoolDropped, q.Dropped.Weight)
+		m.gauge(descSpoolDisk, float64(q.Disk))
+		m.truth(descSpoolFailing, q.Failing != "")
+	}
+	if h := s.History; h != nil {
+		m.gauge(descHistorySize, float64(h.Size))
+		m.counter(descHistoryRetired, h.RetiredRows)
+		m.counter(descHistoryDamaged, uint64(len(h.Damaged)))
+		m.truth(descHistoryFailing, h.Failed != "")
+	}
+	measureWriter(m, s.Writer, "history")
+	measureWriter(m, s.Tables, "table")
+}
+
+func measureWriter(m meter, w *keep.WriterStatus, to string) {
+	if w == nil {
+		return
+	}
+	m.counter(descWriterRecords, w.Records, to)
+	m.counter(descWriterTwice, w.Duplicates, to)
+	m.counter(descWriterBad, w.Malformed, to)
+	m.counter(descWriterGone, w.Gone, to)
+	m.gauge(descWriterMissing, float64(w.Missing), to)
+	m.gauge(descWriterLag, float64(w.Lag), to)
+	m.gauge(descWriterParts, float64(w.Partitions), to)
+	m.truth(descWriterFailing, w.Failed != "", to)
+}

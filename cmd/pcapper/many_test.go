@@ -52,10 +52,10 @@ func vnoded(t *testing.T, h *nettest.Host, session, node string) (end func()) {
 	return end
 }
 
-// named gives a host's namespace a name, as ip-netns(8) does.
-func named(t *testing.T, h *nettest.Host) string {
+// named gives a host's namespace a name, as ip-netns(8) does; suffix is its end.
+func named(t *testing.T, h *nettest.Host, suffix string) string {
 	t.Helper()
-	name := fmt.Sprintf("pcapper-%d-%s", os.Getpid(), h.Name)
+	name := fmt.Sprintf("pcapper-%d-%s", os.Getpid(), suffix)
 	path := filepath.Join("/run/netns", name)
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestManyNamespaces(t *testing.T) {
 func testManyNamespaces(t *testing.T, engine string) {
 	hosts := nettest.Bridge(t, 4)
 	host, n1, n2, n3 := hosts[3], hosts[0], hosts[1], hosts[2]
-	name := named(t, n1)
+	name := named(t, n1, n1.Name)
 	session := filepath.Join(t.TempDir(), "pycore.1")
 	endN2 := vnoded(t, n2, session, "n2")
 
@@ -251,13 +251,30 @@ func namesAt(t *testing.T, h *nettest.Host, addr string, domain uint32) (names i
 	return names
 }
 
+// TestManyOfOneLabel: an interface that cannot be told from another's is named.
+func TestManyOfOneLabel(t *testing.T) {
+	a, b := nettest.Pair(t)
+	link, err := b.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Netlink().LinkSetName(link, "x-eth0"); err != nil {
+		t.Fatal(err)
+	}
+	first, second := named(t, a, "lab-x"), named(t, b, "lab")
+	agent := launch(t, a, "-engine", "ring", "-netns", first+","+second, "-i", "*eth0", "-m", "none")
+	agent.await(first+"-eth0: listening on TCP port 7073;", 1)
+	agent.await(fmt.Sprintf("is not watched: another one is called %q, too;", first+"-eth0"), 1)
+	agent.stop()
+}
+
 // TestManyExported: many interfaces send to one collector, which tells them apart
 // by their names. The table that the agent writes is its collector.conf.
 func TestManyExported(t *testing.T) {
 	nettest.NeedTCX(t)
 	hosts := nettest.Bridge(t, 3)
 	host, n1, n2 := hosts[2], hosts[0], hosts[1]
-	one, two := named(t, n1), named(t, n2)
+	one, two := named(t, n1, n1.Name), named(t, n2, n2.Name)
 	conf := filepath.Join(t.TempDir(), "collector.conf")
 	if err := os.WriteFile(conf, []byte("1=5001\n"), 0o644); err != nil {
 		t.Fatal(err)

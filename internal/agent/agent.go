@@ -172,7 +172,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		a.out.w, a.out.prefix = &at.fleet.out, at.label+": "
 		a.certs = at.fleet.certs
 		chunk, chunks = fleetChunk, fleetChunks
-	} else if err = a.loadCerts(); err != nil {
+	} else if a.certs, err = loadCerts(cfg.TLS, &a.out); err != nil {
 		return nil, err
 	}
 	if err = checkEngine(cfg.Engine); err != nil {
@@ -452,7 +452,7 @@ func (a *agent) signals(ctx context.Context) error {
 			a.out.printf("reopening the log %q", a.cfg.Log)
 		}
 		a.reopen()
-		a.reloadCerts()
+		reloadCerts(a.certs, a.cfg.TLS, &a.out)
 	})
 }
 

@@ -152,10 +152,8 @@ func newFleet(cfg Config) (*fleet, error) {
 	if f.ports, err = newPortTable(&cfg); err != nil {
 		return nil, err
 	}
-	if cfg.TLS.Any() {
-		if f.certs, err = certs.NewServer(cfg.TLS); err != nil {
-			return nil, fail(ExitCerts, hinted{fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"})
-		}
+	if f.certs, err = loadCerts(cfg.TLS, &f.out); err != nil {
+		return nil, err
 	}
 	if err := f.chooseEngine(); err != nil {
 		return nil, err
@@ -236,10 +234,11 @@ func (f *fleet) confine() (err error) {
 		f.report = confine.Report{"confined: no, as asked with -unconfined"}
 		return nil
 	}
-	keep := []int{unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE}
+	e := engine{}
 	if f.shared != nil {
-		keep = append(keep, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON)
+		e.name = engineEBPF
 	}
+	keep := append(e.capabilities(), unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE)
 	if ports := f.cfg.ports(); len(ports) > 0 && slices.Min(ports) < 1024 {
 		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
 	}
@@ -322,15 +321,31 @@ func (f *fleet) run(ctx context.Context) error {
 		defer look.Stop()
 		for {
 			f.look(ctx)
+			if err := f.broken(); err != nil {
+				return err
+			}
 			select {
 			case <-ctx.Done():
-				f.wg.Wait()
 				return nil
 			case <-look.C:
 			}
 		}
 	})
-	return g.Wait()
+	err := g.Wait()
+	f.wg.Wait()
+	return err
+}
+
+// broken is why nothing can be captured any more, whatever is tried again; nil if
+// that can. Whoever starts the program may start it anew.
+func (f *fleet) broken() error {
+	if f.shared == nil {
+		return nil
+	}
+	if err := f.shared.Err(); err != nil {
+		return fail(ExitDevice, err)
+	}
+	return nil
 }
 
 // alive comes back if no agent has got stuck.
@@ -460,18 +475,23 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 	defer agents.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	mine := map[string]int{}  // the index that is watched, or was last, by name
-	waiting := map[int]bool{} // for the agent of another interface of that name to end
+	mine := map[string]int{} // the index that is watched, or was last, by name
+	// Those that wait for the agent of another interface of that name to end, and for
+	// how many times again came.
+	waiting := map[int]int{}
 	begin := func(i iface.Interface) {
-		delete(waiting, i.Index)
 		if !f.wants(i) || f.cfg.missing(i) != "" {
+			delete(waiting, i.Index)
 			return
 		}
 		if p := f.reserve(n, i); p != nil {
+			delete(waiting, i.Index)
 			mine[i.Name] = i.Index
 			agents.Go(func() { f.watch(ctx, n, p, i) })
 		} else if mine[i.Name] != i.Index {
-			waiting[i.Index] = true
+			if _, already := waiting[i.Index]; !already {
+				waiting[i.Index] = 0
+			}
 		}
 	}
 	have := map[int]iface.Interface{}
@@ -517,16 +537,31 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 			for _, i := range have {
 				begin(i)
 			}
+			for index := range waiting {
+				if waiting[index]++; waiting[index] == 2 {
+					f.sayTaken(n, have[index])
+				}
+			}
 		}
 	}
 }
 
-// label names an interface of a node.
+// label names an interface of a node. It is one of a collector.conf, whose fields
+// are divided by colons.
 func label(node, name string) string {
-	if node == "" {
-		return name
+	if node != "" {
+		name = node + "-" + name
 	}
-	return node + "-" + name
+	return strings.ReplaceAll(name, ":", "_")
+}
+
+// sayTaken is for an interface that cannot be watched as another one has its label:
+// eth0 of the node a-b, and b-eth0 of a, or two nodes of one name.
+func (f *fleet) sayTaken(n *fleetNode, i iface.Interface) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sayOnce(fmt.Errorf("interface %s of %q is not watched: another one is called %q, too; give the node or the interface another name",
+		i.Name, cmp.Or(n.name, "this host"), label(n.name, i.Name)))
 }
 
 // reserve gives an interface its place, unless it is watched already.
@@ -679,13 +714,7 @@ func (a *agent) openPorts() string {
 // signals are served for all.
 func (f *fleet) signals(ctx context.Context) error {
 	return serveSignals(ctx, f.summary, func() {
-		if f.certs != nil {
-			if err := f.certs.Reload(); err != nil {
-				f.out.printf("TLS: %v; going on with the certificates as they were", err)
-			} else {
-				f.out.printf("TLS: certificates read again, for connections from now on")
-			}
-		}
+		reloadCerts(f.certs, f.cfg.TLS, &f.out)
 		for _, a := range f.all() {
 			a.reopen()
 		}

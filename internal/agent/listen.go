@@ -16,38 +16,38 @@ import (
 	"github.com/pcapper/pcapper/internal/feed"
 )
 
-// loadCerts reads what the feed by TLS needs.
-func (a *agent) loadCerts() error {
-	if !a.cfg.TLS.Any() {
-		return nil
+// loadCerts reads what feeds by TLS need; nil if there are none.
+func loadCerts(files certs.Files, out *printer) (*certs.Server, error) {
+	if !files.Any() {
+		return nil, nil
 	}
-	var err error
-	if a.certs, err = certs.NewServer(a.cfg.TLS); err != nil {
-		return fail(ExitCerts, hinted{fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"})
+	s, err := certs.NewServer(files)
+	if err != nil {
+		return nil, fail(ExitCerts, hinted{fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"})
 	}
-	a.warnOfValidity()
-	return nil
+	warnOfValidity(s, files, out)
+	return s, nil
 }
 
 // warnOfValidity: a certificate that is not valid now may be, once the clock
 // has been set, so it is no reason to give up.
-func (a *agent) warnOfValidity() {
-	if why := a.certs.Pair().Validity(time.Now()); why != "" {
-		a.out.printf("warning: certificate %q: %s: collectors will refuse it", a.cfg.TLS.Cert, why)
+func warnOfValidity(s *certs.Server, files certs.Files, out *printer) {
+	if why := s.Pair().Validity(time.Now()); why != "" {
+		out.printf("warning: certificate %q: %s: collectors will refuse it", files.Cert, why)
 	}
 }
 
-// reloadCerts answers SIGHUP.
-func (a *agent) reloadCerts() {
-	if a.certs == nil {
+// reloadCerts answers SIGHUP. s may be nil.
+func reloadCerts(s *certs.Server, files certs.Files, out *printer) {
+	if s == nil {
 		return
 	}
-	if err := a.certs.Reload(); err != nil {
-		a.out.printf("TLS: %v; going on with the certificates as they were", err)
+	if err := s.Reload(); err != nil {
+		out.printf("TLS: %v; going on with the certificates as they were", err)
 		return
 	}
-	a.out.printf("TLS: certificates read again, for connections from now on")
-	a.warnOfValidity()
+	out.printf("TLS: certificates read again, for connections from now on")
+	warnOfValidity(s, files, out)
 }
 
 // listen opens the feeds' ports.

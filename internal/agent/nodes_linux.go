@@ -33,7 +33,7 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 // in the order of these values. missing says which are not.
 func findNodes(wanted []string) (nodes []node, missing []error) {
 	if len(wanted) == 0 {
-		return []node{{"", "/proc/self/ns/net"}}, nil
+		return []node{{"", netns.Own}}, nil
 	}
 	for _, w := range wanted {
 		if w == AllCORE {
@@ -80,6 +80,9 @@ var ofProcess = regexp.MustCompile(`^/proc/([^/]+)/ns/net$`)
 // findNode resolves a name, a process's number or a path.
 func findNode(w string) (node, error) {
 	if strings.ContainsRune(w, '/') {
+		if w == "/proc/self/ns/net" {
+			return node{"self", netns.Own}, nil
+		}
 		_, err := os.Stat(w)
 		name := filepath.Base(w)
 		if m := ofProcess.FindStringSubmatch(w); m != nil {
@@ -107,7 +110,7 @@ func findNode(w string) (node, error) {
 // started as `vnoded -c SESSION/NODE ...`, SESSION being /tmp/pycore.NUMBER; what
 // it was started by is in another namespace and has the same command line.
 func coreNodes(proc string) (nodes []node) {
-	own, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
+	own, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net")) // netns.Own
 	if err != nil {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -209,6 +210,8 @@ func (c *Conn) lost(err error) {
 		err = errors.New("the server closed the connection")
 	case fatal(err):
 		hint = " (" + c.refused(err).Hint + ")"
+	case strings.Contains(err.Error(), "tls"): // alerts of theirs have no type, and no certificate is no alert at all
+		hint = " (if the servers want our certificate: ?cert=FILE&key=FILE, one for a client)"
 	}
 	c.say("bus %s: away: %v; trying for ever%s", c.target, err, hint)
 }

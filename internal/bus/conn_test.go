@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
 	"github.com/pcapper/pcapper/internal/bus"
@@ -75,11 +76,8 @@ func complains(t *testing.T, url, hint string) {
 }
 
 func TestWhoWeAre(t *testing.T) {
-	pair, err := nkeys.CreateUser()
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, _ := pair.PublicKey()
+	pair := makeKey(t, nkeys.CreateUser)
+	public := publicKey(t, pair)
 	seed, _ := pair.Seed()
 	file := filepath.Join(t.TempDir(), "seed")
 	if err := os.WriteFile(file, seed, 0o600); err != nil {
@@ -109,4 +107,77 @@ func TestTLS(t *testing.T) {
 	complains(t, "tls://"+s.Addr(), "?ca=FILE")
 	plain := bustest.Start(t, "")
 	complains(t, "tls://"+plain.Addr(), "no TLS")
+}
+
+// TestMutualTLS: a server that wants our certificate gets it.
+func TestMutualTLS(t *testing.T) {
+	dir := t.TempDir()
+	for _, r := range []certs.Request{{Name: "bus", Hosts: []string{"127.0.0.1"}}, {Name: "collector", Client: true}} {
+		r.Dir, r.Valid = dir, time.Hour
+		if _, err := certs.Make(r, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := func(name string) string { return filepath.Join(dir, name) }
+	s := bustest.Start(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 10 }", file("bus.pem"), file("bus-key.pem"), file("ca.pem")))
+	url := "tls://" + s.Addr() + "?ca=" + file("ca.pem")
+	if err := connect(t, url+"&cert="+file("collector.pem")+"&key="+file("collector-key.pem")); err != nil {
+		t.Error(err)
+	}
+	complains(t, url, "?cert=FILE&key=FILE")
+}
+
+// TestCredentials: a file as nsc writes it lets us in where accounts are JWTs.
+func TestCredentials(t *testing.T) {
+	operator, account, user := makeKey(t, nkeys.CreateOperator), makeKey(t, nkeys.CreateAccount), makeKey(t, nkeys.CreateUser)
+	sign := func(c jwt.Claims, by nkeys.KeyPair) string {
+		t.Helper()
+		text, err := c.Encode(by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	lab := jwt.NewAccountClaims(publicKey(t, account))
+	lab.Limits.JetStreamLimits = jwt.JetStreamLimits{DiskStorage: 1 << 30, MemoryStorage: 1 << 20, Streams: 20, Consumer: 20}
+	of := jwt.NewOperatorClaims(publicKey(t, operator))
+	system := makeKey(t, nkeys.CreateAccount)
+	of.SystemAccount = publicKey(t, system)
+	s := bustest.Start(t, fmt.Sprintf("operator: %s\nresolver: MEMORY\nresolver_preload: { %s: %s, %s: %s }",
+		sign(of, operator), lab.Subject, sign(lab, operator), of.SystemAccount, sign(jwt.NewAccountClaims(of.SystemAccount), operator)))
+	who := jwt.NewUserClaims(publicKey(t, user))
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := jwt.FormatUserConfig(sign(who, account), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "lab.creds")
+	if err := os.WriteFile(file, creds, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := connect(t, s.URL()+"?creds="+file); err != nil {
+		t.Error(err)
+	}
+	refused(t, s.URL(), "?creds=FILE")
+}
+
+func makeKey(t *testing.T, create func() (nkeys.KeyPair, error)) nkeys.KeyPair {
+	t.Helper()
+	k, err := create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func publicKey(t *testing.T, k nkeys.KeyPair) string {
+	t.Helper()
+	public, err := k.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
 }

@@ -420,6 +420,13 @@ func (s *Shared) finish() {
 	}
 }
 
+// Err is why no source gives frames any more, and none can be made; nil if they do.
+func (s *Shared) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 // fail ends all sources.
 func (s *Shared) fail(err error) {
 	s.mu.Lock()

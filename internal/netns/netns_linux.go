@@ -15,11 +15,13 @@ type Namespace struct {
 	inode uint64
 }
 
-// own is where the kernel shows the calling thread's.
-const own = "/proc/thread-self/ns/net"
+// Own stands for the calling thread's namespace, which is the program's own but in
+// Do. (/proc/self/ns/net is that of the program's first thread, which Do may have had, and
+// left in another one for good.)
+const Own = "/proc/thread-self/ns/net"
 
 // Current is the namespace of the calling thread.
-func Current() (*Namespace, error) { return Open(own) }
+func Current() (*Namespace, error) { return Open(Own) }
 
 // Open opens the namespace that path stands for: /run/netns/NAME,
 // /proc/PID/ns/net. Close it in the end.
@@ -53,7 +55,7 @@ func (n *Namespace) Do(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var st unix.Stat_t
-	if unix.Stat(own, &st) == nil && st.Ino == n.inode {
+	if unix.Stat(Own, &st) == nil && st.Ino == n.inode {
 		return f()
 	}
 	result := make(chan error)

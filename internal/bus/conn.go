@@ -51,6 +51,7 @@ type Conn struct {
 	target *Target
 	say    func(format string, args ...any)
 	away   atomic.Bool // that the bus is away was said
+	warned atomic.Bool // of streams on too few servers
 	ended  atomic.Bool // by us: what is lost from now on is no news
 }
 

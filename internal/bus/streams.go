@@ -41,7 +41,24 @@ func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, 
 		partitions, err = c.ensureStreams(ctx, cfg)
 		return err
 	})
+	if err == nil {
+		c.warnOfReplicas(ctx, cfg)
+	}
 	return partitions, err
+}
+
+// warnOfReplicas says once that streams which were there already are on fewer servers
+// than they would be if we had made them.
+func (c *Conn) warnOfReplicas(ctx context.Context, cfg Streams) {
+	first, err := c.js.Stream(ctx, c.target.streamName(0))
+	if err != nil {
+		return // it was there a moment ago; nothing depends on this
+	}
+	have, want := first.CachedInfo().Config.Replicas, c.replicas(cfg)
+	if have < want && !c.warned.Swap(true) {
+		c.say("bus %s: stream %s is on %d of the servers, where %d are better: batches may be lost with a server; \"nats stream edit --replicas %d\" for each stream changes that",
+			c.target, first.CachedInfo().Config.Name, have, want, want)
+	}
 }
 
 func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {

@@ -1,10 +1,14 @@
 package bustest_test
 
 import (
+	"fmt"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/bus"
 	"github.com/pcapper/pcapper/internal/bus/bustest"
 )
 
@@ -28,6 +32,52 @@ func TestCluster(t *testing.T) {
 		Publishers: 2, Writers: 2, Rate: 20_000, Kills: 4, Pause: 2 * time.Second,
 		Only: []string{"writer", "leader", "publisher", "node"},
 	})
+}
+
+// TestFewReplicas: streams that somebody has made for one server of three are used,
+// and that is said; ours are on three.
+func TestFewReplicas(t *testing.T) {
+	s, err := bustest.StartServers(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	said := func(url string, cfg bus.Streams) string {
+		t.Helper()
+		target, err := bus.Parse(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var text strings.Builder
+		c, err := bus.Connect(bus.Config{Target: target, Say: func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintf(&text, format+"\n", args...)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.EnsureStreams(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return text.String()
+	}
+	small := bus.Streams{Partitions: 1, MaxBytes: 1 << 20}
+	if text := said(s.URL(), small); strings.Contains(text, "replicas") {
+		t.Errorf("of our own streams: %s", text)
+	}
+	one := small
+	one.Replicas = 1
+	if text := said(s.URL()+"?tenant=b", one); strings.Contains(text, "replicas") {
+		t.Errorf("of streams as they were asked for: %s", text)
+	}
+	if text := said(s.URL()+"?tenant=b", small); !strings.Contains(text, "is on 1 of the servers, where 3 are better") {
+		t.Errorf("of streams on one server: %q", text)
+	}
 }
 
 func run(t *testing.T, s bustest.Siege) {

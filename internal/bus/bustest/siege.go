@@ -22,8 +22,8 @@ type Siege struct {
 	Kills               int
 	Pause               time.Duration // between kills, on average
 	// Overlap: kill on while servers are behind the others. Without, each kill finds
-	// three that are whole: two of three that lack something may stand still for as long
-	// as one takes to catch up.
+	// three that are whole. If the only one that is has been killed, nothing is
+	// acknowledged until it is back, which is after overlapTime.
 	Overlap bool
 	// Only, if it is not empty, is what is killed in turns: "leader", "writer",
 	// "publisher", "node", or "all" servers. Or else it is random.
@@ -61,6 +61,10 @@ func (r *Result) Table() string {
 	}
 	return text
 }
+
+// overlapTime is how long a killed server stays away at most while the others do not
+// carry on without it.
+const overlapTime = 15 * time.Second
 
 // segmentAge is when the writers of a cluster seal: sooner than others, so that they
 // are killed doing so.
@@ -128,7 +132,7 @@ func (s *siege) start(ctx context.Context) (err error) {
 		}
 		s.publishers = append(s.publishers, c)
 	}
-	return s.flowing(ctx)
+	return s.flowing(ctx, time.Minute)
 }
 
 func (s *siege) writer(i int) Role {
@@ -156,8 +160,8 @@ func (s *siege) publisher() Role {
 }
 
 // flowing waits until each publisher's records are acknowledged.
-func (s *siege) flowing(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+func (s *siege) flowing(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, p := range s.publishers {
 		for was := p.Acknowledged(); p.Acknowledged() == was; time.Sleep(20 * time.Millisecond) {
@@ -220,10 +224,18 @@ func (s *siege) restart(ctx context.Context, nodes ...int) error {
 		s.servers.Kill(i)
 	}
 	if len(nodes) < Nodes {
-		if err := s.flowing(ctx); err != nil {
+		patience := time.Minute
+		if s.Overlap {
+			patience = overlapTime
+		}
+		switch err := s.flowing(ctx, patience); {
+		case err == nil:
+			s.Say("   acknowledged by the others after %v", time.Since(began).Round(10*time.Millisecond))
+		case s.Overlap && ctx.Err() == nil:
+			s.Say("   the others lack something")
+		default:
 			return err
 		}
-		s.Say("   acknowledged by the others after %v", time.Since(began).Round(10*time.Millisecond))
 	}
 	for _, i := range nodes {
 		if err := s.servers.Start(i); err != nil {
@@ -231,7 +243,7 @@ func (s *siege) restart(ctx context.Context, nodes ...int) error {
 		}
 	}
 	began = time.Now()
-	if err := s.flowing(ctx); err != nil || s.Overlap {
+	if err := s.flowing(ctx, time.Minute); err != nil || s.Overlap {
 		return err
 	}
 	if err := s.servers.Whole(ctx); err != nil {

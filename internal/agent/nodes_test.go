@@ -30,7 +30,7 @@ func TestCORENodes(t *testing.T) {
 		}
 	}
 	process("thread-self", "1", "pcapper")
-	process("self", "2", "pcapper") // the first thread was in a node, and stays there
+	process("self", "2", "pcapper")                                              // the first thread was in a node, and stays there
 	process("100", "1", "/usr/local/bin/vnoded", "-v", "-c", "/tmp/pycore.1/n2") // who started it
 	process("101", "2", "/usr/local/bin/vnoded", "-v", "-c", "/tmp/pycore.1/n2", "-l", "x")
 	process("102", "10", "vnoded", "-c", "/tmp/pycore.1/n10")

@@ -238,7 +238,7 @@ func (p *Publisher) send(ctx, sending context.Context) error {
 // count finds out how many partitions there are. As that takes servers that
 // answer, it is done once, and again only if nothing works any more.
 func (p *Publisher) count(ctx context.Context) error {
-	if p.partitions != 0 && (p.failing.IsZero() || time.Since(later(p.failing, p.counted)) < countTime) {
+	if p.partitions != 0 && !p.mayCount() {
 		return nil
 	}
 	n, err := p.conn.partitions(ctx)
@@ -254,11 +254,9 @@ func (p *Publisher) count(ctx context.Context) error {
 	return err
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+// mayCount is true now and then while nothing is acknowledged.
+func (p *Publisher) mayCount() bool {
+	return !p.failing.IsZero() && time.Since(p.failing) > countTime && time.Since(p.counted) > countTime
 }
 
 // last sends what was queued when ctx ended.
@@ -361,7 +359,7 @@ func (p *Publisher) probe(sending context.Context, why error) error {
 			default:
 			}
 		}
-		if !p.conn.Connected() || time.Since(p.failing) > countTime {
+		if !p.conn.Connected() || p.mayCount() {
 			return why
 		}
 		f, err := p.publish(p.flying[0].data)

@@ -262,7 +262,7 @@ func TestManyOfOneLabel(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second := named(t, a, "lab-x"), named(t, b, "lab")
-	agent := launch(t, a, "-engine", "ring", "-netns", first+","+second, "-i", "*eth0", "-m", "none")
+	agent := launch(t, a, "-engine", "ring", "-netns", first, "-netns", second, "-i", "*eth0", "-m", "none")
 	agent.await(first+"-eth0: listening on TCP port 7073;", 1)
 	agent.await(fmt.Sprintf("is not watched: another one is called %q, too;", first+"-eth0"), 1)
 	agent.stop()

@@ -91,7 +91,13 @@ func (s *storing) send(t *testing.T, name string, packets int) {
 
 func (s *storing) get(t *testing.T, path string) string {
 	t.Helper()
-	answer, err := http.Get(s.url + path)
+	return fetch(t, s.url+path)
+}
+
+// fetch is what a URL answers.
+func fetch(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

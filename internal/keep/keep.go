@@ -293,14 +293,14 @@ func (k *Keeper) Done() string {
 	if k.publisher != nil {
 		parts = append(parts, fmt.Sprintf("bus: %d records taken, %s", k.publisher.Status().Acknowledged, k.waiting()))
 	}
-	if k.writer != nil {
-		s := k.writer.Status()
-		parts = append(parts, fmt.Sprintf("history: %d records written, %d came twice, %d missing", s.Records, s.Duplicates, s.Missing))
+	written := func(what string, w *bus.Writer) {
+		if w != nil {
+			s := w.Status()
+			parts = append(parts, fmt.Sprintf("%s: %d records written, %d came twice, %d missing", what, s.Records, s.Duplicates, s.Missing))
+		}
 	}
-	if k.tables != nil {
-		s := k.tables.Status()
-		parts = append(parts, fmt.Sprintf("table: %d records written, %d came twice, %d missing", s.Records, s.Duplicates, s.Missing))
-	}
+	written("history", k.writer)
+	written("table", k.tables)
 	return strings.Join(parts, "; ")
 }
 

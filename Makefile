@@ -65,4 +65,4 @@ install-core: build ## as root: the services for CORE, the network emulator
 
 clean:
 	rm -rf bin web/node_modules
-	find internal/web/dist -type f ! -name placeholder.html -delete
+	find internal/collector/web/dist -type f ! -name placeholder.html -delete

@@ -1,11 +1,11 @@
-// Makes the bundle that internal/web embeds: ../internal/web/dist.
+// Makes the bundle that internal/collector/web embeds: ../internal/collector/web/dist.
 //
 //	node build.mjs          build, and fail if it is too large
 import { build } from 'esbuild';
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 
-const out = '../internal/web/dist';
+const out = '../internal/collector/web/dist';
 const most = 150_000; // bytes, gzipped, of everything that a browser loads
 
 mkdirSync(out, { recursive: true });

@@ -25,7 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pcapper/pcapper/bench/process"
-	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/collector"
 )
 
 // childEnv names the configuration in the environment of the collector that this
@@ -50,7 +50,7 @@ type options struct {
 func main() {
 	var err error
 	if config := os.Getenv(childEnv); config != "" {
-		err = collector(config, os.Getenv(childEnv+"_VIEW") != "")
+		err = child(config, os.Getenv(childEnv+"_VIEW") != "")
 	} else {
 		err = bench()
 	}
@@ -208,15 +208,15 @@ func tasks() (ids []int) {
 	return ids
 }
 
-// collector is the child.
-func collector(config string, view bool) error {
+// child is the collector under test.
+func child(config string, view bool) error {
 	mib, _ := strconv.Atoi(os.Getenv(ballastEnv))
 	ballast := make([][]byte, mib<<20/frameSize)
 	for i := range ballast {
 		ballast[i] = bytes.Repeat([]byte{1}, frameSize)
 	}
 	defer runtime.KeepAlive(ballast)
-	file, err := collect.ReadFile(config)
+	file, err := collector.ReadFile(config)
 	if err != nil {
 		return err
 	}
@@ -227,9 +227,9 @@ func collector(config string, view bool) error {
 	defer null.Close()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg := collect.Config{File: file, Stdout: null, Stderr: os.Stderr, Lines: true}
+	cfg := collector.Config{File: file, Stdout: null, Stderr: os.Stderr, Lines: true}
 	if view {
-		cfg.View = func(ctx context.Context, v *collect.View) error {
+		cfg.View = func(ctx context.Context, v *collector.View) error {
 			<-ctx.Done()
 			n, snap := v.Counting(), v.Store().Snapshot()
 			fmt.Fprintf(os.Stderr, "view: %d records counted, %d lost, of %d agents in %d KiB of history; stdout's are below\n",
@@ -237,5 +237,5 @@ func collector(config string, view bool) error {
 			return nil
 		}
 	}
-	return collect.Run(ctx, cfg)
+	return collector.Run(ctx, cfg)
 }

@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/bench/process"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 )
 

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/bus/bustest"
+	"github.com/pcapper/pcapper/internal/test/bustest"
 )
 
 func main() {

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/pcapper/pcapper/internal/batch"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // lookInto is of how many batches one is read for the age of its records.

@@ -15,9 +15,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/pcapper/pcapper/internal/batch"
-	"github.com/pcapper/pcapper/internal/bus/bustest"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/bustest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // natsProgram is the static program with NATS.

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/agent"
-	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 const certUsage = `Usage: pcapper cert [-dir directory] [-name name] [-days days] [-force] host...

@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
 // sums are packets and bytes by flow: "source > destination".

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 	"golang.org/x/sys/unix"
 )

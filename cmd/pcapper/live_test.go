@@ -17,7 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"

@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"github.com/pcapper/pcapper/internal/agent"
-	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/agent/iface"
 )
 
 // version is set by the build (-ldflags -X main.version=...).

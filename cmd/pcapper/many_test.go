@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire/ipfix"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"

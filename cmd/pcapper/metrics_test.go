@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
 // scrape gets the agent's metrics, as series -> value.

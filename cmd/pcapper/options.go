@@ -13,8 +13,8 @@ import (
 	"strings"
 
 	"github.com/pcapper/pcapper/internal/agent"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/agent"
-	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 func TestDefaults(t *testing.T) {

@@ -21,10 +21,10 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	collector "github.com/pcapper/pcapper/internal/collect"
-	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/internal/nettest"
-	"github.com/pcapper/pcapper/internal/rollup"
+	collector "github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/test/nettest"
+	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
 // The network that TestQuality breaks in known ways, in the switch between

@@ -19,10 +19,10 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/pcapgo"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
-const captures = "../../internal/decode/testdata/"
+const captures = "../../internal/agent/decode/testdata/"
 
 // capturesWithTruth are all captures whose every frame is known.
 func capturesWithTruth(t *testing.T) []string {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
 func TestCertCommand(t *testing.T) {

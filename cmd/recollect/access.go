@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/web"
+	"github.com/pcapper/pcapper/internal/collector/web"
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 // pageOptions say who may see the page.

@@ -1,6 +1,6 @@
 package main
 
-import "github.com/pcapper/pcapper/internal/degrade"
+import "github.com/pcapper/pcapper/internal/transport/degrade"
 
 // setDetail adds a rule of -detail to those before.
 func (o *options) setDetail(text string) error {

@@ -19,8 +19,8 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/pcapper/pcapper/internal/nettest"
-	"github.com/pcapper/pcapper/internal/rollup"
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 )
 

@@ -5,7 +5,7 @@ package main
 import (
 	"errors"
 
-	"github.com/pcapper/pcapper/internal/kafka"
+	"github.com/pcapper/pcapper/internal/transport/kafka"
 )
 
 func openKafka(text string) (sink, error) {

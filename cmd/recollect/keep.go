@@ -6,11 +6,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/clickhouse"
-	"github.com/pcapper/pcapper/internal/collect"
-	"github.com/pcapper/pcapper/internal/history"
-	"github.com/pcapper/pcapper/internal/keep"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/history"
+	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/transport/clickhouse"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -30,7 +30,7 @@ const knownTime = 10 * time.Second
 
 // openKeeper opens a bus, or a history, or both, and has cfg's collector give its
 // records there, or take them from there if it has no agents.
-func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
+func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 	rules, err := history.ParseKeep(o.keep.keep)
 	if err != nil {
 		return nil, hinted{err, "an age, a size, or both: -keep 7d,50GB"}
@@ -56,7 +56,7 @@ func (o *options) openKeeper(cfg *collect.Config) (*keep.Keeper, error) {
 		cfg.Share = s
 	}
 	if !collecting && (o.http != "" || o.keep.dir == "" && o.keep.table == nil) {
-		cfg.Follow = &collect.Follow{Agents: known(k), Run: k.Follow}
+		cfg.Follow = &collector.Follow{Agents: known(k), Run: k.Follow}
 	}
 	return k, nil
 }
@@ -67,8 +67,8 @@ const writtenAfter = 20 * time.Second
 
 // rollups are kept beside the records, from which they get back what a crash has
 // cost.
-func rollups(dir string, rules history.Keep) *collect.Archive {
-	a := &collect.Archive{Dir: filepath.Join(dir, "rollup"), After: writtenAfter}
+func rollups(dir string, rules history.Keep) *collector.Archive {
+	a := &collector.Archive{Dir: filepath.Join(dir, "rollup"), After: writtenAfter}
 	a.KeepFor(rules.Age, rules.Size)
 	a.Records = func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error {
 		enough := errors.New("enough")

@@ -18,7 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/pcapper/pcapper/internal/bus/bustest"
+	"github.com/pcapper/pcapper/internal/test/bustest"
 	"github.com/pcapper/pcapper/wire"
 )
 

@@ -15,13 +15,13 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/collect"
-	"github.com/pcapper/pcapper/internal/degrade"
-	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/internal/keep"
-	"github.com/pcapper/pcapper/internal/spool"
-	"github.com/pcapper/pcapper/internal/web"
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/collector/web"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // Exit codes; a clean end, also by a signal or a closed stdout, is 0.
@@ -155,7 +155,7 @@ func run(args []string) int {
 	case o.password != "":
 		return explain(printUser(o.password))
 	}
-	cfg := collect.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
+	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
@@ -173,7 +173,7 @@ func run(args []string) int {
 }
 
 // read reads the files that the options name into cfg.
-func (o *options) read(cfg *collect.Config) (err error) {
+func (o *options) read(cfg *collector.Config) (err error) {
 	if o.replay != nil {
 		if err := o.readReplay(cfg); err != nil {
 			return err
@@ -181,40 +181,40 @@ func (o *options) read(cfg *collect.Config) (err error) {
 	} else if o.listen != nil || o.keep.bus != "" {
 		cfg.Listen = o.listen
 		// Nobody need be dialled then.
-		if cfg.File, err = collect.ReadFlows(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
-			cfg.File = &collect.File{}
+		if cfg.File, err = collector.ReadFlows(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
+			cfg.File = &collector.File{}
 		} else if err != nil {
 			return err
 		}
-	} else if cfg.File, err = collect.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
+	} else if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
 		return hinted{err, `name the configuration with -c FILE; "recollect -h" shows one`}
 	} else if err != nil {
 		return err
 	}
-	if cfg.Palette, err = collect.FindPalette(); err != nil {
+	if cfg.Palette, err = collector.FindPalette(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		say("hint: names and colours of the other flows are used")
 	}
-	var names *collect.NameFile
+	var names *collector.NameFile
 	if o.names != "" {
-		if names, err = collect.ReadNames(o.names); err != nil {
+		if names, err = collector.ReadNames(o.names); err != nil {
 			return err
 		}
 	}
-	cfg.Names = collect.NewNames(names, o.resolve)
+	cfg.Names = collector.NewNames(names, o.resolve)
 	return nil
 }
 
 // readReplay finds the logs. Of the configuration only the flows matter, and
 // there need be none.
-func (o *options) readReplay(cfg *collect.Config) (err error) {
-	if cfg.Replay, err = collect.NewReplay(o.replay, o.speed, o.from); err != nil {
+func (o *options) readReplay(cfg *collector.Config) (err error) {
+	if cfg.Replay, err = collector.NewReplay(o.replay, o.speed, o.from); err != nil {
 		return err
 	}
-	cfg.File, err = collect.ReadFlows(o.config)
+	cfg.File, err = collector.ReadFlows(o.config)
 	if errors.Is(err, fs.ErrNotExist) && !o.named {
 		say("no %s: all traffic is of no flow", o.config)
-		cfg.File, err = &collect.File{}, nil
+		cfg.File, err = &collector.File{}, nil
 	}
 	return err
 }
@@ -231,13 +231,13 @@ func untilSignal() (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-func start(cfg collect.Config, sinks sinks) int {
+func start(cfg collector.Config, sinks sinks) int {
 	ctx, stop := untilSignal()
 	defer stop()
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	cfg.Summary = summary
-	return explain(sinks.around(ctx, func(ctx context.Context) error { return collect.Run(ctx, cfg) }))
+	return explain(sinks.around(ctx, func(ctx context.Context) error { return collector.Run(ctx, cfg) }))
 }
 
 // hinted is an error and the next step to take.
@@ -254,7 +254,7 @@ func explain(err error) int {
 	if err == nil {
 		return 0
 	}
-	if bad, ok := errors.AsType[*collect.ConfigError](err); ok {
+	if bad, ok := errors.AsType[*collector.ConfigError](err); ok {
 		fmt.Fprintln(os.Stderr, bad)
 		return exitFailure
 	}
@@ -274,5 +274,5 @@ func explain(err error) int {
 }
 
 func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, collect.Prefix+format+"\n", args...)
+	fmt.Fprintf(os.Stderr, collector.Prefix+format+"\n", args...)
 }

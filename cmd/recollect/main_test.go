@@ -14,8 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/pcapper/pcapper/internal/bus/bustest"
-	"github.com/pcapper/pcapper/internal/screen/screentest"
+	"github.com/pcapper/pcapper/internal/test/bustest"
+	"github.com/pcapper/pcapper/internal/test/screentest"
 )
 
 // binDir has the program as users get it.

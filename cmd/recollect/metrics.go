@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pcapper/pcapper/internal/keep"
+	"github.com/pcapper/pcapper/internal/collector/keep"
 )
 
 // meter makes metrics of counters, as /metrics is asked for them.

@@ -6,16 +6,16 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/collect"
-	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/internal/rollup"
-	"github.com/pcapper/pcapper/internal/web"
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/collector/web"
+	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
 // addPage opens the port of the page and has cfg serve it. The error names what
 // is wrong with the address, before anything else has started. /metrics tells of s,
 // too.
-func addPage(cfg *collect.Config, address string, o pageOptions, s sinks) error {
+func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) error {
 	access, err := o.access()
 	if err != nil {
 		return err
@@ -34,7 +34,7 @@ func addPage(cfg *collect.Config, address string, o pageOptions, s sinks) error 
 		say(`hint: install Node.js 20 or newer, and build again by "make build"`)
 	}
 	files := *cfg
-	cfg.View = func(ctx context.Context, v *collect.View) error {
+	cfg.View = func(ctx context.Context, v *collector.View) error {
 		return server.Run(ctx, newPageSource(files, v))
 	}
 	return nil
@@ -43,12 +43,12 @@ func addPage(cfg *collect.Config, address string, o pageOptions, s sinks) error 
 // pageSource is a collector as web wants it.
 type pageSource struct {
 	*rollup.Store
-	view  *collect.View
+	view  *collector.View
 	setup *web.Setup
-	names *collect.Names
+	names *collector.Names
 }
 
-func newPageSource(cfg collect.Config, v *collect.View) *pageSource {
+func newPageSource(cfg collector.Config, v *collector.View) *pageSource {
 	s := &pageSource{Store: v.Store(), view: v, names: cfg.Names}
 	s.setup = &web.Setup{Version: version, Run: rand.Text(), Started: v.Started(), Flows: []web.Flow{}, Hosts: []web.Host{}}
 	for _, row := range v.Rows() {
@@ -97,9 +97,9 @@ func (s *pageSource) Replay() *web.Replay {
 }
 
 func (s *pageSource) Steer(c web.Command, by time.Duration) {
-	s.view.Steer(map[web.Command]collect.Steering{
-		web.Pause: collect.Pause, web.Resume: collect.Resume, web.Slower: collect.Slower, web.Faster: collect.Faster,
-		web.Next: collect.Next, web.Forward: collect.Forward,
+	s.view.Steer(map[web.Command]collector.Steering{
+		web.Pause: collector.Pause, web.Resume: collector.Resume, web.Slower: collector.Slower, web.Faster: collector.Faster,
+		web.Next: collector.Next, web.Forward: collector.Forward,
 	}[c], by)
 }
 

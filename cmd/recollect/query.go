@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/collect"
-	"github.com/pcapper/pcapper/internal/history"
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -222,14 +222,14 @@ func (q *question) readFlows() error {
 	if !needed {
 		return nil
 	}
-	file, err := collect.ReadFlows(q.config)
+	file, err := collector.ReadFlows(q.config)
 	if errors.Is(err, fs.ErrNotExist) {
 		return hinted{err, "flows are those of a configuration: name it with -c FILE"}
 	}
 	if err != nil {
 		return err
 	}
-	if q.flows, err = collect.FlowNames(file); err != nil {
+	if q.flows, err = collector.FlowNames(file); err != nil {
 		return err
 	}
 	if q.by != nil {

@@ -7,9 +7,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/pcapper/pcapper/internal/batch"
-	"github.com/pcapper/pcapper/internal/history"
+	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // keepCommand is "keep DIR HOST LOG": the log's lines become a history's records.

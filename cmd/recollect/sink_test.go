@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pcapper/pcapper/internal/clickhouse/clickhousetest"
+	"github.com/pcapper/pcapper/internal/test/clickhousetest"
 )
 
 // TestClickHouse: what agents' logs say is in the table, and the password nowhere.

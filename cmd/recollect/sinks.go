@@ -9,14 +9,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pcapper/pcapper/internal/batch"
-	"github.com/pcapper/pcapper/internal/clickhouse"
-	"github.com/pcapper/pcapper/internal/collect"
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/transport/clickhouse"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // sink is where records go beside the collector's own output.
 type sink interface {
-	collect.Batches
+	collector.Batches
 	// Run returns a few seconds after ctx is done. An error is for the user.
 	Run(ctx context.Context) error
 	// Done says what was written, and given up.
@@ -75,7 +75,7 @@ func openTable(t *clickhouse.Target) (sink, error) {
 }
 
 // openSinks opens what the options name, and has cfg's collector use it.
-func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
+func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 	for _, text := range o.sinks {
 		s, err := openSink(text)
 		if err != nil {
@@ -109,7 +109,7 @@ func (o *options) openSinks(cfg *collect.Config) (list sinks, err error) {
 }
 
 // collecting tells whether there are agents.
-func collecting(cfg *collect.Config) bool {
+func collecting(cfg *collector.Config) bool {
 	return len(cfg.File.Hosts)+len(cfg.Listen) > 0
 }
 

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/bus/bustest"
-	"github.com/pcapper/pcapper/internal/clickhouse/clickhousetest"
+	"github.com/pcapper/pcapper/internal/test/bustest"
+	"github.com/pcapper/pcapper/internal/test/clickhousetest"
 )
 
 // TestTable: a recollect that puts what a bus carries into ClickHouse is killed, and

@@ -13,17 +13,17 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/capture"
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/confine"
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/internal/hub"
-	"github.com/pcapper/pcapper/internal/iface"
-	"github.com/pcapper/pcapper/internal/match"
-	"github.com/pcapper/pcapper/internal/service"
-	"github.com/pcapper/pcapper/internal/sink"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/agent/match"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/sandbox"
+	"github.com/pcapper/pcapper/internal/host/service"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/internal/transport/sink"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
 	"golang.org/x/net/bpf"
@@ -80,7 +80,7 @@ type agent struct {
 	metrics  *metricsServer // nil without -metrics
 	exports  []*exporting
 	spoolDir *spool.Dir // nil without -spool
-	confined confine.Report
+	confined sandbox.Report
 	manager  *service.Manager
 	started  time.Time
 	past     departed // collectors

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/hub"
-	"github.com/pcapper/pcapper/internal/iface"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/wire"
 )
 

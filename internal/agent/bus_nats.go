@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/pcapper/pcapper/internal/bus"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/publish"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/transport/bus"
+	"github.com/pcapper/pcapper/internal/transport/publish"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // CheckExport refuses an export that this build has not, or that no

@@ -5,7 +5,7 @@ package agent
 import (
 	"errors"
 
-	"github.com/pcapper/pcapper/internal/export"
+	"github.com/pcapper/pcapper/internal/agent/export"
 )
 
 // errNoBus: the client of NATS is 1 MB and five modules, which few agents need.

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/pcapper/pcapper/internal/capture"
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/packet"
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/wire"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sync/errgroup"

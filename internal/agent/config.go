@@ -12,11 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/capture"
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // Exit codes of the program. Those before Usage are the C program's, where
@@ -97,7 +97,7 @@ type Config struct {
 	MaxPerSource int
 
 	// User is who a root agent becomes once it is set up, "" a choice of its
-	// own; see confine.Config. Unconfined leaves everything as it is.
+	// own; see sandbox.Config. Unconfined leaves everything as it is.
 	User       string
 	Unconfined bool
 	// Verbose says more at the start.

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/pcapper/pcapper/internal/confine"
+	"github.com/pcapper/pcapper/internal/host/sandbox"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,10 +17,10 @@ func (a *agent) confine() (err error) {
 		return err
 	}
 	if a.cfg.Unconfined {
-		a.confined = confine.Report{"confined: no, as asked with -unconfined"}
+		a.confined = sandbox.Report{"confined: no, as asked with -unconfined"}
 		return nil
 	}
-	cfg := confine.Config{
+	cfg := sandbox.Config{
 		User: a.cfg.User,
 		Keep: a.engine.capabilities(),
 		// A filter that depends on addresses may have to be compiled anew.
@@ -37,7 +37,7 @@ func (a *agent) confine() (err error) {
 		x.needs(&cfg)
 	}
 	a.spoolNeeds(&cfg)
-	if a.confined, err = confine.Apply(cfg); err != nil {
+	if a.confined, err = sandbox.Apply(cfg); err != nil {
 		return fail(ExitConfine, hinted{fmt.Errorf("cannot give up privileges: %w", err),
 			"-user takes another user, -unconfined gives up nothing"})
 	}

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 
-	"github.com/pcapper/pcapper/internal/capture"
+	"github.com/pcapper/pcapper/internal/agent/capture"
 )
 
 // engine opens captures of one kind.

@@ -8,10 +8,10 @@ import (
 	"os"
 	"slices"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/confine"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/sandbox"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // exporter sends: an export.Exporter or, in builds with NATS, a publish.Exporter.
@@ -128,7 +128,7 @@ func (a *agent) allowed(addr netip.Addr) bool {
 }
 
 // needs adds what an export does after privileges were given up.
-func (x *exporting) needs(cfg *confine.Config) {
+func (x *exporting) needs(cfg *sandbox.Config) {
 	t := &x.target
 	if t.Kind == export.File {
 		cfg.Write = append(cfg.Write, logDir(t.Path))

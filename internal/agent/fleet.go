@@ -21,15 +21,15 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/pcapper/pcapper/internal/capture"
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/confine"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/iface"
-	"github.com/pcapper/pcapper/internal/match"
-	"github.com/pcapper/pcapper/internal/netns"
-	"github.com/pcapper/pcapper/internal/packet"
-	"github.com/pcapper/pcapper/internal/service"
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/agent/match"
+	"github.com/pcapper/pcapper/internal/agent/netns"
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/sandbox"
+	"github.com/pcapper/pcapper/internal/host/service"
 )
 
 const (
@@ -71,7 +71,7 @@ type fleet struct {
 	metrics *metricsServer
 	manager *service.Manager
 	started time.Time
-	report  confine.Report
+	report  sandbox.Report
 
 	wg     sync.WaitGroup
 	ending context.Context // of run
@@ -231,7 +231,7 @@ func (f *fleet) close() {
 // confine keeps what entering namespaces takes.
 func (f *fleet) confine() (err error) {
 	if f.cfg.Unconfined {
-		f.report = confine.Report{"confined: no, as asked with -unconfined"}
+		f.report = sandbox.Report{"confined: no, as asked with -unconfined"}
 		return nil
 	}
 	e := engine{}
@@ -244,7 +244,7 @@ func (f *fleet) confine() (err error) {
 	}
 	mode, err := match.Compile(context.Background(), f.cfg.Mode, match.Target{Interface: "any", Ethernet: true, MAC: make([]byte, 6)})
 	write, read := f.files()
-	f.report, err = confine.Apply(confine.Config{
+	f.report, err = sandbox.Apply(sandbox.Config{
 		Write: write, Read: read,
 		User: cmp.Or(f.cfg.User, "root"), Keep: keep, Network: true, Namespaces: true,
 		Exec: err != nil || strings.HasPrefix(mode.Compiler, "tcpdump"), // compiled for each interface

@@ -12,8 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pcapper/pcapper/internal/certs"
-	"github.com/pcapper/pcapper/internal/feed"
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
 // loadCerts reads what feeds by TLS need; nil if there are none.

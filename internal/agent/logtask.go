@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/sink"
+	"github.com/pcapper/pcapper/internal/transport/sink"
 )
 
 // flushEvery is the longest that a line waits in memory.

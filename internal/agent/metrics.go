@@ -10,8 +10,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/hub"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"

@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pcapper/pcapper/internal/netns"
+	"github.com/pcapper/pcapper/internal/agent/netns"
 )
 
 // AllCORE is the value of -netns that stands for the nodes of all sessions of

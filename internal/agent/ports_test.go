@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pcapper/pcapper/internal/certs"
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 // TestLinesOfPortTables: each kind of feed has its lines, an interface keeps its place when

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/match"
-	"github.com/pcapper/pcapper/internal/packet"
-	"github.com/pcapper/pcapper/internal/pcapfile"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/match"
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/agent/pcapfile"
 	"github.com/pcapper/pcapper/wire"
 )
 

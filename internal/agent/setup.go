@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pcapper/pcapper/internal/capture"
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/iface"
-	"github.com/pcapper/pcapper/internal/match"
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/agent/match"
 )
 
 // target is what is watched, and how.

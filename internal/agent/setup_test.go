@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/iface"
-	"github.com/pcapper/pcapper/internal/nettest"
+	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/vishvananda/netlink"
 )
 

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/pcapper/pcapper/internal/confine"
-	"github.com/pcapper/pcapper/internal/export"
-	"github.com/pcapper/pcapper/internal/hub"
-	"github.com/pcapper/pcapper/internal/spool"
+	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/sandbox"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // SpoolShare is what each export gets of -spool; it is less than
@@ -64,7 +64,7 @@ func spoolError(dir string, err error) error {
 }
 
 // spoolNeeds adds what the spool does after privileges were given up.
-func (a *agent) spoolNeeds(cfg *confine.Config) {
+func (a *agent) spoolNeeds(cfg *sandbox.Config) {
 	dir := a.cfg.Spool.Dir
 	if dir == "" {
 		return

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/decode"
-	"github.com/pcapper/pcapper/internal/feed"
-	"github.com/pcapper/pcapper/internal/hub"
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/hub"
 )
 
 type collector = feed.Collector[*recordReader]

@@ -1,0 +1,471 @@
+package capture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+)
+
+const (
+	// blockSize is what the kernel hands over at a time: some 850 frames of
+	// 64 bytes, so one wake-up per half millisecond at 1.7 million a second,
+	// and small enough to be still in the second-level cache when read.
+	blockSize = 128 << 10
+	// retireAfter is the time in ms after which the kernel hands over a block
+	// that is not full. It is most of the delay between a packet and its
+	// record, which shall stay below 10 ms also where a timer is rounded up to
+	// a jiffy of 4 ms (CONFIG_HZ=250).
+	retireAfter = 4
+	// busy is from how many frames at once Next sleeps for a nap before it asks
+	// the kernel to be woken. At lower rates it is woken at once.
+	busy = 1000
+	nap  = 3 * time.Millisecond
+	// roomy is how large a ring must be for that.
+	roomy = 4 << 20
+	// frameSize is asked for by PACKET_RX_RING and means nothing to version 3,
+	// which packs frames at their real length.
+	frameSize = 2048
+)
+
+// vnetHdrLen is sizeof(struct virtio_net_hdr), which PACKET_VNET_HDR puts
+// before the frame.
+const vnetHdrLen = 10
+
+// Ring is an AF_PACKET socket with a TPACKET_V3 ring (packet(7), and
+// Documentation/networking/packet_mmap.rst in the kernel's source): the kernel
+// writes frames into blocks that are mapped here, and hands over a block when
+// it is full or has been open for a few milliseconds.
+//
+// Known limit: a super-packet of a kind that struct virtio_net_hdr cannot
+// express is dropped by the kernel, and counted in Stats.Dropped. Those are GSO
+// of SCTP and the obsolete UFO, before Linux 6.2 also of UDP (UDP_SEGMENT).
+type Ring struct {
+	cfg  Config
+	fd   int
+	wake int // eventfd: Drain wakes Next
+	mem  []byte
+	vnet bool
+
+	// Owned by the goroutine that calls Next.
+	block   Block
+	current int // the block that was handed out or is waited for
+	held    bool
+	burst   uint32 // frames since Next last waited
+
+	draining atomic.Bool
+	outages  atomic.Uint64
+	lost     atomic.Uint64 // frames in blocks that made no sense
+
+	mu     sync.Mutex // guards what follows, and fd against Close
+	closed bool
+	stats  Stats // as last read: the kernel's counters start again at each read
+}
+
+// OpenRing makes a ring that costs nothing yet: it is bound to no interface
+// until Attach. The socket belongs to the network namespace of the calling
+// thread.
+func OpenRing(cfg Config) (*Ring, error) {
+	fail := func(err error) (*Ring, error) {
+		return nil, &Error{Interface: cfg.Interface, Err: err, hint: hintFor(err)}
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fail(err)
+	}
+	r := &Ring{cfg: cfg, fd: -1, wake: -1}
+	if err := r.open(); err != nil {
+		r.Close()
+		cfg.Interface = r.cfg.Interface
+		return fail(err)
+	}
+	return r, nil
+}
+
+func (r *Ring) open() (err error) {
+	if r.fd, err = socket(unix.SOCK_RAW); err != nil {
+		return err
+	}
+	if err = r.cfg.resolve(r.fd); err != nil {
+		return err
+	}
+	if err = r.chooseSocket(); err != nil {
+		return err
+	}
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	if err = r.attachFilter(r.cfg.Filter); err != nil {
+		return err
+	}
+	return r.mapRing()
+}
+
+// chooseSocket sets version and offload header. Cooked sockets (SOCK_DGRAM)
+// may not have the header that tells super-packets, so they are used only where
+// a raw socket would not begin at the network header.
+func (r *Ring) chooseSocket() error {
+	if !r.cfg.Ethernet && !headerless(r.fd, r.cfg.Interface) {
+		unix.Close(r.fd)
+		var err error
+		if r.fd, err = socket(unix.SOCK_DGRAM); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
+		return fmt.Errorf("TPACKET_V3 (needs Linux 3.2): %w", err)
+	}
+	// EINVAL on cooked sockets and old kernels: Offloads tells.
+	r.vnet = unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
+	return nil
+}
+
+func (r *Ring) mapRing() error {
+	size := max(r.cfg.RingBytes/blockSize, 2)
+	req := unix.TpacketReq3{
+		Block_size:     blockSize,
+		Block_nr:       uint32(size),
+		Frame_size:     frameSize,
+		Frame_nr:       uint32(size * (blockSize / frameSize)),
+		Retire_blk_tov: retireAfter,
+	}
+	if err := unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return fmt.Errorf("ring of %d bytes: %w", size*blockSize, err)
+	}
+	mem, err := unix.Mmap(r.fd, 0, size*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map ring of %d bytes: %w", size*blockSize, err)
+	}
+	r.mem = mem
+	return nil
+}
+
+// Attach binds the socket, which makes the kernel deliver frames; it takes
+// microseconds. An interface that is down is no error: its frames are taken
+// once it is up.
+func (r *Ring) Attach() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.attach()
+	if err != nil {
+		return &Error{Interface: r.cfg.Interface, Err: err, hint: hintFor(err)}
+	}
+	return nil
+}
+
+func (r *Ring) attach() error {
+	if r.closed || r.draining.Load() {
+		return os.ErrClosed
+	}
+	if r.cfg.Promiscuous {
+		m := unix.PacketMreq{Ifindex: int32(r.cfg.Index), Type: unix.PACKET_MR_PROMISC}
+		if err := unix.SetsockoptPacketMreq(r.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &m); err != nil {
+			return fmt.Errorf("promiscuous mode: %w", err)
+		}
+	}
+	return bind(r.fd, r.cfg.Index, unix.ETH_P_ALL)
+}
+
+// Offloads tells whether super-packets are known as such (Frame.GSOType). If
+// not, they look like one frame that is longer than the interface's MTU.
+func (r *Ring) Offloads() bool { return r.vnet }
+
+// Next releases the block before it and waits for one with frames.
+func (r *Ring) Next() (*Block, error) {
+	if r.mem == nil {
+		return nil, os.ErrClosed
+	}
+	r.release()
+	for {
+		if r.load() {
+			if r.block.left > 0 {
+				r.burst += r.block.left
+				return &r.block, nil
+			}
+			r.release() // a block without frames
+			continue
+		}
+		if r.draining.Load() && r.empty() {
+			return nil, io.EOF
+		}
+		if r.burst >= busy && len(r.mem) >= roomy {
+			// Being woken for each block costs more than decoding it. The ring
+			// holds many times what arrives meanwhile.
+			r.burst = 0
+			time.Sleep(nap)
+			continue
+		}
+		r.burst = 0
+		if err := wait(r.fd, r.wake, r.draining.Load(), &r.outages); err != nil {
+			return nil, fmt.Errorf("capture on %q: %w", r.cfg.Interface, err)
+		}
+	}
+}
+
+// Drain ends the capture; Next finds what the ring still has.
+func (r *Ring) Drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || r.draining.Load() {
+		return
+	}
+	takeNothing(r.fd, r.cfg.Index)
+	r.draining.Store(true)
+	signal(r.wake)
+}
+
+// SetFilter replaces the filter; the kernel uses the old one or the new one for
+// a frame, never none.
+func (r *Ring) SetFilter(filter []bpf.RawInstruction) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return os.ErrClosed
+	}
+	if r.draining.Load() {
+		return nil // nothing is taken any more
+	}
+	return r.attachFilter(filter)
+}
+
+func (r *Ring) attachFilter(filter []bpf.RawInstruction) error {
+	return attachProgram(r.fd, clamp(filter, uint32(r.cfg.Snaplen)))
+}
+
+// Stats reads the kernel's counters. It does not block.
+func (r *Ring) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.readCounters()
+	}
+	s := r.stats
+	s.Dropped += r.lost.Load()
+	s.Outages = r.outages.Load()
+	return s
+}
+
+// readCounters adds up what the kernel counts from zero after each read;
+// tp_packets includes tp_drops.
+func (r *Ring) readCounters() {
+	k, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return // not on an open packet socket
+	}
+	r.stats.Received += uint64(k.Packets)
+	r.stats.Dropped += uint64(k.Drops)
+	r.stats.Freezes += uint64(k.Freeze_q_cnt)
+}
+
+// Close unmaps the ring: it is for the goroutine that calls Next, or for
+// another once that one has ended.
+func (r *Ring) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	var err error
+	if r.mem != nil {
+		r.readCounters()
+		err = unix.Munmap(r.mem)
+		r.mem, r.block, r.held = nil, Block{}, false
+	}
+	for _, fd := range []int{r.fd, r.wake} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return err
+}
+
+// Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins
+// after version and offset_to_priv (linux/if_packet.h). Host byte order.
+const (
+	blkStatus = 8
+	blkFrames = 12 // num_pkts
+	blkFirst  = 16 // offset_to_first_pkt
+	blkLen    = 20 // bytes used, the header included
+	blkHdrLen = 48
+)
+
+func (r *Ring) blockMem() []byte {
+	at := r.current * blockSize
+	return r.mem[at : at+blockSize : at+blockSize]
+}
+
+// owner is the word by which kernel and program hand a block to each other.
+func owner(block []byte) *uint32 {
+	return (*uint32)(unsafe.Pointer(&block[blkStatus]))
+}
+
+// load takes the current block if the kernel has handed it over.
+func (r *Ring) load() bool {
+	mem := r.blockMem()
+	if atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 {
+		return false
+	}
+	used := min(binary.NativeEndian.Uint32(mem[blkLen:]), blockSize)
+	r.held = true
+	r.block = Block{
+		ring: r,
+		data: mem[:used:used],
+		next: binary.NativeEndian.Uint32(mem[blkFirst:]),
+		left: binary.NativeEndian.Uint32(mem[blkFrames:]),
+	}
+	return true
+}
+
+// release hands the held block back to the kernel. The count is zeroed first,
+// so that empty can tell a block that the kernel has not begun from one that
+// it is filling.
+func (r *Ring) release() {
+	if !r.held {
+		return
+	}
+	r.held = false
+	r.block.left = 0
+	mem := r.blockMem()
+	binary.NativeEndian.PutUint32(mem[blkFrames:], 0)
+	atomic.StoreUint32(owner(mem), unix.TP_STATUS_KERNEL)
+	r.current++
+	if r.current*blockSize == len(r.mem) {
+		r.current = 0
+	}
+}
+
+// empty tells whether the block that the kernel is filling has no frame yet.
+// It is final once no more frames are taken: the kernel counts a frame in
+// num_pkts as soon as it has reserved its place.
+func (r *Ring) empty() bool {
+	mem := r.blockMem()
+	frames := (*uint32)(unsafe.Pointer(&mem[blkFrames]))
+	return atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 && atomic.LoadUint32(frames) == 0
+}
+
+// Offsets in a frame's slot: struct tpacket3_hdr, struct sockaddr_ll after it,
+// then, if asked for, struct virtio_net_hdr right before the frame. All in host
+// byte order but sll_protocol.
+const (
+	tpNext     = 0
+	tpSec      = 4
+	tpNsec     = 8
+	tpSnaplen  = 12
+	tpLen      = 16
+	tpStatus   = 20
+	tpMac      = 24
+	tpNet      = 26
+	tpVLANTCI  = 32
+	tpVLANTPID = 36
+	tpHdrLen   = 48
+
+	sllProtocol = tpHdrLen + 2
+	sllPktType  = tpHdrLen + 10
+	slotHdrLen  = tpHdrLen + 20
+
+	vnetGSOType = 1
+	vnetGSOSize = 4
+	gsoKind     = 0x1f // without ECN (0x80) and the tunnel bits (0x60)
+)
+
+// nextInRing reads the next frame, in the slot at b.next. The kernel is trusted,
+// but not its arithmetic on lengths: whatever it says, nothing outside of the
+// block is read. What cannot be read is counted as dropped.
+func (b *Block) nextInRing(f *packet.Frame) bool {
+	for b.left > 0 {
+		if uint64(b.next)+slotHdrLen > uint64(len(b.data)) {
+			return b.abandon()
+		}
+		slot := b.data[b.next:]
+		status := binary.NativeEndian.Uint32(slot[tpStatus:])
+		if status&unix.TP_STATUS_USER != 0 {
+			if !b.ring.read(slot, status, f) {
+				return b.abandon()
+			}
+			b.advance(slot)
+			return true
+		}
+		// A hole: the kernel made room for a frame and then dropped it, as it
+		// could not write the offload header. It has counted that itself, and
+		// the rest of the slot is what an older frame has left behind.
+		b.advance(slot)
+	}
+	return false
+}
+
+func (b *Block) advance(slot []byte) {
+	b.next += binary.NativeEndian.Uint32(slot[tpNext:])
+	b.left--
+}
+
+// read fills f from a slot, which has all of its headers. It reports false if
+// the frame is not within the slot's block.
+func (r *Ring) read(slot []byte, status uint32, f *packet.Frame) bool {
+	hdr := slot[:slotHdrLen]
+	start := uint32(binary.NativeEndian.Uint16(hdr[tpMac:]))
+	end := uint64(start) + uint64(binary.NativeEndian.Uint32(hdr[tpSnaplen:]))
+	if start < slotHdrLen || end > uint64(len(slot)) {
+		return false
+	}
+	f.GSOType, f.GSOSize = packet.GSONone, 0
+	if r.vnet && start >= slotHdrLen+vnetHdrLen {
+		vnet := slot[start-vnetHdrLen : start]
+		if kind := vnet[vnetGSOType] & gsoKind; kind != packet.GSONone {
+			f.GSOType, f.GSOSize = kind, binary.NativeEndian.Uint16(vnet[vnetGSOSize:])
+		}
+	}
+	wireLen := binary.NativeEndian.Uint32(hdr[tpLen:])
+	f.Link = packet.Ethernet
+	if !r.cfg.Ethernet {
+		// A raw socket's frame may begin with a link header after all.
+		net := uint32(binary.NativeEndian.Uint16(hdr[tpNet:]))
+		if skip := net - start; net > start && uint64(net) <= end && skip <= wireLen {
+			start, wireLen = net, wireLen-skip
+		}
+		f.Link = packet.Network
+	}
+	f.Data = slot[start:end:end]
+	f.WireLen = max(int(wireLen), len(f.Data))
+	f.Time = int64(binary.NativeEndian.Uint32(hdr[tpSec:]))*1e9 + int64(binary.NativeEndian.Uint32(hdr[tpNsec:]))
+	f.Protocol = binary.BigEndian.Uint16(hdr[sllProtocol:])
+	f.Direction = packet.Incoming
+	if hdr[sllPktType] == unix.PACKET_OUTGOING {
+		f.Direction = packet.Outgoing
+	}
+	f.VLAN = packet.VLAN{}
+	if status&unix.TP_STATUS_VLAN_VALID != 0 {
+		f.VLAN = vlan(hdr, status)
+	}
+	return true
+}
+
+// vlan is the tag that the card or the kernel took out. A kernel that does not
+// say which kind of tag (before 3.14) knows only one.
+func vlan(hdr []byte, status uint32) packet.VLAN {
+	v := packet.VLAN{
+		TCI:     uint16(binary.NativeEndian.Uint32(hdr[tpVLANTCI:])),
+		TPID:    unix.ETH_P_8021Q,
+		Present: true,
+	}
+	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		v.TPID = binary.NativeEndian.Uint16(hdr[tpVLANTPID:])
+	}
+	return v
+}
+
+// abandon gives up the rest of a block.
+func (b *Block) abandon() bool {
+	b.ring.lost.Add(uint64(b.left))
+	b.left = 0
+	return false
+}

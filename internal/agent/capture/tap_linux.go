@@ -1,0 +1,613 @@
+package capture
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/bits"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+)
+
+const (
+	// tapRingMin and tapRingMax bound a processor's share of Config.RingBytes.
+	// The least is 4,096 small frames.
+	tapRingMin = 256 << 10
+	tapRingMax = 256 << 20
+	// tapNap is how long Next waits before it asks to be woken again when
+	// blocks follow each other closely: waking costs more than reading a
+	// hundred frames does, and this is most of the delay between a packet and
+	// its record. Meanwhile 2.6 million frames a second take 2.7 MB at most.
+	// It is half of that when many come, a quarter when they fill a quarter of
+	// the ring.
+	tapNap = 8 * time.Millisecond
+	// tapOften is what closely means. A packet that comes alone is told at once,
+	// and no more than some 120 wake-ups a second are asked for when few come.
+	tapOften = 5 * time.Millisecond
+	// tapMany is how many bytes of a ring are many frames: a thousand or more.
+	tapMany = 64 << 10
+	// tapDoze bounds the time for which a wake-up may be missed. The kernel's
+	// half writes a frame and then looks whether we are asleep, without the
+	// barrier that would make it certain that we see the one or it the other.
+	tapDoze = 100 * time.Millisecond
+	// tapSettle is the time after which no program is still writing a frame
+	// whose time it has read: between processors, younger frames wait.
+	tapSettle = 20 * time.Microsecond
+)
+
+// Tap takes frames with eBPF programs in the interface's own path, which copy
+// what a decoder needs into rings that are mapped here, one for each processor:
+// no clone of the packet is made, and no lock is taken. See bpf/tap.c.
+//
+// What the host receives it sees as a packet socket does. What it sends it sees
+// before the queueing discipline if that is noqueue, and therefore cannot drop
+// or delay anything; else when the frame is handed to the driver, by a program on
+// a packet socket. It follows changes of the queueing discipline.
+//
+// Of a frame only those bytes are kept that a decoder can want, 48 to 256, and
+// the filter sees no more than 256.
+// Needs Linux 6.6 with BTF, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+type Tap struct {
+	cfg    Config
+	taps   *Taps
+	progs  *tapPrograms
+	before Stats // of taps that had the programs before
+	bell   *ringbuf.Reader
+	rung   ringbuf.Record
+	rings  []tapRingView
+	mask   uint64
+
+	// Owned by the goroutine that calls Next.
+	block   Block
+	held    bool
+	wall    wallClock
+	offset  int64  // from the kernel's clock to UTC, ns
+	limit   uint64 // youngest frame of the block
+	run     *tapRingView
+	until   uint64        // the run's frames are the oldest as far as this time
+	last    int64         // when the last block was made, by tapClock
+	nap     time.Duration // before it asks to be woken again
+	napped  time.Duration // since then
+	waiting bool          // frames are there that are too young to be told in order
+	shared  bool          // it reads for a Shared
+	id      uint32        // of the interface of the frame that was read last, see Shared
+
+	draining atomic.Bool
+	lost     atomic.Uint64 // frames in slots that made no sense
+
+	mu     sync.Mutex // guards what follows
+	closed bool
+	final  Stats
+}
+
+// tapRingView is one processor's ring as user space sees it.
+type tapRingView struct {
+	hdr  *tapRingHeader
+	data unsafe.Pointer
+	pos  uint64 // of the next frame to be read
+	end  uint64 // what is read up to in this block
+}
+
+// tapRingHeader is struct ring of bpf/tap.c.
+type tapRingHeader struct {
+	head                         uint64
+	received, dropped, own, nest uint64
+	wakes                        uint64
+	_                            [2]uint64
+	tail                         uint64
+	asleep                       uint32
+	_                            uint32
+	_                            [6]uint64
+}
+
+// tapSlot is struct slot there, tapExtension struct extension.
+type tapSlot struct {
+	time  uint64
+	len   uint32
+	cap   uint16
+	units uint8
+	flags uint8
+}
+
+type tapExtension struct {
+	gsoSize   uint16
+	gsoKind   uint8
+	_         uint8
+	tci, tpid uint16
+	protocol  uint16
+	_         [3]uint16
+}
+
+const (
+	tapLenBits = 20 // of slot's len; the others are the interface's number
+	tapLenMask = 1<<tapLenBits - 1
+
+	tapOutgoing = 1
+	tapExtended = 2
+	tapTagged   = 4
+)
+
+// Taps opens one tap after the other on the same interface. The programs of one
+// that is closed serve the next: a collector that comes and goes must not make
+// the kernel load and free programs each time, which it does at leisure. The
+// zero value is ready to use.
+type Taps struct {
+	mu     sync.Mutex
+	idle   *tapPrograms
+	closed bool
+}
+
+// OpenTap is Open for a single tap.
+func OpenTap(cfg Config) (*Tap, error) {
+	return (&Taps{closed: true}).Open(cfg)
+}
+
+// Open loads the programs and attaches nothing yet: it costs nothing until
+// Attach. The interface is looked for in the network namespace of the calling
+// thread. The error says what is missing where the engine cannot work: then
+// OpenRing can.
+func (p *Taps) Open(cfg Config) (*Tap, error) {
+	fail := func(err error) (*Tap, error) {
+		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fail(err)
+	}
+	t := &Tap{cfg: cfg, taps: p}
+	if err := t.open(tapRingSize(cfg.RingBytes)); err != nil {
+		t.Close()
+		cfg.Interface = t.cfg.Interface
+		return fail(err)
+	}
+	return t, nil
+}
+
+func (t *Tap) open(ringSize int) (err error) {
+	if t.progs, err = t.taps.take(&t.cfg, ringSize); err != nil {
+		return err
+	}
+	if t.bell, err = ringbuf.NewReader(t.progs.coll.Maps["bell"]); err != nil {
+		return fmt.Errorf("eBPF doorbell: %w", err)
+	}
+	t.view(t.progs.mem, ringSize)
+	t.before = t.counters()
+	return nil
+}
+
+// view finds the processors' rings in mem. Another tap's frames are not ours.
+func (t *Tap) view(mem []byte, ringSize int) {
+	t.mask = uint64(ringSize - 1)
+	stride := tapRingLen(ringSize)
+	t.rings = make([]tapRingView, len(mem)/stride)
+	for i := range t.rings {
+		p := unsafe.Pointer(&mem[i*stride])
+		r := tapRingView{hdr: (*tapRingHeader)(p), data: unsafe.Add(p, tapHeader)}
+		r.pos = r.hdr.head
+		r.hdr.tail = r.pos
+		t.rings[i] = r
+	}
+}
+
+// tapRingLen is the length of one processor's part of the map.
+func tapRingLen(ringSize int) int { return tapHeader + ringSize + tapSpare + tapScratch }
+
+// take gives programs that are attached to nothing: idle ones, if there are any
+// for the same frames.
+func (p *Taps) take(cfg *Config, ringSize int) (*tapPrograms, error) {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	if idle != nil {
+		if idle.serve(cfg, ringSize) == nil {
+			return idle, nil
+		}
+		idle.close()
+	}
+	return loadTapPrograms(cfg, ringSize)
+}
+
+// give takes programs back.
+func (p *Taps) give(progs *tapPrograms) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.idle != nil {
+		return progs.close()
+	}
+	p.idle = progs
+	return nil
+}
+
+// Close frees what waits for another tap.
+func (p *Taps) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.idle == nil {
+		return nil
+	}
+	idle := p.idle
+	p.idle = nil
+	return idle.close()
+}
+
+// tapRingSize divides what was asked for, in bytes, among the processors. The
+// result is a power of two.
+func tapRingSize(total int) int {
+	size := min(max(total/possibleCPUs(), tapRingMin), tapRingMax)
+	return 1 << (bits.Len(uint(size)) - 1)
+}
+
+// Attach puts the programs into the interface's path.
+func (t *Tap) Attach() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.draining.Load() {
+		return &Error{Interface: t.cfg.Interface, Err: os.ErrClosed}
+	}
+	if err := t.progs.attach(); err != nil {
+		return &Error{Interface: t.cfg.Interface, Err: err, hint: tapHint(err)}
+	}
+	return nil
+}
+
+// Position says where frames that the host sends are seen, and why.
+func (t *Tap) Position() string { return t.progs.describe() }
+
+// SetOwnAddrs says which addresses are the host's, for Config.OwnPorts.
+func (t *Tap) SetOwnAddrs(addrs []netip.Addr) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return os.ErrClosed
+	}
+	return t.progs.setOwn(addrs)
+}
+
+// Next releases the block before it and waits for one with frames.
+func (t *Tap) Next() (*Block, error) {
+	if t.rings == nil {
+		return nil, os.ErrClosed
+	}
+	t.release()
+	for {
+		draining := t.draining.Load() // before the rings are looked at: then it is the end
+		if t.load(draining) {
+			return &t.block, nil
+		}
+		if draining && !t.waiting {
+			return nil, io.EOF
+		}
+		if err := t.pause(); err != nil {
+			return nil, fmt.Errorf("capture on %q: %w", t.cfg.Interface, err)
+		}
+	}
+}
+
+// pause is for when there was nothing to load.
+func (t *Tap) pause() error {
+	switch {
+	case t.waiting: // for some microseconds
+		runtime.Gosched()
+	case t.nap > 0:
+		time.Sleep(t.nap)
+		t.napped += t.nap
+		t.nap = 0
+	default:
+		return t.doze()
+	}
+	return nil
+}
+
+// doze blocks until there may be a frame.
+func (t *Tap) doze() error {
+	empty := true
+	for i := range t.rings {
+		r := &t.rings[i]
+		atomic.StoreUint32(&r.hdr.asleep, 1)
+		empty = empty && atomic.LoadUint64(&r.hdr.head) == r.pos
+	}
+	if empty {
+		t.bell.SetDeadline(time.Now().Add(tapDoze))
+		err := t.bell.ReadInto(&t.rung)
+		switch {
+		case err == nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
+		case t.draining.Load() && errors.Is(err, os.ErrClosed):
+		default:
+			return fmt.Errorf("eBPF doorbell: %w", err)
+		}
+	}
+	for i := range t.rings {
+		atomic.StoreUint32(&t.rings[i].hdr.asleep, 0)
+	}
+	return nil
+}
+
+// load makes a block of what the rings hold.
+func (t *Tap) load(draining bool) bool {
+	now := tapClock() // before the rings are looked at
+	var used, most, full uint64
+	for i := range t.rings {
+		r := &t.rings[i]
+		r.end = atomic.LoadUint64(&r.hdr.head)
+		if n := r.end - r.pos; n > 0 {
+			used += n
+			most = max(most, n)
+			full++
+		}
+	}
+	t.waiting = false
+	if used == 0 {
+		return false
+	}
+	t.limit = math.MaxUint64
+	if full > 1 && !draining {
+		// A frame that is about to be written on another processor may be older
+		// than the youngest here.
+		t.limit = uint64(now - int64(tapSettle))
+	}
+	if !t.pick() {
+		t.waiting = true
+		return false
+	}
+	t.offset = t.wall.read()
+	t.held = true
+	switch {
+	case most > (t.mask+1)/4:
+		t.nap = tapNap / 4
+	case most > tapMany:
+		t.nap = tapNap / 2
+	case now-t.last-int64(t.napped) < int64(tapOften):
+		t.nap = tapNap
+		if t.shared {
+			t.nap = sharedNap
+		}
+	}
+	t.napped = 0
+	t.last = now
+	t.block = Block{tap: t, left: uint32(used / tapUnit)}
+	return true
+}
+
+// pick chooses the ring that has the oldest frame, and how far it may be read
+// before another's turn comes.
+func (t *Tap) pick() bool {
+	t.run = nil
+	oldest, next := uint64(math.MaxUint64), uint64(math.MaxUint64)
+	for i := range t.rings {
+		r := &t.rings[i]
+		if r.pos == r.end {
+			continue
+		}
+		switch at := t.slot(r).time; {
+		case at < oldest:
+			t.run, oldest, next = r, at, oldest
+		case at < next:
+			next = at
+		}
+	}
+	if t.run == nil || oldest > t.limit {
+		t.run = nil
+		return false
+	}
+	t.until = min(next, t.limit)
+	return true
+}
+
+func (t *Tap) slot(r *tapRingView) *tapSlot {
+	return (*tapSlot)(unsafe.Add(r.data, r.pos&t.mask))
+}
+
+// nextInTap reads the next frame.
+func (b *Block) nextInTap(f *packet.Frame) bool {
+	t := b.tap
+	r := t.run
+	if r == nil {
+		b.left = 0
+		return false
+	}
+	s := t.slot(r)
+	if r.pos == r.end || s.time > t.until {
+		if !t.pick() {
+			b.left = 0
+			return false
+		}
+		r = t.run
+		s = t.slot(r)
+	}
+	units := uint64(s.units)
+	b.left -= uint32(units)
+	r.pos += units * tapUnit
+	if units == 0 || r.pos > r.end || int(s.cap) > tapSnap {
+		return t.abandon(r)
+	}
+	f.Time = int64(s.time) + t.offset
+	f.WireLen = int(s.len & tapLenMask)
+	t.id = s.len >> tapLenBits
+	f.GSOType, f.GSOSize = packet.GSONone, 0
+	f.VLAN = packet.VLAN{}
+	f.Direction = packet.Incoming
+	if s.flags&tapOutgoing != 0 {
+		f.Direction = packet.Outgoing
+	}
+	data := unsafe.Add(unsafe.Pointer(s), unsafe.Sizeof(*s))
+	f.Link = packet.Ethernet
+	if s.flags&tapExtended != 0 {
+		e := (*tapExtension)(data)
+		data = unsafe.Add(data, unsafe.Sizeof(*e))
+		f.GSOType, f.GSOSize = e.gsoKind, e.gsoSize
+		if s.flags&tapTagged != 0 {
+			f.VLAN = packet.VLAN{TCI: e.tci, TPID: e.tpid, Present: true}
+		}
+		if !t.cfg.Ethernet {
+			f.Link, f.Protocol = packet.Network, e.protocol
+		}
+	}
+	f.Data = unsafe.Slice((*byte)(data), min(int(s.cap), t.cfg.Snaplen))
+	return true
+}
+
+// abandon gives up what a ring holds. It takes a bug to come here.
+func (t *Tap) abandon(r *tapRingView) bool {
+	t.lost.Add(1)
+	r.pos = r.end
+	t.run = nil
+	t.block.left = 0
+	return false
+}
+
+// release gives the block's places back to the programs.
+func (t *Tap) release() {
+	if !t.held {
+		return
+	}
+	t.held = false
+	t.block.left = 0
+	for i := range t.rings {
+		r := &t.rings[i]
+		// What was not read stays for the next block.
+		if r.pos != r.hdr.tail {
+			atomic.StoreUint64(&r.hdr.tail, r.pos)
+		}
+	}
+}
+
+// tapClock is the clock that the programs read, CLOCK_MONOTONIC.
+func tapClock() int64 { return readClock(unix.CLOCK_MONOTONIC) }
+
+func readClock(id int32) int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		panic(err) // every Linux has these clocks
+	}
+	return ts.Nano()
+}
+
+// wallClock keeps the way from CLOCK_MONOTONIC to UTC. Both are slewed alike, so
+// that it changes only when the clock is set; then the frames of the last few
+// milliseconds before are told by the new clock. Smaller differences are those
+// of measuring, and following them would put frames out of order.
+type wallClock struct {
+	offset int64 // ns
+	known  bool
+}
+
+// wallSet is from what difference on the clock has been set.
+const wallSet = int64(50 * time.Microsecond)
+
+func (w *wallClock) read() int64 {
+	for range 10 {
+		before := tapClock()
+		wall := readClock(unix.CLOCK_REALTIME)
+		after := tapClock()
+		if after-before > wallSet/2 {
+			continue // interrupted in between
+		}
+		offset := wall - (before+after)/2
+		if d := offset - w.offset; !w.known || d > wallSet || d < -wallSet {
+			w.offset, w.known = offset, true
+		}
+		break
+	}
+	return w.offset
+}
+
+// Drain ends the capture; Next finds what the rings still have.
+func (t *Tap) Drain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.draining.Load() {
+		return
+	}
+	t.progs.detach()
+	t.draining.Store(true)
+	_ = t.bell.Flush() // fails if it is closed, and then nobody waits
+}
+
+// SetFilter replaces the filter: each program by one with the new filter, in
+// its place, so that no frame is taken by both or by none.
+func (t *Tap) SetFilter(filter []bpf.RawInstruction) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return os.ErrClosed
+	}
+	if t.draining.Load() {
+		return nil
+	}
+	if err := t.progs.replace(filter); err != nil {
+		return &Error{Interface: t.cfg.Interface, Err: err, hint: tapHint(err)}
+	}
+	return nil
+}
+
+// Stats adds up the processors' counters.
+func (t *Tap) Stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return t.final
+	}
+	return t.count()
+}
+
+func (t *Tap) count() Stats {
+	s := t.counters()
+	s.Received -= t.before.Received
+	s.Dropped -= t.before.Dropped
+	s.Own -= t.before.Own
+	s.Wakes -= t.before.Wakes
+	s.Dropped += t.lost.Load()
+	return s
+}
+
+// counters are the programs' since they were loaded.
+func (t *Tap) counters() (s Stats) {
+	for i := range t.rings {
+		h := t.rings[i].hdr
+		nested := atomic.LoadUint64(&h.nest)
+		s.Received += atomic.LoadUint64(&h.received) + nested
+		s.Dropped += atomic.LoadUint64(&h.dropped) + nested
+		s.Own += atomic.LoadUint64(&h.own)
+		s.Wakes += atomic.LoadUint64(&h.wakes)
+	}
+	return s
+}
+
+// Close unmaps the rings: it is for the goroutine that calls Next, or for
+// another once that one has ended.
+func (t *Tap) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	if t.progs != nil {
+		t.progs.detach()
+		t.final = t.count()
+	}
+	t.closed = true
+	t.rings, t.run, t.block, t.held = nil, nil, Block{}, false
+	var err error
+	if t.bell != nil {
+		err = t.bell.Close()
+	}
+	if t.progs != nil {
+		err = cmp.Or(err, t.taps.give(t.progs))
+	}
+	return err
+}

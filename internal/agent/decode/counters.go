@@ -1,0 +1,117 @@
+package decode
+
+import "github.com/pcapper/pcapper/internal/agent/mgen"
+
+// Counters say what became of the frames. Every frame either gave records or
+// is counted under exactly one kind or reason for none.
+type Counters struct {
+	Frames  uint64 // given to Decode
+	Records uint64 // handed out by Decode and Drain
+
+	// Frames without IP packet, by kind.
+	ARP, RARP, LLC, LLDP, EAPOL, PPPoEDiscovery, PPP, MPLS, OtherEtherType uint64
+
+	// Frames without record, by reason.
+	ShortLink        uint64 // the link header, or a tag or label, is cut off
+	ShortIP          uint64 // the IP header's fixed part is cut off
+	BadVersion       uint64 // the IP version is not the one announced
+	BadIHL           uint64 // the IPv4 header length is below 20 bytes
+	BadLength        uint64 // the IPv4 total length is below the header's
+	FragmentsLeftOut uint64 // later fragments with FirstOnly
+
+	// Records with something special.
+	Truncated         uint64 // an upper-layer or extension header is cut off
+	Fragments         uint64 // fragments, all of them
+	FragmentsUnknown  uint64 // later ones whose first was not seen, or too long ago
+	FragmentsExpired  uint64 // of these, whose first was too long ago
+	FragmentsEvicted  uint64 // first fragments forgotten for lack of room
+	SuperPackets      uint64 // frames that stood for several packets, and were cut
+	Segments          uint64 // the packets they were cut into
+	SuperPacketsWhole uint64 // frames that stand for several packets not to be told apart
+	BMF               uint64 // packets found inside BMF encapsulation
+	Relayed           uint64 // sent by this host for others
+	BadTCPOffset      uint64 // TCP headers shorter than 20 bytes or longer than the packet
+
+	// MGEN verdicts on UDP payloads, by reason.
+	MGEN          [mgen.Reasons]uint64
+	MGENElsewhere uint64 // accepted though another destination is named (NAT, relay)
+
+	// MGEN on TCP.
+	MGENSegmentStarts    uint64 // segments with a header
+	MGENSegmentContinues uint64 // segments with the rest of a message
+	MGENSegmentUnknown   uint64 // segments of an MGEN connection, flow not to be told
+	StreamsEvicted       uint64 // connections forgotten for lack of room
+}
+
+// notIP counts a frame that carries no IP packet, by its EtherType.
+func (c *Counters) notIP(proto int) {
+	switch {
+	case proto == etherARP:
+		c.ARP++
+	case proto == etherRARP:
+		c.RARP++
+	case proto == etherLLDP:
+		c.LLDP++
+	case proto == etherEAPOL:
+		c.EAPOL++
+	case proto == etherPPPoEDiscovery:
+		c.PPPoEDiscovery++
+	case proto == pppOther:
+		c.PPP++
+	case proto == mplsOther:
+		c.MPLS++
+	case proto < etherMin:
+		c.LLC++
+	default:
+		c.OtherEtherType++
+	}
+}
+
+// Each calls f for every counter, with a name that a summary can print.
+func (c *Counters) Each(f func(name string, n uint64)) {
+	f("frames", c.Frames)
+	f("records", c.Records)
+	f("arp", c.ARP)
+	f("rarp", c.RARP)
+	f("llc", c.LLC)
+	f("lldp", c.LLDP)
+	f("eapol", c.EAPOL)
+	f("pppoe discovery", c.PPPoEDiscovery)
+	f("ppp, not ip", c.PPP)
+	f("mpls, not ip", c.MPLS)
+	f("other ethertype", c.OtherEtherType)
+	f("short link header", c.ShortLink)
+	f("short ip header", c.ShortIP)
+	f("bad ip version", c.BadVersion)
+	f("bad ip header length", c.BadIHL)
+	f("bad ip total length", c.BadLength)
+	f("later fragments left out", c.FragmentsLeftOut)
+	f("truncated headers", c.Truncated)
+	f("bad tcp data offset", c.BadTCPOffset)
+	f("fragments", c.Fragments)
+	f("fragments before their first", c.FragmentsUnknown)
+	f("fragments after expiry", c.FragmentsExpired)
+	f("fragment table evictions", c.FragmentsEvicted)
+	f("super-packets cut", c.SuperPackets)
+	f("segments of super-packets", c.Segments)
+	f("super-packets left whole", c.SuperPacketsWhole)
+	f("bmf packets", c.BMF)
+	f("relayed", c.Relayed)
+	for r, n := range c.MGEN {
+		f(mgenNames[r], n)
+	}
+	f("mgen for another destination", c.MGENElsewhere)
+	f("mgen tcp segments with header", c.MGENSegmentStarts)
+	f("mgen tcp segments without header", c.MGENSegmentContinues)
+	f("mgen tcp segments of unknown flow", c.MGENSegmentUnknown)
+	f("tcp table evictions", c.StreamsEvicted)
+}
+
+// mgenNames are the names of the verdicts on UDP payloads.
+var mgenNames = func() (names [mgen.Reasons]string) {
+	names[mgen.Accepted] = "mgen datagrams"
+	for r := mgen.Accepted + 1; r < mgen.Reasons; r++ {
+		names[r] = "not mgen: " + r.String()
+	}
+	return names
+}()

@@ -1,0 +1,152 @@
+package decode
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/test/nettest"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// The engines keep different parts of a frame, and the eBPF engine decides in
+// the kernel which. Decoded, every frame of testdata must give the same records
+// whatever engine took it, at the sender's side and at the receiver's.
+func TestEnginesAgree(t *testing.T) {
+	nettest.NeedTCX(t)
+	a, b := nettest.Pair(t)
+	const most = 65000
+	for _, h := range []*nettest.Host{a, b} {
+		link, err := h.Netlink().LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Netlink().LinkSetMTU(link, most); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sent [][]byte
+	untold := 0
+	for _, name := range captures(t) {
+		for _, f := range frames(t, name) {
+			// A packet socket sends no less than a header and what comes after it.
+			if f.Link != packet.Ethernet || len(f.Data) < ethernetLen+1 || len(f.Data) > most {
+				untold++
+				continue
+			}
+			sent = append(sent, f.Data)
+		}
+	}
+	t.Logf("%d frames, %d others that no Ethernet carries", len(sent), untold)
+	if len(sent) < 1000 {
+		t.Fatal("too few frames to tell anything")
+	}
+	type engine struct {
+		name string
+		open func(capture.Config) (capture.Source, error)
+	}
+	engines := []engine{
+		{"ring", func(c capture.Config) (capture.Source, error) { return capture.OpenRing(c) }},
+		{"ebpf", func(c capture.Config) (capture.Source, error) { return capture.OpenTap(c) }},
+	}
+	for _, qdisc := range []string{"noqueue", "pfifo"} {
+		t.Run(qdisc, func(t *testing.T) {
+			if qdisc != "noqueue" {
+				link, err := a.Netlink().LinkByName("eth0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Netlink().QdiscReplace(&netlink.GenericQdisc{
+					QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_ROOT, Handle: netlink.MakeHandle(1, 0)},
+					QdiscType:  qdisc,
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for side, h := range map[string]*nettest.Host{"sender": a, "receiver": b} {
+				records := make([][]wire.Record, len(engines))
+				counters := make([]Counters, len(engines))
+				var sources []capture.Source
+				for _, e := range engines {
+					var s capture.Source
+					var err error
+					h.Do(func() { s, err = e.open(capture.Config{Interface: "eth0", Ethernet: true, RingBytes: 64 << 20}) })
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer s.Close()
+					if err := s.Attach(); err != nil {
+						t.Fatal(err)
+					}
+					sources = append(sources, s)
+				}
+				g, err := a.Generator(sent...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n, _, err := g.Send(context.Background(), len(sent), 0); n != len(sent) || err != nil {
+					t.Fatalf("sent %d of %d: %v", n, len(sent), err)
+				}
+				g.Close()
+				nettest.Eventually(10*time.Second, func() bool { return sources[0].Stats().Received >= uint64(len(sent)) })
+				for i, s := range sources {
+					s.Drain()
+					records[i], counters[i] = decodeAll(t, s)
+					if st := s.Stats(); st.Dropped != 0 {
+						t.Fatalf("%s: %+v", engines[i].name, st)
+					}
+				}
+				if len(records[0]) < len(sent)/2 {
+					t.Errorf("%s: only %d records of %d frames", side, len(records[0]), len(sent))
+				}
+				if len(records[0]) != len(records[1]) {
+					t.Errorf("%s: %d records by %s, %d by %s", side, len(records[0]), engines[0].name, len(records[1]), engines[1].name)
+				}
+				bad := 0
+				for i := range min(len(records[0]), len(records[1])) {
+					x, y := records[0][i], records[1][i]
+					x.Time, y.Time = 0, 0
+					if x != y {
+						if t.Errorf("%s: record %d:\n%+v by %s\n%+v by %s", side, i, x, engines[0].name, y, engines[1].name); bad == 5 {
+							t.FailNow()
+						}
+						bad++
+					}
+				}
+				if counters[0] != counters[1] {
+					t.Errorf("%s: counters\n%+v by %s\n%+v by %s", side, counters[0], engines[0].name, counters[1], engines[1].name)
+				}
+			}
+		})
+	}
+}
+
+func decodeAll(t *testing.T, s capture.Source) ([]wire.Record, Counters) {
+	t.Helper()
+	d := New(Config{BMF: true})
+	var all []wire.Record
+	var recs [64]wire.Record
+	var f packet.Frame
+	for {
+		b, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			return all, d.Counters()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for b.Next(&f) {
+			all = append(all, recs[:d.Decode(&f, recs[:])]...)
+			for d.Pending() {
+				all = append(all, recs[:d.Drain(recs[:])]...)
+			}
+		}
+		b.Release()
+	}
+}

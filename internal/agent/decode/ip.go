@@ -1,0 +1,140 @@
+package decode
+
+import (
+	"encoding/binary"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// ipPacket is the packet that a record is made of.
+type ipPacket struct {
+	frame *packet.Frame
+	data  []byte // captured, from the IP header on; once the length is known never more than that
+	wire  int    // bytes of the frame on the wire, from the IP header on
+	total int    // length by the IP header, or wire where it cannot say
+	l4    int    // offset of the upper-layer header
+	jumbo int    // bytes of the headers that are not on the wire (BIG TCP)
+	inner bool   // found inside BMF encapsulation
+}
+
+const (
+	ipv4Len = 20
+	ipv6Len = 40
+
+	// maxTotal is the most that the length field of an IPv4 header can say.
+	maxTotal = 0xffff
+
+	moreFragments  = 0x2000
+	fragmentOffset = 0x1fff
+)
+
+// ipv4 decodes an IPv4 packet (RFC 791).
+func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
+	b := p.data
+	if len(b) < ipv4Len {
+		d.c.ShortIP++
+		return false
+	}
+	ihl := int(b[0]&0x0f) * 4
+	if b[0]>>4 != 4 {
+		d.c.BadVersion++
+		return false
+	}
+	if ihl < ipv4Len {
+		d.c.BadIHL++
+		return false
+	}
+	r.Flags = 0
+	r.Proto = b[9]
+	binary.LittleEndian.PutUint64(r.Src[:], 0)
+	binary.LittleEndian.PutUint64(r.Src[8:], 0xffff0000|uint64(binary.LittleEndian.Uint32(b[12:]))<<32)
+	binary.LittleEndian.PutUint64(r.Dst[:], 0)
+	binary.LittleEndian.PutUint64(r.Dst[8:], 0xffff0000|uint64(binary.LittleEndian.Uint32(b[16:]))<<32)
+	p.total = int(binary.BigEndian.Uint16(b[2:]))
+	if p.total < ihl && !d.unsaid4(p, r, ihl) {
+		d.c.BadLength++
+		return false
+	}
+	r.Length = uint32(p.total)
+	if len(b) > p.total {
+		p.data = b[:p.total]
+	}
+	p.l4 = ihl
+	if frag := binary.BigEndian.Uint16(b[6:]); frag&(moreFragments|fragmentOffset) != 0 {
+		id := uint32(binary.BigEndian.Uint16(b[4:]))
+		return d.fragment(p, r, id, int(frag&fragmentOffset)*8, frag&moreFragments != 0)
+	}
+	if d.cfg.BMF {
+		if q, ok := bmf(p, r); ok {
+			d.c.BMF++
+			return d.ipv4(&q, r)
+		}
+	}
+	d.upper(p, r)
+	return true
+}
+
+// unsaid4 tells whether the length of 0 in an IPv4 header is that of a packet
+// which no 16 bits could express (BIG TCP), or of TCP data that the card was
+// to cut into packets (drivers that leave the field to the card).
+func (d *Decoder) unsaid4(p *ipPacket, r *wire.Record, ihl int) bool {
+	if p.total != 0 || p.wire < ihl || r.Proto != wire.ProtoTCP && p.wire <= maxTotal {
+		return false
+	}
+	p.total = p.wire
+	r.Flags |= wire.Super
+	return true
+}
+
+// ipv6 decodes an IPv6 packet (RFC 8200).
+func (d *Decoder) ipv6(p *ipPacket, r *wire.Record) bool {
+	b := p.data
+	if len(b) < ipv6Len {
+		d.c.ShortIP++
+		return false
+	}
+	if b[0]>>4 != 6 {
+		d.c.BadVersion++
+		return false
+	}
+	r.Flags = wire.IPv6
+	r.Src = [16]byte(b[8:])
+	r.Dst = [16]byte(b[24:])
+	p.total = ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	next := b[6]
+	if p.total == ipv6Len {
+		unsaid6(p, r, next)
+	}
+	r.Length = uint32(p.total)
+	if len(b) > p.total {
+		p.data = b[:p.total]
+	}
+	p.l4 = ipv6Len
+	switch next {
+	case wire.ProtoTCP, wire.ProtoUDP, wire.ProtoICMP:
+		r.Proto = next
+		d.upper(p, r)
+		return true
+	}
+	return d.extensions(p, r, next)
+}
+
+// unsaid6 finds the length of a packet whose payload length field says 0:
+// that of a jumbogram's option (RFC 2675), which BIG TCP uses inside the host
+// only, or the frame's where TCP follows at once and no 16 bits could tell.
+func unsaid6(p *ipPacket, r *wire.Record, next byte) {
+	switch {
+	case next == extHopByHop:
+		p.jumbo = jumboOption(p.data[ipv6Len:])
+		if p.jumbo == 0 {
+			return
+		}
+		p.total = p.wire
+	case next == wire.ProtoTCP && p.wire > ipv6Len+maxTotal:
+		p.total = p.wire
+	default:
+		return
+	}
+	r.Flags |= wire.Super
+}

@@ -1,0 +1,59 @@
+package decode
+
+import (
+	"encoding/binary"
+
+	"github.com/pcapper/pcapper/internal/agent/mgen"
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Offsets in a frame of Ethernet, IPv4 without options, and UDP.
+const (
+	plainIP      = ethernetLen
+	plainUDP     = plainIP + ipv4Len
+	plainPayload = plainUDP + udpLen
+)
+
+// plain decodes what most frames of the networks that this is for are, a whole
+// UDP datagram over IPv4 and Ethernet, as frame does, in half the time. It
+// reports false, and has done nothing, for anything else: then frame decides.
+func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
+	b := f.Data
+	if len(b) < plainPayload || f.Link != packet.Ethernet || f.GSOType != packet.GSONone || d.cfg.BMF {
+		return false
+	}
+	// The EtherType, IP's version and header length, and its type of service.
+	if binary.BigEndian.Uint32(b[ethernetType:])>>8 != etherIPv4<<8|0x45 || b[plainIP+9] != wire.ProtoUDP ||
+		binary.BigEndian.Uint16(b[plainIP+6:])&(moreFragments|fragmentOffset) != 0 {
+		return false
+	}
+	total := int(binary.BigEndian.Uint16(b[plainIP+2:]))
+	size := int(binary.BigEndian.Uint16(b[plainUDP+4:])) - udpLen
+	if size < 0 || size > total-ipv4Len-udpLen {
+		return false
+	}
+	ports := binary.BigEndian.Uint32(b[plainUDP:])
+	addrs := binary.LittleEndian.Uint64(b[plainIP+12:])
+	r.Time = f.Time
+	r.MGENTime = 0
+	binary.LittleEndian.PutUint64(r.Src[:], 0)
+	binary.LittleEndian.PutUint64(r.Src[8:], 0xffff0000|addrs<<32)
+	binary.LittleEndian.PutUint64(r.Dst[:], 0)
+	binary.LittleEndian.PutUint64(r.Dst[8:], 0xffff0000|addrs&^0xffffffff)
+	r.SrcPort, r.DstPort = uint16(ports>>16), uint16(ports)
+	r.Length = uint32(total)
+	r.FlowID = 0
+	r.MGENSeq = 0
+	r.Packets = 0
+	r.Flags = 0
+	r.Proto = wire.ProtoUDP
+	var h mgen.Header
+	reason := mgen.UDP(&h, b[plainPayload:min(len(b), plainIP+total)], size, &r.Dst, r.DstPort)
+	d.c.MGEN[reason]++
+	if reason == mgen.Accepted {
+		d.mgen(r, &h)
+	}
+	d.direction(f, r)
+	return true
+}

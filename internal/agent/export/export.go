@@ -1,0 +1,560 @@
+package export
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/transport/flow"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+const (
+	// templatesEvery is how often templates are repeated where messages may be
+	// lost, for receivers that come late (RFC 7011, section 8.4), and
+	// statistics everywhere.
+	templatesEvery = 10 * time.Second
+	// earlyTemplates is how often they are sent in the beginning, a second apart:
+	// until one arrives, collectors cannot read what does.
+	earlyTemplates = 3
+	// tableLimit bounds the flows of a second, in about 12 MiB.
+	tableLimit = 65_536
+	// flowDelay is how long after a second's end its flows are sent: packets
+	// take some milliseconds from the kernel to us.
+	flowDelay = 200 * time.Millisecond
+	// streamMessage is the longest message on TCP and in files. As long as a
+	// TLS record, it costs little and says little at once.
+	streamMessage = 16 << 10
+	// maxBatch is the most bytes in a call.
+	maxBatch = 64_000
+	// minRetry and maxRetry bound the pause after a failure, farewell what an
+	// ending agent waits for a receiver that takes the rest.
+	minRetry = 250 * time.Millisecond
+	maxRetry = 10 * time.Second
+	farewell = 2 * time.Second
+	// complainEvery limits messages about datagrams that cannot be sent.
+	complainEvery = 30 * time.Second
+)
+
+// Reader is an export's position in the agent's stream.
+type Reader interface {
+	// Wait blocks until there is something to send. It fails with io.EOF at
+	// the end of the stream.
+	Wait(context.Context) error
+	// Items gives unread records, Encoded the same as data records of IPFIX,
+	// both as the hub's readers do.
+	Items() []wire.Record
+	Encoded(format int) (buf []byte, ends []uint32)
+	// Advance says that the first n of them have been dealt with, Disown that
+	// n of those were not sent after all.
+	Advance(n int)
+	Disown(n int)
+	// Close counts what was not read as lost.
+	Close()
+}
+
+// Config of an Exporter.
+type Config struct {
+	Target Target
+	// Domain and PEN are those of ipfix.Writer.
+	Domain, PEN uint32
+	// Names are what the domain observes, if collectors are to know.
+	Names  ipfix.Names
+	Reader Reader
+	Format int // of Reader.Encoded
+	// TLS gives the configuration for each dial. Valid iff Target.Kind is TLS.
+	TLS func() (*tls.Config, error)
+	// Lost is how many records the reader has lost so far, Ignored how many
+	// packets were not captured.
+	Lost, Ignored func() uint64
+	// Peer is told the address that is sent to, before anything is sent, so
+	// that the agent does not report its own packets.
+	Peer func(netip.AddrPort)
+	// Listen is the address that repairs are asked for at, "" for all; Allow says
+	// who may ask.
+	Listen string
+	Allow  func(netip.Addr) bool
+	// Say takes messages for the user.
+	Say func(format string, args ...any)
+}
+
+// Counts is what an exporter has done.
+type Counts struct {
+	Messages uint64
+	Records  uint64 // in messages that were sent
+	Packets  uint64 // summed up in those records
+	Failed   uint64 // records of flows in messages that could not be sent; of packets the reader counts them
+	Repaired uint64 // messages sent again
+}
+
+// Exporter is one export.
+type Exporter struct {
+	cfg    Config
+	table  *flow.Table // nil if each packet has its record
+	cells  []byte      // data records of flows that wait to be sent
+	ends   []uint32    // their ends; one more than there are, the first is 0
+	packs  []uint32    // their packets
+	msg    []byte
+	repair *repairs // nil unless asked for
+
+	queue   Spool           // nil if the reader's stream is what waits
+	entry   []byte          // for it
+	filling context.Context // ends when all that there will be is in the spool
+	filled  context.CancelFunc
+
+	// numbered are records that could not be sent, but whose sequence numbers
+	// receivers miss: they know of them. For the goroutine of Run.
+	numbered uint64
+
+	state    atomic.Pointer[string]
+	reopen   atomic.Bool
+	counters struct{ messages, records, packets, failed atomic.Uint64 }
+
+	said     string // the last failure told
+	complain time.Time
+}
+
+// New makes an exporter that does nothing until Run.
+func New(cfg Config) *Exporter {
+	e := &Exporter{cfg: cfg}
+	e.setState("not yet begun")
+	if cfg.Target.PerSecond {
+		e.ends = []uint32{0}
+		e.table = flow.New(tableLimit, e.emit)
+	}
+	if cfg.Target.Repair != 0 {
+		e.repair = newRepairs(cfg.Allow)
+	}
+	return e
+}
+
+// SetSpool makes records wait for the receiver in s, before Run. Without, they
+// wait in the reader's stream. The target must be one that Spools.
+func (e *Exporter) SetSpool(s Spool) { e.queue = s }
+
+// String names the export in messages.
+func (e *Exporter) String() string { return "export " + e.cfg.Target.URL }
+
+// State is what the exporter is doing, in a few words.
+func (e *Exporter) State() string { return *e.state.Load() }
+
+func (e *Exporter) setState(s string) { e.state.Store(&s) }
+
+// Counts may be called by any goroutine.
+func (e *Exporter) Counts() Counts {
+	c := Counts{
+		Messages: e.counters.messages.Load(), Records: e.counters.records.Load(),
+		Packets: e.counters.packets.Load(), Failed: e.counters.failed.Load(),
+	}
+	if e.repair != nil {
+		c.Repaired = e.repair.served.Load()
+	}
+	return c
+}
+
+// Reopen makes a file be opened anew, for log rotation.
+func (e *Exporter) Reopen() {
+	if e.cfg.Target.Kind == File {
+		e.reopen.Store(true)
+	}
+}
+
+// transport takes messages.
+type transport interface {
+	io.Closer
+	// send takes messages of one length; the last may be shorter.
+	send(messages []byte, length int) error
+	// limit is the longest message that it takes now, batch how many in a call.
+	limit() int
+	batch() int
+	// lossy: messages may be lost or come late to someone, so a failure
+	// concerns one message only.
+	lossy() bool
+	// expire makes writes fail from then on.
+	expire(time.Time)
+}
+
+// Run exports until the reader's stream ends. It returns nil then, or once ctx
+// is done while nobody can be reached; there is no other end.
+func (e *Exporter) Run(ctx context.Context) error {
+	defer e.cfg.Reader.Close()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	if e.repair != nil {
+		repairing, stop := context.WithCancel(context.Background())
+		defer stop()
+		serving.Go(func() { e.serveRepairs(repairing) })
+	}
+	if e.queue != nil {
+		e.filling, e.filled = context.WithCancel(context.Background())
+		serving.Go(e.fill)
+	}
+	pause := time.Duration(0)
+	for {
+		t, err := e.open(ctx)
+		if err == nil {
+			e.said = ""
+			e.cfg.Say("%v: open", e)
+			e.setState("open")
+			began := time.Now()
+			err = e.session(ctx, t)
+			t.Close()
+			if errors.Is(err, io.EOF) {
+				e.setState("ended")
+				return nil
+			}
+			if time.Since(began) > maxRetry || errors.Is(err, errReopen) {
+				pause = 0
+			}
+		}
+		if ctx.Err() != nil {
+			e.setState("ended: " + failure(err))
+			return nil
+		}
+		if errors.Is(err, errReopen) {
+			continue
+		}
+		e.setState(failure(err))
+		if text := failure(err); text != e.said {
+			e.said = text
+			e.cfg.Say("%v: %s; trying again, at longest every 10 s", e, text)
+		}
+		pause = min(max(2*pause, minRetry), maxRetry)
+		sleep(ctx, pause/2+rand.N(pause/2+1))
+	}
+}
+
+var errReopen = errors.New("to be opened anew")
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// session sends until the transport fails, or with io.EOF the stream ends.
+func (e *Exporter) session(ctx context.Context, t transport) error {
+	defer context.AfterFunc(ctx, func() { t.expire(time.Now().Add(farewell)) })()
+	s := session{e: e, t: t, writer: ipfix.Writer{Domain: e.cfg.Domain, PEN: e.cfg.PEN, RepairPort: e.cfg.Target.Repair, Names: e.cfg.Names}}
+	if u, ok := t.(*datagrams); ok && e.repair != nil {
+		e.repair.begin(u.localPort())
+	}
+	if e.queue != nil {
+		return s.forward(ctx)
+	}
+	for {
+		if err := s.announce(time.Now()); err != nil {
+			return err
+		}
+		if e.reopen.Swap(false) {
+			return errReopen
+		}
+		ended, err := s.wait()
+		if err == nil {
+			if e.table != nil {
+				err = s.sendFlows(ended)
+			} else {
+				err = s.sendPackets()
+			}
+		}
+		if err == nil && ended {
+			s.due = time.Time{}
+			err = s.announce(time.Now()) // the final counts
+			if err == nil {
+				err = io.EOF
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// session is one transport session (RFC 7011, section 2).
+type session struct {
+	e      *Exporter
+	t      transport
+	writer ipfix.Writer
+	begun  int       // how often templates were sent
+	due    time.Time // when to announce again
+	unseen uint64    // records that could not be sent since a message was: no receiver can know
+	deaf   bool      // nobody listens where datagrams go to
+
+	// For what comes from the spool.
+	entry  []byte
+	ends   []uint32
+	flight []flown   // oldest first
+	ending time.Time // when the agent was first seen to end
+}
+
+// announce sends templates and statistics if it is time.
+func (s *session) announce(now time.Time) error {
+	if now.Before(s.due) {
+		return nil
+	}
+	if d, ok := s.t.(*datagrams); ok {
+		s.listen(d)
+	}
+	s.due = now.Add(templatesEvery)
+	if s.t.lossy() && s.begun < earlyTemplates-1 {
+		s.due = now.Add(time.Second)
+	}
+	if s.begun == 0 || s.t.lossy() {
+		if _, err := s.write(one(s.writer.Templates(s.e.msg[:0], now), 0), 0); err != nil {
+			return err
+		}
+		s.begun++
+	}
+	cfg := &s.e.cfg
+	msg := s.writer.Statistics(s.e.msg[:0], now, ipfix.Statistics{
+		NotSent: cfg.Lost() + s.e.counters.failed.Load() - s.e.numbered, Ignored: cfg.Ignored(),
+	})
+	_, err := s.write(one(msg, 0), 0)
+	return err
+}
+
+// listen says when datagrams since the last announcement have come back
+// (ICMP: port unreachable), and when they no longer do. They are sent all the same.
+func (s *session) listen(d *datagrams) {
+	deaf := d.refused
+	d.refused = false
+	switch e := s.e; {
+	case deaf && !s.deaf:
+		e.setState("open, but nobody listens there")
+		e.cfg.Say("%v: nobody listens there; sending all the same", e)
+	case !deaf && s.deaf:
+		e.setState("open")
+		e.cfg.Say("%v: somebody listens now", e)
+	}
+	s.deaf = deaf
+}
+
+// wait waits for records, but not beyond what else is due. ended: the stream
+// is at its end, and what is left of flows must go.
+func (s *session) wait() (ended bool, err error) {
+	until := s.due
+	if s.e.table != nil || s.e.cfg.Target.Kind == File {
+		until = time.Now().Add(flowDelay)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
+	err = s.e.cfg.Reader.Wait(ctx)
+	switch {
+	case errors.Is(err, io.EOF):
+		return true, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return false, nil
+	}
+	return false, err
+}
+
+// sendPackets sends a record for each packet that there is.
+func (s *session) sendPackets() error {
+	r := s.e.cfg.Reader
+	for {
+		buf, ends := r.Encoded(s.e.cfg.Format)
+		if len(ends) == 0 {
+			return nil
+		}
+		now := time.Now()
+		b := batch{buf: s.e.msg[:0]}
+		n := 0
+		for b.fits(s.t) && n < len(ends)-1 {
+			before, k := len(b.buf), 0
+			rest := ends[n:]
+			if b.buf, k = s.writer.Message(b.buf, now, b.limit(s.t), buf[rest[0]-ends[0]:], rest); k == 0 {
+				break // the next record makes a longer message than those before
+			}
+			n += k
+			b.add(len(b.buf)-before, expressed(rest[:k+1]))
+		}
+		r.Advance(n)
+		sent, err := s.write(&b, b.records)
+		if !sent {
+			r.Disown(b.records)
+		}
+		if err == nil {
+			err = s.announce(now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// batch is messages that are sent in one call. All have the same length but the
+// last, which may be shorter.
+type batch struct {
+	buf      []byte
+	length   int // of the first
+	messages int
+	records  int
+	full     bool // the last is shorter
+}
+
+// fits tells whether one more message may follow.
+func (b *batch) fits(t transport) bool {
+	return b.messages == 0 || !b.full && b.messages < t.batch() && len(b.buf)+b.length <= maxBatch
+}
+
+// limit is how long the next message may be.
+func (b *batch) limit(t transport) int {
+	if b.messages == 0 {
+		return t.limit()
+	}
+	return b.length
+}
+
+func (b *batch) add(length, records int) {
+	if length == 0 {
+		return // nothing that IPFIX can express
+	}
+	if b.messages == 0 {
+		b.length = length
+	}
+	b.messages++
+	b.records += records
+	b.full = length < b.length
+}
+
+// one is a batch of one message.
+func one(msg []byte, records int) *batch {
+	return &batch{buf: msg, length: len(msg), messages: 1, records: records}
+}
+
+// expressed is how many items are not empty.
+func expressed(ends []uint32) (n int) {
+	for i := 1; i < len(ends); i++ {
+		if ends[i] != ends[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// sendFlows sums up what there is, and sends the flows of seconds that are
+// over, or all.
+func (s *session) sendFlows(all bool) error {
+	e := s.e
+	for {
+		items := e.cfg.Reader.Items()
+		for i := range items {
+			e.table.Add(&items[i])
+		}
+		e.cfg.Reader.Advance(len(items))
+		if len(items) == 0 {
+			break
+		}
+		if err := s.sendCells(); err != nil { // there are some if the table was full
+			return err
+		}
+	}
+	e.flush(all)
+	return s.sendCells()
+}
+
+// flush takes the flows of seconds that are over from the table, or all.
+func (e *Exporter) flush(all bool) {
+	if all {
+		e.table.Flush()
+	} else {
+		e.table.FlushBefore(time.Now().Add(-flowDelay).UnixNano())
+	}
+}
+
+// emit takes a flow from the table.
+func (e *Exporter) emit(f *flow.Flow) {
+	var ok bool
+	if f.Flags&wire.HostStat != 0 {
+		e.cells, ok = ipfix.Append(e.cells, &f.Record)
+	} else {
+		e.cells, ok = ipfix.AppendFlow(e.cells, &f.Record, f.Packets, f.End)
+	}
+	if !ok { // before 1970
+		e.counters.failed.Add(1)
+		return
+	}
+	e.ends = append(e.ends, uint32(len(e.cells)))
+	e.packs = append(e.packs, f.Packets)
+}
+
+// sendCells sends the flows that wait. What could not be sent on a stream is
+// sent in the next session.
+func (s *session) sendCells() error {
+	e := s.e
+	for len(e.ends) > 1 {
+		msg, n := s.writer.Message(e.msg[:0], time.Now(), s.t.limit(), e.cells[e.ends[0]:], e.ends)
+		packets := int(sum(e.packs[:n]))
+		e.ends, e.packs = e.ends[n:], e.packs[n:]
+		sent, err := s.write(one(msg, n), packets)
+		if !sent {
+			e.counters.failed.Add(uint64(n))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	e.cells, e.ends, e.packs = e.cells[:0], append(e.ends[:0], 0), e.packs[:0]
+	return nil
+}
+
+// write sends messages, and counts them. An error is the end of the session;
+// without one they may be lost all the same.
+func (s *session) write(b *batch, packets int) (sent bool, err error) {
+	e := s.e
+	e.msg = b.buf[:0]
+	if b.messages == 0 {
+		return true, nil
+	}
+	if e.repair != nil {
+		for rest := b.buf; len(rest) > 0; {
+			n := min(b.length, len(rest))
+			e.repair.keep(rest[:n])
+			rest = rest[n:]
+		}
+	}
+	if err := s.t.send(b.buf, b.length); err != nil {
+		if !s.t.lossy() || errors.Is(err, os.ErrDeadlineExceeded) {
+			return false, err
+		}
+		if s.unseen += uint64(b.records); pathGone(err) {
+			return false, err
+		}
+		if now := time.Now(); now.Sub(e.complain) >= complainEvery {
+			e.complain = now
+			e.cfg.Say("%v: a message could not be sent: %s", e, failure(err))
+		}
+		return false, nil
+	}
+	e.numbered, s.unseen = e.numbered+s.unseen, 0
+	e.counters.messages.Add(uint64(b.messages))
+	e.counters.records.Add(uint64(b.records))
+	e.counters.packets.Add(uint64(packets))
+	return true, nil
+}
+
+// failure is an error's cause without the addresses, which the reader knows.
+func failure(err error) string {
+	if err == nil {
+		return "ended"
+	}
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return fmt.Sprint(err)
+		}
+		err = inner
+	}
+}

@@ -1,0 +1,249 @@
+package match
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"golang.org/x/net/bpf"
+)
+
+// Target is the interface whose frames are filtered.
+type Target struct {
+	Interface string
+	Index     int
+	// Ethernet: frames begin with an Ethernet header (SOCK_RAW); otherwise
+	// with the network header (SOCK_DGRAM).
+	Ethernet bool
+	// Loopback: every packet is seen twice, outgoing and then incoming.
+	Loopback bool
+	// MAC is the interface's Ethernet address, 6 bytes. Without one (nil or
+	// all zero), and on interfaces that are not Ethernet or are a loopback,
+	// direction takes its place.
+	MAC net.HardwareAddr
+	// Addrs are all addresses that are mine, IPv4 and IPv6, for mode spoof.
+	Addrs []netip.Addr
+	// IPv4 is what %i stands for: the interface's first IPv4 address. It may
+	// be invalid.
+	IPv4 netip.Addr
+}
+
+// Filter decides which frames are wanted. It may be used by several
+// goroutines.
+type Filter struct {
+	// Text says for people what passes.
+	Text string
+	// Compiler says who made the program: "built in", "libpcap 1.10.3",
+	// "tcpdump -ddd".
+	Compiler string
+
+	prog []bpf.RawInstruction
+	test tester
+}
+
+// tester is the filter in Go.
+type tester interface {
+	match(*packet.Frame) bool
+}
+
+// Instructions returns the program for the kernel. The caller owns the slice.
+func (f *Filter) Instructions() []bpf.RawInstruction { return slices.Clone(f.prog) }
+
+// Match reports whether the kernel would let the frame pass. It does not
+// allocate and keeps nothing. What Match cannot see, because it lies behind
+// the snapshot length, it takes for absent, as libpcap does with files.
+func (f *Filter) Match(frame *packet.Frame) bool { return f.test.match(frame) }
+
+// Judge is what a program made by a Filter does, in Go, for frames of that link
+// type on the interface with that index. The test does not allocate. The error
+// says what is wrong with the program.
+func Judge(prog []bpf.RawInstruction, link packet.LinkType, index int) (func(*packet.Frame) bool, error) {
+	if err := verify(prog); err != nil {
+		return nil, err
+	}
+	return (&machine{slices.Clone(prog), link, uint32(index)}).match, nil
+}
+
+// Same reports whether two filters let the same frames pass because their
+// programs are the same: then there is no need to put one in the place of the
+// other. Their texts do not tell that.
+func (f *Filter) Same(o *Filter) bool { return slices.Equal(f.prog, o.prog) }
+
+// Snaplen is how many bytes of a frame a filter asks the kernel for: all of
+// any frame. The capture decides how many it keeps.
+const Snaplen = 0x40000
+
+// builtIn is the compiler of everything but expressions.
+const builtIn = "built in"
+
+// Compile makes the filter for one of the modes src, dst, spoof and none, or
+// for the pcap filter expression that mode is otherwise. In an expression %m
+// is replaced by the interface's MAC address, %i by its IPv4 address, and %
+// before any other character is dropped. An empty expression is none.
+//
+// Errors are of type *Error. Compile blocks while a compiler runs, up to ten
+// seconds or until ctx ends: an expression may name hosts.
+func Compile(ctx context.Context, mode string, t Target) (*Filter, error) {
+	s := scope{
+		name: t.Interface, link: packet.Network, index: t.Index, live: true,
+		addrs: t.Addrs, ipv4: t.IPv4, loopback: t.Loopback,
+	}
+	if t.Ethernet {
+		s.link = packet.Ethernet
+	}
+	if t.Ethernet && !t.Loopback {
+		s.mac = usableMAC(t.MAC)
+	}
+	return s.compile(ctx, mode)
+}
+
+// CompileFile is Compile for the frames of a capture file, which is of the
+// given link type and was taken on an interface with the given MAC and IP
+// addresses; both may be missing if mode does not need them. Frames without a
+// link header are told apart by their direction, if the file has it.
+func CompileFile(ctx context.Context, mode string, mac net.HardwareAddr, addrs []netip.Addr, link packet.LinkType) (*Filter, error) {
+	s := scope{name: "the capture file", link: link, mac: usableMAC(mac), addrs: addrs}
+	if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Unmap().Is4() }); i >= 0 {
+		s.ipv4 = addrs[i].Unmap()
+	}
+	return s.compile(ctx, mode)
+}
+
+func usableMAC(mac net.HardwareAddr) net.HardwareAddr {
+	if len(mac) != 6 || [6]byte(mac) == [6]byte{} {
+		return nil
+	}
+	return slices.Clone(mac)
+}
+
+// scope is what a filter is made for: an interface or a file.
+type scope struct {
+	name     string // for messages and, if live, for compilers
+	link     packet.LinkType
+	live     bool // an interface, not a file
+	loopback bool
+	index    int // of the interface
+	mac      net.HardwareAddr
+	addrs    []netip.Addr
+	ipv4     netip.Addr
+}
+
+func (s *scope) compile(ctx context.Context, mode string) (*Filter, error) {
+	if m, ok := parseMode(mode); ok {
+		return s.compileMode(m)
+	}
+	return s.compileExpression(ctx, mode)
+}
+
+// mode is one of the tests that have a name.
+type mode uint8
+
+const (
+	none mode = iota
+	src
+	dst
+	spoof
+)
+
+func (m mode) String() string { return [...]string{"none", "src", "dst", "spoof"}[m] }
+
+func parseMode(text string) (mode, bool) {
+	switch text = strings.TrimSpace(text); text {
+	case "", "none":
+		return none, true
+	case "src":
+		return src, true
+	case "dst":
+		return dst, true
+	case "spoof":
+		return spoof, true
+	}
+	return 0, false
+}
+
+func (s *scope) compileMode(m mode) (*Filter, error) {
+	if err := s.canTell(m); err != nil {
+		return nil, err
+	}
+	own := newOwn(s.addrs)
+	if m == spoof && own.len() == 0 {
+		return nil, &Error{Kind: ErrNoAddress, Filter: m.String(), Reason: s.noAddress(),
+			hint: s.hint("give it an address, or use dst", "give the addresses with -ip")}
+	}
+	insns := s.program(m, own)
+	if len(insns) > maxInstructions {
+		return nil, &Error{Kind: ErrTooLong, Filter: m.String(), Reason: fmt.Sprintf(
+			"%d own addresses need %d instructions, and the kernel takes %d", own.len(), len(insns), maxInstructions),
+			hint: "use dst, or an expression that names the networks"}
+	}
+	prog, err := bpf.Assemble(insns)
+	if err != nil {
+		return nil, fmt.Errorf("filter %q: %w", m, err)
+	}
+	test := &modeTest{mode: m, link: s.link, once: s.seenTwice(), byMAC: s.mac != nil, own: own}
+	copy(test.mac[:], s.mac)
+	return &Filter{Text: s.text(m, own), Compiler: builtIn, prog: prog, test: test}, nil
+}
+
+// canTell refuses modes that need to know who sent a frame where neither the
+// frame nor the kernel tells.
+func (s *scope) canTell(m mode) error {
+	if m == none || s.live || s.mac != nil && s.link == packet.Ethernet || s.link == packet.Network {
+		return nil
+	}
+	if s.link == packet.Ethernet {
+		return &Error{Kind: ErrNoMAC, Filter: m.String(),
+			Reason: "the capture file does not say which MAC address was the host's own", hint: "give it with -mac"}
+	}
+	return &Error{Kind: ErrNoMAC, Filter: m.String(),
+		Reason: "the frames of this capture file have no MAC addresses", hint: "use none, or an expression such as \"src host ADDRESS\""}
+}
+
+// seenTwice: a loopback interface shows each packet outgoing and incoming.
+func (s *scope) seenTwice() bool { return s.live && s.loopback }
+
+func (s *scope) noAddress() string {
+	if s.live {
+		return "this host has no IP address"
+	}
+	return "no IP address is known to be the host's own"
+}
+
+func (s *scope) hint(live, file string) string {
+	if s.live {
+		return live
+	}
+	return file
+}
+
+// text describes what a mode lets pass.
+func (s *scope) text(m mode, own *own) string {
+	mine, other, why := "ether src "+s.mac.String(), "not ether src "+s.mac.String(), ""
+	if s.mac == nil {
+		mine, other = "outgoing", "not outgoing"
+		why = fmt.Sprintf(" (%s has no MAC address)", s.name)
+		if !s.live {
+			why = ""
+		}
+	}
+	switch m {
+	case src:
+		return mine + why
+	case dst:
+		return other + why
+	case spoof:
+		return fmt.Sprintf("source IP %s, and %s%s", own.describe(), other, why)
+	}
+	return "everything" + s.onceText()
+}
+
+func (s *scope) onceText() string {
+	if s.seenTwice() {
+		return fmt.Sprintf(" (incoming: %s shows each packet twice)", s.name)
+	}
+	return ""
+}

@@ -1,0 +1,255 @@
+package match
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"golang.org/x/net/bpf"
+)
+
+// maxInstructions is the kernel's BPF_MAXINSNS (linux/bpf_common.h).
+const maxInstructions = 4096
+
+const (
+	packetOutgoing = 4 // PACKET_OUTGOING, packet(7)
+
+	etherIPv4 = 0x0800
+	etherIPv6 = 0x86dd
+)
+
+// vlanTypes are the tag protocols that are looked through, the same as
+// libpcap's: 802.1Q, 802.1ad, and the one that was used before it.
+var vlanTypes = [...]uint32{0x8100, 0x88a8, 0x9100}
+
+// maxTags is how many tags inside a frame are looked through.
+const maxTags = 2
+
+// Every program is a row of blocks. A block either returns or falls through to
+// the next one. A load beyond the end of the frame ends the program with 0, so
+// a frame too short to decide about does not pass.
+
+type block = []bpf.Instruction
+
+var (
+	keep bpf.Instruction = bpf.RetConstant{Val: Snaplen}
+	drop bpf.Instruction = bpf.RetConstant{Val: 0}
+)
+
+// program is the whole program of a mode.
+func (s *scope) program(m mode, own *own) block {
+	var p block
+	switch m {
+	case none:
+		if s.seenTwice() {
+			p = dropOutgoing()
+		}
+	case src:
+		p = s.dropOthers()
+	case dst, spoof:
+		p = s.dropMine()
+	}
+	if m == spoof {
+		return append(p, s.sourceIs(own)...)
+	}
+	return append(p, keep)
+}
+
+func (s *scope) dropMine() block {
+	if s.mac == nil {
+		return dropOutgoing()
+	}
+	high, low := split(s.mac)
+	return block{
+		bpf.LoadAbsolute{Off: 8, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: low, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: 6, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipFalse: 1},
+		drop,
+	}
+}
+
+func (s *scope) dropOthers() block {
+	if s.mac == nil {
+		return dropIncoming()
+	}
+	high, low := split(s.mac)
+	return block{
+		bpf.LoadAbsolute{Off: 8, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: low, SkipFalse: 2},
+		bpf.LoadAbsolute{Off: 6, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipTrue: 1},
+		drop,
+	}
+}
+
+// split returns a MAC address as a program compares it: the first two bytes,
+// and the last four, which differ more and are looked at first.
+func split(mac []byte) (high, low uint32) {
+	return uint32(binary.BigEndian.Uint16(mac)), binary.BigEndian.Uint32(mac[2:])
+}
+
+func dropOutgoing() block {
+	return block{
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packetOutgoing, SkipFalse: 1},
+		drop,
+	}
+}
+
+func dropIncoming() block {
+	return block{
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packetOutgoing, SkipTrue: 1},
+		drop,
+	}
+}
+
+// sourceIs lets IP packets pass whose source is one of the own addresses. It
+// returns in any case.
+func (s *scope) sourceIs(own *own) block {
+	v4 := search(own.words4(), func(int) bpf.Instruction {
+		return bpf.LoadIndirect{Off: networkOffset(s.link) + srcOffset4, Size: 4}
+	})
+	v6 := search(own.words6(), func(word int) bpf.Instruction {
+		return bpf.LoadIndirect{Off: networkOffset(s.link) + srcOffset6 + 4*uint32(word), Size: 4}
+	})
+	return slices.Concat(
+		s.skipTags(),
+		block{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: etherIPv4, SkipTrue: 1},
+			bpf.Jump{Skip: uint32(len(v4))},
+		},
+		v4,
+		block{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: etherIPv6, SkipTrue: 1},
+			drop,
+		},
+		v6,
+	)
+}
+
+// skipTags leaves the EtherType behind up to two VLAN tags in A, and the
+// length of those tags in X.
+func (s *scope) skipTags() block {
+	b := block{bpf.LoadConstant{Dst: bpf.RegX, Val: 0}}
+	if s.link == packet.Ethernet {
+		b = append(b, bpf.LoadAbsolute{Off: etherTypeOffset, Size: 2})
+	} else {
+		b = append(b, bpf.LoadExtension{Num: bpf.ExtProto})
+	}
+	const perTag = uint8(len(vlanTypes) + 2)
+	for tag := uint8(1); tag <= maxTags; tag++ {
+		last := len(vlanTypes) - 1
+		for n, typ := range vlanTypes {
+			j := bpf.JumpIf{Cond: bpf.JumpEqual, Val: typ, SkipTrue: uint8(last - n)}
+			if n == last { // no tag: past this block's loads and those of the tags behind it
+				j.SkipFalse = 2 + (maxTags-tag)*perTag
+			}
+			b = append(b, j)
+		}
+		b = append(b,
+			bpf.LoadConstant{Dst: bpf.RegX, Val: uint32(tag) * tagSize},
+			// A tag is 2 bytes of its own and the EtherType of what it is before.
+			bpf.LoadAbsolute{Off: networkOffset(s.link) + uint32(tag)*tagSize - 2, Size: 2})
+	}
+	return b
+}
+
+// search lets a packet pass if its words, each loaded by load(i), are one of
+// the keys, which are all of the same length, sorted and distinct. It returns
+// in any case. Words are told apart by binary search, so that a host with
+// hundreds of addresses pays for a few comparisons only.
+func search(keys [][]uint32, load func(word int) bpf.Instruction) block {
+	if len(keys) == 0 {
+		return block{drop}
+	}
+	return searcher{load: load, words: len(keys[0])}.from(keys, 0)
+}
+
+type searcher struct {
+	load  func(word int) bpf.Instruction
+	words int // in each key
+}
+
+// linear is how many last words are compared one by one.
+const linear = 8
+
+// from compares from the given word on; those before it are equal.
+func (s searcher) from(keys [][]uint32, word int) block {
+	return append(block{s.load(word)}, s.loaded(keys, word)...)
+}
+
+// loaded is from with the word in A already.
+func (s searcher) loaded(keys [][]uint32, word int) block {
+	first, last := keys[0], keys[len(keys)-1]
+	switch {
+	case len(keys) == 1:
+		return s.rest(first, word)
+	case first[word] == last[word]: // all the same
+		next := s.from(keys, word+1)
+		return append(block{bpf.JumpIf{Cond: bpf.JumpEqual, Val: first[word], SkipTrue: 1}, drop}, next...)
+	case word == s.words-1 && len(keys) <= linear:
+		return oneOf(keys, word)
+	}
+	at := middle(keys, word)
+	left, right := s.loaded(keys[:at], word), s.loaded(keys[at:], word)
+	return slices.Concat(branch(keys[at][word], len(left)), left, right)
+}
+
+// middle returns where the second half of the keys begins, without parting
+// keys that are equal in this word.
+func middle(keys [][]uint32, word int) int {
+	at := len(keys) / 2
+	v := keys[at][word]
+	before, _ := slices.BinarySearchFunc(keys, v, func(k []uint32, v uint32) int { return cmp.Compare(k[word], v) })
+	if before > 0 {
+		return before
+	}
+	after, _ := slices.BinarySearchFunc(keys, v, func(k []uint32, v uint32) int {
+		if k[word] <= v {
+			return -1
+		}
+		return 1
+	})
+	return after
+}
+
+// branch skips the given number of instructions if A is at least pivot.
+func branch(pivot uint32, skip int) block {
+	if skip <= 0xff { // a conditional jump has 8 bits for its distance
+		return block{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: pivot, SkipTrue: uint8(skip)}}
+	}
+	return block{
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: pivot, SkipFalse: 1},
+		bpf.Jump{Skip: uint32(skip)},
+	}
+}
+
+// rest compares all words of one key that are left.
+func (s searcher) rest(key []uint32, word int) block {
+	left := s.words - word
+	var b block
+	for n := range left {
+		if n > 0 {
+			b = append(b, s.load(word+n))
+		}
+		// Past the other comparisons, two instructions each, and keep.
+		b = append(b, bpf.JumpIf{Cond: bpf.JumpEqual, Val: key[word+n], SkipFalse: uint8(2*(left-1-n) + 1)})
+	}
+	return append(b, keep, drop)
+}
+
+// oneOf compares the last word with each key's.
+func oneOf(keys [][]uint32, word int) block {
+	var b block
+	for n, k := range keys {
+		j := bpf.JumpIf{Cond: bpf.JumpEqual, Val: k[word], SkipTrue: uint8(len(keys) - 1 - n)}
+		if n == len(keys)-1 {
+			j.SkipFalse = 1
+		}
+		b = append(b, j)
+	}
+	return append(b, keep, drop)
+}

@@ -1,0 +1,150 @@
+package pcapfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+)
+
+// The magic numbers of a classic capture file, as its writer's byte order
+// gives them (pcap-savefile(5); the last is that of the Linux 2.0 patches by
+// Alexey Kuznetsov, whose record headers are 8 bytes longer).
+const (
+	magicMicro    = 0xa1b2c3d4
+	magicNano     = 0xa1b23c4d
+	magicModified = 0xa1b2cd34
+)
+
+const (
+	pcapHeaderLen     = 24
+	recordLen         = 16
+	modifiedRecordLen = 24
+)
+
+// maxCaptured is the most bytes of one packet that are believed. 256 KiB is
+// the limit that tcpdump and Wireshark set themselves, for writing and
+// reading; the rest is slack for link headers put in front of as much.
+const maxCaptured = 256<<10 + 4<<10
+
+// order is the byte order of a file or section; the zero value is little-endian.
+type order struct{ big bool }
+
+func (o order) u16(b []byte) uint16 {
+	v := binary.LittleEndian.Uint16(b)
+	if o.big {
+		v = bits.ReverseBytes16(v)
+	}
+	return v
+}
+
+func (o order) u32(b []byte) uint32 {
+	v := binary.LittleEndian.Uint32(b)
+	if o.big {
+		v = bits.ReverseBytes32(v)
+	}
+	return v
+}
+
+func (o order) u64(b []byte) uint64 {
+	v := binary.LittleEndian.Uint64(b)
+	if o.big {
+		v = bits.ReverseBytes64(v)
+	}
+	return v
+}
+
+// pcap reads the records of a classic capture file.
+type pcap struct {
+	order
+	in     *buffer
+	link   uint16
+	minor  uint16 // of version 2
+	header int    // bytes of a record's header
+	unit   int64  // nanoseconds per unit of the fraction of a second
+}
+
+// isPcap tells whether four bytes are a classic file's magic number, and what
+// that says.
+func isPcap(magic []byte) (p pcap, ok bool) {
+	for _, p.big = range []bool{false, true} {
+		switch p.u32(magic) {
+		case magicMicro:
+			p.header, p.unit = recordLen, 1000
+		case magicNano:
+			p.header, p.unit = recordLen, 1
+		case magicModified:
+			p.header, p.unit = modifiedRecordLen, 1000
+		default:
+			continue
+		}
+		return p, true
+	}
+	return p, false
+}
+
+// open reads the file header.
+func (p *pcap) open(in *buffer) error {
+	p.in = in
+	h := in.peek(pcapHeaderLen)
+	if h == nil {
+		return in.cut("the file header", pcapHeaderLen)
+	}
+	major := p.u16(h[4:])
+	p.minor = p.u16(h[6:])
+	if major != 2 || p.minor > 4 {
+		return fmt.Errorf("pcap version %d.%d: want 2.0 to 2.4", major, p.minor)
+	}
+	// The upper half tells about a frame check sequence, which nothing here
+	// depends on: IP packets know their length.
+	p.link = uint16(p.u32(h[20:]))
+	in.pos += pcapHeaderLen
+	return nil
+}
+
+func (p *pcap) next(f *packet.Frame) (link uint16, err error) {
+	p.in.begin()
+	h := p.in.peek(p.header)
+	if h == nil {
+		return 0, p.in.endOr("a packet's header", uint32(p.header))
+	}
+	sec, frac := p.u32(h), p.u32(h[4:])
+	captured, wire := p.u32(h[8:]), p.u32(h[12:])
+	if p.minor < 4 {
+		captured, wire = p.lengths(captured, wire)
+	}
+	if captured > maxCaptured {
+		return 0, fmt.Errorf("captured length %d: the limit is %d", captured, maxCaptured)
+	}
+	if sec|frac|captured|wire == 0 {
+		return 0, errors.New("packet header of zeros only")
+	}
+	n := p.header + int(captured)
+	rec := p.in.peek(n)
+	if rec == nil {
+		return 0, p.in.cut("a packet and its header", uint32(n))
+	}
+	p.in.pos += n
+	*f = packet.Frame{
+		Data:    rec[p.header:n:n],
+		Time:    int64(sec)*nsPerSec + int64(frac)*p.unit,
+		WireLen: int(max(captured, wire)),
+	}
+	if p.header == modifiedRecordLen {
+		// After the lengths: interface index (4), protocol (2), packet type (1).
+		f.Direction = packetType(uint16(rec[22]))
+	}
+	return p.link, nil
+}
+
+// lengths puts a record's two lengths right in files older than version 2.4:
+// before 2.3 they stood the other way round, and with 2.3 it depended on the
+// program.
+func (p *pcap) lengths(captured, wire uint32) (uint32, uint32) {
+	if p.minor < 3 || captured > wire {
+		return wire, captured
+	}
+	return captured, wire
+}

@@ -1,0 +1,162 @@
+package collector
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// agent is one line label:host:port of the file, and the connection to it; or
+// a log that is played, which has no client.
+type agent struct {
+	c      *collector
+	index  uint32
+	host   *Host
+	client *feed.Client
+
+	number      uint32        // of the next item; for whoever fills the hub
+	records     atomic.Uint64 // received
+	connections atomic.Uint64 // made
+	state       atomic.Pointer[feed.ClientState]
+	elsewhere   atomic.Bool                      // another collector dials it
+	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
+
+	followed *followed // nil unless others collect from it
+
+	missing atomic.Pointer[feed.Losses] // of an agent that is not dialled
+
+	said string // the last failure told; used by the client's goroutine only
+
+	told   feed.Losses // the last losses told; used by report only
+	toldAt time.Time
+}
+
+// newAgent uses files if the agent's line asks for TLS.
+func newAgent(c *collector, index uint32, files certs.Files) *agent {
+	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change, IPFIX: a.host.IPFIX, PEN: a.host.PEN}
+	if a.host.TLS != nil {
+		cfg.TLS = func() (*tls.Config, error) { return a.host.tlsConfig(files) }
+	}
+	a.client = feed.NewClient(cfg)
+	return a
+}
+
+// String names the agent in messages.
+func (a *agent) String() string {
+	return fmt.Sprintf("%s (%s)", a.host.Label, a.host.Address())
+}
+
+// take sorts records into flows and publishes them. It waits for nobody but
+// other agents' take.
+func (a *agent) take(records []wire.Record) {
+	if a.client != nil && a.c.share != nil && !a.c.share.Holds() {
+		a.c.withheld.Add(uint64(len(records))) // another collector may have them
+		return
+	}
+	a.records.Add(uint64(len(records)))
+	a.publish(records, false)
+}
+
+// publish gives records to the hub; again: it has had them before.
+func (a *agent) publish(records []wire.Record, again bool) {
+	for len(records) > 0 {
+		a.c.hub.Fill(func(free []Item) int {
+			n := min(len(free), len(records))
+			for i := range n {
+				item := &free[i]
+				item.Record = records[i]
+				item.Host, item.Again, item.number = a.index, again, a.number
+				if !again {
+					a.number++
+				}
+				item.match = a.c.classes.match(&item.Record)
+			}
+			records = records[n:]
+			return n
+		})
+	}
+}
+
+// change tells of a new state of the connection, once until it is another one.
+func (a *agent) change(s feed.ClientState) {
+	switch s.Phase {
+	case feed.Connected:
+		a.connections.Add(1)
+		a.said = ""
+		a.failed.Store(nil)
+		a.c.say.printf("%v: connected", a)
+	case feed.Unreachable, feed.Lost:
+		a.failed.Store(&s)
+		if text := stateText(&s); text != a.said {
+			a.said = text
+			a.c.say.printf("%v: %s; trying again, at longest every 10 s", a, text)
+		}
+	}
+	a.state.Store(&s)
+}
+
+// reportLosses says what is missing from the agent's records, as often as
+// stdout's losses are told.
+func (a *agent) reportLosses(now time.Time) {
+	l := a.losses()
+	if l == a.told || !a.toldAt.IsZero() && now.Sub(a.toldAt) < lossEvery {
+		return
+	}
+	a.told, a.toldAt = l, now
+	a.c.say.printf("%v: missing so far: %v", a, l)
+}
+
+// losses is what is known to be missing from the agent's records.
+func (a *agent) losses() feed.Losses {
+	switch l := a.missing.Load(); {
+	case a.client != nil:
+		return a.client.Losses()
+	case l != nil:
+		return *l
+	}
+	return feed.Losses{}
+}
+
+// stateText is a state in a few words.
+func stateText(s *feed.ClientState) string {
+	switch s.Phase {
+	case feed.Unreachable:
+		return "cannot connect: " + failure(s.Err)
+	case feed.Lost:
+		return "connection lost: " + failure(s.Err)
+	}
+	return s.Phase.String()
+}
+
+// atAnother is the state of an agent that another collector dials.
+const atAnother = "another collector has it"
+
+// failure is a network error without the addresses, which the reader knows.
+func failure(err error) string {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, feed.ErrTLS):
+		return err.Error()
+	case errors.As(err, &dns):
+		return "name lookup: " + dns.Err
+	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, os.ErrDeadlineExceeded):
+		return "no answer"
+	case errors.Is(err, feed.ErrNotRecords):
+		return err.Error()
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return "no answer"
+	}
+	return cause(err).Error()
+}

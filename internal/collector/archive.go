@@ -1,0 +1,148 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Archive is where the View's history is kept, so that it outlives the program.
+type Archive struct {
+	Dir string // made if it is not there
+	// Keep and Size as in rollup.ArchiveConfig; 0 are its defaults.
+	Keep time.Duration
+	Size int64
+	// Records, if it is not nil, gives records of agents, by label, whose packets
+	// were seen at from or later and before to, in any order, until yield is false.
+	// The last seconds before a crash are counted again from it.
+	Records func(ctx context.Context, from, to time.Time, yield func(agent string, r *wire.Record) bool) error
+	// After is how long Records needs, from the start on, to have all that there
+	// will be: what a bus still has, say.
+	After time.Duration
+}
+
+// KeepFor sets Keep and Size by what is kept of records, each 0 for no limit:
+// rollups are kept ten times as long, in a tenth of the size.
+func (a *Archive) KeepFor(age time.Duration, size int64) {
+	a.Keep, a.Size = min(age, rollup.DefaultArchiveKeep)*10, size/10
+}
+
+// openArchive makes the store's archive. hosts and rows are those of the
+// configuration.
+func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
+	if v.c.player != nil {
+		return fmt.Errorf("history in %q: logs that are played are no new history; leave out one of them", cfg.Dir)
+	}
+	dir, err := filepath.Abs(cfg.Dir) // confinement wants to know where that is
+	if err != nil {
+		return err
+	}
+	rows := make([]rollup.Row, len(v.rows))
+	for i, row := range v.rows {
+		rows[i] = rollup.Row{Name: row.Name, Detail: row.Detail}
+	}
+	v.records, v.after = cfg.Records, cfg.After
+	v.archive, err = rollup.OpenArchive(rollup.ArchiveConfig{Dir: dir, Hosts: hosts, Rows: rows, Keep: cfg.Keep, Size: cfg.Size})
+	if err != nil {
+		return err
+	}
+	known := v.archive.Rows()
+	none := v.rows[len(v.rows)-1]
+	v.rows = v.rows[:len(v.rows)-1]
+	for _, row := range known[len(v.rows) : len(known)-1] {
+		number, _ := strconv.ParseUint(row.Name, 10, 32) // as rowsOf has written it
+		v.rows = append(v.rows, Row{Name: row.Name, Number: uint32(number), Detail: row.Detail, Former: true})
+	}
+	v.rows = append(v.rows, none)
+	return nil
+}
+
+// Former are hosts that only the archive knows. The store numbers them after
+// Hosts.
+func (v *View) Former() []rollup.Host {
+	if v.archive == nil {
+		return nil
+	}
+	return v.archive.Hosts()[len(v.c.file.Hosts):]
+}
+
+const (
+	// refillSpan is how many seconds are counted again at once, and mostRefill how
+	// many at all.
+	refillSpan = 30
+	mostRefill = 3600
+)
+
+// refill counts what a run before this one has not lived to put on disk.
+func (v *View) refill(ctx context.Context) {
+	from, to, ok := v.archive.Missing()
+	if !ok {
+		return
+	}
+	end := time.Unix(from, 0).Format(time.DateTime)
+	if v.records == nil {
+		v.c.say.printf("the run before was cut off: its history ends at %s", end)
+		return
+	}
+	to = min(to, v.c.started.Unix()) // this run counts what comes later
+	select {
+	case <-time.After(v.after):
+	case <-ctx.Done():
+		return
+	}
+	n, err := v.recount(ctx, max(from, to-mostRefill), to)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		v.c.say.printf("the run before was cut off: its history ends at %s, and its records cannot be read: %v", end, err)
+	default:
+		v.c.say.printf("the run before was cut off: its history ended at %s; %s brought the rest back", end, count(n, "record"))
+	}
+}
+
+// refilling runs refill. The function that it gives ends it, and closes the
+// store.
+func (v *View) refilling() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v.refill(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+		v.store.Close()
+	}
+}
+
+// recount counts records of seconds, and says how many there were.
+func (v *View) recount(ctx context.Context, from, to int64) (n uint64, err error) {
+	config := v.config
+	config.Classify = v.classify()
+	hostOf := make(map[string]int)
+	for i, h := range v.archive.Hosts() {
+		if _, ok := hostOf[h.Label]; !ok {
+			hostOf[h.Label] = i
+		}
+	}
+	for ; from < to && err == nil && ctx.Err() == nil; from += refillSpan {
+		next := min(from+refillSpan, to)
+		v.archive.Refill(config, next, func(yield func(int, *wire.Record) bool) {
+			err = v.records(ctx, time.Unix(from, 0), time.Unix(next, 0), func(agent string, r *wire.Record) bool {
+				host, ok := hostOf[agent]
+				if !ok {
+					return true
+				}
+				n++
+				return yield(host, r)
+			})
+		})
+	}
+	return n, err
+}

@@ -1,0 +1,212 @@
+package collector
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Batches is where records go beyond this collector.
+type Batches interface {
+	// Publish takes the next batch of an agent, from one goroutine. It does not
+	// wait for a network or a disk: what cannot leave now is queued, or given up
+	// and counted, by whoever is behind it. It keeps neither b nor b.Records,
+	// which are used again. b.Dropped is what was given up before b was numbered;
+	// a gap in the numbers is for Publish to make.
+	//
+	// The last call comes before Run returns.
+	Publish(b *batch.Batch)
+}
+
+const (
+	// batchRecords is when a batch is full: IPFIX needs 65 bytes for a record.
+	batchRecords = 1000
+	// batchAge is how long a record waits for others before it leaves, at most
+	// countEvery longer.
+	batchAge = 150 * time.Millisecond
+)
+
+// mostSpare is how many times the memory of its last batch an agent keeps for the
+// next one.
+const mostSpare = 4
+
+// batcher makes batches of what the hub carries. It is one goroutine; one that
+// is too slow loses the oldest records, counted for the agent that they are of.
+type batcher struct {
+	c      *collector
+	to     Batches
+	reader *hub.Reader[Item]
+	agents []outgoing
+	fleet  *degrade.Fleet
+	now    time.Time // as exact as countEvery
+
+	changes []change // of detail, to be told
+
+	batches atomic.Uint64 // published
+}
+
+// outgoing is an agent's stream of batches.
+type outgoing struct {
+	batch.Batch // being filled
+	degrade     *degrade.Agent
+	next        uint32    // the number that the hub's next item of this agent has
+	since       time.Time // when Records got its first
+
+	published, lost atomic.Uint64 // records; see Detail
+}
+
+func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
+	if detail == nil {
+		rules := degrade.DefaultRules()
+		detail = &rules
+	}
+	b := &batcher{c: c, to: to, reader: c.hub.NewReader(), agents: make([]outgoing, len(c.agents))}
+	var fleet []*degrade.Agent
+	for i, a := range c.agents {
+		o := &b.agents[i]
+		o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
+		o.degrade = degrade.NewAgent(detail.For(a.host.Label),
+			func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
+			func(ch degrade.Change) { b.changes = append(b.changes, change{a, ch}) })
+		fleet = append(fleet, o.degrade)
+	}
+	b.fleet = degrade.NewFleet(detail.Fleet, fleet)
+	return b
+}
+
+// batchName is a label as batches may have it.
+func batchName(label string) string {
+	label = strings.ToValidUTF8(label, "\uFFFD")
+	if len(label) > maxBatchName {
+		label = strings.ToValidUTF8(label[:maxBatchName], "")
+	}
+	return label
+}
+
+const maxBatchName = 255
+
+// run publishes until the hub is closed and empty.
+func (b *batcher) run() error {
+	defer b.reader.Close()
+	look := time.NewTicker(countEvery)
+	defer look.Stop()
+	for now := range look.C {
+		b.now = now
+		b.fleet.Tick(now.UnixNano())
+		b.take()
+		b.flushOlder(now.Add(-batchAge))
+		b.tellChanges()
+		if ended(b.reader) {
+			break
+		}
+	}
+	for i := range b.agents {
+		b.agents[i].degrade.Flush()
+		b.flush(&b.agents[i])
+	}
+	return nil
+}
+
+// take empties the hub.
+func (b *batcher) take() {
+	for items := b.reader.Items(); len(items) > 0; items = b.reader.Items() {
+		for i := range items {
+			if !items[i].Again {
+				b.add(&items[i])
+			}
+		}
+		b.reader.Advance(len(items))
+	}
+}
+
+// add gives one item to its agent's stream. Its number tells how many before it
+// were overwritten.
+func (b *batcher) add(item *Item) {
+	o := &b.agents[item.Host]
+	if gap := item.number - o.next; gap != 0 {
+		b.drop(o, uint64(gap))
+	}
+	o.next = item.number + 1
+	switch {
+	case item.Flags&wire.HostStat != 0: // no batch has them
+	case item.Time < 0:
+		b.drop(o, 1)
+	default:
+		o.degrade.Add(&item.Record)
+	}
+}
+
+// drop counts records that no batch will have.
+func (b *batcher) drop(o *outgoing, n uint64) {
+	b.flush(o)
+	o.Dropped += n
+	o.lost.Add(n)
+}
+
+// append adds a record to the batch, which leaves when it is full, or before a
+// record of another level.
+func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
+	if o.Level != level {
+		b.flush(o)
+		o.Level = level
+	}
+	if len(o.Records) == 0 {
+		o.since = b.now
+	}
+	o.Records = append(o.Records, *r)
+	if len(o.Records) >= batchRecords {
+		b.flush(o)
+	}
+}
+
+// flush publishes what an agent's batch has.
+func (b *batcher) flush(o *outgoing) {
+	n := len(o.Records)
+	if n == 0 {
+		return
+	}
+	b.to.Publish(&o.Batch)
+	o.First = o.Next()
+	o.Records = o.Records[:0]
+	if cap(o.Records) > mostSpare*n {
+		o.Records = nil // ten thousand agents may have had a burst each
+	}
+	o.published.Add(uint64(n))
+	b.batches.Add(1)
+}
+
+// flushOlder publishes the batches that were begun before then.
+func (b *batcher) flushOlder(then time.Time) {
+	for i := range b.agents {
+		if o := &b.agents[i]; len(o.Records) > 0 && o.since.Before(then) {
+			b.flush(o)
+		}
+	}
+}
+
+// summary is what has become of the records.
+func (b *batcher) summary() string {
+	var changes, records, lost uint64
+	for i := range b.agents {
+		o := &b.agents[i]
+		changes += o.degrade.Status().Changes
+		records += o.published.Load()
+		lost += o.lost.Load()
+	}
+	return fmt.Sprintf("to be kept: %s in %s, %s of detail; %s lost before",
+		count(records, "record"), batches(b.batches.Load()), count(changes, "change"), count(lost, "record"))
+}
+
+func batches(n uint64) string {
+	if n == 1 {
+		return "1 batch"
+	}
+	return fmt.Sprintf("%d batches", n)
+}

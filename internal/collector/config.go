@@ -1,0 +1,523 @@
+package collector
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
+)
+
+// File is what a collector.conf says: which traffic is which flow, and which
+// agents to dial. Both are in file order, which decides the order of lines for
+// a packet of several flows.
+type File struct {
+	Flows []Flow
+	Hosts []Host
+}
+
+// FlowKind is what a flow line looks at.
+type FlowKind uint8
+
+const (
+	// Port: the destination port of TCP or UDP.
+	Port FlowKind = iota
+	// MGEN: the MGEN flow ID.
+	MGEN
+)
+
+// limit is the highest number of a kind.
+func (k FlowKind) limit() uint32 {
+	if k == Port {
+		return 1<<16 - 1
+	}
+	return 1<<32 - 1
+}
+
+// Flow is a line N=first-last or N=Mfirst-last.
+type Flow struct {
+	ID          uint32 // N; several lines may have the same
+	Kind        FlowKind
+	First, Last uint32 // both included, First <= Last
+	Line        int    // in the file, from 1
+}
+
+// Host is a line label:host:port: an agent, and the name its traffic has on
+// the grapher. Several agents may have the same label.
+type Host struct {
+	Label string // neither empty nor with colon, white space or control characters
+	Name  string // an address, an IPv6 one without brackets, or a host name
+	Port  uint16
+	Line  int
+	TLS   *HostTLS // nil: without TLS
+	IPFIX bool     // instead of 28-byte records
+	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN. Valid iff IPFIX
+	// From: the agent is not dialled but sends to Config.Listen; it is known by
+	// its address, Name, or by node/interface, and Port is 0.
+	From bool
+}
+
+// HostTLS is what a line label:tls://host:port?cert=FILE&... says beyond the
+// address.
+type HostTLS struct {
+	certs.Files // those that are not "" take the place of Config.TLS
+	// Name is what the agent's certificate must be for, if not Host.Name.
+	Name string
+}
+
+// Address is the host's address as net.Dial takes it, or a log's path.
+func (h *Host) Address() string {
+	if h.Port == 0 { // not of a file
+		return h.Name
+	}
+	return net.JoinHostPort(h.Name, strconv.Itoa(int(h.Port)))
+}
+
+// String is the line's text in its shortest form.
+func (h Host) String() string {
+	scheme := h.scheme()
+	if scheme == "" {
+		return h.Label + ":" + h.Address()
+	}
+	query := url.Values{}
+	if h.TLS != nil {
+		for _, p := range h.TLS.parameters() {
+			if *p.value != "" {
+				query.Set(p.key, *p.value)
+			}
+		}
+	}
+	if h.PEN != 0 {
+		query.Set("pen", strconv.FormatUint(uint64(h.PEN), 10))
+	}
+	text := h.Label + ":" + scheme + "://" + h.Address()
+	if len(query) > 0 {
+		text += "?" + query.Encode()
+	}
+	return text
+}
+
+// scheme is what stands before "://", if anything.
+func (h *Host) scheme() string {
+	switch {
+	case h.From:
+		return "from"
+	case h.IPFIX && h.TLS != nil:
+		return "ipfix+tls"
+	case h.IPFIX:
+		return "ipfix"
+	case h.TLS != nil:
+		return "tls"
+	}
+	return ""
+}
+
+// parameter is one key=value behind the question mark.
+type parameter struct {
+	key   string
+	value *string
+}
+
+func (t *HostTLS) parameters() []parameter {
+	return []parameter{{"cert", &t.Cert}, {"key", &t.Key}, {"ca", &t.CA}, {"name", &t.Name}}
+}
+
+// Range is what the flow looks for, as the file has it: 2000, 2020-2029, M7.
+func (f Flow) Range() string {
+	b := make([]byte, 0, 24)
+	if f.Kind == MGEN {
+		b = append(b, 'M')
+	}
+	b = strconv.AppendUint(b, uint64(f.First), 10)
+	if f.Last != f.First {
+		b = append(b, '-')
+		b = strconv.AppendUint(b, uint64(f.Last), 10)
+	}
+	return string(b)
+}
+
+// String is the line's text in its shortest form.
+func (f Flow) String() string {
+	return strconv.FormatUint(uint64(f.ID), 10) + "=" + f.Range()
+}
+
+// String is a file that reads as f does, the line numbers apart.
+func (f *File) String() string {
+	var b strings.Builder
+	for _, flow := range f.Flows {
+		fmt.Fprintln(&b, flow)
+	}
+	for _, host := range f.Hosts {
+		fmt.Fprintln(&b, host)
+	}
+	return b.String()
+}
+
+// maxProblems is how many bad lines one error names.
+const maxProblems = 20
+
+// ConfigError names the bad lines of a configuration file, each as
+// "file:line: what is wrong: what was expected".
+type ConfigError struct {
+	Name     string
+	Problems []string // at most maxProblems
+	Total    int
+}
+
+func (e *ConfigError) Error() string {
+	text := strings.Join(e.Problems, "\n")
+	if more := e.Total - len(e.Problems); more > 0 {
+		text += fmt.Sprintf("\n%s: %d more bad lines", e.Name, more)
+	}
+	return text
+}
+
+// ReadFile reads the configuration file called name. A file with bad lines is
+// a *ConfigError that names all of them.
+func ReadFile(name string) (*File, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
+	}
+	return Parse(name, data)
+}
+
+// ReadFlows is ReadFile for those who need no agents.
+func ReadFlows(name string) (*File, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
+	}
+	return parse(name, data)
+}
+
+// Parse reads data, the contents of the file called name.
+func Parse(name string, data []byte) (*File, error) {
+	file, err := parse(name, data)
+	if err == nil && len(file.Hosts) == 0 {
+		errs := &ConfigError{Name: name}
+		errs.add(name + ": no agents: want at least one line label:host:port")
+		return nil, errs
+	}
+	return file, err
+}
+
+func parse(name string, data []byte) (*File, error) {
+	p := parser{errs: ConfigError{Name: name}, seen: make(map[hostKey]int)}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	for text := range bytes.Lines(data) {
+		p.line++
+		p.parseLine(string(text))
+	}
+	if p.errs.Total > 0 {
+		return nil, &p.errs
+	}
+	return &p.file, nil
+}
+
+func (e *ConfigError) add(problem string) {
+	if e.Total++; e.Total <= maxProblems {
+		e.Problems = append(e.Problems, problem)
+	}
+}
+
+// hostKey is what two host lines must not have in common.
+type hostKey struct {
+	label, name string
+	port        uint16
+}
+
+// parser reads a file line by line and goes on after a bad one.
+type parser struct {
+	file File
+	errs ConfigError
+	line int
+	seen map[hostKey]int // line number
+}
+
+func (p *parser) parseLine(text string) {
+	text, _, _ = strings.Cut(text, "#")
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return
+	}
+	var err error
+	if number, rest, ok := cutFlow(text); ok {
+		err = p.addFlow(number, rest)
+	} else if label, rest, ok := strings.Cut(text, ":"); ok {
+		err = p.addHost(label, rest)
+	} else {
+		err = wrong(text, "not a line of this file",
+			"a flow N=port, N=first-last, N=Mflow or N=Mfirst-last, or an agent label:host:port")
+	}
+	if err != nil {
+		p.errs.add(fmt.Sprintf("%s:%d: %v", p.errs.Name, p.line, err))
+	}
+}
+
+// wrong is the error for a piece of a line: the piece, what is wrong with it,
+// and what was expected.
+func wrong(piece, problem, want string) error {
+	const most = 60 // bytes of a piece, so that a line of 1 MB stays readable
+	if len(piece) > most {
+		piece = strings.ToValidUTF8(piece[:most], "") + "..."
+	}
+	return fmt.Errorf("%q: %s: want %s", piece, problem, want)
+}
+
+// cutFlow splits a flow line at its equals sign. A label may have one too, so
+// a line with a colon is a flow only if digits come before the sign.
+func cutFlow(text string) (number, rest string, ok bool) {
+	number, rest, ok = strings.Cut(text, "=")
+	number, rest = strings.TrimSpace(number), strings.TrimSpace(rest)
+	if !ok || strings.Contains(number, ":") {
+		return "", "", false
+	}
+	return number, rest, isDigits(number) || !strings.Contains(rest, ":")
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+func (p *parser) addFlow(number, rest string) error {
+	flow := Flow{Line: p.line}
+	var err error
+	if flow.ID, err = parseNumber(number, 1<<32-1, "a flow number"); err != nil {
+		return err
+	}
+	what := "a port"
+	span, isMGEN := strings.CutPrefix(rest, "M")
+	if isMGEN {
+		flow.Kind, what = MGEN, "an MGEN flow ID"
+	}
+	first, last, isRange := strings.Cut(span, "-")
+	if flow.First, err = parseNumber(first, flow.Kind.limit(), what); err != nil {
+		return err
+	}
+	flow.Last = flow.First
+	if isRange {
+		if flow.Last, err = parseNumber(last, flow.Kind.limit(), what); err != nil {
+			return err
+		}
+	}
+	if flow.Last < flow.First {
+		return wrong(rest, "range runs backwards", "first-last with first <= last")
+	}
+	p.file.Flows = append(p.file.Flows, flow)
+	return nil
+}
+
+// parseNumber reads a number from 0 to limit, with white space around it.
+func parseNumber(text string, limit uint32, what string) (uint32, error) {
+	text = strings.TrimSpace(text)
+	v, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || !isDigits(text) || uint32(v) > limit {
+		return 0, wrong(text, "not "+what, fmt.Sprintf("a number from 0 to %d", limit))
+	}
+	return uint32(v), nil
+}
+
+func (p *parser) addHost(label, rest string) error {
+	host := Host{Label: strings.TrimSpace(label), Line: p.line}
+	var err error
+	if err = checkLabel(host.Label); err != nil {
+		return err
+	}
+	if err = host.parseSource(strings.TrimSpace(rest)); err != nil {
+		return err
+	}
+	key := hostKey{host.Label, host.Name, host.Port}
+	if host.From {
+		key.label = "" // one address sends as one agent
+	}
+	if first := p.seen[key]; first != 0 {
+		return wrong(host.String(), fmt.Sprintf("the same agent as in line %d", first),
+			"another label, host or port")
+	}
+	p.seen[key] = p.line
+	p.file.Hosts = append(p.file.Hosts, host)
+	return nil
+}
+
+func checkLabel(label string) error {
+	const want = "at least one character, without white space or control characters, before the first colon"
+	if label == "" {
+		return wrong(label, "no label", want)
+	}
+	bad := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+	if strings.ContainsFunc(label, bad) {
+		return wrong(label, "not a label", want)
+	}
+	return nil
+}
+
+// parseSource reads what follows the label: host:port or scheme://host:port.
+func (h *Host) parseSource(text string) (err error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	switch {
+	case !ok:
+		rest = text
+	case scheme == "tls":
+		h.TLS = &HostTLS{}
+	case scheme == "ipfix":
+		h.IPFIX = true
+	case scheme == "from":
+		return h.parseFrom(rest)
+	case scheme == "ipfix+tls":
+		h.TLS, h.IPFIX = &HostTLS{}, true
+	default:
+		return wrong(text, "sources of kind "+strconv.Quote(scheme)+" are not supported",
+			"an agent label:host:port, label:tls://host:port, label:ipfix://host:port, label:ipfix+tls://host:port or label:from://address")
+	}
+	if ok {
+		var query string
+		if rest, query, ok = strings.Cut(rest, "?"); ok {
+			if err := h.parseQuery(query); err != nil {
+				return err
+			}
+		}
+	}
+	h.Name, h.Port, err = parseAddress(rest)
+	return err
+}
+
+// parseFrom reads the address of an agent that is not dialled, or what it calls
+// what it observes: node/interface.
+func (h *Host) parseFrom(text string) error {
+	if _, ok := observed(text); ok {
+		h.From, h.IPFIX, h.Name = true, true, text
+		return nil
+	}
+	a, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	if err != nil || a.Zone() != "" {
+		return wrong(text, "not an address", "the address that the agent sends from, or node/interface as it calls them")
+	}
+	h.From, h.IPFIX, h.Name = true, true, a.Unmap().String()
+	return nil
+}
+
+// parseQuery reads key=value pairs, joined by "&", with %XX for what means
+// something else in a line.
+func (h *Host) parseQuery(query string) error {
+	want := "cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
+	switch {
+	case h.TLS == nil:
+		want = "pen=NUMBER"
+	case h.IPFIX:
+		want = "cert=FILE, key=FILE, ca=FILE, name=NAME or pen=NUMBER, joined by &"
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return wrong(query, "not parameters", want)
+	}
+	if v := values["pen"]; h.IPFIX && len(v) == 1 {
+		if h.PEN, err = parseNumber(v[0], 1<<32-1, "a private enterprise number"); err != nil {
+			return err
+		}
+		delete(values, "pen")
+	}
+	if h.TLS != nil {
+		for _, p := range h.TLS.parameters() {
+			if v := values[p.key]; len(v) == 1 && v[0] != "" {
+				*p.value = v[0]
+				delete(values, p.key)
+			}
+		}
+	}
+	for key := range values {
+		return wrong(key, "unknown, repeated or empty parameter of "+h.scheme()+"://", want)
+	}
+	return nil
+}
+
+// parseAddress reads host:port.
+func parseAddress(text string) (name string, port uint16, err error) {
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return "", 0, wrong(text, "no port", "host:port")
+	}
+	if name, err = parseName(strings.TrimSpace(text[:i])); err != nil {
+		return "", 0, err
+	}
+	digits := strings.TrimSpace(text[i+1:])
+	v, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || v == 0 || !isDigits(digits) {
+		return "", 0, wrong(digits, "not a TCP port", "a number from 1 to 65535")
+	}
+	return name, uint16(v), nil
+}
+
+// parseName reads the host in host:port.
+func parseName(text string) (string, error) {
+	const want = "a dotted quad, a host name, or an IPv6 address in brackets"
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		a, err := netip.ParseAddr(inner)
+		if !ok || err != nil || !a.Is6() || !printable(a.Zone()) {
+			return "", wrong(text, "not an IPv6 address", "one like [2001:db8::1]")
+		}
+		return a.String(), nil
+	}
+	switch {
+	case text == "":
+		return "", wrong(text, "no host", want)
+	case strings.Contains(text, ":"):
+		return "", wrong(text, "more than one colon in the host", want)
+	}
+	// A name whose last part is a number is an address or nothing (RFC 1123,
+	// 2.1): no name server is asked for 10.0.0.300.
+	if isDigits(text[strings.LastIndexByte(text, '.')+1:]) {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return "", wrong(text, "not a dotted quad", "four numbers from 0 to 255, without leading zeros")
+		}
+		return a.String(), nil
+	}
+	if !isHostName(text) {
+		return "", wrong(text, "not a host name", want)
+	}
+	return text, nil
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ']' || r == '#' })
+}
+
+// isHostName allows what RFC 1123 does, and underscores, which are in use.
+func isHostName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for part := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
+		ends := part == "" || part[0] == '-' || part[len(part)-1] == '-'
+		if ends || len(part) > 63 || strings.ContainsFunc(part, notInName) {
+			return false
+		}
+	}
+	return true
+}
+
+func notInName(r rune) bool {
+	letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+	return !letter && !('0' <= r && r <= '9') && r != '-' && r != '_'
+}
+
+// cause is the innermost error of err that still says why: paths and
+// addresses around it are in the message already.
+func cause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

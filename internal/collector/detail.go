@@ -1,0 +1,124 @@
+package collector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Detail is how much of an agent's traffic is kept in Config.Batches.
+type Detail struct {
+	Level batch.Level
+	// Since is when it became so; zero if it has been so from the start.
+	Since time.Time
+	// Limit is the name of the limit that was passed, as in -detail; "rule" if the
+	// level is the rule's own, "bus" if another collector has decided, and empty at
+	// level packets.
+	Limit string
+	// Why says so in a few words; empty at level packets.
+	Why     string
+	Changes uint64 // of the level, since the start
+	// Records are those that left in batches, Lost those that never did: they were
+	// overwritten before, or are from before 1970. What happens to batches later
+	// is counted by whoever gets them.
+	Records, Lost uint64
+}
+
+// detail is nil if nobody keeps records.
+func (a *agent) detail() *Detail {
+	if a.followed != nil {
+		d := *a.followed.level.Load()
+		return &d
+	}
+	if a.c.batcher == nil {
+		return nil
+	}
+	o := &a.c.batcher.agents[a.index]
+	s := o.degrade.Status()
+	d := &Detail{
+		Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes,
+		Records: o.published.Load(), Lost: o.lost.Load(),
+	}
+	if s.Since != 0 {
+		d.Since = time.Unix(0, s.Since)
+	}
+	return d
+}
+
+// why tells which limit holds an agent at its level.
+func why(s *degrade.Status) string {
+	switch s.Cause {
+	case degrade.AgentPackets:
+		return fmt.Sprintf("more than %d records/s", s.Limit)
+	case degrade.AgentFlows:
+		return fmt.Sprintf("more than %d flows/s", s.Limit)
+	case degrade.FleetPackets:
+		return fmt.Sprintf("more than %d records/s from all agents", s.Limit)
+	case degrade.FleetFlows:
+		return fmt.Sprintf("more than %d flows/s from all agents", s.Limit)
+	case degrade.Configured:
+		return "by rule"
+	}
+	return ""
+}
+
+// kept says in words what a level keeps.
+func kept(l batch.Level) string {
+	switch l {
+	case batch.Flows:
+		return "one-second flows"
+	case batch.Top:
+		return "the top flows of ten seconds"
+	}
+	return "packets"
+}
+
+// less is what is kept of the agent instead of packets, in few words, or "".
+func (a *agent) less() string {
+	if d := a.detail(); d != nil && d.Level > batch.Packets {
+		return [...]string{batch.Flows: "flows", batch.Top: "top flows"}[d.Level]
+	}
+	return ""
+}
+
+// change is an agent's new level, until it is told.
+type change struct {
+	agent *agent
+	degrade.Change
+}
+
+// text is what has changed, without whose.
+func (c *change) text() string {
+	if c.Level < c.From {
+		return fmt.Sprintf("%s are kept again instead of %s", kept(c.Level), kept(c.From))
+	}
+	return fmt.Sprintf("%s are kept instead of %s: %s (-detail %v)", kept(c.Level), kept(c.From), why(&c.Status), c.Cause)
+}
+
+// mostChanges is how many agents with the same news are named one by one.
+const mostChanges = 3
+
+// tellChanges says each change once; equal ones of many agents in one line.
+func (b *batcher) tellChanges() {
+	for len(b.changes) > 0 {
+		text := b.changes[0].text()
+		var whose []*agent
+		b.changes = slices.DeleteFunc(b.changes, func(c change) bool {
+			same := c.text() == text
+			if same {
+				whose = append(whose, c.agent)
+			}
+			return same
+		})
+		if len(whose) > mostChanges {
+			b.c.say.printf("%d agents: %s", len(whose), text)
+			continue
+		}
+		for _, a := range whose {
+			b.c.say.printf("%v: %s", a, text)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package keep
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pcapper/pcapper/internal/transport/bus"
+	"github.com/pcapper/pcapper/internal/transport/spool"
+)
+
+// openSpool opens the queue that batches wait in while the bus is away.
+func (k *Keeper) openSpool() (err error) {
+	cfg := &k.cfg.Spool
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
+		return err
+	}
+	if k.spool, err = spool.OpenDir(cfg.Dir); err == nil {
+		k.queue, err = k.spool.Open(spool.Config{Name: "bus", Size: cfg.Size, Say: k.cfg.Say})
+	}
+	if err == nil {
+		return nil
+	}
+	e := &bus.Error{Err: fmt.Errorf("-spool: cannot use %q: %w", cfg.Dir, err)}
+	switch {
+	case errors.Is(err, spool.ErrInUse):
+		e.Hint = "each collector needs a directory of its own"
+	case errors.Is(err, os.ErrNotExist):
+		e.Hint = "make the directory above it first"
+	default:
+		e.Hint = "-spool DIR:SIZE wants a directory that recollect may write to"
+	}
+	return e
+}
+
+// closeSpool writes what the bus has not taken.
+func (k *Keeper) closeSpool() {
+	if k.queue != nil {
+		if err := k.queue.Close(); err != nil {
+			k.cfg.Say("spool %q: %v", k.cfg.Spool.Dir, err)
+		}
+	}
+	if k.spool != nil {
+		k.spool.Close()
+	}
+}
+
+// waiting is what the publisher has not got rid of, in a few words.
+func (k *Keeper) waiting() string {
+	s := k.publisher.Status()
+	if k.queue == nil {
+		return fmt.Sprintf("%d waiting, %d given up", s.Published-s.Acknowledged-s.Dropped, s.Dropped)
+	}
+	q := k.queue.Status()
+	text := fmt.Sprintf("%d packets waiting in the spool, %d given up in all its lives", q.Waiting.Weight, q.Dropped.Weight+s.Dropped)
+	if q.Failing != "" {
+		text += ", its disk: " + q.Failing
+	}
+	return text
+}

@@ -1,0 +1,167 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/internal/transport/sink"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// lineWriter prints each record as grapher lines.
+type lineWriter struct {
+	c      *collector
+	stdout *os.File
+	reader *hub.Reader[Item]
+	graph  *sink.Grapher
+	wrote  atomic.Uint64 // lines that stdout has taken
+	missed atomic.Uint64 // lines that it has not taken in the time to drain
+
+	ids     []string // of flow lines, as printed
+	scratch []uint32
+}
+
+func newLineWriter(c *collector, stdout *os.File) (*lineWriter, error) {
+	stdout, err := openAgain(stdout)
+	if err != nil {
+		return nil, err
+	}
+	w := &lineWriter{
+		c:       c,
+		stdout:  stdout,
+		reader:  c.hub.NewReader(),
+		graph:   sink.NewGrapher(stdout),
+		scratch: make([]uint32, 0, len(c.file.Flows)),
+	}
+	for _, f := range c.file.Flows {
+		w.ids = append(w.ids, strconv.FormatUint(uint64(f.ID), 10))
+	}
+	return w, nil
+}
+
+// run writes in large pieces while more is waiting, and at once when nothing
+// is. As 64 KiB of lines are made in about a millisecond, no line is kept
+// longer than that before it is offered to stdout.
+func (w *lineWriter) run() error {
+	defer w.stdout.Close()
+	defer w.reader.Close()
+	for {
+		items := w.reader.Items()
+		for i := range items {
+			if err := w.write(&items[i]); err != nil {
+				w.reader.Advance(i + 1) // the buffer has it
+				return w.failed(err)
+			}
+		}
+		if len(items) > 0 {
+			w.reader.Advance(len(items))
+			w.count()
+			continue
+		}
+		if err := w.graph.Flush(); err != nil {
+			return w.failed(err)
+		}
+		w.count()
+		if w.reader.Wait(context.Background()) != nil {
+			return nil // the hub is closed and empty
+		}
+	}
+}
+
+// maxSplit is how many packets of a record have lines of their own: one for
+// each millisecond of its second is more than anyone can draw.
+const maxSplit = 1000
+
+// write prints a record that stands for one packet; or for several of one
+// second, which it divides among lines from the first packet's time to the end
+// of that second. So lines count packets, and a grapher that draws less than a
+// second at a time sees no peak where the record begins.
+func (w *lineWriter) write(item *Item) error {
+	n := min(item.Count(), maxSplit)
+	if n == 1 {
+		return w.packet(item, item.Time, item.GrapherValue())
+	}
+	rest := uint64(time.Second) - uint64(item.Time)%uint64(time.Second)
+	bytes := uint64(item.Length)
+	for k := range n {
+		share := bytes*(k+1)/n - bytes*k/n
+		if err := w.packet(item, item.Time+int64(rest*k/n), share*8); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packet prints one line for each flow of the record: the first primary, the
+// others secondary, as is all that the agent's host relayed for others.
+func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
+	line := wire.GrapherLine{
+		Time:  at,
+		Host:  w.c.file.Hosts[item.Host].Label,
+		ID:    wire.Unmatched,
+		Value: value,
+	}
+	const relayed = wire.Relayed | wire.MarkRelayed
+	if item.Flags&relayed == relayed {
+		line.Level = 1
+	}
+	switch item.Stat() {
+	case wire.CPU:
+		line.ID = "C"
+	case wire.Memory:
+		line.ID = "M"
+	}
+	flows := w.c.classes.lines(item.match, w.scratch)
+	if len(flows) == 0 {
+		return w.graph.Line(&line)
+	}
+	for _, flow := range flows {
+		line.ID = w.ids[flow]
+		if err := w.graph.Line(&line); err != nil {
+			return err
+		}
+		line.Level = 1
+	}
+	return nil
+}
+
+func (w *lineWriter) count() {
+	written, _ := w.graph.Lines()
+	w.wrote.Store(written)
+}
+
+// failed turns the end of stdout's reader, and of the time to drain, into a
+// quiet end.
+func (w *lineWriter) failed(err error) error {
+	w.count()
+	_, kept := w.graph.Lines()
+	w.missed.Store(kept)
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return errStdoutClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	}
+	return err
+}
+
+// stop bounds the time that writing may still take.
+func (w *lineWriter) stop() {
+	// Regular files take no deadline and need none.
+	_ = w.stdout.SetWriteDeadline(time.Now().Add(drainTime))
+}
+
+func (w *lineWriter) status() outputStatus {
+	done := count(w.wrote.Load(), "line") + " written"
+	if n := w.missed.Load(); n > 0 {
+		done += fmt.Sprintf(", %d not taken", n)
+	}
+	return outputStatus{done: done, lost: w.reader.Status().Lost}
+}

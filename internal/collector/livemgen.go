@@ -1,0 +1,136 @@
+package collector
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/collector/screen"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// mgenSeconds is the time that loss and delay are of: long enough for slow
+// flows, short enough to follow.
+const mgenSeconds = 10
+
+// hostRow is a flow at a receiver.
+type hostRow struct{ host, row int }
+
+// quality adds up what became of MGEN messages.
+type quality struct {
+	expected, lost uint64
+	delayed        uint64
+	delay          float64 // sum, seconds
+}
+
+func (q *quality) loss() screen.Gauge {
+	if q == nil || q.expected == 0 {
+		return screen.Gauge{}
+	}
+	return screen.Gauge{Value: 100 * float64(q.lost) / float64(q.expected), Valid: true}
+}
+
+func (q *quality) meanDelay() screen.Gauge {
+	if q == nil || q.delayed == 0 {
+		return screen.Gauge{}
+	}
+	return screen.Gauge{Value: q.delay / float64(q.delayed), Valid: true}
+}
+
+// updateMGEN brings loss and delay up to date: those of each flow number at
+// each host, and the table of MGEN flows.
+func (l *liveView) updateMGEN() {
+	snap := l.c.view.Store().Snapshot()
+	w := snap.Last(mgenSeconds)
+	if l.c.player != nil { // which may have gone back
+		if now := l.played / int64(time.Second); now < w.To {
+			w = rollup.Window{From: now - mgenSeconds, To: now}
+		}
+	}
+	m := snap.MGEN(w)
+	clear(l.quality)
+	l.view.MGEN = l.view.MGEN[:0]
+	l.view.HasMGEN = len(m.Flows) > 0
+	seconds := float64(max(1, m.Window.Seconds()))
+	for i := range m.Flows {
+		f := &m.Flows[i]
+		for j := range f.Receivers {
+			l.addQuality(f, &f.Receivers[j])
+		}
+		if l.view.ShowMGEN {
+			l.view.MGEN = append(l.view.MGEN, l.mgenRows(f, seconds)...)
+		}
+	}
+}
+
+// addQuality counts a receiver's part of a flow for all flow numbers that it
+// belongs to.
+func (l *liveView) addQuality(f *rollup.MGENFlow, r *rollup.MGENReceiver) {
+	record := wire.Record{DstPort: f.DstPort, Proto: f.Proto, FlowID: f.ID, Flags: wire.MGEN}
+	lines := l.c.classes.lines(l.c.classes.match(&record), l.scratch)
+	if len(lines) == 0 {
+		l.addTo(len(l.rows)-1, r)
+	}
+	for i, line := range lines {
+		row := l.rowOf[line]
+		if !slices.ContainsFunc(lines[:i], func(other uint32) bool { return l.rowOf[other] == row }) {
+			l.addTo(row, r)
+		}
+	}
+}
+
+func (l *liveView) addTo(row int, r *rollup.MGENReceiver) {
+	key := hostRow{r.Host, row}
+	q := l.quality[key]
+	if q == nil {
+		q = &quality{}
+		l.quality[key] = q
+	}
+	if r.Loss.Valid {
+		q.expected += r.Loss.Expected
+		q.lost += r.Loss.Lost
+	}
+	q.delayed += r.Delayed
+	q.delay += r.MeanDelay.Seconds() * float64(r.Delayed)
+}
+
+// mgenRows is a flow in the table: a row for each receiver, or one.
+func (l *liveView) mgenRows(f *rollup.MGENFlow, seconds float64) (rows []screen.MGENFlow) {
+	row := screen.MGENFlow{ID: f.ID, Path: l.endpoint(f.Src, f.SrcHost, f.SrcPort) + " → " + l.endpoint(f.Dst, -1, f.DstPort)}
+	if len(f.Receivers) == 0 {
+		row.Rate = rateOf(f.Sent.Plus(f.Relayed), seconds)
+		return append(rows, row)
+	}
+	for i := range f.Receivers {
+		r := &f.Receivers[i]
+		row.At = l.c.file.Hosts[r.Host].Label
+		row.Rate = rateOf(r.Received.Counts, seconds)
+		row.Loss = screen.Gauge{Value: 100 * r.Loss.Fraction(), Valid: r.Loss.Valid && r.Loss.Expected > 0}
+		row.Delay = screen.Seconds(r.MeanDelay, r.Delayed > 0)
+		row.Jitter = screen.Seconds(r.Jitter, r.Delayed > 0)
+		row.Reordered = screen.Gauge{Value: float64(r.Reordered), Valid: r.Received.Messages > 0}
+		row.Duplicates = screen.Gauge{Value: float64(r.Duplicates), Valid: r.Received.Messages > 0}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func rateOf(n rollup.Counts, seconds float64) screen.Rate {
+	return screen.Rate{Packets: float64(n.Packets) / seconds, Bits: float64(n.Bits()) / seconds}
+}
+
+// endpoint is a host by its name, its agent's label or its address, and a port.
+func (l *liveView) endpoint(a netip.Addr, host int, port uint16) string {
+	name := l.c.names.Addr(a)
+	switch {
+	case name != "":
+	case host >= 0:
+		name = l.c.file.Hosts[host].Label
+	default:
+		name = a.String()
+	}
+	return net.JoinHostPort(name, strconv.Itoa(int(port)))
+}

@@ -1,0 +1,232 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/pcapper/pcapper/internal/collector/replay"
+	"github.com/pcapper/pcapper/internal/collector/screen"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Replay is what to play instead of dialling agents.
+type Replay struct {
+	files   []replay.File
+	skipped []string // files that are no logs
+	speed   float64
+	from    replay.Place
+}
+
+// NewReplay finds the logs that paths, files or directories, name. Speed is a
+// number, 0 or "max" for as fast as possible; from is a time, see
+// replay.ParsePlace, or "" for the beginning.
+func NewReplay(paths []string, speed, from string) (*Replay, error) {
+	r := &Replay{}
+	var err error
+	if r.speed, err = parseSpeed(speed); err != nil {
+		return nil, err
+	}
+	if from != "" {
+		if r.from, err = replay.ParsePlace(from); err != nil {
+			return nil, err
+		}
+	}
+	r.files, r.skipped, err = replay.Find(paths)
+	return r, err
+}
+
+func parseSpeed(text string) (float64, error) {
+	if text == "max" {
+		return replay.Max, nil
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+		return 0, fmt.Errorf(`%q is no speed: want a number, 1 for the records' own, or 0 or "max" for as fast as possible`, text)
+	}
+	return v, nil
+}
+
+// hosts are the logs in the place of a configuration's agents. Their port is 0.
+func (r *Replay) hosts() (hosts []Host) {
+	for _, f := range r.files {
+		hosts = append(hosts, Host{Label: f.Label, Name: f.Path})
+	}
+	return hosts
+}
+
+// mostSkipped is how many files that are no logs are named.
+const mostSkipped = 5
+
+// startReplay makes the player, and one agent for each log.
+func (c *collector) startReplay(r *Replay, stay bool) {
+	if n := len(r.skipped); n > 0 {
+		more := ""
+		if n > mostSkipped {
+			more = fmt.Sprintf(" and %d more", n-mostSkipped)
+		}
+		c.say.printf("not a log: %s%s", strings.Join(r.skipped[:min(n, mostSkipped)], ", "), more)
+	}
+	c.player = replay.New(replay.Config{
+		Files: r.files, Speed: r.speed, From: r.from, Stay: stay,
+		Records: func(file int, records []wire.Record, again bool) { c.agents[file].play(records, again) },
+		Wait:    c.caughtUp,
+		Say:     c.say.printf,
+	})
+}
+
+// newLog is an agent whose records come from its log.
+func newLog(c *collector, index uint32) *agent {
+	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+	a.state.Store(&feed.ClientState{Phase: feed.Connected})
+	return a
+}
+
+// play is take for records of a log, which may come again after going back.
+func (a *agent) play(records []wire.Record, again bool) {
+	if !again {
+		a.records.Add(uint64(len(records)))
+	}
+	a.publish(records, again)
+}
+
+// backlog is how many records may wait for the output while logs are played:
+// half of what the hub holds, so that nothing is lost.
+const backlog = hubChunk * hubChunks / 2
+
+// caughtUp waits while the output is behind.
+func (c *collector) caughtUp(ctx context.Context) error {
+	for c.hub.Backlog() > backlog {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// replayStatus is where the player is, in words that a line has room for.
+func replayStatus(s replay.Status, records uint64) string {
+	if !s.Started {
+		return "reading the logs"
+	}
+	text := fmt.Sprintf("%s  %3.0f %%  %s", replay.Time(s.Position)[:19], 100*s.Part(), speedText(s.Speed))
+	if wait := time.Duration(s.Next - s.Position); wait >= time.Minute && !s.Seeking {
+		text += fmt.Sprintf("  next traffic in %v", wait.Round(time.Second))
+	}
+	return text + "  " + count(records, "record")
+}
+
+func speedText(speed float64) string {
+	if speed == replay.Max {
+		return "as fast as possible"
+	}
+	return "x" + strconv.FormatFloat(speed, 'g', 4, 64)
+}
+
+// showProgress keeps a line on stderr up to date, if it is a terminal that
+// shows nothing else.
+func (c *collector) showProgress(ctx context.Context, out output, stderr *os.File) {
+	if _, live := out.(*liveView); live || c.player == nil || !term.IsTerminal(int(stderr.Fd())) {
+		return
+	}
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	defer c.say.progress("")
+	for {
+		width, _, err := term.GetSize(int(stderr.Fd()))
+		if err != nil || width < 1 {
+			width = 80
+		}
+		text := Prefix + replayStatus(c.player.Status(), c.totalRecords())
+		c.say.progress(screen.Fit(text, width-1))
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const progressEvery = 500 * time.Millisecond
+
+func (c *collector) totalRecords() (n uint64) {
+	for _, a := range c.agents {
+		n += a.records.Load()
+	}
+	return n
+}
+
+// done is what has become of a log, for the summary.
+func (a *agent) done() string {
+	n := a.c.player.Count(int(a.index))
+	text := count(n.Records, "record")
+	if n.Foreign > 0 {
+		text += ", " + count(n.Foreign, "foreign line")
+	}
+	if n.Torn {
+		text += ", the end is cut off"
+	}
+	return text
+}
+
+// runPlayer plays, and says why it could not.
+func (c *collector) runPlayer(ctx context.Context) error {
+	err := c.player.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Steering is what View.Steer does.
+type Steering int
+
+// Steerings.
+const (
+	Pause Steering = iota
+	Resume
+	Slower
+	Faster
+	Next    // over a time without records
+	Forward // by a time
+)
+
+// Replay is where the logs are that are played; not ok if agents are dialled.
+func (v *View) Replay() (s replay.Status, ok bool) {
+	if v.c.player == nil {
+		return s, false
+	}
+	return v.c.player.Status(), true
+}
+
+// Steer steers a replay. Without one it does nothing.
+func (v *View) Steer(how Steering, by time.Duration) {
+	p := v.c.player
+	if p == nil {
+		return
+	}
+	switch how {
+	case Pause, Resume:
+		if p.Status().Paused != (how == Pause) {
+			p.Pause()
+		}
+	case Slower:
+		p.Slower()
+	case Faster:
+		p.Faster()
+	case Next:
+		p.Next()
+	case Forward:
+		p.Step(by)
+	}
+}

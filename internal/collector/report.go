@@ -1,0 +1,158 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Prefix begins each line on stderr.
+const Prefix = "recollect: "
+
+// lossEvery is the least time between two complaints about a slow stdout.
+const lossEvery = 10 * time.Second
+
+// printer writes lines with Prefix. Each is one write, so that lines of
+// several goroutines do not mix.
+type printer struct {
+	mu    sync.Mutex
+	w     io.Writer
+	muted bool
+	shown bool // a line of progress is on the terminal
+}
+
+func newPrinter(w io.Writer) *printer { return &printer{w: w} }
+
+// mute keeps lines from a terminal that shows the live view, which says the
+// same in its own way.
+func (p *printer) mute(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.muted = on
+}
+
+func (p *printer) printf(format string, args ...any) {
+	text := Prefix + fmt.Sprintf(format, args...) + "\n"
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown {
+		text = eraseLine + text
+		p.shown = false
+	}
+	if !p.muted {
+		io.WriteString(p.w, text)
+	}
+}
+
+// eraseLine begins the terminal's line anew (ECMA-48, EL).
+const eraseLine = "\r\x1b[K"
+
+// progress replaces the last line of progress, on a terminal.
+func (p *printer) progress(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown || text != "" {
+		io.WriteString(p.w, eraseLine+text)
+	}
+	p.shown = text != ""
+}
+
+// report says when records are lost, and the summary when it is asked for,
+// until ctx is done.
+func (c *collector) report(ctx context.Context, out output, cfg Config) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	losses := lossReport{every: lossEvery}
+	ended := false // a replay that stays at its end
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-cfg.Summary:
+			c.summarize(out)
+			if cfg.Report != nil {
+				for _, line := range cfg.Report() {
+					c.say.printf("%s", line)
+				}
+			}
+		case now := <-tick.C:
+			if n := losses.news(now, out.status().lost); n > 0 {
+				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)
+			}
+			for _, a := range c.agents {
+				a.reportLosses(now)
+			}
+			if c.player != nil && !ended && c.player.Status().Ended {
+				ended = true
+				c.say.printf("the logs have been played to their end")
+			}
+		}
+	}
+}
+
+// lossReport decides when losses are worth a line.
+type lossReport struct {
+	every time.Duration
+	told  uint64
+	last  time.Time
+}
+
+// news is the number of records lost since the last line, or 0 if it is too
+// early for another.
+func (l *lossReport) news(now time.Time, lost uint64) uint64 {
+	n := lost - l.told
+	if n == 0 || !l.last.IsZero() && now.Sub(l.last) < l.every {
+		return 0
+	}
+	l.told, l.last = lost, now
+	return n
+}
+
+// summarize says what has been done so far.
+func (c *collector) summarize(out output) {
+	var b strings.Builder
+	total := uint64(0)
+	for _, a := range c.agents {
+		n := a.records.Load()
+		total += n
+		if c.player != nil {
+			fmt.Fprintf(&b, "\n%s  %v: %s", Prefix, a, a.done())
+			continue
+		}
+		fmt.Fprintf(&b, "\n%s  %v: %s, %s", Prefix, a,
+			count(n, "record"), count(a.connections.Load(), "connection"))
+		if l := a.losses(); l.Any() {
+			fmt.Fprintf(&b, "; missing: %v", l)
+		}
+		if d := a.detail(); d != nil && d.Level > batch.Packets {
+			fmt.Fprintf(&b, "; %s are kept: %s", kept(d.Level), d.Why)
+		}
+	}
+	if c.batcher != nil {
+		fmt.Fprintf(&b, "\n%s  %s", Prefix, c.batcher.summary())
+	}
+	if n := c.withheld.Load(); n > 0 {
+		fmt.Fprintf(&b, "\n%s  %s left to other collectors, for want of a bus that says whose they are", Prefix, count(n, "record"))
+	}
+	st := out.status()
+	source := "agent"
+	if c.player != nil {
+		source = "log"
+	}
+	c.say.printf("%s from %s in %v; %s, %s lost%s",
+		count(total, "record"), count(uint64(len(c.agents)), source),
+		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.lost, "record"), b.String())
+}
+
+// count is "1 record", "2 records".
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

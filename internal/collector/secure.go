@@ -1,0 +1,52 @@
+package collector
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
+)
+
+// certs settles which files the host's line and the command line name, and
+// reads them once: a wrong file is told before anything runs. For the plain
+// feed there are none.
+func (h *Host) certs(global certs.Files) (f certs.Files, err error) {
+	if h.TLS == nil {
+		return f, nil
+	}
+	f = h.TLS.Files
+	for _, s := range []struct {
+		value       *string
+		global      string
+		option, key string
+	}{
+		{&f.Cert, global.Cert, "-tls-cert", "cert"}, {&f.Key, global.Key, "-tls-key", "key"}, {&f.CA, global.CA, "-tls-ca", "ca"},
+	} {
+		if *s.value == "" {
+			*s.value = s.global
+		}
+		if *s.value == "" {
+			return f, fmt.Errorf("line %d: %v: %s:// takes a certificate, a key and an authority: give %s FILE, or %s=FILE behind the address and a question mark",
+				h.Line, h, h.scheme(), s.option, s.key)
+		}
+	}
+	if _, err := f.Load(); err != nil {
+		return f, fmt.Errorf("line %d: %v: %w", h.Line, h, err)
+	}
+	return f, nil
+}
+
+// tlsConfig reads the files anew for each dial, so that certificates can be
+// replaced while the collector runs.
+func (h *Host) tlsConfig(f certs.Files) (*tls.Config, error) {
+	pair, err := f.Load()
+	if err != nil {
+		return nil, err
+	}
+	name := h.TLS.Name
+	if name == "" {
+		name, _, _ = strings.Cut(h.Name, "%") // certificates have no zones
+	}
+	return pair.Client(name), nil
+}

@@ -1,0 +1,146 @@
+package collector
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/ipfix"
+)
+
+// senders are agents that are not dialled but send to us.
+type senders struct {
+	receivers []*feed.Receiver
+	by        map[netip.Addr]*agent  // agents with a line from://address
+	named     map[ipfix.Names]*agent // agents with a line from://node/interface
+	others    *agent                 // all the rest together
+
+	mu     sync.Mutex
+	losses map[sender]feed.Losses
+}
+
+// sender is one that sends to one receiver.
+type sender struct {
+	receiver int
+	feed.Sender
+}
+
+// othersLabel is the label of agents that have no line.
+const othersLabel = "other"
+
+// listen opens the ports, and makes room for those that will send.
+func (c *collector) listen(list []feed.Listen, files certs.Files) error {
+	if len(list) == 0 {
+		for i := range c.file.Hosts {
+			if h := &c.file.Hosts[i]; h.From {
+				return fmt.Errorf("line %d: %v: an agent that is not dialled takes -listen URL, where it sends to", h.Line, h)
+			}
+		}
+		return nil
+	}
+	c.senders.by, c.senders.losses = map[netip.Addr]*agent{}, map[sender]feed.Losses{}
+	c.senders.named = map[ipfix.Names]*agent{}
+	c.file = &File{Flows: c.file.Flows, Hosts: append(c.file.Hosts[:len(c.file.Hosts):len(c.file.Hosts)],
+		Host{Label: othersLabel, Name: "others that send", From: true, IPFIX: true})}
+	for i, l := range list {
+		secure, err := listenTLS(l, files)
+		if err != nil {
+			return err
+		}
+		r, err := feed.NewReceiver(feed.ReceiverConfig{
+			Listen:  l,
+			TLS:     secure,
+			Records: func(from feed.Sender, records []wire.Record) { c.senderAt(from).take(records) },
+			Losses:  func(from feed.Sender, l feed.Losses) { c.lose(sender{i, from}, l) },
+			Session: c.session,
+			Say:     c.say.printf,
+		})
+		if err != nil {
+			return err
+		}
+		c.senders.receivers = append(c.senders.receivers, r)
+		c.say.printf("%v", r)
+	}
+	return nil
+}
+
+// listenTLS is our side's configuration, with the certificates as they are now.
+func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
+	if !l.TLS {
+		return nil, nil
+	}
+	if files.Cert == "" || files.Key == "" || files.CA == "" {
+		return nil, fmt.Errorf("-listen %s takes -tls-cert FILE, -tls-key FILE and -tls-ca FILE", l.URL)
+	}
+	server, err := certs.NewServer(files)
+	if err != nil {
+		return nil, fmt.Errorf("-listen %s: %w", l.URL, err)
+	}
+	return server.Config(), nil
+}
+
+// newSender is an agent whose records come by themselves.
+func (c *collector) newSender(index uint32) *agent {
+	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	if addr, err := netip.ParseAddr(a.host.Name); err == nil {
+		c.senders.by[addr] = a
+	} else if names, ok := observed(a.host.Name); ok {
+		c.senders.named[names] = a
+	} else {
+		c.senders.others = a
+	}
+	return a
+}
+
+// observed reads node/interface.
+func observed(text string) (names ipfix.Names, ok bool) {
+	names.Node, names.Interface, ok = strings.Cut(text, "/")
+	return names, ok && names.Interface != ""
+}
+
+// senderAt finds the agent that has a name, or sends from an address.
+func (c *collector) senderAt(from feed.Sender) *agent {
+	if a := c.senders.named[from.Names]; a != nil {
+		return a
+	}
+	if a := c.senders.by[from.Addr]; a != nil {
+		return a
+	}
+	return c.senders.others
+}
+
+// session is told of each new stream.
+func (c *collector) session(from feed.Sender, port uint16) {
+	a := c.senderAt(from)
+	if a.connections.Add(1) == 1 || a != c.senders.others {
+		a.c.say.printf("%v: sends from %v", a, netip.AddrPortFrom(from.Addr, port))
+	}
+	a.state.Store(&feed.ClientState{Phase: feed.Connected})
+}
+
+// maxSenders bounds how many senders' losses are told apart.
+const maxSenders = 4096
+
+// lose is told what is missing from all that one address sends to a receiver.
+func (c *collector) lose(from sender, l feed.Losses) {
+	s, a := &c.senders, c.senderAt(from.Sender)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.losses[from]; !known && len(s.losses) >= maxSenders {
+		return
+	}
+	s.losses[from] = l
+	sum := feed.Losses{}
+	for other, l := range s.losses {
+		if c.senderAt(other.Sender) == a {
+			sum = sum.Plus(l)
+		}
+	}
+	a.missing.Store(&sum)
+}

@@ -1,0 +1,230 @@
+package collector
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// View is what somebody who shows more than lines is given: the traffic as a
+// rollup.Store, and the state of the collector. All methods may be called by
+// any number of goroutines.
+type View struct {
+	c       *collector
+	store   *rollup.Store
+	rows    []Row
+	rowOf   []int // by flow line
+	reader  *hub.Reader[Item]
+	counted atomic.Uint64
+
+	archive *rollup.Archive // nil: memory is all
+	records func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error
+	after   time.Duration
+	config  rollup.Config // of store
+}
+
+// AgentStatus is what is known of an agent beside its traffic.
+type AgentStatus struct {
+	Phase feed.ClientPhase
+	// Status says in a few words why there is no connection, or "dialling".
+	// While a failed agent is dialled again it still says why. It is empty if
+	// Phase is Connected.
+	Status string
+	// Failed: the last dial, or the connection, failed, and there is no new one.
+	Failed      bool
+	Records     uint64 // received since the start
+	Connections uint64 // made since the start
+	// Losses are what an agent with IPFIX has told. HasLosses is not set for a
+	// 28-byte feed, which cannot tell.
+	Losses    feed.Losses
+	HasLosses bool
+	// Detail is what is kept of its records; nil if nobody keeps any.
+	Detail *Detail
+}
+
+// Counting is how the store's own reading of records goes.
+type Counting struct {
+	Records uint64 // counted
+	// Lost records were overwritten before they could be counted, as the store
+	// was too slow; the traffic shown lacks them.
+	Lost uint64
+}
+
+// Store has the traffic. Its rows are View.Rows, its hosts View.Hosts.
+func (v *View) Store() *rollup.Store { return v.store }
+
+// Rows are the flows, those that only the archive knows after the others, and the
+// traffic of no flow last.
+func (v *View) Rows() []Row { return v.rows }
+
+// Hosts are the agents: those of the configuration, or a replay's logs.
+func (v *View) Hosts() []Host { return v.c.file.Hosts }
+
+// Started is when the collector began.
+func (v *View) Started() time.Time { return v.c.started }
+
+// Counting may be asked at any time.
+func (v *View) Counting() Counting {
+	return Counting{Records: v.counted.Load(), Lost: v.reader.Status().Lost}
+}
+
+// Agents are the connections, in file order.
+func (v *View) Agents() []AgentStatus {
+	list := make([]AgentStatus, len(v.c.agents))
+	for i, a := range v.c.agents {
+		list[i] = a.status()
+	}
+	return list
+}
+
+func (a *agent) status() AgentStatus {
+	s := a.state.Load()
+	st := AgentStatus{
+		Phase: s.Phase, Records: a.records.Load(), Connections: a.connections.Load(),
+		HasLosses: a.host.IPFIX,
+	}
+	st.Losses = a.losses()
+	st.Detail = a.detail()
+	if s.Phase == feed.Connected {
+		return st
+	}
+	if a.elsewhere.Load() {
+		st.Status = atAnother
+		return st
+	}
+	if s.Phase == feed.Dialling {
+		if failed := a.failed.Load(); failed != nil {
+			s = failed
+		}
+	}
+	st.Failed = s.Phase != feed.Dialling
+	st.Status = stateText(s)
+	return st
+}
+
+// tickAt is when in each second a snapshot is made: late enough for the records
+// of the second before (rollup's Complete).
+const tickAt = 350 * time.Millisecond
+
+// countEvery is how often the hub is emptied into the store: far less than it
+// takes to fill it, and cheaper than to be woken for each batch.
+const countEvery = 50 * time.Millisecond
+
+// memoryLimit makes the garbage collector work harder before a collector with a
+// full history and a thousand agents takes more than 512 MiB. It does not limit
+// what is needed: it is where memory is no longer traded for time.
+const memoryLimit = 400 << 20
+
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) > memoryLimit {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
+
+func newView(c *collector, archive *Archive) (*View, error) {
+	limitMemory()
+	v := &View{c: c, reader: c.hub.NewReader()}
+	v.rows, v.rowOf = rowsOf(c.file.Flows)
+	hosts := make([]rollup.Host, len(c.file.Hosts))
+	for i := range c.file.Hosts {
+		h := &c.file.Hosts[i]
+		hosts[i].Label = h.Label
+		hosts[i].Addr, _ = netip.ParseAddr(h.Name) // a host name is none
+		hosts[i].Address = h.Address()
+	}
+	if archive != nil {
+		if err := v.openArchive(archive, hosts); err != nil {
+			return nil, err
+		}
+		hosts = v.archive.Hosts()
+	}
+	clock := rollup.ByWall
+	if c.player != nil {
+		clock = rollup.ByNewest
+	}
+	v.config = rollup.Config{Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive, Classify: v.classify()}
+	if c.follow != nil {
+		v.config.Late = followLate
+	}
+	v.store = rollup.New(v.config)
+	return v, nil
+}
+
+// classify is for one store, which calls it from one goroutine.
+func (v *View) classify() func([]int, *wire.Record) []int {
+	var scratch []uint32
+	return func(rows []int, r *wire.Record) []int {
+		scratch = scratch[:0]
+		for _, line := range v.c.classes.lines(v.c.classes.match(r), scratch) {
+			rows = append(rows, v.rowOf[line])
+		}
+		return rows
+	}
+}
+
+// run counts what the hub carries until it is closed and empty.
+func (v *View) run() error {
+	defer v.reader.Close()
+	if v.archive != nil {
+		go v.archive.Run()                  // until the store is closed
+		v.store.Tick(time.Now().UnixNano()) // what was before is there at once
+		defer v.refilling()()
+	}
+	look := time.NewTicker(countEvery)
+	defer look.Stop()
+	next := nextTick(time.Now())
+	for now := range look.C {
+		v.count()
+		if !now.Before(next) {
+			v.store.Tick(time.Now().UnixNano())
+			next = nextTick(now)
+		}
+		if ended(v.reader) {
+			break
+		}
+	}
+	v.store.Tick(time.Now().UnixNano())
+	return nil
+}
+
+func nextTick(now time.Time) time.Time {
+	return now.Add(-tickAt).Truncate(time.Second).Add(time.Second + tickAt)
+}
+
+// ended tells whether nothing will come any more.
+func ended(r *hub.Reader[Item]) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return r.Wait(ctx) == io.EOF
+}
+
+// count empties the hub into the store, or does so for a while if more comes
+// than it can count: snapshots must go on.
+func (v *View) count() {
+	start := time.Now()
+	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
+		arrived := time.Now()
+		if arrived.Sub(start) > countEvery {
+			v.reader.Advance(0)
+			return
+		}
+		now := arrived.UnixNano()
+		for i := range items {
+			if items[i].Again {
+				continue
+			}
+			v.store.Add(now, int(items[i].Host), &items[i].Record)
+		}
+		v.counted.Add(uint64(len(items)))
+		v.reader.Advance(len(items))
+	}
+}

@@ -1,0 +1,99 @@
+package web
+
+import (
+	"encoding/json"
+	"strconv"
+	"sync"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+)
+
+// query is a question to a snapshot. Equal ones have equal answers.
+type query struct {
+	kind string // frame, overview, hosts, matrix, talkers, mgen or history
+	// relative: From and To of window count from the second after Complete.
+	relative bool
+	window   rollup.Window
+	id       uint32       // of history
+	tuple    rollup.Tuple // likewise
+}
+
+// maxCached bounds what is kept of one snapshot.
+const maxCached = 256
+
+// cache has the answers of the newest snapshot, each made and encoded once, by
+// the first who asks.
+type cache struct {
+	mu      sync.Mutex
+	snap    *rollup.Snapshot
+	answers map[query]*answer
+}
+
+// answer is JSON, or the work of making it.
+type answer struct {
+	once sync.Once
+	json []byte
+	sse  []byte // the same as an event
+}
+
+// get is the answer of snap to q.
+func (c *cache) get(source Source, snap *rollup.Snapshot, q query) *answer {
+	a := c.find(snap, q)
+	a.once.Do(func() {
+		a.json = encode(ask(source, snap, q))
+		a.sse = event(q.kind, a.json)
+	})
+	return a
+}
+
+// find is the place for an answer, shared unless there are too many or snap is
+// no longer the newest.
+func (c *cache) find(snap *rollup.Snapshot, q query) *answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.snap == nil || snap.Seq > c.snap.Seq {
+		c.snap, c.answers = snap, make(map[query]*answer)
+	}
+	a := c.answers[q]
+	if a != nil && c.snap == snap {
+		return a
+	}
+	a = new(answer)
+	if c.snap == snap && len(c.answers) < maxCached {
+		c.answers[q] = a
+	}
+	return a
+}
+
+func ask(source Source, snap *rollup.Snapshot, q query) any {
+	w := q.window
+	if q.relative {
+		w.From += snap.Complete + 1
+		w.To += snap.Complete + 1
+	}
+	switch q.kind {
+	case "overview":
+		return overviewOf(snap, snap.Overview(w))
+	case "hosts":
+		return hostsOf(snap, w)
+	case "matrix":
+		return matrixOf(source, snap, snap.Matrix(w, maxRows), snap.Groups(w))
+	case "talkers":
+		return talkersOf(source, snap, snap.Talkers(w, maxRows))
+	case "mgen":
+		return mgenOf(source, snap, snap.MGEN(w))
+	case "history":
+		return mgenHistoryOf(snap, snap.MGENSeries(q.id, q.tuple, w))
+	}
+	return frameOf(source, snap)
+}
+
+// encode is v as JSON. It fails only for numbers that are not finite, which
+// would be a mistake of ours and is then said so.
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return []byte(`{"error":` + strconv.Quote(err.Error()) + `}`)
+	}
+	return data
+}

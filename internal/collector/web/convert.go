@@ -1,0 +1,244 @@
+package web
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+)
+
+const (
+	// tailSeconds is more than late packets can change of what was pushed.
+	tailSeconds = 16
+	// maxRows bounds tables: more is in "other".
+	maxRows = 1000
+)
+
+func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
+	f := &frameJSON{
+		Seq: snap.Seq, Run: source.Setup().Run, Now: float64(snap.Now) / 1e9,
+		Complete: snap.Complete, Oldest: snap.Oldest,
+		Hosts:  hostStates(source, snap),
+		Replay: replayOf(source),
+		Store: storeJSON{
+			Records: snap.Records, Late: snap.Late, Future: snap.Future, Lost: source.Lost(),
+			Forgotten: snap.Forgotten, Memory: snap.Memory, Budget: snap.Budget, Archive: archiveOf(snap.Archive),
+		},
+		Current: overviewOf(snap, snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
+	}
+	tail := snap.Last(tailSeconds)
+	tail.Step = 1
+	f.Tail = overviewOf(snap, snap.Overview(tail))
+	return f
+}
+
+func hostStates(source Source, snap *rollup.Snapshot) []hostJSON {
+	agents := source.Agents()
+	hosts := make([]hostJSON, len(agents))
+	for i, a := range agents {
+		h := &hosts[i]
+		h.Agent = a
+		if h.Losses == nil {
+			h.Losses = []Loss{}
+		}
+		if i >= len(snap.Hosts) {
+			continue
+		}
+		s := &snap.Hosts[i]
+		h.Late, h.Future, h.LateNow, h.FutureNow = s.Late, s.Future, s.LateNow, s.FutureNow
+		if s.HasAge {
+			age := s.Age.Seconds()
+			h.Age = &age
+		}
+		if s.HasCPU {
+			h.CPU = &s.CPU
+		}
+		if s.HasMemory {
+			h.Memory = &s.Memory
+		}
+	}
+	return hosts
+}
+
+// mostGaps is how many gaps of a window are told, the longest.
+const mostGaps = 500
+
+// windowOf tells the gaps that matter to a point.
+func windowOf(snap *rollup.Snapshot, w rollup.Window) windowJSON {
+	j := windowJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
+	gaps := slices.DeleteFunc(snap.Gaps(w), func(g rollup.Run) bool { return g.To-g.From < w.Step/100 })
+	if len(gaps) > mostGaps {
+		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(b.To-b.From, a.To-a.From) })
+		gaps = gaps[:mostGaps]
+		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(a.From, b.From) })
+	}
+	for _, g := range gaps {
+		j.Gaps = append(j.Gaps, [2]int64{g.From, g.To})
+	}
+	return j
+}
+
+func archiveOf(a *rollup.ArchiveStatus) *archiveJSON {
+	if a == nil {
+		return nil
+	}
+	return &archiveJSON{Size: a.Size, Most: a.Most, Lost: a.Lost, Damaged: a.Damaged, Full: a.Full, Error: a.Err, Cut: a.Cut}
+}
+
+func countOf(c rollup.Counts) countJSON { return countJSON{c.Packets, c.Bits()} }
+
+func seriesOf(list []rollup.Counts) seriesJSON {
+	s := seriesJSON{make([]uint64, len(list)), make([]uint64, len(list))}
+	for i, c := range list {
+		s.Packets[i], s.Bits[i] = c.Packets, c.Bits()
+	}
+	return s
+}
+
+// each is f of all of list, and not nil.
+func each[T, U any](list []T, f func(*T) U) []U {
+	out := make([]U, len(list))
+	for i := range list {
+		out[i] = f(&list[i])
+	}
+	return out
+}
+
+func overviewOf(snap *rollup.Snapshot, o *rollup.Overview) *overviewJSON {
+	return &overviewJSON{
+		Window: windowOf(snap, o.Window), Total: countOf(o.Total), Relayed: countOf(o.Relayed), Seen: countOf(o.Seen),
+		Series: seriesOf(o.Series),
+		Flows: each(o.Flows, func(f *rollup.FlowSeries) flowJSON {
+			return flowJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries), seriesOf(f.SecondarySeries)}
+		}),
+		Hosts: each(o.Hosts, hostCounts),
+	}
+}
+
+func hostCounts(h *rollup.HostCounts) countHost {
+	return countHost{
+		h.Host, countOf(h.Sent), countOf(h.Relayed), countOf(h.Received),
+		each(h.Flows, func(f *rollup.FlowCounts) countFlow {
+			return countFlow{f.Row, countOf(f.Primary), countOf(f.Secondary)}
+		}),
+	}
+}
+
+func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
+	return &hostsJSON{
+		Window: windowOf(snap, snap.Fit(w)),
+		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostView {
+			return hostView{hostCounts(&h.HostCounts), seriesOf(h.SentSeries), seriesOf(h.RelayedSeries), seriesOf(h.ReceivedSeries)}
+		}),
+	}
+}
+
+// namer collects names of addresses.
+type namer struct {
+	source Source
+	names  namesJSON
+}
+
+func newNamer(source Source) namer { return namer{source, namesJSON{}} }
+
+// text is the address in its usual form; its name, if any, is noted.
+func (n namer) text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	text := a.Unmap().String()
+	if name := n.source.Name(a.Unmap()); name != "" {
+		n.names[text] = name
+	}
+	return text
+}
+
+func (n namer) tuple(t rollup.Tuple) tupleJSON {
+	return tupleJSON{n.text(t.Src), n.text(t.Dst), t.SrcPort, t.DstPort, t.Proto}
+}
+
+func matrixOf(source Source, snap *rollup.Snapshot, m *rollup.Matrix, g *rollup.Groups) *matrixJSON {
+	n := newNamer(source)
+	return &matrixJSON{
+		Names: n.names,
+
+		Window: windowOf(snap, m.Window), Total: countOf(m.Total), Other: countOf(m.Other),
+		Cells: each(m.Cells, func(c *rollup.Cell) cellJSON {
+			return cellJSON{n.text(c.Src), n.text(c.Dst), c.SrcHost, c.DstHost,
+				countOf(c.Once), countOf(c.Sent), countOf(c.Relayed), countOf(c.Received), lossOf(c.Loss)}
+		}),
+		Groups: each(g.Groups, func(g *rollup.Group) groupJSON {
+			return groupJSON{n.text(g.Addr), countOf(g.Once), each(g.Senders, func(s *rollup.GroupSender) senderJSON {
+				return senderJSON{n.text(s.Src), s.Host, s.Watched, countOf(s.Once),
+					each(s.Receivers, func(r *rollup.GroupReceiver) receiverJSON {
+						return receiverJSON{r.Host, countOf(r.Received), r.Fraction}
+					})}
+			})}
+		}),
+	}
+}
+
+func lossOf(l rollup.Loss) *lossJSON {
+	if !l.Valid {
+		return nil
+	}
+	return &lossJSON{l.Expected, l.Lost, l.Fraction(), l.BySequence}
+}
+
+func talkersOf(source Source, snap *rollup.Snapshot, t *rollup.Talkers) *talkersJSON {
+	n := newNamer(source)
+	return &talkersJSON{windowOf(snap, t.Window), countOf(t.Total), countOf(t.Other),
+		each(t.Talkers, func(t *rollup.Talker) talkerJSON {
+			return talkerJSON{n.tuple(t.Tuple), t.Row, countOf(t.Once), countOf(t.Sent), countOf(t.Relayed), countOf(t.Received)}
+		}), n.names}
+}
+
+func messagesOf(c rollup.MGENCounts) messagesJSON {
+	return messagesJSON{countOf(c.Counts), c.Messages}
+}
+
+func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN) *mgenJSON {
+	n := newNamer(source)
+	return &mgenJSON{windowOf(snap, m.Window), countOf(m.Other), each(m.Flows, func(f *rollup.MGENFlow) mgenFlowJSON {
+		return mgenFlowJSON{f.ID, n.tuple(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
+			each(f.Receivers, mgenReceiver)}
+	}), n.names}
+}
+
+func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {
+	j := mgenReceiverJSON{Host: r.Host, Received: messagesOf(r.Received), Loss: lossOf(r.Loss), Negative: r.NegativeDelays}
+	if r.Received.Messages > 0 {
+		j.Duplicates, j.Reordered, j.Restarts = &r.Duplicates, &r.Reordered, &r.Restarts
+	}
+	if r.Delayed > 0 {
+		j.Delay = &delayJSON{ms(r.MinDelay), ms(r.MeanDelay), ms(r.MaxDelay), ms(r.Jitter)}
+	}
+	return j
+}
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
+func mgenHistoryOf(snap *rollup.Snapshot, m *rollup.MGENSeries) *mgenHistoryJSON {
+	return &mgenHistoryJSON{windowOf(snap, m.Window), seriesOf(m.Sent), each(m.Receivers, mgenSeries)}
+}
+
+func mgenSeries(r *rollup.MGENReceiverSeries) mgenReceiverSeries {
+	measured := func(list []int64) []*float64 {
+		out := make([]*float64, len(list))
+		for i, v := range list {
+			if r.Delayed[i] > 0 {
+				f := float64(v) / 1e6
+				out[i] = &f
+			}
+		}
+		return out
+	}
+	return mgenReceiverSeries{
+		Host: r.Host, Received: seriesOf(r.Received),
+		Expected: r.Expected, Lost: r.Lost, Duplicates: r.Duplicates, Reordered: r.Reordered,
+		MinDelay: measured(r.MinDelay), MeanDelay: measured(r.MeanDelay),
+		MaxDelay: measured(r.MaxDelay), Jitter: measured(r.Jitter),
+	}
+}

@@ -1,0 +1,362 @@
+package web
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+)
+
+// Source is the collector behind the page. Its methods may be called by any
+// number of goroutines at once.
+type Source interface {
+	// Setup is what stays the same as long as the program runs.
+	Setup() *Setup
+	// Snapshot is the newest one; Next waits for one with a Seq above after.
+	Snapshot() *rollup.Snapshot
+	Next(ctx context.Context, after uint64) (*rollup.Snapshot, error)
+	// Agents are the connections, as Setup.Hosts without former ones. The caller may change what it
+	// gets.
+	Agents() []Agent
+	// Name is what people call an address, or "".
+	Name(netip.Addr) string
+	// Lost records were overwritten before they could be counted.
+	Lost() uint64
+}
+
+// Setup is what stays the same as long as the program runs.
+type Setup struct {
+	Version string `json:"version"`
+	// Run is another one for each start of the program, so that a page knows
+	// that what it has is of an earlier run.
+	Run     string    `json:"run"`
+	Started time.Time `json:"started"`
+	// Flows are the rows of rollup; the last one is the traffic of no flow.
+	Flows []Flow `json:"flows"`
+	Hosts []Host `json:"hosts"` // agents, in the order of the configuration; then former ones
+}
+
+// Flow is a row of the page.
+type Flow struct {
+	ID     string `json:"id"`     // its number in the configuration, or X
+	Name   string `json:"name"`   // as people call it; "" if it has no name
+	Detail string `json:"detail"` // what it looks for: 2000, M1000-1099
+	// Color of primary and Relay of relayed traffic, #rrggbb, or "" for the
+	// page's own choice.
+	Color string `json:"color"`
+	Relay string `json:"relay"`
+	// Former: the configuration does not have it any more, the history has.
+	Former bool `json:"former,omitempty"`
+}
+
+// Host is an agent's line in the configuration.
+type Host struct {
+	Label   string `json:"label"`
+	Name    string `json:"name"` // as people call it; "" if it has no name
+	Address string `json:"address"`
+	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
+	// that is played.
+	Feed string `json:"feed"`
+	// Former, after the others: only the history knows it, and it has no Agent.
+	Former bool `json:"former,omitempty"`
+}
+
+// AgentState is what an agent's connection is doing.
+type AgentState string
+
+// States of an agent's connection.
+const (
+	Dialling  AgentState = "dialling"
+	Connected AgentState = "connected"
+	Failed    AgentState = "failed" // and is dialled again
+)
+
+// Agent is an agent's connection.
+type Agent struct {
+	State       AgentState `json:"state"`
+	Status      string     `json:"status"`      // why it failed, in a few words
+	Records     uint64     `json:"records"`     // received since the start
+	Connections uint64     `json:"connections"` // made since the start
+	// Losses since the start by stage, in the order in which packets pass the
+	// stages. A stage that the agent's feed cannot tell of is not there.
+	Losses []Loss `json:"losses"`
+	// Detail is what is kept of its records; nil if none are.
+	Detail *Detail `json:"detail"`
+}
+
+// Detail is how much of an agent's traffic is kept.
+type Detail struct {
+	Level   string `json:"level"`   // packets, flows, top
+	Since   int64  `json:"since"`   // seconds since 1970; 0: from the start
+	Limit   string `json:"limit"`   // which was passed, as -detail names it; "rule", "" at level packets
+	Why     string `json:"why"`     // the same in words
+	Changes uint64 `json:"changes"` // of the level
+	Records uint64 `json:"records"` // that went to be kept
+	Lost    uint64 `json:"lost"`    // that did not, as there were too many at once
+}
+
+// Loss is what was lost at a stage.
+type Loss struct {
+	Stage string `json:"stage"`
+	Count uint64 `json:"count"`
+}
+
+// The types below are the JSON of docs/api.md. Slices are never null.
+
+type windowJSON struct {
+	From   int64 `json:"from"`
+	To     int64 `json:"to"` // exclusive
+	Step   int64 `json:"step"`
+	Points int   `json:"points"`
+	// Gaps, from and to, without to: nothing is known, as the collector did not
+	// run.
+	Gaps [][2]int64 `json:"gaps,omitempty"`
+}
+
+type countJSON struct {
+	Packets uint64 `json:"packets"`
+	Bits    uint64 `json:"bits"`
+}
+
+// seriesJSON has a value for each point of the window.
+type seriesJSON struct {
+	Packets []uint64 `json:"packets"`
+	Bits    []uint64 `json:"bits"`
+}
+
+// frameJSON is what is pushed once a second: the state of everything, and the
+// newest seconds, of which the last ones may still have changed.
+type frameJSON struct {
+	Seq      uint64        `json:"seq"`
+	Run      string        `json:"run"`
+	Now      float64       `json:"now"`      // UNIX seconds
+	Complete int64         `json:"complete"` // the newest second that is over
+	Oldest   int64         `json:"oldest"`   // the first second that is kept; 0: none
+	Hosts    []hostJSON    `json:"hosts"`
+	Store    storeJSON     `json:"store"`
+	Replay   *Replay       `json:"replay"`  // null unless logs are played
+	Current  *overviewJSON `json:"current"` // the second Complete alone
+	Tail     *overviewJSON `json:"tail"`    // the newest tailSeconds
+}
+
+// hostJSON is an agent's connection and what is known of its records.
+type hostJSON struct {
+	Agent
+	Late      uint64 `json:"late"`
+	Future    uint64 `json:"future"`
+	LateNow   bool   `json:"lateNow"`
+	FutureNow bool   `json:"futureNow"`
+	// Age in seconds of the freshest packet as it arrived; negative if the host's
+	// clock is ahead. Null if not known.
+	Age *float64 `json:"age"`
+	// CPU in percent, Memory in bytes; null if the agent does not report them.
+	CPU    *float64 `json:"cpu"`
+	Memory *uint64  `json:"memory"`
+}
+
+// storeJSON is the state of the collector.
+type storeJSON struct {
+	Records   uint64 `json:"records"`
+	Late      uint64 `json:"late"`
+	Future    uint64 `json:"future"`
+	Lost      uint64 `json:"lost"`
+	Forgotten uint64 `json:"forgotten"`
+	Memory    int64  `json:"memory"`
+	Budget    int64  `json:"budget"`
+	// Archive is null if history is in memory only.
+	Archive *archiveJSON `json:"archive"`
+}
+
+// archiveJSON is the state of the history on disk.
+type archiveJSON struct {
+	Size    int64  `json:"size"`
+	Most    int64  `json:"most"`
+	Lost    uint64 `json:"lost"`
+	Damaged uint64 `json:"damaged"`
+	Full    bool   `json:"full"`
+	Error   string `json:"error"`
+	Cut     bool   `json:"cut"`
+}
+
+type overviewJSON struct {
+	Window  windowJSON  `json:"window"`
+	Total   countJSON   `json:"total"`
+	Relayed countJSON   `json:"relayed"`
+	Seen    countJSON   `json:"seen"`
+	Series  seriesJSON  `json:"series"`
+	Flows   []flowJSON  `json:"flows"`
+	Hosts   []countHost `json:"hosts"`
+}
+
+type flowJSON struct {
+	Row             int        `json:"row"`
+	Primary         countJSON  `json:"primary"`
+	Secondary       countJSON  `json:"secondary"`
+	PrimarySeries   seriesJSON `json:"primarySeries"`
+	SecondarySeries seriesJSON `json:"secondarySeries"`
+}
+
+type countHost struct {
+	Host     int         `json:"host"`
+	Sent     countJSON   `json:"sent"`
+	Relayed  countJSON   `json:"relayed"`
+	Received countJSON   `json:"received"`
+	Flows    []countFlow `json:"flows"`
+}
+
+type countFlow struct {
+	Row       int       `json:"row"`
+	Primary   countJSON `json:"primary"`
+	Secondary countJSON `json:"secondary"`
+}
+
+type hostsJSON struct {
+	Window windowJSON `json:"window"`
+	Hosts  []hostView `json:"hosts"`
+}
+
+type hostView struct {
+	countHost
+	SentSeries     seriesJSON `json:"sentSeries"`
+	RelayedSeries  seriesJSON `json:"relayedSeries"`
+	ReceivedSeries seriesJSON `json:"receivedSeries"`
+}
+
+// namesJSON has names of addresses that the answer mentions.
+type namesJSON map[string]string
+
+type matrixJSON struct {
+	Window windowJSON  `json:"window"`
+	Total  countJSON   `json:"total"`
+	Other  countJSON   `json:"other"`
+	Cells  []cellJSON  `json:"cells"`
+	Groups []groupJSON `json:"groups"`
+	Names  namesJSON   `json:"names"`
+}
+
+type cellJSON struct {
+	Src      string    `json:"src"`
+	Dst      string    `json:"dst"`
+	SrcHost  int       `json:"srcHost"` // -1: none
+	DstHost  int       `json:"dstHost"`
+	Once     countJSON `json:"once"`
+	Sent     countJSON `json:"sent"`
+	Relayed  countJSON `json:"relayed"`
+	Received countJSON `json:"received"`
+	Loss     *lossJSON `json:"loss"` // null if not known
+}
+
+type lossJSON struct {
+	Expected   uint64  `json:"expected"`
+	Lost       uint64  `json:"lost"`
+	Fraction   float64 `json:"fraction"` // 0 to 1
+	BySequence bool    `json:"bySequence"`
+}
+
+type groupJSON struct {
+	Group   string       `json:"group"`
+	Once    countJSON    `json:"once"`
+	Senders []senderJSON `json:"senders"`
+}
+
+type senderJSON struct {
+	Src       string         `json:"src"`
+	Host      int            `json:"host"`
+	Watched   bool           `json:"watched"`
+	Once      countJSON      `json:"once"`
+	Receivers []receiverJSON `json:"receivers"`
+}
+
+type receiverJSON struct {
+	Host     int       `json:"host"`
+	Received countJSON `json:"received"`
+	Fraction float64   `json:"fraction"`
+}
+
+type talkersJSON struct {
+	Window  windowJSON   `json:"window"`
+	Total   countJSON    `json:"total"`
+	Other   countJSON    `json:"other"`
+	Talkers []talkerJSON `json:"talkers"`
+	Names   namesJSON    `json:"names"`
+}
+
+type tupleJSON struct {
+	Src     string `json:"src"`
+	Dst     string `json:"dst"`
+	SrcPort uint16 `json:"srcPort"`
+	DstPort uint16 `json:"dstPort"`
+	Proto   uint8  `json:"proto"`
+}
+
+type talkerJSON struct {
+	tupleJSON
+	Row      int       `json:"row"`
+	Once     countJSON `json:"once"`
+	Sent     countJSON `json:"sent"`
+	Relayed  countJSON `json:"relayed"`
+	Received countJSON `json:"received"`
+}
+
+type mgenJSON struct {
+	Window windowJSON     `json:"window"`
+	Other  countJSON      `json:"other"`
+	Flows  []mgenFlowJSON `json:"flows"`
+	Names  namesJSON      `json:"names"`
+}
+
+type mgenFlowJSON struct {
+	ID uint32 `json:"id"`
+	tupleJSON
+	SrcHost   int                `json:"srcHost"`
+	Watched   bool               `json:"watched"`
+	Sent      messagesJSON       `json:"sent"`
+	Relayed   countJSON          `json:"relayed"`
+	Receivers []mgenReceiverJSON `json:"receivers"`
+}
+
+type messagesJSON struct {
+	countJSON
+	Messages uint64 `json:"messages"` // 0: the feed does not tell
+}
+
+type mgenReceiverJSON struct {
+	Host     int          `json:"host"`
+	Received messagesJSON `json:"received"`
+	Loss     *lossJSON    `json:"loss"`
+	// The rest is null unless the feed tells of messages.
+	Duplicates *uint64    `json:"duplicates"`
+	Reordered  *uint64    `json:"reordered"`
+	Restarts   *uint64    `json:"restarts"`
+	Delay      *delayJSON `json:"delay"`
+	Negative   uint64     `json:"negativeDelays"`
+}
+
+// delayJSON is in milliseconds.
+type delayJSON struct {
+	Min    float64 `json:"min"`
+	Mean   float64 `json:"mean"`
+	Max    float64 `json:"max"`
+	Jitter float64 `json:"jitter"`
+}
+
+type mgenHistoryJSON struct {
+	Window    windowJSON           `json:"window"`
+	Sent      seriesJSON           `json:"sent"`
+	Receivers []mgenReceiverSeries `json:"receivers"`
+}
+
+// mgenReceiverSeries: null where there was nothing to measure.
+type mgenReceiverSeries struct {
+	Host       int        `json:"host"`
+	Received   seriesJSON `json:"received"`
+	Expected   []uint64   `json:"expected"`
+	Lost       []int64    `json:"lost"`
+	Duplicates []uint64   `json:"duplicates"`
+	Reordered  []uint64   `json:"reordered"`
+	MinDelay   []*float64 `json:"minDelay"` // ms
+	MeanDelay  []*float64 `json:"meanDelay"`
+	MaxDelay   []*float64 `json:"maxDelay"`
+	Jitter     []*float64 `json:"jitter"`
+}

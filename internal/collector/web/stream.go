@@ -1,0 +1,199 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/rollup"
+)
+
+const streamPath = "/api/v1/stream"
+
+const (
+	// writeTime is how long a page may take for one frame before its connection
+	// is given up; its browser makes another.
+	writeTime = 20 * time.Second
+	// retryTime is when a browser tries again after its connection broke.
+	retryTime = time.Second
+	// beatTime keeps connections alive, and shows dead ones, while the source is
+	// silent.
+	beatTime = 15 * time.Second
+)
+
+// streams counts the open ones.
+type streams struct {
+	mu      sync.Mutex
+	open    int
+	max     int
+	skipped uint64 // frames, of all since the start
+}
+
+func (s *streams) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open >= s.max {
+		return false
+	}
+	s.open++
+	return true
+}
+
+func (s *streams) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open--
+}
+
+func (s *streams) skip(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skipped += n
+}
+
+func (s *streams) count() (open int, skipped uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open, s.skipped
+}
+
+// topics that a stream may carry beside frames, each over the newest seconds
+// of one of these windows. They are few, so that pages share what is worked out
+// and encoded for them.
+var (
+	topicKinds   = []string{"hosts", "matrix", "talkers", "mgen"}
+	topicWindows = []int64{1, 10, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000}
+)
+
+// topic is a view that a stream carries.
+type topic struct {
+	query
+	every uint64 // snapshots
+}
+
+// parseTopics reads the parameters of a stream: topic=matrix:60, repeated. What
+// looks far back changes slowly and is sent less often.
+func parseTopics(values url.Values) ([]topic, error) {
+	var list []topic
+	for _, word := range values["topic"] {
+		kind, number, _ := strings.Cut(word, ":")
+		seconds, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || !slices.Contains(topicKinds, kind) || !slices.Contains(topicWindows, seconds) {
+			return nil, fmt.Errorf("topic %.40q: want one of %s, a colon, and one of %v seconds",
+				word, strings.Join(topicKinds, ", "), topicWindows)
+		}
+		t := topic{
+			query: query{kind: kind, relative: true, window: rollup.Window{From: -seconds, To: 0}},
+			every: uint64(min(max(seconds/300, 1), 60)),
+		}
+		if !slices.Contains(list, t) {
+			list = append(list, t)
+		}
+	}
+	return list, nil
+}
+
+// stream sends each frame, and with it the views that the page asked for, as
+// server-sent events (HTML Living Standard, section 9.2).
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	topics, err := parseTopics(r.URL.Query())
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if !s.streams.enter() {
+		w.Header().Set("Retry-After", "10")
+		fail(w, http.StatusServiceUnavailable, "too many pages are open: at most "+strconv.Itoa(s.streams.max))
+		return
+	}
+	defer s.streams.leave()
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would keep frames back
+	if r.Method == http.MethodHead {
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ending, cancel)()
+	c := &connection{w: w, control: http.NewResponseController(w)}
+	if c.send([]byte("retry: "+strconv.FormatInt(retryTime.Milliseconds(), 10)+"\n\n")) == nil {
+		s.follow(ctx, c, topics)
+	}
+}
+
+// follow sends snapshots until the page or the server ends.
+func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
+	snap := s.source.Snapshot()
+	for first := true; ; first = false {
+		if c.send(s.cache.get(s.source, snap, query{kind: "frame"}).sse) != nil {
+			return
+		}
+		for _, t := range topics {
+			if !first && snap.Seq%t.every != 0 {
+				continue
+			}
+			if c.send(s.cache.get(s.source, snap, t.query).sse) != nil {
+				return
+			}
+		}
+		next, err := s.next(ctx, c, snap.Seq)
+		if err != nil {
+			return
+		}
+		if missed := next.Seq - snap.Seq - 1; missed > 0 {
+			s.streams.skip(missed)
+			if c.send(event("skipped", strconv.AppendUint(nil, missed, 10))) != nil {
+				return
+			}
+		}
+		snap = next
+	}
+}
+
+// next waits for a newer snapshot, and shows the page meanwhile that the
+// connection lives.
+func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.Snapshot, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, beatTime)
+		snap, err := s.source.Next(wait, seq)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return snap, err
+		}
+		if err := c.send([]byte(":\n\n")); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// connection writes with a deadline and without delay.
+type connection struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (c *connection) send(b []byte) error {
+	_ = c.control.SetWriteDeadline(time.Now().Add(writeTime)) // net/http's own connections can do it
+	if _, err := c.w.Write(b); err != nil {
+		return err
+	}
+	return c.control.Flush()
+}
+
+// event is one message. data is JSON, which has no line ends.
+func event(name string, data []byte) []byte {
+	b := make([]byte, 0, len(name)+len(data)+16)
+	b = append(b, "event: "...)
+	b = append(b, name...)
+	b = append(b, "\ndata: "...)
+	b = append(b, data...)
+	return append(b, "\n\n"...)
+}

@@ -1,0 +1,220 @@
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+const (
+	// A block leaves with blockRows rows, or when its first are blockAge old: a
+	// server makes files of each, and wants few and large ones.
+	blockRows = 50_000
+	blockAge  = time.Second
+	// drainTime is what Run takes at its end for what is left.
+	drainTime = 5 * time.Second
+	// What failed is tried again after firstPause, then after twice as long, up to
+	// lastPause.
+	firstPause, lastPause = 250 * time.Millisecond, 10 * time.Second
+	// runCost is what a run costs beside its rows, about.
+	runCost = 64
+)
+
+// Status counts rows.
+//
+//	Published = Written + Dropped + what waits
+type Status struct {
+	Published uint64
+	Written   uint64 // the server has them
+	Dropped   uint64 // given up, for want of room, or because of a time after 2106
+	Again     uint64 // blocks that were not certain to be there after an INSERT
+}
+
+// Sink writes batches. One goroutine calls Publish, another one Run.
+type Sink struct {
+	inserter
+	wake chan struct{}
+
+	mu      sync.Mutex
+	filling *block    // may be nil
+	since   time.Time // when filling got its first rows
+	waiting []*block  // oldest first
+	flying  *block    // the oldest, which Run has taken; nil if none
+	bytes   int64     // of all of them
+	full    bool      // that blocks are given up was said
+	ended   bool      // Run has: nothing leaves any more
+	status  Status
+}
+
+// New makes a sink. say takes messages for the user.
+func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
+	c, err := newClient(t)
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{inserter: inserter{client: c, say: say}, wake: make(chan struct{}, 1)}, nil
+}
+
+// Status may be called by any goroutine.
+func (s *Sink) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.status
+	st.Again = s.again.Load()
+	return st
+}
+
+func (st Status) String() string {
+	return fmt.Sprintf("%d rows in ClickHouse, %d given up", st.Written, st.Dropped)
+}
+
+// Publish queues a batch, and does not wait. It keeps nothing of b.
+func (s *Sink) Publish(b *batch.Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Published += uint64(len(b.Records))
+	if s.ended {
+		s.status.Dropped += uint64(len(b.Records))
+		return
+	}
+	if s.filling == nil {
+		s.filling, s.since = newBlock(), time.Now()
+	}
+	k := s.filling
+	before := k.cost()
+	unfit := k.add(b)
+	s.bytes += k.cost() - before
+	s.status.Dropped += uint64(unfit)
+	if k.rows >= blockRows {
+		s.close()
+	}
+	s.shed()
+}
+
+func newBlock() *block {
+	return &block{id: fmt.Sprintf("pcapper-%016x%016x", rand.Uint64(), rand.Uint64())}
+}
+
+// cost is what a block occupies.
+func (k *block) cost() int64 { return int64(cap(k.data)) + int64(len(k.runs))*runCost }
+
+// close ends the block that is filling.
+func (s *Sink) close() {
+	if s.filling.rows > 0 {
+		s.waiting = append(s.waiting, s.filling)
+	} else {
+		s.bytes -= s.filling.cost()
+	}
+	s.filling = nil
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// shed makes room. What is on its way stays.
+func (s *Sink) shed() {
+	for s.bytes > s.client.t.Memory && len(s.waiting) > 0 {
+		k := s.waiting[0]
+		s.waiting[0] = nil
+		s.waiting = s.waiting[1:]
+		s.bytes -= k.cost()
+		s.status.Dropped += uint64(k.rows)
+		if !s.full {
+			s.full = true
+			s.say("clickhouse %s: more waits than memory=%d MiB; the oldest rows are given up, and counted", s.client.t, s.client.t.Memory>>20)
+		}
+	}
+}
+
+// next takes the oldest block, if there is one that is due.
+func (s *Sink) next(all bool) *block {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) == 0 && s.filling != nil && (all || time.Since(s.since) >= blockAge) {
+		s.close()
+	}
+	if len(s.waiting) == 0 {
+		return nil
+	}
+	s.flying = s.waiting[0]
+	s.waiting[0] = nil
+	s.waiting = s.waiting[1:]
+	return s.flying
+}
+
+func (s *Sink) landed(rows int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes -= s.flying.cost()
+	s.flying = nil
+	s.full = false
+	s.status.Written += uint64(rows)
+}
+
+// Run writes until ctx is done, and then for a few seconds what is left; what is
+// still left then counts as dropped. The error is an *Error: nothing can be written.
+func (s *Sink) Run(ctx context.Context) error {
+	defer s.client.http.CloseIdleConnections()
+	sending, stop := lasting(ctx)
+	defer stop()
+	defer s.abandon()
+	if err := s.trying(sending, ctx.Done(), s.client.check); err != nil {
+		return final(err)
+	}
+	look := time.NewTicker(blockAge / 4)
+	defer look.Stop()
+	for {
+		ended := ctx.Err() != nil
+		for k := s.next(ended); k != nil; k = s.next(ended) {
+			if err := s.write(sending, k, true); err != nil {
+				return final(err)
+			}
+			s.landed(k.rows)
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-s.wake:
+		case <-look.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// lasting is done a few seconds after ctx is.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, stop) })
+	return sending, func() { forget(); stop() }
+}
+
+// final is err if a user must know it.
+func final(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return nil // the end came first
+}
+
+// abandon gives up what was not written.
+func (s *Sink) abandon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flying != nil {
+		s.waiting = append(s.waiting, s.flying)
+	}
+	if s.filling != nil {
+		s.waiting = append(s.waiting, s.filling)
+	}
+	for _, k := range s.waiting {
+		s.status.Dropped += uint64(k.rows)
+	}
+	s.waiting, s.filling, s.flying, s.bytes, s.ended = nil, nil, nil, 0, true
+}

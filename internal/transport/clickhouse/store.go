@@ -1,0 +1,258 @@
+package clickhouse
+
+import (
+	"cmp"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Store keeps segments of records, which others say count or do not, in a table: it
+// is for a bus.Writer. A sealed segment is a file, which outlives a kill; one that is
+// committed is renamed, and Run puts it into the table and removes it. Rows that a
+// killed process may have written are looked for before they are sent again.
+type Store struct {
+	inserter
+	dir  string
+	lock *os.File
+	wake chan struct{}
+
+	mu    sync.Mutex
+	fresh map[string]bool // committed by this process, and not tried yet
+	bytes atomic.Int64    // of committed files
+
+	written atomic.Uint64
+}
+
+const (
+	sealed, ready = ".sealed", ".ready"
+	// maxReady is how many bytes of committed segments may wait for a server that is
+	// away; then no more segments are begun, and records stay where they come from.
+	maxReady = 1 << 30
+)
+
+// OpenStore opens a store whose files are in dir, which is made if need be.
+func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*Store, error) {
+	c, err := newClient(t)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, &Error{fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to"}
+	}
+	lock, err := os.Create(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, &Error{fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to"}
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, &Error{fmt.Errorf("spool %q: another recollect has it", dir), "give each a directory of its own"}
+	}
+	s := &Store{inserter: inserter{client: c, say: say}, dir: dir, lock: lock, wake: make(chan struct{}, 1), fresh: map[string]bool{}}
+	for _, id := range s.list(ready) {
+		if info, err := os.Stat(s.path(id, ready)); err == nil {
+			s.bytes.Add(info.Size())
+		}
+	}
+	return s, nil
+}
+
+func (s *Store) path(id, kind string) string { return filepath.Join(s.dir, id+kind) }
+
+// list is the segments of a kind, oldest first.
+func (s *Store) list(kind string) (ids []string) {
+	entries, _ := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), kind); ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Segment is one that is being filled.
+type Segment struct {
+	s      *Store
+	id     string
+	blocks []*block
+}
+
+// NewSegment begins one. id is of letters, digits and "-".
+func (s *Store) NewSegment(id string) (*Segment, error) {
+	if s.bytes.Load() > maxReady {
+		return nil, fmt.Errorf("clickhouse %s: %d MiB wait for it", s.client.t, s.bytes.Load()>>20)
+	}
+	return &Segment{s: s, id: id}, nil
+}
+
+// Add adds a batch's records. It keeps nothing of it.
+func (g *Segment) Add(b *batch.Batch) error {
+	if n := len(g.blocks); n == 0 || g.blocks[n-1].rows >= blockRows {
+		g.blocks = append(g.blocks, newBlock())
+	}
+	g.blocks[len(g.blocks)-1].add(b)
+	return nil
+}
+
+// stored is a block in a file.
+type stored struct {
+	ID          string
+	Data        []byte
+	Runs        []storedRun
+	Rows        int
+	First, Last uint32
+}
+
+type storedRun struct {
+	Agent          string
+	Boot, From, To uint64
+	Begin, End     int
+}
+
+// Seal writes the segment into a file that outlives kill and loss of power.
+func (g *Segment) Seal() error {
+	list := make([]stored, len(g.blocks))
+	for i, k := range g.blocks {
+		list[i] = stored{ID: k.id, Data: k.data, Rows: k.rows, First: k.first, Last: k.last}
+		for _, r := range k.runs {
+			list[i].Runs = append(list[i].Runs, storedRun{r.agent, r.boot, r.from, r.to, r.begin, r.end})
+		}
+	}
+	temporary := g.s.path(g.id, ".tmp")
+	f, err := os.Create(temporary)
+	if err != nil {
+		return err
+	}
+	if err := cmp.Or(gob.NewEncoder(f).Encode(list), f.Sync(), f.Close()); err != nil {
+		f.Close()
+		os.Remove(temporary)
+		return err
+	}
+	return g.s.rename(temporary, g.s.path(g.id, sealed))
+}
+
+// Abort gives the segment up.
+func (g *Segment) Abort() { _ = os.Remove(g.s.path(g.id, ".tmp")) }
+
+// rename renames a file so that it stays so.
+func (s *Store) rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Pending are the segments that were sealed and not committed.
+func (s *Store) Pending() []string { return s.list(sealed) }
+
+// Commit has a sealed segment put into the table. One that was committed before is
+// no error.
+func (s *Store) Commit(id string) error {
+	info, err := os.Stat(s.path(id, sealed))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.fresh[id] = true
+	s.mu.Unlock()
+	if err := s.rename(s.path(id, sealed), s.path(id, ready)); err != nil {
+		return err
+	}
+	s.bytes.Add(info.Size())
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Discard removes a sealed segment.
+func (s *Store) Discard(id string) error { return os.Remove(s.path(id, sealed)) }
+
+// Close lets others have the directory.
+func (s *Store) Close() error { return s.lock.Close() }
+
+// Written is how many rows the table has of this process.
+func (s *Store) Written() uint64 { return s.written.Load() }
+
+// Run puts committed segments into the table until ctx is done, and then, for a few
+// seconds, those that are left. The error is for the user.
+func (s *Store) Run(ctx context.Context) error {
+	defer s.client.http.CloseIdleConnections()
+	sending, stop := lasting(ctx)
+	defer stop()
+	if err := s.trying(sending, ctx.Done(), s.client.check); err != nil {
+		return final(err)
+	}
+	for {
+		ended := ctx.Err() != nil
+		for _, id := range s.list(ready) {
+			if err := s.send(sending, id); err != nil {
+				return final(err)
+			}
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// send puts a segment into the table.
+func (s *Store) send(ctx context.Context, id string) error {
+	f, err := os.Open(s.path(id, ready))
+	if err != nil {
+		return &Error{err, "spool=DIR is recollect's own"}
+	}
+	defer f.Close()
+	var list []stored
+	if err := gob.NewDecoder(f).Decode(&list); err != nil {
+		return &Error{fmt.Errorf("spool: %s: %w", f.Name(), err), "the file is damaged: move it away, its records are lost"}
+	}
+	s.mu.Lock()
+	certain := s.fresh[id]
+	delete(s.fresh, id)
+	s.mu.Unlock()
+	for i := range list {
+		if err := s.write(ctx, list[i].block(), certain); err != nil {
+			return err
+		}
+		s.written.Add(uint64(list[i].Rows))
+	}
+	if info, err := f.Stat(); err == nil {
+		s.bytes.Add(-info.Size())
+	}
+	return os.Remove(f.Name())
+}
+
+func (b *stored) block() *block {
+	k := &block{id: b.ID, data: b.Data, rows: b.Rows, first: b.First, last: b.Last}
+	for _, r := range b.Runs {
+		k.runs = append(k.runs, run{r.Agent, r.Boot, r.From, r.To, r.Begin, r.End})
+	}
+	return k
+}

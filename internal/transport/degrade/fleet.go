@@ -1,0 +1,102 @@
+package degrade
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Fleet watches the rates of all agents together. When they pass its limits,
+// the busiest give up detail until the rest is within them: so the many small
+// ones keep theirs. It is for the agents' goroutine.
+type Fleet struct {
+	limits FleetLimits
+	agents []*Agent
+	from   int64 // when the second began that is being looked at
+	begun  bool
+	order  []*Agent
+}
+
+// NewFleet watches agents.
+func NewFleet(limits FleetLimits, agents []*Agent) *Fleet {
+	for i, a := range agents {
+		a.settled = settledFrom + (settledTo-settledFrom)*time.Duration(i)/time.Duration(len(agents))
+	}
+	return &Fleet{limits: limits, agents: agents, order: slices.Clone(agents)}
+}
+
+// shortest is the least time that rates are judged by.
+const shortest = 100 * time.Millisecond
+
+// Tick tells the time, in nanoseconds since 1970, to the fleet and its agents,
+// some ten times a second.
+func (f *Fleet) Tick(now int64) {
+	for _, a := range f.agents {
+		a.Tick(now)
+	}
+	if !f.begun || now < f.from {
+		f.begun = true
+		f.restart(now)
+		return
+	}
+	if elapsed := now - f.from; elapsed >= int64(shortest) {
+		f.judge(max(elapsed, int64(time.Second)))
+		if elapsed >= int64(time.Second) {
+			f.restart(now)
+		}
+	}
+}
+
+func (f *Fleet) restart(now int64) {
+	f.from = now
+	for _, a := range f.agents {
+		a.arrived = rates{}
+	}
+}
+
+// judge compares the sums of so many nanoseconds, at least a second, with the
+// limits.
+func (f *Fleet) judge(elapsed int64) {
+	perSecond := func(n uint64) uint64 { return uint64(float64(n) * 1e9 / float64(elapsed)) }
+	f.shed(batch.Flows, FleetPackets, f.limits.Packets,
+		func(a *Agent) uint64 { return perSecond(a.arrived.records) })
+	f.shed(batch.Top, FleetFlows, f.limits.Flows,
+		func(a *Agent) uint64 { return perSecond(a.arrived.rows) })
+}
+
+// shed presses the busiest agents to a level, but not those that their own
+// limits hold there, until the rates of the others are within the limit.
+func (f *Fleet) shed(to batch.Level, cause Cause, limit uint64, rate func(*Agent) uint64) {
+	sum := uint64(0)
+	for _, a := range f.agents {
+		if !a.ownReason(to) {
+			sum += rate(a)
+		}
+	}
+	if sum <= limit {
+		return
+	}
+	slices.SortStableFunc(f.order, func(a, b *Agent) int { return cmp.Compare(rate(b), rate(a)) })
+	left := sum
+	for _, a := range f.order {
+		if left <= limit {
+			return
+		}
+		if a.ownReason(to) {
+			continue
+		}
+		left -= rate(a)
+		a.press(to, cause, limit)
+	}
+}
+
+// ownReason tells whether the agent is held at a level, or a higher one, by its
+// own limits.
+func (a *Agent) ownReason(l batch.Level) bool {
+	own := func(p *pressure) bool {
+		return a.active(p) && p.cause != FleetPackets && p.cause != FleetFlows
+	}
+	return own(&a.flows) || l == batch.Flows && own(&a.packets)
+}

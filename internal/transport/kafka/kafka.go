@@ -1,0 +1,182 @@
+//go:build kafka
+
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+// Error is what a user must do something about, with the next step to take.
+type Error struct {
+	Err  error
+	Hint string
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+const (
+	// askTime is how long brokers may take to say whether there is the topic.
+	askTime = 5 * time.Second
+	// pause is between questions to brokers that are away.
+	pause = 2 * time.Second
+	// drainTime is what Run takes at its end for what is left.
+	drainTime = 5 * time.Second
+)
+
+// Status counts records.
+//
+//	Published = Written + Dropped + what waits
+type Status struct{ Published, Written, Dropped uint64 }
+
+func (st Status) String() string {
+	return fmt.Sprintf("%d records in Kafka, %d given up", st.Written, st.Dropped)
+}
+
+// Sink sends batches. One goroutine calls Publish, another one Run.
+type Sink struct {
+	t       *Target
+	access  []kgo.Opt
+	client  *kgo.Client
+	say     func(format string, args ...any)
+	encoder batch.Encoder
+	once    sync.Once // that something is given up was said
+
+	published, written, dropped atomic.Uint64
+}
+
+// New makes a sink, which connects when it has something to say. say takes messages
+// for the user.
+func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
+	access, err := t.access()
+	if err != nil {
+		return nil, err
+	}
+	access = append(access, kgo.SeedBrokers(t.Brokers...), kgo.ClientID("pcapper"))
+	options := append(access[:len(access):len(access)], kgo.DefaultProduceTopic(t.Topic),
+		kgo.RequiredAcks(kgo.AllISRAcks()), // and idempotent, which is the default
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.MaxBufferedBytes(t.Memory), kgo.MaxBufferedRecords(t.Memory/1024),
+		kgo.UnknownTopicRetries(-1))
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka %s: %w", t, err)
+	}
+	return &Sink{t: t, access: access, client: client, say: say}, nil
+}
+
+// Status may be called by any goroutine.
+func (s *Sink) Status() Status {
+	return Status{Written: s.written.Load(), Dropped: s.dropped.Load(), Published: s.published.Load()}
+}
+
+// Publish queues a batch, and does not wait. It keeps nothing of b.
+func (s *Sink) Publish(b *batch.Batch) {
+	n := uint64(len(b.Records))
+	s.published.Add(n)
+	data, err := s.encoder.Append(nil, b)
+	if err != nil {
+		s.giveUp(n, err)
+		return
+	}
+	message := &kgo.Record{Key: []byte(b.Agent), Value: data, Headers: []kgo.RecordHeader{
+		{Key: "id", Value: []byte(b.ID())}, {Key: "content-type", Value: []byte("application/x-pcapper-batch")},
+	}}
+	s.client.TryProduce(context.Background(), message, func(_ *kgo.Record, err error) {
+		if err != nil {
+			s.giveUp(n, err)
+			return
+		}
+		s.written.Add(n)
+	})
+}
+
+func (s *Sink) giveUp(n uint64, err error) {
+	s.dropped.Add(n)
+	s.once.Do(func() {
+		if errors.Is(err, kgo.ErrMaxBuffered) {
+			err = fmt.Errorf("more waits than memory=%d MiB", s.t.Memory>>20)
+		}
+		s.say("kafka %s: %v; such records are given up, and counted", s.t, err)
+	})
+}
+
+// Run works until ctx is done, and then for a few seconds on what is left; what is
+// still left then counts as dropped. The error is an *Error.
+func (s *Sink) Run(ctx context.Context) error {
+	defer s.client.Close()
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	defer cancel()
+	if s.client.Flush(ctx) != nil {
+		_ = s.client.AbortBufferedRecords(context.WithoutCancel(ctx)) // each is counted
+	}
+	return nil
+}
+
+// check asks until brokers answer whether there is the topic, or ctx is done.
+func (s *Sink) check(ctx context.Context) error {
+	// A client of its own, which says why it cannot connect instead of trying again.
+	client, err := kgo.NewClient(append(s.access[:len(s.access):len(s.access)], kgo.RequestRetries(0))...)
+	if err != nil {
+		return fmt.Errorf("kafka %s: %w", s.t, err)
+	}
+	defer client.Close()
+	for said := false; ctx.Err() == nil; {
+		err := s.ask(ctx, client)
+		if _, ok := errors.AsType[*Error](err); ok {
+			return err
+		}
+		if err == nil {
+			return nil
+		}
+		if !said && ctx.Err() == nil {
+			said = true
+			s.say("kafka %s: %v; trying for ever", s.t, err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (s *Sink) ask(ctx context.Context, client *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	request := kmsg.NewPtrMetadataRequest()
+	topic := kmsg.NewMetadataRequestTopic()
+	topic.Topic = &s.t.Topic
+	request.Topics = append(request.Topics, topic)
+	answer, err := request.RequestWith(ctx, client)
+	if err == nil && len(answer.Topics) == 1 {
+		err = kerr.ErrorForCode(answer.Topics[0].ErrorCode)
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		hint = "make the topic: kafka-topics.sh --create --topic " + s.t.Topic + " --partitions 4 --bootstrap-server " + s.t.Brokers[0]
+	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism):
+		hint = "user and password are the URL's, or the password is password-file's or KAFKA_PASSWORD's; sasl= is the mechanism"
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		hint = "the user must be allowed to describe and write the topic"
+	default:
+		return err
+	}
+	return &Error{fmt.Errorf("kafka %s: %w", s.t, err), hint}
+}

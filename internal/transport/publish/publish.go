@@ -1,0 +1,244 @@
+// Package publish sends the records of an agent to a bus: it numbers them, and
+// makes batches of them. Each export reads the agent's stream for itself and delays
+// nobody; what it is too slow for it loses, and counts.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pcapper/pcapper/internal/transport/bus"
+	"github.com/pcapper/pcapper/internal/transport/flow"
+	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/batch"
+)
+
+const (
+	// batchRecords is when a batch is full, batchAge how long a record waits for
+	// others.
+	batchRecords = 1000
+	batchAge     = 150 * time.Millisecond
+	// tableLimit and flowDelay are as in package export.
+	tableLimit = 65_536
+	flowDelay  = 200 * time.Millisecond
+)
+
+// Reader is an export's position in the agent's stream, as the hub's readers
+// are.
+type Reader interface {
+	// Wait blocks until there are Items. It fails with io.EOF at the end of the
+	// stream.
+	Wait(context.Context) error
+	Items() []wire.Record
+	// Advance says that the first n of them have been dealt with.
+	Advance(n int)
+	// Close counts what was not read as lost.
+	Close()
+}
+
+// Config of an Exporter.
+type Config struct {
+	Bus bus.Config
+	// Agent is the name in the batches.
+	Agent string
+	// PerSecond: a record for each flow and second instead of each packet.
+	PerSecond bool
+	Reader    Reader
+	// Lost is how many packets the reader has lost so far.
+	Lost func() uint64
+}
+
+// Counts is what an exporter has done.
+type Counts struct {
+	// Batches, Records and Packets were acknowledged by the bus, in this life or
+	// in one before.
+	Batches, Records, Packets uint64
+	// Refused are packets from before 1970, and host statistics, which no batch
+	// has.
+	Refused uint64
+	// GivenUp are packets that had to make room in memory, where they wait without
+	// a spool; Waiting are those that do.
+	GivenUp, Waiting uint64
+}
+
+// Exporter is one export.
+type Exporter struct {
+	cfg   Config
+	queue bus.Queue // nil: in memory
+	spool Spool     // the same, nil without one
+	to    *bus.Publisher
+	out   batch.Batch
+	since time.Time // when out got its first record
+	table *flow.Table
+	seen  uint64 // of Config.Lost
+	lost  uint64 // packets that were to come before those in out, and are in no batch
+
+	conn      atomic.Pointer[bus.Conn]
+	publisher atomic.Pointer[bus.Publisher]
+	made      atomic.Uint64 // packets in batches
+	refused   atomic.Uint64
+}
+
+// Spool is a queue that outlives the process.
+type Spool interface {
+	bus.Queue
+	// GivenUp is how many packets it has given up of those appended since it
+	// was opened.
+	GivenUp() uint64
+}
+
+// New makes an exporter that does nothing until Run.
+func New(cfg Config) *Exporter {
+	e := &Exporter{cfg: cfg}
+	e.out = batch.Batch{Agent: cfg.Agent, Boot: rand.Uint64()}
+	if cfg.PerSecond {
+		e.out.Level = batch.Flows
+		e.table = flow.New(tableLimit, func(f *flow.Flow) { e.append(&f.Record) })
+	}
+	return e
+}
+
+// SetSpool makes batches wait in s for the bus, before Run.
+func (e *Exporter) SetSpool(s Spool) { e.queue, e.spool = s, s }
+
+// String names the export in messages.
+func (e *Exporter) String() string { return fmt.Sprintf("export %v", e.cfg.Bus.Target) }
+
+// State is what the exporter is doing, in a few words.
+func (e *Exporter) State() string {
+	switch c := e.conn.Load(); {
+	case c == nil:
+		return "not yet begun"
+	case c.Connected():
+		return "open"
+	}
+	return "away"
+}
+
+// Counts may be called by any goroutine.
+func (e *Exporter) Counts() Counts {
+	c := Counts{Refused: e.refused.Load()}
+	p := e.publisher.Load()
+	if p == nil {
+		return c
+	}
+	s := p.Status()
+	c.Batches, c.Records, c.Packets = s.Batches, s.Acknowledged, s.Packets
+	if e.spool == nil {
+		c.GivenUp = s.Dropped
+		c.Waiting = e.made.Load() - min(s.Packets+s.Dropped, e.made.Load())
+	}
+	return c
+}
+
+// Run exports until the reader's stream ends, and then for some seconds what is
+// left. It fails only if files for the connection cannot be used.
+func (e *Exporter) Run(context.Context) error {
+	defer e.cfg.Reader.Close()
+	conn, err := bus.Connect(e.cfg.Bus)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	publisher := bus.NewPublisher(conn, bus.PublisherConfig{Queue: e.queue})
+	e.to = publisher
+	e.publisher.Store(publisher)
+	e.conn.Store(conn)
+	publishing, filled := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error {
+		defer filled()
+		e.fill()
+		return nil
+	})
+	g.Go(func() error { return publisher.Run(publishing) })
+	return g.Wait()
+}
+
+// fill publishes the reader's stream, to its end.
+func (e *Exporter) fill() {
+	for {
+		wait, cancel := context.WithTimeout(context.Background(), batchAge)
+		ended := errors.Is(e.cfg.Reader.Wait(wait), io.EOF)
+		cancel()
+		now := time.Now()
+		e.take()
+		switch {
+		case e.table == nil:
+		case ended:
+			e.table.Flush()
+		default:
+			e.table.FlushBefore(now.Add(-flowDelay).UnixNano())
+		}
+		if ended || now.Sub(e.since) >= batchAge {
+			e.flush()
+		}
+		if ended {
+			return
+		}
+	}
+}
+
+// take empties the reader.
+func (e *Exporter) take() {
+	for items := e.cfg.Reader.Items(); len(items) > 0; items = e.cfg.Reader.Items() {
+		if lost := e.cfg.Lost(); lost > e.seen { // before these
+			e.flush()
+			e.lost += lost - e.seen
+			e.seen = lost
+		}
+		for i := range items {
+			e.record(&items[i])
+		}
+		e.cfg.Reader.Advance(len(items))
+	}
+}
+
+func (e *Exporter) record(r *wire.Record) {
+	switch {
+	case r.Flags&wire.HostStat != 0: // no batch has them
+		e.refused.Add(1)
+	case r.Time < 0:
+		e.refused.Add(1)
+		e.flush()
+		e.lost++
+	case e.table != nil:
+		e.table.Add(r)
+	default:
+		e.append(r)
+	}
+}
+
+// append adds a record to the batch, which leaves when it is full.
+func (e *Exporter) append(r *wire.Record) {
+	if len(e.out.Records) == 0 {
+		e.since = time.Now()
+	}
+	e.out.Records = append(e.out.Records, *r)
+	e.made.Add(r.Count())
+	if len(e.out.Records) >= batchRecords {
+		e.flush()
+	}
+}
+
+// flush publishes the batch that was begun. What is in a spool has numbers, what
+// was never put there has not.
+func (e *Exporter) flush() {
+	if len(e.out.Records) == 0 {
+		return
+	}
+	e.out.Dropped = e.lost
+	if e.spool != nil {
+		e.out.Dropped += e.spool.GivenUp()
+	}
+	e.to.Publish(&e.out)
+	e.out.First = e.out.Next()
+	e.out.Records = e.out.Records[:0]
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 const certUsage = `Usage: pcapper cert [-dir directory] [-name name] [-days days] [-force] host...
@@ -47,7 +48,7 @@ func makeCerts(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&r.Client, "collector", false, "")
 	flags.BoolVar(&r.Force, "force", false, "")
 	days := flags.Int("days", 365, "")
-	err := flags.Parse(args)
+	err := option.Explain(flags, flags.Parse(args))
 	r.Hosts, r.Valid = flags.Args(), time.Duration(*days)*24*time.Hour
 	switch {
 	case errors.Is(err, flag.ErrHelp):

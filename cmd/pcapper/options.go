@@ -14,6 +14,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
@@ -147,7 +148,7 @@ func newOptions() *options {
 func parse(args []string, stderr io.Writer) (command, error) {
 	o := newOptions()
 	if err := o.Parse(args); err != nil && !errors.Is(err, flag.ErrHelp) {
-		return command{}, flagError(err)
+		return command{}, flagError(o.FlagSet, err)
 	} else if err != nil {
 		o.help = true // -help, --help
 	}
@@ -368,7 +369,7 @@ func wrong(code int, format string, args ...any) error {
 }
 
 // flagError gives the flag package's errors their exit codes.
-func flagError(err error) error {
+func flagError(flags *flag.FlagSet, err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
 		code, known := missingValue[name]
 		if !known {
@@ -376,7 +377,7 @@ func flagError(err error) error {
 		}
 		return wrong(code, "-%s needs a value", name)
 	}
-	return wrong(agent.ExitUsage, "%w", err)
+	return wrong(agent.ExitUsage, "%w", option.Explain(flags, err))
 }
 
 // usage is the help text. The flags' part is made from their definitions, so

@@ -1,0 +1,128 @@
+// Package option has the parts of a command line that both programs share.
+package option
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// undefined is how the flag package reports an unknown flag; the name follows.
+const undefined = "flag provided but not defined: -"
+
+// Explain returns err, which flags.Parse returned, in words for a user. For an
+// unknown flag it names the one that was most likely meant, if there is one.
+// Other errors, such as flag.ErrHelp, are returned unchanged.
+func Explain(flags *flag.FlagSet, err error) error {
+	if err == nil {
+		return nil
+	}
+	name, ok := strings.CutPrefix(err.Error(), undefined)
+	if !ok {
+		return err
+	}
+	if meant := Nearest(flags, name); meant != "" {
+		return fmt.Errorf("unknown flag -%s: did you mean -%s?", name, meant)
+	}
+	return fmt.Errorf("unknown flag -%s", name)
+}
+
+// Nearest returns what a user most likely meant by the flag "-name", which is
+// not in flags: the name of a flag, without its dash, or "" if none is near. A
+// value that was written without a space ("-p7074") is returned with one
+// ("p 7074").
+func Nearest(flags *flag.FlagSet, name string) string {
+	if meant := longForm(flags, name); meant != "" {
+		return meant
+	}
+	best, distance := "", limit(name)+1
+	flags.VisitAll(func(f *flag.Flag) {
+		d := edits(strings.ToLower(name), strings.ToLower(f.Name))
+		if d > 0 && (len(f.Name) == 1 || len(name) == 1) {
+			return // one letter is near to any other
+		}
+		if d < distance {
+			best, distance = f.Name, d
+		}
+	})
+	if best == "" {
+		best = beginning(flags, name)
+	}
+	if best == "" {
+		best = glued(flags, name)
+	}
+	return best
+}
+
+// limit is how many edits away a flag may be from what was typed.
+func limit(name string) int { return (len(name) + 2) / 4 }
+
+// longForm returns the one-letter flag whose value goes by this name: -i for
+// "interface".
+func longForm(flags *flag.FlagSet, name string) (found string) {
+	flags.VisitAll(func(f *flag.Flag) {
+		value, _ := flag.UnquoteUsage(f)
+		if len(f.Name) == 1 && f.Usage != "" && value == strings.ToLower(name) && found == "" {
+			found = f.Name
+		}
+	})
+	return found
+}
+
+// beginning returns the only flag that begins with name, or "".
+func beginning(flags *flag.FlagSet, name string) string {
+	var all []string
+	flags.VisitAll(func(f *flag.Flag) {
+		if len(name) > 1 && strings.HasPrefix(f.Name, strings.ToLower(name)) {
+			all = append(all, f.Name)
+		}
+	})
+	if len(all) != 1 {
+		return ""
+	}
+	return all[0]
+}
+
+// glued parts a one-letter flag from a value that has a digit or a sign in it.
+func glued(flags *flag.FlagSet, name string) string {
+	if len(name) < 2 || !strings.ContainsAny(name[1:], "0123456789./:_-") {
+		return ""
+	}
+	f := flags.Lookup(name[:1])
+	if f == nil || isBool(f) {
+		return ""
+	}
+	return name[:1] + " " + name[1:]
+}
+
+func isBool(f *flag.Flag) bool {
+	b, ok := f.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// edits is the number of letters to insert, delete, replace or exchange with
+// their neighbour (optimal string alignment distance) to turn a into b.
+func edits(a, b string) int {
+	var before []int // the row before last
+	last := make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replace := last[j-1]
+			if a[i-1] != b[j-1] {
+				replace++
+			}
+			row[j] = slices.Min([]int{replace, last[j] + 1, row[j-1] + 1})
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
+}

@@ -323,6 +323,25 @@ func (a *agentProcess) logLines(name string) []wire.Record {
 	return recs
 }
 
+// spoolDir makes a directory that everybody may use, also whoever the agent becomes.
+func spoolDir(t *testing.T) string {
+	t.Helper()
+	above := t.TempDir()
+	dir := filepath.Join(above, "spool")
+	for _, d := range []string{filepath.Dir(above), above} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // pcapperCert runs "pcapper cert" and gives what it prints and its exit code.
 func pcapperCert(t *testing.T, args ...string) (string, int) {
 	t.Helper()

@@ -550,9 +550,11 @@ func TestEngineFallsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	dir := spoolDir(t)
 	check := func(args ...string) (string, int) {
 		cmd := a.Command(context.Background(), "/proc/self/fd/3", append(args, "-check", "-m", "none")...)
 		cmd.ExtraFiles = []*os.File{file}
+		cmd.Dir = dir // the clone may be where nobody may not go
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
 			AmbientCaps: []uintptr{unix.CAP_NET_RAW},

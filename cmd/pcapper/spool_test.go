@@ -5,8 +5,6 @@ package main
 import (
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -79,24 +77,6 @@ func receiveAll(t *testing.T, ln net.Listener) (data chan []byte) {
 		data <- b
 	}()
 	return data
-}
-
-func spoolDir(t *testing.T) string {
-	t.Helper()
-	above := t.TempDir()
-	dir := filepath.Join(above, "spool")
-	for _, d := range []string{filepath.Dir(above), above} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o777); err != nil { // for whoever the agent becomes
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // TestSpool: the collector is away, the agent is killed and started again: what

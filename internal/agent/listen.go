@@ -131,6 +131,7 @@ func (a *agent) announcePorts() {
 			networks[i] = p.String()
 		}
 		a.out.printf("collectors are let in from %s only", strings.Join(networks, ", "))
+	case a.cfg.Listen.IsLoopback(): // nobody but this host's users
 	case a.cfg.Port != 0 || a.cfg.IPFIXPort != 0:
 		a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
 	}

@@ -169,7 +169,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	chunk, chunks := hubChunk, hubChunks
 	var err error
 	if at := cfg.at; at != nil {
-		a.out.w, a.out.prefix = &at.fleet.out, at.label+": "
+		a.out.w, a.out.prefix = &at.fleet.out, at.name+": "
 		a.certs = at.fleet.certs
 		chunk, chunks = fleetChunk, fleetChunks
 	} else if a.certs, err = loadCerts(cfg.TLS, &a.out); err != nil {
@@ -230,7 +230,7 @@ func (a *agent) names() ipfix.Names {
 	if a.cfg.at == nil {
 		return ipfix.Names{}
 	}
-	return ipfix.Names{Node: a.cfg.at.node, Interface: a.target.iface.Name}
+	return ipfix.Names{Node: a.cfg.at.node.id(), Interface: a.target.iface.Name}
 }
 
 // inPlace calls f in the network namespace that is watched.

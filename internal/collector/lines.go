@@ -84,6 +84,9 @@ const maxSplit = 1000
 // of that second. So lines count packets, and a grapher that draws less than a
 // second at a time sees no peak where the record begins.
 func (w *lineWriter) write(item *Item) error {
+	if item.Flags&wire.NotTraffic != 0 {
+		return nil
+	}
 	n := min(item.Count(), maxSplit)
 	if n == 1 {
 		return w.packet(item, item.Time, item.GrapherValue())

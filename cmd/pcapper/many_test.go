@@ -351,7 +351,7 @@ func TestManyExported(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("1=5001\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	agent := launch(t, host, "-netns", one, "-netns", two, "-i", "eth7", "-i", "eth0", "-p", "0", "-export", "ipfix+tcp://127.0.0.1:4739", "-ports", conf)
+	agent := launch(t, host, "-netns", one, "-netns", two, "-i", "eth7,eth0", "-p", "0", "-export", "ipfix+tcp://127.0.0.1:4739", "-ports", conf)
 	agent.await(one+"-eth0: capturing from now on", 1)
 	agent.await(two+"-eth0: capturing from now on", 1)
 	if want := fmt.Sprintf("1=5001\n%s-eth0:from://%s/eth0\n%s-eth0:from://%s/eth0\n", one, one, two, two); read(t, conf) != want {

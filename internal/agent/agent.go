@@ -178,6 +178,10 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err = checkEngine(cfg.Engine); err != nil {
 		return nil, err
 	}
+	if cfg.Interface, err = cfg.chooseInterface(a.out.printf); err != nil {
+		return nil, err
+	}
+	a.cfg.Interface = cfg.Interface
 	err = cfg.inPlace(func() (err error) {
 		a.target, err = prepare(ctx, &cfg, a.out.printf)
 		return err

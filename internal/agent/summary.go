@@ -73,15 +73,18 @@ func (a *agent) announce() {
 func (a *agent) report() {
 	a.cfg.Verbose = true
 	a.announce()
-	addrs := make([]string, len(a.target.iface.Addrs))
-	for i, p := range a.target.iface.Addrs {
-		addrs[i] = p.String()
+	addrs := "no IP address"
+	if list := a.target.iface.Addrs; len(list) > 0 {
+		addrs = "addresses"
+		for _, p := range list {
+			addrs += " " + p.String()
+		}
 	}
 	mac := "none; direction takes its place"
 	if a.target.mac != nil {
 		mac = a.target.mac.String()
 	}
-	a.out.printf("%s: MAC %s, addresses %s", a.target.iface.Name, mac, strings.Join(addrs, " "))
+	a.out.printf("%s: MAC %s, %s", a.target.iface.Name, mac, addrs)
 	a.out.printf("all is well: nothing was captured, nothing runs")
 }
 

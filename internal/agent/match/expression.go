@@ -113,6 +113,19 @@ func (s *scope) expand(text string) (string, error) {
 	return b.String(), nil
 }
 
+// NeedsIPv4 reports whether a mode is an expression with %i in it.
+func NeedsIPv4(mode string) bool {
+	for i := 0; i+1 < len(mode); i++ {
+		if mode[i] != '%' {
+			continue
+		}
+		if i++; mode[i] == 'i' {
+			return true
+		}
+	}
+	return false
+}
+
 // translate has the expression compiled: for the interface itself if that can
 // be, otherwise for its link type alone.
 func (s *scope) translate(ctx context.Context, expression string) ([]bpf.RawInstruction, string, error) {

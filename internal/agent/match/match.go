@@ -165,6 +165,13 @@ func parseMode(text string) (mode, bool) {
 	return 0, false
 }
 
+// IsSpoof reports whether a mode is spoof, which needs to know the addresses
+// that are the host's own.
+func IsSpoof(mode string) bool {
+	m, ok := parseMode(mode)
+	return ok && m == spoof
+}
+
 func (s *scope) compileMode(m mode) (*Filter, error) {
 	if err := s.canTell(m); err != nil {
 		return nil, err

@@ -164,6 +164,12 @@ func (cfg *Config) decoder() decode.Config {
 	return c
 }
 
+// lookInside reports whether the decoder needs what UDP datagrams carry.
+func (cfg *Config) lookInside() bool {
+	c := cfg.decoder()
+	return c.Inside()
+}
+
 // spoofInside: whether a packet has one of our addresses as its source can be
 // told only after decoding, since it may be inside BMF encapsulation.
 func (cfg *Config) spoofInside() bool { return cfg.BMF && match.IsSpoof(cfg.Mode) }

@@ -204,7 +204,7 @@ func (f *fleet) chooseEngine() (err error) {
 		f.why = f.cfg.Engine + ": as asked with -engine; a ring for each interface"
 		return nil
 	}
-	f.shared, err = capture.OpenShared(f.cfg.RingBytes)
+	f.shared, err = capture.OpenShared(f.cfg.RingBytes, f.cfg.lookInside())
 	switch {
 	case err == nil:
 		f.why = "ebpf: one set of programs and rings for all interfaces"

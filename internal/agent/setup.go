@@ -190,7 +190,7 @@ func filterCode(err error) int {
 func (t *target) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
-		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes,
+		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
 		// A host's own frames are seen in any case.
 		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",
 	}

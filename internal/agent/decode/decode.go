@@ -44,6 +44,10 @@ type Config struct {
 	MarkRelayed bool
 }
 
+// Inside reports whether the decoder looks inside UDP datagrams for packets,
+// and so needs more of some than of others.
+func (c *Config) Inside() bool { return c.BMF }
+
 // Decoder turns frames into records. It belongs to one goroutine.
 type Decoder struct {
 	cfg       Config

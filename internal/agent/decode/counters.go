@@ -67,10 +67,9 @@ func (c *Counters) notIP(proto int) {
 	}
 }
 
-// Each calls f for every counter, with a name that a summary can print.
-func (c *Counters) Each(f func(name string, n uint64)) {
-	f("frames", c.Frames)
-	f("records", c.Records)
+// WithoutRecord calls f for every reason why a frame gave no record, with a name
+// that a message can print.
+func (c *Counters) WithoutRecord(f func(reason string, frames uint64)) {
 	f("arp", c.ARP)
 	f("rarp", c.RARP)
 	f("llc", c.LLC)
@@ -86,6 +85,13 @@ func (c *Counters) Each(f func(name string, n uint64)) {
 	f("bad ip header length", c.BadIHL)
 	f("bad ip total length", c.BadLength)
 	f("later fragments left out", c.FragmentsLeftOut)
+}
+
+// Each calls f for every counter, with a name that a summary can print.
+func (c *Counters) Each(f func(name string, n uint64)) {
+	f("frames", c.Frames)
+	f("records", c.Records)
+	c.WithoutRecord(f)
 	f("truncated headers", c.Truncated)
 	f("bad tcp data offset", c.BadTCPOffset)
 	f("fragments", c.Fragments)

@@ -193,7 +193,12 @@ func (m *mutator) change(at int, y uint64) {
 // cut into very many it fetches some, and forgets the others.
 func (m *mutator) decode() error {
 	dst := m.dst[:m.now&3+1]
+	before := withoutRecord(m.d)
 	n := m.d.Decode(&m.f, dst)
+	// Every frame gives records or has one reason why it gives none.
+	if reasons := withoutRecord(m.d) - before; (n > 0) != (reasons == 0) || reasons > 1 {
+		return fmt.Errorf("%d records, %d reasons for none", n, reasons)
+	}
 	for round := 0; ; round++ {
 		for i := range dst[:n] {
 			if err := checkRecord(&m.f, &dst[i]); err != nil {
@@ -211,6 +216,13 @@ func (m *mutator) decode() error {
 		}
 		n = m.d.Drain(dst)
 	}
+}
+
+// withoutRecord is how many frames gave no record, by the reasons.
+func withoutRecord(d *Decoder) (sum uint64) {
+	c := d.Counters()
+	c.WithoutRecord(func(_ string, n uint64) { sum += n })
+	return sum
 }
 
 // checkRecord checks what must hold of any record.

@@ -170,8 +170,7 @@ func checkMGEN(t *testing.T, frame int, r *wire.Record, want truth) {
 func checkBalance(t testing.TB, d *Decoder) {
 	t.Helper()
 	c := d.Counters()
-	none := c.ARP + c.RARP + c.LLC + c.LLDP + c.EAPOL + c.PPPoEDiscovery + c.PPP + c.MPLS + c.OtherEtherType +
-		c.ShortLink + c.ShortIP + c.BadVersion + c.BadIHL + c.BadLength + c.FragmentsLeftOut
+	none := withoutRecord(d)
 	if c.Frames+c.Segments != c.Records+none+c.SuperPackets {
 		t.Errorf("%d frames, %d records, %d without, %d super-packets cut into %d: %+v",
 			c.Frames, c.Records, none, c.SuperPackets, c.Segments, c)

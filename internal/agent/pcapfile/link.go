@@ -66,6 +66,12 @@ func unwrap(link uint16, f *packet.Frame) bool {
 	return false
 }
 
+// known reports whether unwrap understands a link type: a frame of that type
+// that it refuses is cut short.
+func known(link uint16) bool {
+	return unwrap(link, &packet.Frame{Data: make([]byte, 64), WireLen: 64})
+}
+
 // network takes n bytes of link header off.
 func network(f *packet.Frame, n int, protocol uint16) bool {
 	f.Link, f.Protocol = packet.Network, protocol

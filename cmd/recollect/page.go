@@ -25,6 +25,11 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		return err
 	}
 	server.Measure(s)
+	for _, one := range s {
+		if k, ok := one.(keeper); ok {
+			server.Watch(k.Failing)
+		}
+	}
 	say("page at %s", server.URL())
 	if server.Open() {
 		say("the page is open to anyone who can reach this port: it has no password")

@@ -505,3 +505,93 @@ func testManyChange(t *testing.T, engine string) {
 	}
 	agent.stop()
 }
+
+// coreNode is a node as CORE makes it: vnoded in namespaces of its own, which end with
+// it, and a cable from the host to it.
+func coreNode(t *testing.T, host *nettest.Host, session, name string, number int) (unplug, kill func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Args = []string{"/usr/local/bin/vnoded", "-v", "-c", filepath.Join(session, name)}
+	cmd.Env = append(os.Environ(), vnodedEnv+"=1")
+	if _, err := cmd.StdinPipe(); err != nil { // never closed
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	kill = func() {
+		if !ended {
+			ended = true
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	}
+	t.Cleanup(kill)
+	pid, peer := fmt.Sprint(cmd.Process.Pid), fmt.Sprintf("v%d", number)
+	for _, args := range [][]string{
+		{"ip", "link", "add", peer, "type", "veth", "peer", "name", "eth0", "netns", pid},
+		{"ip", "link", "set", peer, "up"},
+		{"nsenter", "-t", pid, "-n", "ip", "address", "add", fmt.Sprintf("10.66.%d.1/24", number), "dev", "eth0"},
+		{"nsenter", "-t", pid, "-n", "ip", "link", "set", "eth0", "up"},
+	} {
+		if out, err := host.Command(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	unplug = func() { host.Command(t.Context(), "ip", "link", "del", peer).Run() }
+	return unplug, kill
+}
+
+// TestManyVanish: nodes that go away, with their cable before or after them, with a
+// collector or without, or before their agents are there, are no reason to complain.
+func TestManyVanish(t *testing.T) {
+	for _, engine := range []string{"auto", "ring"} {
+		t.Run(engine, func(t *testing.T) {
+			if engine == "auto" {
+				nettest.NeedTCX(t)
+			}
+			host, _ := nettest.Pair(t)
+			session := filepath.Join(t.TempDir(), "pycore.1")
+			a := launch(t, host, "-engine", engine, "-netns", "all-core", "-m", "none")
+			for round := range 4 {
+				unplug, kill := coreNode(t, host, session, "n1", round)
+				a.await("n1-eth0: listening on TCP port 7073;", round+1)
+				if round%2 == 0 {
+					conn, err := host.Dial("tcp", "127.0.0.1:7073")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					a.await(": attached", round/2+1)
+				}
+				if round < 2 {
+					unplug() // as CORE does, which takes its time
+					a.await("n1-eth0: gone", round+1)
+				}
+				kill()
+				a.await("n1-eth0: gone; port 7073 stays its own", round+1)
+			}
+			for i := range 20 { // found or not, ready or not
+				unplug, kill := coreNode(t, host, session, fmt.Sprintf("n%d", 2+i), 10+i)
+				time.Sleep(time.Duration(i/2) * 120 * time.Millisecond)
+				if i%2 == 0 {
+					unplug()
+				}
+				kill()
+			}
+			time.Sleep(3 * time.Second)
+			said := a.said()
+			a.stop()
+			fine := regexp.MustCompile(`(?m)^pcapper: (watching .*|engine: .*|n\d+-eth0: (listening on .*|gone; port \d+ stays its own|collector .*|summary: .*|log: off.*))\n`)
+			if rest := fine.ReplaceAllString(said, ""); rest != "" {
+				t.Errorf("said when nodes went away:\n%s", rest)
+			}
+		})
+	}
+}

@@ -399,6 +399,9 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		case iface.Removed:
 			return fail(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
 		case iface.Down:
+			if a.removed() {
+				return nil // an interface goes down before it goes away, which is told next
+			}
 			a.out.printf("%s is down: going on when it is up again", e.Interface.Name)
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
@@ -409,6 +412,17 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		a.target.iface = e.Interface
 	}
 	return a.refresh(ctx)
+}
+
+// removed reports whether the interface does not exist any more. While the kernel removes
+// one, the question waits.
+func (a *agent) removed() bool {
+	var none *iface.NotFoundError
+	err := a.cfg.inPlace(func() error {
+		_, err := iface.ByName(a.target.iface.Name)
+		return err
+	})
+	return errors.As(err, &none)
 }
 
 // refresh tells everyone about changed addresses, and makes the filter anew if

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -432,6 +433,9 @@ func (f *fleet) follow(ctx context.Context, n node) uint64 {
 		}
 	}
 	ns, err := openNode(n)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0 // it has ended since it was found
+	}
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -690,10 +694,23 @@ func (f *fleet) watch(ctx context.Context, n *fleetNode, p *place, i iface.Inter
 			return
 		}
 		f.out.printf("%s: gone; port %d stays its own", p.name, f.ports.base+k)
+	case err != nil && vanished(n, i):
+		// It went away before its agent was there, or while it began.
 	case err != nil:
 		f.out.printf("%s: %v; trying again", p.name, err)
 		sleepFor(ctx, againAfter)
 	}
+}
+
+// vanished reports whether an interface is not there any more.
+func vanished(n *fleetNode, i iface.Interface) (gone bool) {
+	_ = n.ns.Do(func() error { // who cannot ask does not know
+		now, err := iface.ByName(i.Name)
+		var none *iface.NotFoundError
+		gone = errors.As(err, &none) || err == nil && now.Index != i.Index
+		return nil
+	})
+	return gone
 }
 
 func sleepFor(ctx context.Context, d time.Duration) {

@@ -733,7 +733,7 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		m.mu.Lock()
 		before := m.why
 		if m.attached && !m.detached {
-			if err := m.ns.Do(m.position); err != nil {
+			if err := m.ns.Do(m.position); err != nil && !interfaceGone(err) {
 				m.why = fmt.Sprintf("%s; cannot follow a change: %v", m.why, err)
 			}
 		}

@@ -520,7 +520,7 @@ func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		p.mu.Lock()
 		before, after := p.why, p.why
 		if p.attached {
-			if err := p.ns.Do(p.position); err != nil {
+			if err := p.ns.Do(p.position); err != nil && !interfaceGone(err) {
 				// The position is as it was; the next change asks again.
 				p.why = fmt.Sprintf("%s; cannot follow a change: %v", p.why, err)
 			}

@@ -145,7 +145,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.Read, "read", "", "print the packets of a capture `file` (- is standard input) and exit")
 	o.StringVar(&o.mac, "mac", "", "with -read: the `address` that -m calls MAC")
 	o.StringVar(&o.ip, "ip", "", "with -read: the `addresses` that -m calls IP, separated by commas")
-	o.BoolVar(&cfg.Stats, "stats", false, "also report this host's CPU and memory once a second")
+	o.BoolVar(&cfg.Stats, "stats", false, "also report CPU and memory, the host's or the PID namespace's, once a second")
 	o.StringVar(&o.obsolete, "s", "", "obsolete server `interface`; accepted, warned of, and ignored")
 	o.BoolVar(&o.check, "check", false, "try everything, report engine, filter and addresses, and exit")
 	o.BoolVar(&o.list, "D", false, "list the interfaces with their state and addresses, and exit")

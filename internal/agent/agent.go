@@ -215,7 +215,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		return nil, err
 	}
 	if cfg.Stats {
-		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
+		a.stats = newHostStats(func(recs ...wire.Record) { a.hub.Publish(recs...) })
 	}
 	return a, nil
 }

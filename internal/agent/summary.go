@@ -61,6 +61,9 @@ func (a *agent) announce() {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
 	a.announcePorts()
+	if a.stats != nil {
+		a.out.printf("CPU and memory: %v", a.stats)
+	}
 	if a.metrics != nil {
 		a.metrics.announce(a.out.printf)
 	}

@@ -50,7 +50,7 @@ type filePrinter struct {
 	ctx     context.Context
 	cfg     *Config
 	decoder *decode.Decoder
-	filters [3]*match.Filter // by packet.LinkType, made when first needed
+	filters [packet.LinkTypes]*match.Filter // by packet.LinkType, made when first needed
 	self    *self
 	recs    []wire.Record
 	text    []byte

@@ -12,9 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gopacket/gopacket/pcapgo"
-
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/agent/pcapfile"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -54,20 +53,22 @@ func captures(t testing.TB) []string {
 // frames reads a capture.
 func frames(t testing.TB, name string) []packet.Frame {
 	t.Helper()
-	r, err := pcapgo.NewReader(open(t, name+".pcap"))
+	r, err := pcapfile.NewReader(open(t, name+".pcap"), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []packet.Frame
 	for {
-		b, ci, err := r.ReadPacketData()
+		var f packet.Frame
+		err := r.Next(&f)
 		if err == io.EOF {
 			return all
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, packet.Frame{Data: b, Time: ci.Timestamp.UnixNano(), WireLen: ci.Length})
+		f.Data = bytes.Clone(f.Data)
+		all = append(all, f)
 	}
 }
 

@@ -40,6 +40,8 @@ var (
 	linkEthernet = dataLink{"EN10MB", 1}
 	linkCooked   = dataLink{"LINUX_SLL", 113}
 	linkRawIP    = dataLink{"RAW", 12}
+	link80211    = dataLink{"IEEE802_11", 105}
+	linkRadiotap = dataLink{"IEEE802_11_RADIO", 127}
 )
 
 // What compilers return beside their own messages.
@@ -153,6 +155,10 @@ func (s *scope) dataLink() dataLink {
 		return linkEthernet
 	case packet.RawIP:
 		return linkRawIP
+	case packet.IEEE80211:
+		return link80211
+	case packet.Radiotap:
+		return linkRadiotap
 	}
 	return linkCooked
 }

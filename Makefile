@@ -1,63 +1,81 @@
 # Two commands do everything: `make run` and `make test`. Both install what is
 # missing (Debian packages, as root).
 
+# Where Go's own instructions put it, also for sudo, which has a PATH of its own.
+export PATH := $(PATH):/usr/local/go/bin
+
+# Git refuses to describe another user's clone, and the version is known.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+VERSION ?= $(shell scripts/version)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page libpcap kafka nats test race bench siege soak deb sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak deb sbom vuln fuzz lint install-core clean
 
-build: page bin/pcapper bin/recollect ## build the two static programs
+build: go page bin/pcapper bin/recollect ## build the two static programs
 
 page: ## build the dashboard's page, if Node.js is here
-	@scripts/page
+	@scripts/page $(PAGE)
+
+go: # is it new enough?
+	@scripts/check-go $(GO)
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make $(MAKECMDGOALS) needs root: it captures packets, and installs what is missing" >&2; exit 1; }
 
 .PHONY: bin/pcapper bin/recollect
-bin/pcapper bin/recollect:
+bin/pcapper bin/recollect: go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$(@F)
 
-libpcap: ## build bin/pcapper-libpcap, which compiles filters and captures with libpcap
+libpcap: go ## build bin/pcapper-libpcap, which compiles filters and captures with libpcap
 	scripts/need gcc:gcc pcap.h:libpcap-dev
 	CGO_ENABLED=1 $(GO) build -trimpath -tags libpcap -ldflags '$(LDFLAGS)' -o bin/pcapper-libpcap ./cmd/pcapper
 
-nats: ## build bin/pcapper-nats, which has the client of NATS for -export nats://
+nats: go ## build bin/pcapper-nats, which has the client of NATS for -export nats://
 	CGO_ENABLED=0 $(GO) build -trimpath -tags nats -ldflags '$(LDFLAGS)' -o bin/pcapper-nats ./cmd/pcapper
 
-kafka: page ## build bin/recollect-kafka, whose -sink knows Kafka
+kafka: go page ## build bin/recollect-kafka, whose -sink knows Kafka
 	CGO_ENABLED=0 $(GO) build -trimpath -tags kafka -ldflags '$(LDFLAGS)' -o bin/recollect-kafka ./cmd/recollect
 
-run: build ## watch this host's own traffic
+run lab: PAGE = -required
+
+run: root build ## watch this host's own traffic
 	@scripts/run
 
-lab: build ## watch three hosts, in namespaces, that talk to each other with mgen
+lab: root build ## watch three hosts, in namespaces, that talk to each other with mgen
 	@scripts/lab
 
-test: ## everything, as root, in under ten minutes
+test: go ## everything, as root, in under ten minutes
 	@scripts/test
 
-lint: ## format, vet, staticcheck
+lint: go ## format, vet, staticcheck
 	@scripts/lint
 
 bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REGEXP" ...
 	scripts/need tcpdump:tcpdump softflowd:softflowd
 	$(GO) run ./bench $(BENCH)
 
-siege: ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate 1000000", "-embedded" ...
+siege: go ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate 1000000", "-embedded" ...
 	$(GO) run ./bench/siege $(SIEGE)
 
-deb: ## a Debian package of both programs, in bin
+deb: go ## a Debian package of both programs, in bin
 	@scripts/deb
 
 sbom: build ## the modules that are compiled in, as an SPDX document
 	@scripts/sbom bin/pcapper bin/recollect
 
-vuln: ## known vulnerabilities in what is compiled in
+vuln: go ## known vulnerabilities in what is compiled in
 	@scripts/vuln
 
-soak: ## the guarantees in their long form, and everything mixed for SOAK (default 60m)
+newcomer: ## what a new user does, in bare Debians; SUITES="bookworm trixie"
+	@set -e; for suite in $(SUITES); do scripts/newcomer $$suite; done
+newcomer: SUITES ?= bookworm trixie
+
+soak: go ## the guarantees in their long form, and everything mixed for SOAK (default 60m)
 	@scripts/soak
 
-fuzz: ## every fuzz target for FUZZTIME each (default 30s)
+fuzz: go ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)
 
 install-core: build ## as root: the services for CORE, the network emulator

@@ -25,11 +25,6 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		return err
 	}
 	server.Measure(s)
-	for _, one := range s {
-		if k, ok := one.(keeper); ok {
-			server.Watch(k.Failing)
-		}
-	}
 	say("page at %s", server.URL())
 	if server.Open() {
 		say("the page is open to anyone who can reach this port: it has no password")
@@ -114,8 +109,7 @@ func (s *pageSource) Name(a netip.Addr) string { return s.names.Addr(a) }
 
 func (s *pageSource) Agents() []web.Agent {
 	var list []web.Agent
-	hosts := s.view.Hosts()
-	for i, a := range s.view.Agents() {
+	for _, a := range s.view.Agents() {
 		agent := web.Agent{State: web.Dialling, Status: a.Status, Records: a.Records, Connections: a.Connections}
 		switch {
 		case a.Phase == feed.Connected:
@@ -129,9 +123,6 @@ func (s *pageSource) Agents() []web.Agent {
 				{Stage: "not sent", Count: a.Losses.NotSent},
 				{Stage: "on the way", Count: a.Losses.Missing},
 			}
-		}
-		if !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
-			agent.Losses = []web.Loss{{Stage: "malformed", Count: a.Losses.Malformed}}
 		}
 		if d := a.Detail; d != nil {
 			agent.Detail = &web.Detail{

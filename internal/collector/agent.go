@@ -65,12 +65,11 @@ func (a *agent) take(records []wire.Record) {
 		return
 	}
 	a.records.Add(uint64(len(records)))
-	a.publish(records, nil, false)
+	a.publish(records, false)
 }
 
-// publish gives records to the hub; again: it has had them before. played is when
-// records of a log were played, nil if they are no log's.
-func (a *agent) publish(records []wire.Record, played []int64, again bool) {
+// publish gives records to the hub; again: it has had them before.
+func (a *agent) publish(records []wire.Record, again bool) {
 	for len(records) > 0 {
 		a.c.hub.Fill(func(free []Item) int {
 			n := min(len(free), len(records))
@@ -83,10 +82,7 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 				}
 				item.match = a.c.classes.match(&item.Record)
 			}
-			for i := range min(n, len(played)) {
-				free[i].played = played[i]
-			}
-			records, played = records[n:], played[min(n, len(played)):]
+			records = records[n:]
 			return n
 		})
 	}

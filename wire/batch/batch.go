@@ -42,12 +42,11 @@ import (
 type Level uint8
 
 const (
-	// Packets: a record for each packet that the agent's feed has one for, each drop,
-	// and each second observation.
+	// Packets: a record for each packet that the agent's feed has one for.
 	Packets Level = iota
-	// Flows: a record for each flow and second; drops of a flow by their reason.
+	// Flows: a record for each flow and second.
 	Flows
-	// Top: the heaviest flows of ten seconds, and the rest in sums; no drops.
+	// Top: the heaviest flows of ten seconds, and the rest in sums.
 	Top
 	levels
 )
@@ -119,7 +118,7 @@ const (
 	MaxRecords = 10_000
 	// maxPlain bounds what is made of a block of S2: MaxRecords, and the
 	// messages' headers.
-	maxPlain = MaxRecords*ipfix.SizeEvent6 + 1<<16
+	maxPlain = MaxRecords*ipfix.SizeIPv6 + 1<<16
 )
 
 // ErrMalformed: the bytes are no batch, or were damaged.

@@ -91,9 +91,8 @@ type parcel struct {
 
 // OpenShared loads the programs, with rings of ringBytes (0 for the default) in
 // all, and starts to read, though nothing is attached: Close it in the end.
-// inside is Config.Inside of all sources.
-func OpenShared(ringBytes int, inside bool) (*Shared, error) {
-	s, err := openShared(ringBytes, inside)
+func OpenShared(ringBytes int) (*Shared, error) {
+	s, err := openShared(ringBytes)
 	if err != nil {
 		s.free()
 		return nil, &Error{Interface: "many interfaces", Err: err, hint: tapHint(err)}
@@ -102,8 +101,8 @@ func OpenShared(ringBytes int, inside bool) (*Shared, error) {
 	return s, nil
 }
 
-func openShared(ringBytes int, inside bool) (*Shared, error) {
-	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes, Inside: inside}.withDefaults()
+func openShared(ringBytes int) (*Shared, error) {
+	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes}.withDefaults()
 	s := &Shared{
 		tap:   &Tap{cfg: cfg, shared: true},
 		byID:  make([]*sharedTap, 1), // 0 is no number
@@ -733,7 +732,7 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		m.mu.Lock()
 		before := m.why
 		if m.attached && !m.detached {
-			if err := m.ns.Do(m.position); err != nil && !interfaceGone(err) {
+			if err := m.ns.Do(m.position); err != nil {
 				m.why = fmt.Sprintf("%s; cannot follow a change: %v", m.why, err)
 			}
 		}

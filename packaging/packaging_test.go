@@ -105,6 +105,12 @@ func TestCompletionsKnowAllFlags(t *testing.T) {
 				t.Fatal(err)
 			}
 			text := string(data)
+			switch { // of the program itself, not of its commands
+			case file == "_"+program:
+				text = text[strings.LastIndex(text, "\n_arguments"):]
+			case strings.HasSuffix(file, ".fish"):
+				text = regexp.MustCompile(`(?m)^complete \S+ \S+ -n '__fish.*\n`).ReplaceAllString(text, "")
+			}
 			if strings.HasSuffix(file, ".bash") { // the list of flags is its last one
 				text = text[strings.LastIndex(text, "compgen -W"):]
 				text = strings.Replace(text, "compgen -W", "", 1)
@@ -114,9 +120,52 @@ func TestCompletionsKnowAllFlags(t *testing.T) {
 				t.Errorf("%s has\n%v, the program\n%v", file, got, want)
 			}
 		}
-		complete := fmt.Sprintf(`. %[2]s/%[1]s.bash; COMP_WORDS=(%[1]s -tls-c); COMP_CWORD=1; _%[1]s; echo "${COMPREPLY[@]}"`, program, dir)
-		if out, err := exec.Command("bash", "-c", complete).CombinedOutput(); err != nil || !strings.Contains(string(out), "-tls-cert") {
-			t.Errorf("bash completes -tls-c to %q, %v", out, err)
+		testCommands(t, dir, program)
+	}
+	for line, want := range map[string]string{
+		"pcapper -tls-c": "-tls-cert", "recollect -tls-c": "-tls-cert", "pcapper -m ": "spoof",
+		"pcapper cert -for": "-force", "recollect q": "query", "recollect -q": "-query",
+		"recollect query -rela": "-relayed", "recollect query -format p": "parquet",
+		"recollect replay -rec": "-recorded-times", "recollect replay -c packaging_t": "packaging_test.go",
+		"recollect replay packaging_t": "packaging_test.go", "recollect view -li": "-lines",
+	} {
+		program, _, _ := strings.Cut(line, " ")
+		script := fmt.Sprintf(`. %s/%s.bash; COMP_WORDS=($1); [ "${1%% }" = "$1" ] || COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _%[2]s; echo "${COMPREPLY[@]}"`, dir, program)
+		out, err := exec.Command("bash", "-c", script, "-", line).CombinedOutput()
+		if err != nil || !slices.Contains(strings.Fields(string(out)), want) {
+			t.Errorf("bash completes %q to %q, %v; want %s", line, out, err, want)
+		}
+	}
+}
+
+// testCommands: commands are offered with the options of their own help, and no
+// others.
+func testCommands(t *testing.T, dir, program string) {
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for _, command := range map[string][]string{"pcapper": {"cert"}, "recollect": {"query", "replay", "view"}}[program] {
+		help, err := exec.Command(filepath.Join(bin(t), program), command, "-h").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := flags(regexp.MustCompile(`(?m)(?:^  |[A-Z], )-([a-z][\w-]*)`), string(help))
+		_, bash, _ := strings.Cut(read(program+".bash"), "\n\t"+command+")\n")
+		bash, _, _ = strings.Cut(bash, "return")
+		_, zsh, _ := strings.Cut(read("_"+program), "\n"+command+")\n")
+		zsh, _, _ = strings.Cut(zsh, "return")
+		for shell, got := range map[string][]string{
+			"bash": flags(regexp.MustCompile(`[ "]-([a-z][\w-]*)`), strings.NewReplacer("-W", "", "-f --", "", "-o filenames", "", " -- ", "").Replace(bash)),
+			"zsh":  flags(regexp.MustCompile(`'-([\w-]+)\[`), zsh),
+			"fish": flags(regexp.MustCompile(`(?m)_from `+command+`' -o ([\w-]+) `), strings.ReplaceAll(read(program+".fish"), "not __fish_seen_subcommand_from", "")),
+		} {
+			if !slices.Equal(got, want) {
+				t.Errorf("%s %s in %s has\n%v, the program\n%v", program, command, shell, got, want)
+			}
 		}
 	}
 }
@@ -434,4 +483,56 @@ func (m *machine) startUnit() {
 	if !m.has("/var/log/pcapper/lo.log") {
 		t.Error("it wrote no log")
 	}
+}
+
+// TestManPages: man-db and mandoc show the same words, and each quotation ends
+// before the next begins (macros that enclose others are easily got wrong).
+func TestManPages(t *testing.T) {
+	pages, err := filepath.Glob("../man/*.[0-9]")
+	if err != nil || len(pages) < 3 {
+		t.Fatalf("man pages %v, %v", pages, err)
+	}
+	for _, page := range pages {
+		var shown [2][]string
+		for i, command := range []string{"MANWIDTH=1000 man -P cat --nh --nj -l", "mandoc -T utf8 -O width=1000"} {
+			cmd := exec.Command("sh", "-c", command+` "$1" | col -bx`, "-", page)
+			cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+			out, err := cmd.Output()
+			text := string(out)
+			if _, text, _ = strings.Cut(text, "\nDESCRIPTION\n"); err != nil || text == "" {
+				t.Fatalf("%s %s: %v", command, page, err)
+			}
+			text = strings.TrimRight(text, "\n")
+			text = text[:strings.LastIndexByte(text, '\n')] // the footer
+			shown[i] = strings.Fields(text)
+			if bad := unevenQuotes(text); bad != "" {
+				t.Errorf("%s %s: quotes do not match: %s", command, page, bad)
+			}
+		}
+		if !slices.Equal(shown[0], shown[1]) {
+			t.Errorf("man-db and mandoc differ in %s", page)
+		}
+	}
+}
+
+// unevenQuotes finds the line in which a quotation has no end, or no beginning.
+func unevenQuotes(text string) string {
+	for line := range strings.Lines(text) {
+		open := 0
+		for _, r := range line {
+			switch r {
+			case '‘':
+				open++
+			case '’':
+				open--
+			}
+			if open < 0 || open > 1 {
+				return line
+			}
+		}
+		if open != 0 {
+			return line
+		}
+	}
+	return ""
 }

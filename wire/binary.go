@@ -33,9 +33,10 @@ const (
 
 // AppendBinary appends r's 28 bytes to dst. It reports false, and appends
 // nothing, if 28 bytes cannot hold r: an IPv6 address, a length of more than
-// 16 bits, or a time of more than 32. Nothing is ever truncated or wrapped.
+// 16 bits, a time of more than 32, or a record that is [NotTraffic]. Nothing is ever
+// truncated or wrapped.
 func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
-	if r.Flags&IPv6 != 0 || r.Length > 0xffff || r.Time < 0 {
+	if r.Flags&(IPv6|NotTraffic) != 0 || r.Length > 0xffff || r.Time < 0 {
 		return dst, false
 	}
 	sec := uint64(r.Time) / nsPerSec

@@ -22,7 +22,8 @@
 //	    27     1 flags: 0, or 1 if the packet was relayed and the agent marks it
 //
 // What 28 bytes cannot hold (IPv6 addresses, lengths over 65,535, times before
-// 1970 or after 2106) is not encoded at all: see [AppendBinary].
+// 1970 or after 2106) is not encoded at all, nor is what is no traffic, such as drops:
+// see [AppendBinary].
 //
 // # Host statistics
 //

@@ -51,7 +51,7 @@ type addrText struct {
 // if dst has LineRoom bytes to spare.
 func (l *Lines) Append(dst []byte, r *Record) []byte {
 	sec := uint64(r.Time) / nsPerSec
-	if sec > math.MaxUint32 || r.Time < 0 {
+	if sec > math.MaxUint32 || r.Time < 0 || r.Flags&NotTraffic != 0 {
 		return AppendLine(dst, r)
 	}
 	dst, b := lineAt(dst)

@@ -36,7 +36,21 @@ const (
 	MarkRelayed
 	// HostStat: not a packet but a host statistic, see Stat.
 	HostStat
+	// BeforeQueue: an outgoing packet was seen before it entered the interface's
+	// queueing discipline. Outgoing without it is behind the queue, or there is none.
+	BeforeQueue
+	// Dropped: the kernel dropped the packet; Reason says why. Outgoing or Incoming
+	// say on which side of the interface it was at that time, where that is known.
+	Dropped
+	// Uncounted: another record of the same agent counts this packet as traffic, as
+	// when it was seen both before and after the queue.
+	Uncounted
 )
+
+// NotTraffic are the flags of records that tell what happened to a packet and must
+// not be added to an interface's traffic. The 28-byte record and the log line
+// cannot carry them.
+const NotTraffic = Dropped | Uncounted
 
 // Protocol numbers (IANA) that the project names.
 const (
@@ -76,7 +90,17 @@ type Record struct {
 	Flags Flags
 	// Proto is the IP protocol number, after any IPv6 extension headers.
 	Proto uint8
+	// TTL is the IPv4 time to live or the IPv6 hop limit; 0 if unknown.
+	TTL uint8
+	// Digest recognizes the same packet elsewhere; 0 if unknown. See [Digest].
+	Digest uint64
+	// Reason is why the packet was dropped. Valid iff Flags has Dropped.
+	Reason Reason
 }
+
+// IsTraffic reports whether the record counts as traffic of its interface: it is
+// not a host statistic, a drop, or a second observation of the same packet.
+func (r *Record) IsTraffic() bool { return r.Flags&(HostStat|NotTraffic) == 0 }
 
 // SetSrc4 and SetDst4 store an IPv4 address given in network byte order.
 func (r *Record) SetSrc4(a [4]byte) { r.Src = mapped(a) }

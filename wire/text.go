@@ -22,10 +22,13 @@ const lineRoom = LineRoom
 const _ = uint(lineRoom - MaxLine - 4)
 
 // AppendLine appends r's log line, newline included, to dst. Every record has
-// a line: IPv6 addresses stand in brackets, lengths are whole, times before
-// 1970 have a minus sign. It does not allocate if dst has LineRoom bytes
-// to spare.
+// a line but those that are [NotTraffic], for which it appends nothing: IPv6 addresses
+// stand in brackets, lengths are whole, times before 1970 have a minus sign. It does
+// not allocate if dst has LineRoom bytes to spare.
 func AppendLine(dst []byte, r *Record) []byte {
+	if r.Flags&NotTraffic != 0 {
+		return dst
+	}
 	// Appending field by field would check dst's capacity forty times a line.
 	dst, b := lineAt(dst)
 	n := putTime(b, 0, r.Time)

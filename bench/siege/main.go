@@ -19,7 +19,7 @@ import (
 func main() {
 	bustest.Main()
 	s := bustest.Siege{Say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
-	flag.BoolVar(&s.Embedded, "embedded", false, "one process with a bus of its own, in place of a cluster")
+	flag.BoolVar(&s.Local, "local", false, "one process without a bus, in place of a cluster")
 	flag.IntVar(&s.Publishers, "publishers", 4, "processes that publish")
 	flag.IntVar(&s.Writers, "writers", 2, "processes that write")
 	flag.IntVar(&s.Rate, "rate", 1_000_000, "records/s together; 0 is as many as are taken")

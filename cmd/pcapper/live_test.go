@@ -480,6 +480,37 @@ func TestAgentWaitsForItsInterface(t *testing.T) {
 	compare(t, "the collector", collect(t, c, 20), wants, begin, end)
 }
 
+// TestAgentWithoutAddresses: bridge ports, mirror ports and taps have no IP
+// address, and are watched at once in modes that need none.
+func TestAgentWithoutAddresses(t *testing.T) {
+	a, b := nettest.Pair(t)
+	frames, wants := variety(a, b, 20)
+	link, err := a.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := a.Netlink().AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range addrs {
+		if err := a.Netlink().AddrDel(link, &addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, mode := range []string{"src", "none", "ether src %m and ip or ip6 or arp"} {
+		begun := time.Now()
+		p := start(t, a, "-m", mode, "-p", strconv.Itoa(7300+i))
+		if took := time.Since(begun); took > 15*time.Second || strings.Contains(p.said(), "waiting") {
+			t.Errorf("-m %q: started after %v:\n%s", mode, took, p.said())
+		}
+		c := p.dial(a, "")
+		begin, end := send(t, a, 20, 1000, frames...)
+		compare(t, mode, collect(t, c, 20), wants, begin, end)
+		p.stop()
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	a, _ := nettest.Pair(t)
 	ln, err := a.Listen("tcp", ":7200")

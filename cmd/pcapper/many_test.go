@@ -154,12 +154,10 @@ func testManyNamespaces(t *testing.T, engine string) {
 	a.await("n3-eth0: listening on TCP port 7075;", 2)
 	check(dial(7075), n3, n1, 10)
 
-	if got := read(t, ports); got != "# ours\n1=5001\nelsewhere:10.9.9.9:7073\n"+one+":127.0.0.1:7073\nn2-eth0:127.0.0.1:7074\nn3-eth0:127.0.0.1:7075\n" {
-		t.Errorf("the table of ports:\n%s", got)
-	}
+	awaitFile(t, ports, "# ours\n1=5001\nelsewhere:10.9.9.9:7073\n"+one+":127.0.0.1:7073\n# gone: 1.n2-eth0:127.0.0.1:7074\n1.n3-eth0:127.0.0.1:7075\n")
 	body := exposition(t, host, "127.0.0.1:9173")
 	for _, want := range []string{
-		fmt.Sprintf(`pcapper_packets_total{iface="eth0",node=%q} 350`, name), `pcapper_packets_total{iface="eth0",node="n3"} 10`,
+		fmt.Sprintf(`pcapper_packets_total{iface="eth0",node=%q,session=""} 350`, name), `pcapper_packets_total{iface="eth0",node="n3",session="1"} 10`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("metrics lack %s", want)
@@ -183,6 +181,80 @@ func between(from, to *nettest.Host) []byte {
 	f := nettest.Between(from, to, 4001, 5001, make([]byte, 30))
 	f.DstMAC = nettest.MAC{2, 0, 0, 0, 0, 0xcc} // nobody answers
 	return f.Ethernet()
+}
+
+// awaitFile waits until a file has this text.
+func awaitFile(t *testing.T, path, want string) {
+	t.Helper()
+	if !nettest.Eventually(10*time.Second, func() bool { return read(t, path) == want }) {
+		t.Errorf("%s is\n%swant\n%s", path, read(t, path), want)
+	}
+}
+
+// TestManySessions: a node of CORE is the same, on the same port, whatever other
+// sessions have nodes of its name, in which order they come, and after the agent
+// was started again. The table has those that are there.
+func TestManySessions(t *testing.T) {
+	hosts := nettest.Bridge(t, 4)
+	host, dir := hosts[3], t.TempDir()
+	one, two := filepath.Join(dir, "pycore.1"), filepath.Join(dir, "pycore.2")
+	ports := filepath.Join(dir, "collector.conf")
+	start := func() *agentProcess {
+		return launch(t, host, "-engine", "ring", "-netns", "all-core", "-m", "none", "-ports", ports, "-f", filepath.Join(dir, "%n-%i.log"))
+	}
+	end1 := vnoded(t, hosts[0], one, "n1")
+	a := start()
+	a.await("pcapper: n1-eth0: listening on TCP port 7073;", 1)
+	end2 := vnoded(t, hosts[1], two, "n1") // another session has a node of that name, and is on the first's network
+	a.await("pcapper: 2.n1-eth0: listening on TCP port 7074;", 1)
+	vnoded(t, hosts[2], two, "n2")
+	a.await("pcapper: n2-eth0: listening on TCP port 7075;", 1)
+	awaitFile(t, ports, "1.n1-eth0:127.0.0.1:7073\n2.n1-eth0:127.0.0.1:7074\n2.n2-eth0:127.0.0.1:7075\n")
+
+	// The first session goes and comes back while the second is there.
+	end1()
+	a.await("n1-eth0: gone; port 7073 stays its own", 1)
+	awaitFile(t, ports, "# gone: 1.n1-eth0:127.0.0.1:7073\n2.n1-eth0:127.0.0.1:7074\n2.n2-eth0:127.0.0.1:7075\n")
+	end1 = vnoded(t, hosts[0], one, "n1")
+	a.await("pcapper: 1.n1-eth0: listening on TCP port 7073;", 1)
+	awaitFile(t, ports, "1.n1-eth0:127.0.0.1:7073\n2.n1-eth0:127.0.0.1:7074\n2.n2-eth0:127.0.0.1:7075\n")
+
+	// Another agent finds the second session alone, and the first one later.
+	a.stop()
+	end1()
+	a = start()
+	a.await("n1-eth0: listening on TCP port 7074;", 1)
+	a.await("n2-eth0: listening on TCP port 7075;", 1)
+	a.await("that are not here: 1;", 1)
+	awaitFile(t, ports, "# gone: 1.n1-eth0:127.0.0.1:7073\n2.n1-eth0:127.0.0.1:7074\n2.n2-eth0:127.0.0.1:7075\n")
+	end1 = vnoded(t, hosts[0], one, "n1")
+	a.await("1.n1-eth0: listening on TCP port 7073;", 1)
+
+	// Each port has the packets of its own node.
+	for port, from := range map[int]*nettest.Host{7073: hosts[0], 7074: hosts[1]} {
+		was := strings.Count(a.said(), ": attached")
+		conn, err := host.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.await(": attached", was+1)
+		send(t, from, 20, 1000, between(from, hosts[2]))
+		for _, r := range collect(t, conn, 20) {
+			if r.SrcAddr() != from.Interface.IPv4 {
+				t.Fatalf("port %d got %v", port, r)
+			}
+		}
+		conn.Close()
+	}
+	end1()
+	end2()
+	awaitFile(t, ports, "# gone: 1.n1-eth0:127.0.0.1:7073\n# gone: 2.n1-eth0:127.0.0.1:7074\n2.n2-eth0:127.0.0.1:7075\n")
+	a.stop()
+	for _, log := range []string{"1.n1-eth0.log", "2.n1-eth0.log"} {
+		if n := strings.Count(read(t, filepath.Join(dir, log)), "\n"); n != 20 {
+			t.Errorf("%s has %d lines, want 20", log, n)
+		}
+	}
 }
 
 // TestManyInterfaces: patterns of the host's own interfaces.
@@ -279,7 +351,7 @@ func TestManyExported(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("1=5001\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	agent := launch(t, host, "-netns", one, "-netns", two, "-i", "eth7", "-i", "eth0", "-p", "0", "-export", "ipfix+tcp://127.0.0.1:4739", "-ports", conf)
+	agent := launch(t, host, "-netns", one, "-netns", two, "-i", "eth7,eth0", "-p", "0", "-export", "ipfix+tcp://127.0.0.1:4739", "-ports", conf)
 	agent.await(one+"-eth0: capturing from now on", 1)
 	agent.await(two+"-eth0: capturing from now on", 1)
 	if want := fmt.Sprintf("1=5001\n%s-eth0:from://%s/eth0\n%s-eth0:from://%s/eth0\n", one, one, two, two); read(t, conf) != want {
@@ -432,4 +504,94 @@ func testManyChange(t *testing.T, engine string) {
 		t.Errorf("something failed:\n%s", agent.said())
 	}
 	agent.stop()
+}
+
+// coreNode is a node as CORE makes it: vnoded in namespaces of its own, which end with
+// it, and a cable from the host to it.
+func coreNode(t *testing.T, host *nettest.Host, session, name string, number int) (unplug, kill func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Args = []string{"/usr/local/bin/vnoded", "-v", "-c", filepath.Join(session, name)}
+	cmd.Env = append(os.Environ(), vnodedEnv+"=1")
+	if _, err := cmd.StdinPipe(); err != nil { // never closed
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	kill = func() {
+		if !ended {
+			ended = true
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	}
+	t.Cleanup(kill)
+	pid, peer := fmt.Sprint(cmd.Process.Pid), fmt.Sprintf("v%d", number)
+	for _, args := range [][]string{
+		{"ip", "link", "add", peer, "type", "veth", "peer", "name", "eth0", "netns", pid},
+		{"ip", "link", "set", peer, "up"},
+		{"nsenter", "-t", pid, "-n", "ip", "address", "add", fmt.Sprintf("10.66.%d.1/24", number), "dev", "eth0"},
+		{"nsenter", "-t", pid, "-n", "ip", "link", "set", "eth0", "up"},
+	} {
+		if out, err := host.Command(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	unplug = func() { host.Command(t.Context(), "ip", "link", "del", peer).Run() }
+	return unplug, kill
+}
+
+// TestManyVanish: nodes that go away, with their cable before or after them, with a
+// collector or without, or before their agents are there, are no reason to complain.
+func TestManyVanish(t *testing.T) {
+	for _, engine := range []string{"auto", "ring"} {
+		t.Run(engine, func(t *testing.T) {
+			if engine == "auto" {
+				nettest.NeedTCX(t)
+			}
+			host, _ := nettest.Pair(t)
+			session := filepath.Join(t.TempDir(), "pycore.1")
+			a := launch(t, host, "-engine", engine, "-netns", "all-core", "-m", "none")
+			for round := range 4 {
+				unplug, kill := coreNode(t, host, session, "n1", round)
+				a.await("n1-eth0: listening on TCP port 7073;", round+1)
+				if round%2 == 0 {
+					conn, err := host.Dial("tcp", "127.0.0.1:7073")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					a.await(": attached", round/2+1)
+				}
+				if round < 2 {
+					unplug() // as CORE does, which takes its time
+					a.await("n1-eth0: gone", round+1)
+				}
+				kill()
+				a.await("n1-eth0: gone; port 7073 stays its own", round+1)
+			}
+			for i := range 20 { // found or not, ready or not
+				unplug, kill := coreNode(t, host, session, fmt.Sprintf("n%d", 2+i), 10+i)
+				time.Sleep(time.Duration(i/2) * 120 * time.Millisecond)
+				if i%2 == 0 {
+					unplug()
+				}
+				kill()
+			}
+			time.Sleep(3 * time.Second)
+			said := a.said()
+			a.stop()
+			fine := regexp.MustCompile(`(?m)^pcapper: (watching .*|engine: .*|n\d+-eth0: (listening on .*|gone; port \d+ stays its own|collector .*|summary: .*|log: off.*))\n`)
+			if rest := fine.ReplaceAllString(said, ""); rest != "" {
+				t.Errorf("said when nodes went away:\n%s", rest)
+			}
+		})
+	}
 }

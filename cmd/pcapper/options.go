@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,27 +61,35 @@ type options struct {
 	ipfixPort, ipfixTLSPort    string
 	pen                        uint
 	help, version, list, check bool
+	interfaces                 lastOf
 }
 
-// interfaces is the value of -i, which may be given again for one more.
-type interfaces struct {
+// lastOf is the value of -i. Given again it replaces the one before, as it does
+// in the C agent, whose wrappers rely on that.
+type lastOf struct {
 	value *string
-	given bool
+	all   []string // that were given
 }
 
-func (i *interfaces) String() string {
-	if i.value == nil { // the flag package asks a zero one
+func (l *lastOf) String() string {
+	if l.value == nil { // the flag package asks a zero one
 		return ""
 	}
-	return *i.value
+	return *l.value
 }
 
-func (i *interfaces) Set(v string) error {
-	if i.given {
-		v = *i.value + "," + v
-	}
-	*i.value, i.given = v, true
+func (l *lastOf) Set(v string) error {
+	*l.value, l.all = v, append(l.all, v)
 	return nil
+}
+
+// note says what became of the others, or "".
+func (l *lastOf) note() string {
+	if len(slices.Compact(slices.Sorted(slices.Values(l.all)))) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("-i is given %d times: watching %s, the last one; -i %s watches all",
+		len(l.all), *l.value, strings.Join(l.all, ","))
 }
 
 func newOptions() *options {
@@ -88,7 +97,8 @@ func newOptions() *options {
 	cfg := &o.cmd.cfg
 	o.SetOutput(io.Discard)
 	cfg.Interface = agent.DefaultInterface
-	o.Var(&interfaces{value: &cfg.Interface}, "i", "watch this `interface`, or several: eth*, or eth0,lo; repeatable")
+	o.interfaces.value = &cfg.Interface
+	o.Var(&o.interfaces, "i", "watch this `interface`, or several: eth*, eth0,lo; auto: see below")
 	o.Func("netns", "watch this network `namespace`: a name, a process ID, or "+agent.AllCORE+"; repeatable", func(v string) error {
 		if v == "" {
 			return errors.New("want a name of ip-netns, a process's number, a path, or " + agent.AllCORE)
@@ -135,7 +145,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.Read, "read", "", "print the packets of a capture `file` (- is standard input) and exit")
 	o.StringVar(&o.mac, "mac", "", "with -read: the `address` that -m calls MAC")
 	o.StringVar(&o.ip, "ip", "", "with -read: the `addresses` that -m calls IP, separated by commas")
-	o.BoolVar(&cfg.Stats, "stats", false, "also report this host's CPU and memory once a second")
+	o.BoolVar(&cfg.Stats, "stats", false, "also report CPU and memory, the host's or the PID namespace's, once a second")
 	o.StringVar(&o.obsolete, "s", "", "obsolete server `interface`; accepted, warned of, and ignored")
 	o.BoolVar(&o.check, "check", false, "try everything, report engine, filter and addresses, and exit")
 	o.BoolVar(&o.list, "D", false, "list the interfaces with their state and addresses, and exit")
@@ -147,7 +157,12 @@ func newOptions() *options {
 // parse reads the command line. Warnings go to stderr.
 func parse(args []string, stderr io.Writer) (command, error) {
 	o := newOptions()
-	if err := o.Parse(args); err != nil && !errors.Is(err, flag.ErrHelp) {
+	err := o.Parse(args)
+	if again, ok := withoutEmptyR(o, args, err); ok {
+		fmt.Fprintln(stderr, "pcapper: warning: -r has no value and is ignored: want the interface to take the MAC address from")
+		return parse(again, stderr)
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		return command{}, flagError(o.FlagSet, err)
 	} else if err != nil {
 		o.help = true // -help, --help
@@ -159,9 +174,19 @@ func parse(args []string, stderr io.Writer) (command, error) {
 		return command{}, wrong(agent.ExitUsage, "unexpected argument %q: a filter expression is one argument of -m", o.Arg(0))
 	}
 	for name, code := range missingValue {
-		if o.Lookup(name).Value.String() == "" && name != "m" {
+		if o.Lookup(name).Value.String() == "" && name != "m" && name != "f" {
 			return command{}, wrong(code, "-%s needs a value", name)
 		}
+	}
+	if note := o.interfaces.note(); note != "" {
+		fmt.Fprintf(stderr, "pcapper: note: %s\n", note)
+	}
+	if o.cmd.cfg.Log == "" {
+		fmt.Fprintln(stderr, "pcapper: note: -f is empty: no log is written")
+		o.cmd.cfg.Log = os.DevNull
+	}
+	if err := o.plainPort(stderr); err != nil {
+		return command{}, err
 	}
 	if err := o.feed(); err != nil {
 		return command{}, err
@@ -195,6 +220,42 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	return o.cmd, nil
 }
 
+// withoutEmptyR returns args without a -r that has no value, which the C agent
+// accepts: the last argument, or one before another flag, as from a script in
+// which the variable for the value is empty. err is what parsing args gave.
+func withoutEmptyR(o *options, args []string, err error) (without []string, ok bool) {
+	isR := func(arg string) bool { return arg == "-r" || arg == "--r" }
+	if err != nil && err.Error() == "flag needs an argument: -r" {
+		return args[:len(args)-1], true
+	}
+	value := o.cmd.cfg.MACFrom
+	if !strings.HasPrefix(value, "-") || o.Lookup(strings.TrimLeft(value, "-")) == nil {
+		return nil, false
+	}
+	for n, arg := range args[:len(args)-1] {
+		if isR(arg) && args[n+1] == value {
+			return slices.Delete(slices.Clone(args), n, n+1), true
+		}
+	}
+	return nil, false
+}
+
+// plainPort settles -p, which the C agent reads with atoi(3): white space and a
+// sign may stand before the number, and what stands behind it is ignored.
+func (o *options) plainPort(stderr io.Writer) error {
+	text := strings.TrimPrefix(strings.TrimLeft(o.port, " \t\n\v\f\r"), "+")
+	digits := text[:len(text)-len(strings.TrimLeft(text, "0123456789"))]
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535", o.port)
+	}
+	if digits != text {
+		fmt.Fprintf(stderr, "pcapper: warning: -p %q is taken for port %d\n", o.port, port)
+	}
+	o.cmd.cfg.Port = int(port)
+	return nil
+}
+
 // feed settles what says where collectors connect, and who may.
 func (o *options) feed() error {
 	cfg := &o.cmd.cfg
@@ -202,7 +263,7 @@ func (o *options) feed() error {
 		name, value string
 		port        *int
 	}{
-		{"p", o.port, &cfg.Port}, {"tls-port", o.tlsPort, &cfg.TLSPort},
+		{"tls-port", o.tlsPort, &cfg.TLSPort},
 		{"ipfix-port", o.ipfixPort, &cfg.IPFIXPort}, {"ipfix-tls-port", o.ipfixTLSPort, &cfg.IPFIXTLSPort},
 	} {
 		port, err := strconv.ParseUint(f.value, 10, 16)
@@ -285,6 +346,9 @@ func (o *options) many(given map[string]bool) error {
 		return wrong(agent.ExitUsage, "-read and -check are for one interface: want no -netns, and -i with a name")
 	}
 	if given["i"] {
+		if slices.Contains(strings.Split(cfg.Interface, ","), agent.AutoInterface) {
+			return wrong(agent.ExitNoInterface, "-i %s: %s is for one interface: name it, or give a pattern", cfg.Interface, agent.AutoInterface)
+		}
 		cfg.Interfaces = strings.FieldsFunc(cfg.Interface, func(r rune) bool { return r == ',' })
 		if err := agent.CheckPatterns(cfg.Interfaces); err != nil {
 			return wrong(agent.ExitNoInterface, "%w", err)
@@ -411,6 +475,8 @@ Modes of -m, MAC and IP being those of the watched interface:
   none               everything
   expression         any pcap filter, see pcap-filter(7); %m stands for the MAC, %i for the
                      IPv4 address, and % before any other character is dropped
+
+-i auto is the interface of the default route, of IPv4 or, if there is none, of IPv6.
 
 Examples:
   pcapper -i eth1                      report what this host sends on eth1

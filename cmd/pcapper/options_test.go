@@ -76,8 +76,11 @@ func TestExitCodesOfUsage(t *testing.T) {
 		says string
 	}{
 		{"-i", 13, "-i needs a value"},
+		{"-i eth0,auto", 13, "auto is for one interface"},
+		{"-netns n1 -i auto", 13, "auto is for one interface"},
 		{"-p", 14, "-p needs a value"},
 		{"-f", 18, "-f needs a value"},
+		{"-r -f", 18, "-f needs a value"},
 		{"-m", 20, "-m needs a value"},
 		{"-p 0", 15, `-p "0": want a port from 1 to 65535, or 0 together with -tls-cert`},
 		{"-spool /x:2GB", 12, "-spool: nothing waits there"},
@@ -103,12 +106,14 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-p 65536", 15, "65535"},
 		{"-p -1", 15, "65535"},
 		{"-p http", 15, "65535"},
-		{"-p 70x", 15, "65535"},
+		{"-p x70", 15, "65535"},
+		{"-p +-70", 15, "65535"},
+		{"-p 4294974369", 15, "65535"},
 		{"-x", 12, "unknown flag -x"},
 		{"-ipfix-prot 4739", 12, "unknown flag -ipfix-prot: did you mean -ipfix-port?"},
 		{"-interface eth0", 12, "unknown flag -interface: did you mean -i?"},
 		{"-s", 12, "-s needs a value"},
-		{"-r", 12, "-r needs a value"},
+		{"-r br0 -r -p 7074 eth1", 12, `unexpected argument "eth1"`},
 		{"-i eth0 extra", 12, `unexpected argument "extra"`},
 		{"-m src udp", 12, "one argument of -m"},
 		{"-stats=maybe", 12, "stats"},
@@ -129,6 +134,38 @@ func TestExitCodesOfUsage(t *testing.T) {
 	}
 	if _, err := parse([]string{"-i", ""}, io.Discard); err == nil {
 		t.Error("an empty interface name is taken")
+	}
+}
+
+// TestAcceptsWhatTheCAgentDoes: sloppy command lines of deployed wrappers.
+func TestAcceptsWhatTheCAgentDoes(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want func(*agent.Config) bool
+		says string // on stderr; "" is nothing
+	}{
+		{[]string{"-p", "7073abc"}, func(c *agent.Config) bool { return c.Port == 7073 }, `warning: -p "7073abc" is taken for port 7073`},
+		{[]string{"-p", "7075 # feed"}, func(c *agent.Config) bool { return c.Port == 7075 }, `is taken for port 7075`},
+		{[]string{"-p", "+7075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},
+		{[]string{"-p", " \t7075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},
+		{[]string{"-p", "07075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},
+		{[]string{"-f", ""}, func(c *agent.Config) bool { return c.Log == os.DevNull }, "note: -f is empty: no log is written"},
+		{[]string{"-f="}, func(c *agent.Config) bool { return c.Log == os.DevNull }, "note: -f is empty"},
+		{[]string{"-i", "eth1", "-r"}, func(c *agent.Config) bool { return c.MACFrom == "" && c.Interface == "eth1" }, "warning: -r has no value"},
+		{[]string{"-r", "-p", "7075"}, func(c *agent.Config) bool { return c.MACFrom == "" && c.Port == 7075 }, "warning: -r has no value"},
+		{[]string{"-r", "--stats", "-r", "-p", "7075"}, func(c *agent.Config) bool { return c.MACFrom == "" && c.Port == 7075 && c.Stats }, "warning: -r has no value"},
+		{[]string{"-r", "", "-p", "7075"}, func(c *agent.Config) bool { return c.MACFrom == "" && c.Port == 7075 }, ""},
+		{[]string{"-i", "eth0", "-i", "eth1"}, func(c *agent.Config) bool { return c.Interface == "eth1" && c.Interfaces == nil },
+			"note: -i is given 2 times: watching eth1, the last one; -i eth0,eth1 watches all"},
+		{[]string{"-i", "eth0", "-i", "eth0"}, func(c *agent.Config) bool { return c.Interface == "eth0" }, ""},
+		{[]string{"-i", "eth*", "-i", "lo,eth1"}, func(c *agent.Config) bool { return fmt.Sprint(c.Interfaces) == "[lo eth1]" }, "watching lo,eth1, the last one"},
+		{[]string{"-i", "eth0,lo", "-i", "eth1"}, func(c *agent.Config) bool { return c.Interface == "eth1" && c.Log == agent.DefaultLog }, "watching eth1"},
+	} {
+		var said strings.Builder
+		cmd, err := parse(tt.args, &said)
+		if err != nil || !tt.want(&cmd.cfg) || !strings.Contains(said.String(), tt.says) || tt.says == "" && said.String() != "" {
+			t.Errorf("%q: %+v, %v, said %q, want %q", tt.args, cmd.cfg, err, said.String(), tt.says)
+		}
 	}
 }
 

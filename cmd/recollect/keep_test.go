@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pcapper/pcapper/internal/test/bustest"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -188,6 +191,19 @@ func (p *process) metric(t *testing.T, name string) float64 {
 	return -1
 }
 
+// stored is how many records are written or wait on disk, as the summary says.
+func (p *process) stored(t *testing.T) int {
+	t.Helper()
+	p.Process.Signal(syscall.SIGUSR1)
+	list := regexp.MustCompile(`(\d+) written, (\d+) queued`).FindAllStringSubmatch(p.said(), -1)
+	if list == nil {
+		return 0
+	}
+	written, _ := strconv.Atoi(list[len(list)-1][1])
+	queued, _ := strconv.Atoi(list[len(list)-1][2])
+	return written + queued
+}
+
 // taken is how many records the bus has taken, as the summary says.
 func (p *process) taken(t *testing.T) int {
 	t.Helper()
@@ -251,8 +267,8 @@ func readers(t *testing.T, url string) (n int) {
 	return n
 }
 
-// TestStore: what was taken is kept once, though the collector is killed before it is
-// in a file.
+// TestStore kills a collector whose records are on disk, but not in the history
+// yet: they are stored once.
 func TestStore(t *testing.T) {
 	f := startFleet(t, 2)
 	dir := filepath.Join(t.TempDir(), "lab")
@@ -260,29 +276,115 @@ func TestStore(t *testing.T) {
 	p := startRecollect(t, nil, args...)
 	until(t, "the agents' collector", f.all)
 	f.send(t, 1000)
-	until(t, "all to be taken", func() bool { return p.taken(t) == 2000 })
+	until(t, "all to be received", func() bool { return p.stored(t) == 2000 })
+	time.Sleep(2 * spool.FlushAge) // what is queued is on disk by then
 	p.kill()
 	p = startRecollect(t, nil, append(args, "-http", "127.0.0.1:0")...)
 	until(t, "the agents' collector", f.all)
 	f.send(t, 500)
-	until(t, "all to be taken", func() bool { return p.taken(t) == 1000 })
-	until(t, "all to be written", func() bool { return p.metric(t, `recollect_writer_records_total{to="history"}`) >= 1000 })
+	until(t, "all to be written", func() bool { return p.metric(t, `recollect_writer_records_total{to="history"}`) >= 3000 })
 	for name, want := range map[string]float64{
-		"recollect_bus_connected": 1, "recollect_bus_published_records_total": 1000, "recollect_bus_acknowledged_records_total": 1000,
-		"recollect_bus_dropped_records_total": 0, `recollect_writer_failing{to="history"}`: 0, `recollect_writer_missing_records{to="history"}`: 0,
-		`recollect_writer_partitions{to="history"}`: 1, "recollect_history_failing": 0, "recollect_history_damaged_files_total": 0,
+		"recollect_history_received_records_total": 1000, "recollect_history_dropped_records_total": 0, "recollect_history_queued_records": 0,
+		`recollect_writer_failing{to="history"}`: 0, `recollect_writer_missing_records{to="history"}`: 0,
+		"recollect_history_failing": 0, "recollect_history_damaged_files_total": 0,
 	} {
 		if got := p.metric(t, name); got != want {
-			t.Errorf("%s is %v instead of %v", name, got, want)
+			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
 	p.end(t)
 	records, total := kept(t, dir)
 	want := 2 * (1000*100 + 999*1000/2 + 500*100 + 499*500/2)
 	if records["a0"] != 1500 || records["a1"] != 1500 || total != want {
-		t.Errorf("kept are %v, %d bytes instead of %d", records, total, want)
+		t.Errorf("kept are %v, %d bytes, want %d", records, total, want)
 	}
+}
 
+// TestStoreFullDisk fills the history's disk for a while: /healthz says so, and
+// everything is stored once there is room again. A collector that has to end
+// when it cannot write says how many records are lost, and fails.
+func TestStoreFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a file system takes root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("pcapper-test", dir, "tmpfs", 0, "size=24m,mode=777"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	f := startFleet(t, 1)
+	p := startRecollect(t, nil, "-c", f.config(t), "-lines", "-store", dir, "-http", "127.0.0.1:0")
+	until(t, "the agent's collector", f.all)
+	until(t, "a healthy page", func() bool { return p.health(t) == http.StatusOK })
+	ballast := filepath.Join(dir, "ballast")
+	fill(t, ballast)
+	f.send(t, 20_000)
+	until(t, "an unhealthy page", func() bool {
+		fill(t, ballast) // what was freed meanwhile, too
+		return p.health(t) == http.StatusServiceUnavailable
+	})
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	freed := time.Now()
+	until(t, "all to be written", func() bool { return p.metric(t, `recollect_writer_records_total{to="history"}`) == 20_000 })
+	if d := time.Since(freed); d > 15*time.Second {
+		t.Errorf("written %v after there was room, want at most 15 s: a segment takes 10", d)
+	}
+	if got := p.metric(t, "recollect_history_dropped_records_total"); got != 0 {
+		t.Errorf("got %v dropped records, want 0", got)
+	}
+	until(t, "a healthy page", func() bool { return p.health(t) == http.StatusOK })
+
+	for _, name := range []string{"records", "queue"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.send(t, 20_000)
+	until(t, "all to be received", func() bool { return p.metric(t, "recollect_history_received_records_total") == 40_000 })
+	p.Process.Signal(syscall.SIGTERM)
+	if err := p.Wait(); err == nil || !strings.Contains(p.said(), "could not be written and are lost") {
+		t.Errorf("it ended with %v, want a failure that says how many records are lost", err)
+	}
+}
+
+// health is the status of /healthz, or 0.
+func (p *process) health(t *testing.T) int {
+	t.Helper()
+	page := regexp.MustCompile(`page at (\S+)`).FindStringSubmatch(p.said())
+	if page == nil {
+		return 0
+	}
+	answer, err := http.Get(page[1] + "healthz")
+	if err != nil {
+		return 0
+	}
+	answer.Body.Close()
+	return answer.StatusCode
+}
+
+// fill appends to a file until the disk is full.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 16, 1 << 12, 1} {
+		for b := make([]byte, size); err == nil; {
+			_, err = f.Write(b)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
+	}
 }
 
 // TestShared: collectors divide the agents, and if one is killed the others have its

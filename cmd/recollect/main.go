@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -19,19 +20,28 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/keep"
 	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/internal/transport/degrade"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// Exit codes; a clean end, also by a signal or a closed stdout, is 0.
+// Exit codes, those of the C program; a clean end, also by a signal or a closed
+// stdout, is 0.
 const (
 	exitFailure = 1
-	exitUsage   = 12
+	exitUsage   = 2
+	exitConfig  = 3 // the configuration cannot be read
 )
 
 //go:embed usage.txt
 var usage string
+
+//go:embed replay.txt
+var replayUsage string
+
+//go:embed view.txt
+var viewUsage string
 
 // version is set by the build (-ldflags -X main.version=...).
 var version = "development"
@@ -47,18 +57,23 @@ type options struct {
 	lines, resolve, version bool
 	tls                     certs.Files
 
+	command     string   // "", replay or view
+	hosts       []string // to dial, instead of the configuration's
+	check       bool
 	unconfined  bool
 	verbose     bool
 	replay      []string // logs and directories
 	listen      []feed.Listen
 	speed, from string
+	recorded    bool // times of a replay
 	sinks       []string
 	detail      *degrade.Rules
 	named       bool // the configuration was named, so it must be there
 }
 
-func parse(args []string) (*options, error) {
-	o := &options{}
+// parse reads what follows a command, or the program's name if there is none.
+func parse(command string, args []string) (*options, error) {
+	o := &options{command: command}
 	flags := flag.NewFlagSet("recollect", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.config, "c", "collector.conf", "")
@@ -82,6 +97,7 @@ func parse(args []string) (*options, error) {
 		o.keep.spool, err = spool.Parse(text)
 		return err
 	})
+	flags.BoolVar(&o.check, "check", false, "")
 	flags.BoolVar(&o.unconfined, "unconfined", false, "")
 	flags.BoolVar(&o.verbose, "v", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
@@ -95,18 +111,20 @@ func parse(args []string) (*options, error) {
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
 	flags.StringVar(&o.from, "from", "", "")
-	// Paths may follow -replay's, and flags the paths: recollect -replay a b -speed 2.
+	flags.BoolVar(&o.recorded, "recorded-times", false, "")
+	// Flags may follow hosts and paths: recollect -replay a b -speed 2.
 	for more := args; ; more = flags.Args()[1:] {
 		if err := flags.Parse(more); err != nil {
-			return nil, err
+			return nil, explainFlag(flags, err)
 		}
 		if flags.NArg() == 0 {
 			break
 		}
-		if o.replay == nil {
-			return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		if o.command == "replay" || o.replay != nil {
+			o.replay = append(o.replay, flags.Arg(0))
+		} else {
+			o.hosts = append(o.hosts, flags.Arg(0))
 		}
-		o.replay = append(o.replay, flags.Arg(0))
 	}
 	var err error
 	flags.Visit(func(f *flag.Flag) {
@@ -120,42 +138,120 @@ func parse(args []string) (*options, error) {
 		if f.Name == "spool" && o.keep.bus == "" {
 			err = errors.New("-spool without -bus: want a bus that may be away")
 		}
-		if o.replay == nil && (f.Name == "speed" || f.Name == "from") {
+		if o.replay == nil && (f.Name == "speed" || f.Name == "from" || f.Name == "recorded-times") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
 		}
 		if f.Name == "detail" && !o.keeps() {
 			err = errors.New("-detail without -store, -bus or -sink: want something that keeps records")
 		}
 	})
-	if err == nil && o.replay != nil && o.listen != nil {
-		err = errors.New("-listen and -replay: want one of them")
-	}
-	if err == nil && o.replay != nil && o.keep.any() {
-		err = errors.New("-replay with -store or -bus: want agents; what was kept is kept already")
+	if err == nil {
+		err = o.checkModes()
 	}
 	return o, err
 }
 
-func run(args []string) int {
-	if len(args) > 0 && (args[0] == "-query" || args[0] == "--query") {
-		return runQuery(args[1:])
+// checkModes returns an error if what is asked for does not go together.
+func (o *options) checkModes() error {
+	switch {
+	case o.command == "replay" && o.replay == nil:
+		return errors.New("replay: want log files, or directories of them")
+	case o.command == "view" && o.replay != nil:
+		return errors.New("view and -replay: want one of them")
+	case o.hosts != nil && o.replay != nil:
+		return fmt.Errorf("%q and -replay: want agents to dial, or logs to play", o.hosts[0])
+	case o.replay != nil && o.listen != nil:
+		return errors.New("-listen and -replay: want one of them")
+	case o.replay != nil && o.keep.any():
+		return errors.New("-replay with -store or -bus: want agents; what was kept is kept already")
 	}
-	o, err := parse(args)
+	return o.checkHosts()
+}
+
+// checkHosts returns an error if a host is rather a file.
+func (o *options) checkHosts() error {
+	for _, name := range o.hosts {
+		if _, err := os.Stat(name); err == nil && !strings.ContainsAny(name, ":") {
+			return fmt.Errorf("%q is a file or directory here: want -c %[1]s if it is a configuration, replay %[1]s if it has logs, or %[1]s:7073 if it is a host", name)
+		}
+	}
+	return nil
+}
+
+// explainFlag is what is wrong with a flag. The C program exits with 1 if -c has
+// no value.
+func explainFlag(flags *flag.FlagSet, err error) error {
+	if err.Error() == "flag needs an argument: -c" {
+		return errNoConfig
+	}
+	return option.Explain(flags, err)
+}
+
+var errNoConfig = errors.New("flag needs an argument: -c: want the name of a configuration")
+
+// commands are what may be the first argument.
+var commands = []string{"query", "replay", "view"}
+
+// cutCommand finds what is to be done, and the arguments for that. The flag
+// -query, the older spelling, may be anywhere.
+func cutCommand(args []string) (command string, rest []string) {
+	if len(args) > 0 && slices.Contains(commands, args[0]) {
+		return args[0], args[1:]
+	}
+	isQuery := func(arg string) bool { return arg == "-query" || arg == "--query" }
+	if slices.ContainsFunc(args, isQuery) {
+		return "query", slices.DeleteFunc(slices.Clone(args), isQuery)
+	}
+	return "", args
+}
+
+// usageOf is the help for a command.
+func usageOf(command string) string {
+	switch command {
+	case "query":
+		return queryUsage
+	case "replay":
+		return replayUsage
+	case "view":
+		return viewUsage
+	}
+	return usage
+}
+
+// misused says what is wrong with a command line, and gives the exit code.
+func misused(command string, err error) int {
+	if command != "" {
+		command += " "
+	}
+	say("%v", err)
+	say(`hint: "recollect %s-h" explains the options`, command)
+	if errors.Is(err, errNoConfig) {
+		return exitFailure
+	}
+	return exitUsage
+}
+
+func run(args []string) int {
+	command, args := cutCommand(args)
+	if command == "query" {
+		return runQuery(args)
+	}
+	o, err := parse(command, args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Print(usage)
+		fmt.Print(usageOf(command))
 		return 0
 	case err != nil:
-		say("%v", err)
-		say(`hint: "recollect -h" explains the options`)
-		return exitUsage
+		return misused(command, err)
 	case o.version:
 		fmt.Println("recollect", version)
 		return 0
 	case o.password != "":
 		return explain(printUser(o.password))
+	case o.check:
+		return o.checkFiles()
 	}
-	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
+	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, RecordedTimes: o.recorded, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
@@ -174,49 +270,71 @@ func run(args []string) int {
 
 // read reads the files that the options name into cfg.
 func (o *options) read(cfg *collector.Config) (err error) {
-	if o.replay != nil {
-		if err := o.readReplay(cfg); err != nil {
-			return err
-		}
-	} else if o.listen != nil || o.keep.bus != "" {
-		cfg.Listen = o.listen
-		// Nobody need be dialled then.
-		if cfg.File, err = collector.ReadFlows(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
-			cfg.File = &collector.File{}
-		} else if err != nil {
-			return err
-		}
-	} else if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
-		return hinted{err, `name the configuration with -c FILE; "recollect -h" shows one`}
-	} else if err != nil {
+	if err := o.readAgents(cfg); err != nil {
 		return err
+	}
+	for _, line := range cfg.File.Warnings() {
+		fmt.Fprintln(os.Stderr, line)
 	}
 	if cfg.Palette, err = collector.FindPalette(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		say("hint: names and colours of the other flows are used")
 	}
-	var names *collector.NameFile
-	if o.names != "" {
-		if names, err = collector.ReadNames(o.names); err != nil {
-			return err
-		}
-	}
+	names, err := o.readNames()
 	cfg.Names = collector.NewNames(names, o.resolve)
-	return nil
+	return err
 }
 
-// readReplay finds the logs. Of the configuration only the flows matter, and
-// there need be none.
-func (o *options) readReplay(cfg *collector.Config) (err error) {
-	if cfg.Replay, err = collector.NewReplay(o.replay, o.speed, o.from); err != nil {
-		return err
+func (o *options) readNames() (*collector.NameFile, error) {
+	if o.names == "" {
+		return nil, nil
 	}
-	cfg.File, err = collector.ReadFlows(o.config)
-	if errors.Is(err, fs.ErrNotExist) && !o.named {
-		say("no %s: all traffic is of no flow", o.config)
-		cfg.File, err = &collector.File{}, nil
+	return collector.ReadNames(o.names)
+}
+
+// readAgents finds out whose records are wanted, and which flows there are.
+func (o *options) readAgents(cfg *collector.Config) (err error) {
+	switch {
+	case o.replay != nil:
+		if cfg.Replay, err = collector.NewReplay(o.replay, o.speed, o.from); err == nil {
+			cfg.File, err = o.readFlows(nil)
+		}
+	case o.hosts != nil:
+		var hosts []collector.Host
+		if hosts, err = collector.ParseHosts(o.hosts); err == nil {
+			cfg.Listen = o.listen
+			cfg.File, err = o.readFlows(hosts)
+		}
+	case o.listen != nil || o.keep.bus != "":
+		cfg.Listen = o.listen
+		// Nobody need be dialled then.
+		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
+			cfg.File, err = &collector.File{}, nil
+		}
+	default:
+		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
+			return hinted{err, `name agents, "recollect HOST", or a configuration, "recollect -c FILE"; "recollect -h" shows one`}
+		}
+		if err == nil && len(cfg.File.Hosts) == 0 && !o.check {
+			say("%s; waiting for one", cfg.File.NoAgents())
+		}
 	}
 	return err
+}
+
+// readFlows reads only what the configuration says of flows; it may be missing.
+func (o *options) readFlows(hosts []collector.Host) (*collector.File, error) {
+	file, err := collector.ReadFile(o.config)
+	if errors.Is(err, fs.ErrNotExist) && !o.named {
+		if hosts == nil {
+			say("no %s: all traffic is of no flow", o.config)
+		}
+		file, err = &collector.File{Name: o.config}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return file.WithHosts(hosts), nil
 }
 
 // untilSignal is done at the first signal that ends the program; a second kills.
@@ -259,6 +377,10 @@ func explain(err error) int {
 		return exitFailure
 	}
 	say("%v", err)
+	code := exitFailure
+	if _, ok := errors.AsType[*collector.ReadError](err); ok {
+		code = exitConfig
+	}
 	if hint, ok := sinkHint(err); ok {
 		say("hint: %s", hint)
 	}
@@ -270,7 +392,7 @@ func explain(err error) int {
 	if e, ok := errors.AsType[*web.Error](err); ok {
 		say("hint: %s", e.Hint)
 	}
-	return exitFailure
+	return code
 }
 
 func say(format string, args ...any) {

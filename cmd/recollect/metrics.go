@@ -3,7 +3,9 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 // meter makes metrics of counters, as /metrics is asked for them.
@@ -57,6 +59,10 @@ var (
 	descWriterParts   = desc("writer_partitions", "Partitions of the bus that this process writes.", "to")
 	descWriterFailing = desc("writer_failing", "1 while nothing can be written.", "to")
 
+	descHistoryReceived = desc("history_received_records_total", "Records that this process was to write.")
+	descHistoryDropped  = desc("history_dropped_records_total", "Records of them that were dropped: the queue was full, or they could not be encoded.")
+	descHistoryQueued   = desc("history_queued_records", "Records that wait to be written, those of earlier processes included.")
+
 	descHistorySize    = desc("history_bytes", "Committed files of the history.")
 	descHistoryRetired = desc("history_retired_records_total", "Records that were removed as they were old, or too many.")
 	descHistoryDamaged = desc("history_damaged_files_total", "Files that were found damaged, and set aside.")
@@ -82,14 +88,17 @@ type keeper struct{ *keep.Keeper }
 
 func (k keeper) measure(m meter) {
 	s := k.Status()
-	m.truth(descBusConnected, s.Connected)
+	if s.Connected != nil {
+		m.truth(descBusConnected, *s.Connected)
+	}
+	measureLocal(m, s.Local, s.Spool)
 	if p := s.Publisher; p != nil {
 		m.counter(descBusPublished, p.Published)
 		m.counter(descBusAcked, p.Acknowledged)
 		m.counter(descBusDropped, p.Dropped)
 		m.counter(descBusAgain, p.Again)
 	}
-	if q := s.Spool; q != nil {
+	if q := s.Spool; q != nil && s.Local == nil {
 		m.gauge(descSpoolWaiting, float64(q.Waiting.Weight))
 		m.counter(descSpoolDropped, q.Dropped.Weight)
 		m.gauge(descSpoolDisk, float64(q.Disk))
@@ -103,6 +112,21 @@ func (k keeper) measure(m meter) {
 	}
 	measureWriter(m, s.Writer, "history")
 	measureWriter(m, s.Tables, "table")
+}
+
+// measureLocal is of a history without a bus. The first four add up.
+func measureLocal(m meter, w *history.WriterStatus, q *spool.Status) {
+	if w == nil {
+		return
+	}
+	m.counter(descHistoryReceived, w.Published)
+	m.counter(descWriterRecords, w.Written, "history")
+	m.counter(descHistoryDropped, q.DroppedNew+w.Refused+w.Malformed)
+	m.gauge(descHistoryQueued, float64(q.Waiting.Weight))
+	m.counter(descWriterTwice, w.Skipped, "history")
+	m.counter(descWriterBad, w.Malformed, "history")
+	m.gauge(descWriterMissing, float64(w.Missing), "history")
+	m.truth(descWriterFailing, w.Failed != "", "history")
 }
 
 func measureWriter(m meter, w *keep.WriterStatus, to string) {

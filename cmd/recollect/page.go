@@ -25,6 +25,11 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		return err
 	}
 	server.Measure(s)
+	for _, one := range s {
+		if k, ok := one.(keeper); ok {
+			server.Watch(k.Failing)
+		}
+	}
 	say("page at %s", server.URL())
 	if server.Open() {
 		say("the page is open to anyone who can reach this port: it has no password")
@@ -109,7 +114,8 @@ func (s *pageSource) Name(a netip.Addr) string { return s.names.Addr(a) }
 
 func (s *pageSource) Agents() []web.Agent {
 	var list []web.Agent
-	for _, a := range s.view.Agents() {
+	hosts := s.view.Hosts()
+	for i, a := range s.view.Agents() {
 		agent := web.Agent{State: web.Dialling, Status: a.Status, Records: a.Records, Connections: a.Connections}
 		switch {
 		case a.Phase == feed.Connected:
@@ -123,6 +129,9 @@ func (s *pageSource) Agents() []web.Agent {
 				{Stage: "not sent", Count: a.Losses.NotSent},
 				{Stage: "on the way", Count: a.Losses.Missing},
 			}
+		}
+		if !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
+			agent.Losses = []web.Loss{{Stage: "malformed", Count: a.Losses.Malformed}}
 		}
 		if d := a.Detail; d != nil {
 			agent.Detail = &web.Detail{

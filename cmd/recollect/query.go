@@ -46,9 +46,7 @@ func runQuery(args []string) int {
 		return 0
 	}
 	if err != nil {
-		say("%v", err)
-		say(`hint: "recollect -query -h" explains the options`)
-		return exitUsage
+		return misused("query", err)
 	}
 	if err := q.readFlows(); err != nil {
 		return explain(err)
@@ -60,7 +58,7 @@ func runQuery(args []string) int {
 
 func parseQuery(args []string, now time.Time) (*question, error) {
 	q := &question{}
-	flags := flag.NewFlagSet("recollect -query", flag.ContinueOnError)
+	flags := flag.NewFlagSet("recollect query", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&q.store, "store", "", "")
 	flags.StringVar(&q.config, "c", "collector.conf", "")
@@ -75,7 +73,7 @@ func parseQuery(args []string, now time.Time) (*question, error) {
 	})
 	q.filters(flags, now)
 	if err := flags.Parse(args); err != nil {
-		return nil, err
+		return nil, explainFlag(flags, err)
 	}
 	flags.Visit(func(f *flag.Flag) { q.named = q.named || f.Name == "c" })
 	return q, q.check(flags)
@@ -86,7 +84,7 @@ func (q *question) check(flags *flag.FlagSet) error {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case q.store == "":
-		return errors.New("-query without -store: want the directory that recollect -store keeps")
+		return errors.New("query without -store: want the directory that recollect -store keeps")
 	case q.limit < 0:
 		return fmt.Errorf("-limit %d: want how many lines at most, from 1", q.limit)
 	case !q.query.From.IsZero() && !q.query.To.IsZero() && !q.query.From.Before(q.query.To):
@@ -222,12 +220,15 @@ func (q *question) readFlows() error {
 	if !needed {
 		return nil
 	}
-	file, err := collector.ReadFlows(q.config)
+	file, err := collector.ReadFile(q.config)
 	if errors.Is(err, fs.ErrNotExist) {
 		return hinted{err, "flows are those of a configuration: name it with -c FILE"}
 	}
 	if err != nil {
 		return err
+	}
+	for _, line := range file.WithHosts(nil).Warnings() {
+		fmt.Fprintln(os.Stderr, line)
 	}
 	if q.flows, err = collector.FlowNames(file); err != nil {
 		return err

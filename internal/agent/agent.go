@@ -169,7 +169,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	chunk, chunks := hubChunk, hubChunks
 	var err error
 	if at := cfg.at; at != nil {
-		a.out.w, a.out.prefix = &at.fleet.out, at.label+": "
+		a.out.w, a.out.prefix = &at.fleet.out, at.name+": "
 		a.certs = at.fleet.certs
 		chunk, chunks = fleetChunk, fleetChunks
 	} else if a.certs, err = loadCerts(cfg.TLS, &a.out); err != nil {
@@ -178,6 +178,10 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err = checkEngine(cfg.Engine); err != nil {
 		return nil, err
 	}
+	if cfg.Interface, err = cfg.chooseInterface(a.out.printf); err != nil {
+		return nil, err
+	}
+	a.cfg.Interface = cfg.Interface
 	err = cfg.inPlace(func() (err error) {
 		a.target, err = prepare(ctx, &cfg, a.out.printf)
 		return err
@@ -211,7 +215,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		return nil, err
 	}
 	if cfg.Stats {
-		a.stats = &hostStats{publish: func(recs ...wire.Record) { a.hub.Publish(recs...) }}
+		a.stats = newHostStats(func(recs ...wire.Record) { a.hub.Publish(recs...) })
 	}
 	return a, nil
 }
@@ -230,7 +234,7 @@ func (a *agent) names() ipfix.Names {
 	if a.cfg.at == nil {
 		return ipfix.Names{}
 	}
-	return ipfix.Names{Node: a.cfg.at.node, Interface: a.target.iface.Name}
+	return ipfix.Names{Node: a.cfg.at.node.id(), Interface: a.target.iface.Name}
 }
 
 // inPlace calls f in the network namespace that is watched.
@@ -395,6 +399,9 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		case iface.Removed:
 			return fail(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
 		case iface.Down:
+			if a.removed() {
+				return nil // an interface goes down before it goes away, which is told next
+			}
 			a.out.printf("%s is down: going on when it is up again", e.Interface.Name)
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
@@ -405,6 +412,17 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		a.target.iface = e.Interface
 	}
 	return a.refresh(ctx)
+}
+
+// removed reports whether the interface does not exist any more. While the kernel removes
+// one, the question waits.
+func (a *agent) removed() bool {
+	var none *iface.NotFoundError
+	err := a.cfg.inPlace(func() error {
+		_, err := iface.ByName(a.target.iface.Name)
+		return err
+	})
+	return errors.As(err, &none)
 }
 
 // refresh tells everyone about changed addresses, and makes the filter anew if

@@ -15,6 +15,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/agent/match"
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
@@ -49,6 +50,7 @@ const (
 // Defaults of the command line.
 const (
 	DefaultInterface = "eth0"
+	AutoInterface    = "auto" // that of the default route
 	DefaultPort      = 7073
 	DefaultLog       = "pcapper.conf" // documented so since the first release
 	DefaultMode      = "src"
@@ -162,9 +164,15 @@ func (cfg *Config) decoder() decode.Config {
 	return c
 }
 
+// lookInside reports whether the decoder needs what UDP datagrams carry.
+func (cfg *Config) lookInside() bool {
+	c := cfg.decoder()
+	return c.Inside()
+}
+
 // spoofInside: whether a packet has one of our addresses as its source can be
 // told only after decoding, since it may be inside BMF encapsulation.
-func (cfg *Config) spoofInside() bool { return cfg.BMF && cfg.Mode == "spoof" }
+func (cfg *Config) spoofInside() bool { return cfg.BMF && match.IsSpoof(cfg.Mode) }
 
 // kernelMode is the mode that the kernel, or a file's filter, applies.
 func (cfg *Config) kernelMode() string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -53,8 +54,9 @@ const (
 type place struct {
 	fleet *fleet
 	ns    *netns.Namespace
-	node  string // "" is the program's own namespace
-	label string // of the interface, in messages and port tables
+	node  node
+	label string // of the interface, in port tables
+	name  string // of the interface, in messages: short as long as it can be
 	// domain is the agent's observation domain ID.
 	domain uint32
 }
@@ -83,6 +85,7 @@ type fleet struct {
 	said   map[string]bool       // see sayOnce
 	// unsaved: the table of ports could not be written last time.
 	unsaved bool
+	looked  bool     // there was a first look
 	past    tally    // of agents that have ended
 	lines   []string // of those that ended with the program
 }
@@ -100,6 +103,7 @@ type fleetNode struct {
 	ns      *netns.Namespace
 	watcher *iface.Watcher
 	stop    context.CancelFunc
+	here    map[int]string // names of the interfaces that are meant, by index; with fleet.mu held
 }
 
 // RunMany is Run for Config.Netns and Config.Interfaces. It returns when ctx is
@@ -201,7 +205,7 @@ func (f *fleet) chooseEngine() (err error) {
 		f.why = f.cfg.Engine + ": as asked with -engine; a ring for each interface"
 		return nil
 	}
-	f.shared, err = capture.OpenShared(f.cfg.RingBytes)
+	f.shared, err = capture.OpenShared(f.cfg.RingBytes, f.cfg.lookInside())
 	switch {
 	case err == nil:
 		f.why = "ebpf: one set of programs and rings for all interfaces"
@@ -392,6 +396,28 @@ func (f *fleet) look(ctx context.Context) {
 			n.stop()
 		}
 	}
+	f.tidyPorts()
+}
+
+// tidyPorts makes comments of the lines of interfaces that are gone. With mu held.
+func (f *fleet) tidyPorts() {
+	here := map[string]bool{}
+	for _, n := range f.nodes {
+		for _, name := range n.here {
+			here[label(n.id(), name)] = true
+		}
+	}
+	for label := range f.agents {
+		here[label] = true
+	}
+	left := f.ports.leave(here)
+	if left > 0 || f.unsaved {
+		f.savePorts()
+	}
+	if !f.looked && left > 0 && f.ports.path != "" {
+		f.out.printf("interfaces in %q that are not here: %d; their lines are comments until they come back", f.ports.path, left)
+	}
+	f.looked = true
 }
 
 // follow begins to follow a namespace, unless that has begun, and gives its inode
@@ -407,10 +433,13 @@ func (f *fleet) follow(ctx context.Context, n node) uint64 {
 		}
 	}
 	ns, err := openNode(n)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0 // it has ended since it was found
+	}
 	if err != nil {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.sayOnce(fmt.Errorf("%s: %w", n.name, err))
+		f.sayOnce(fmt.Errorf("%s: %w", n.id(), err))
 		return 0
 	}
 	inode := ns.Inode()
@@ -425,7 +454,7 @@ func (f *fleet) follow(ctx context.Context, n node) uint64 {
 	if err := f.prepareNode(x); err != nil {
 		stop()
 		ns.Close()
-		f.sayOnce(fmt.Errorf("%s: %w", n.name, err))
+		f.sayOnce(fmt.Errorf("%s: %w", n.id(), err))
 		return 0
 	}
 	f.nodes[inode] = x
@@ -433,7 +462,7 @@ func (f *fleet) follow(ctx context.Context, n node) uint64 {
 		defer ns.Close()
 		defer stop()
 		if err := f.runNode(ctx, x); err != nil && ctx.Err() == nil {
-			f.out.printf("%s: cannot follow its interfaces: %v", n.name, err)
+			f.out.printf("%s: cannot follow its interfaces: %v", n.id(), err)
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if f.nodes[inode] == x {
@@ -454,9 +483,11 @@ func (f *fleet) prepareNode(n *fleetNode) error {
 	if err != nil {
 		return err
 	}
+	n.here = map[int]string{}
 	for _, i := range n.watcher.Interfaces() {
 		if f.wants(i) {
-			f.port(n.name, i.Name)
+			n.here[i.Index] = i.Name
+			f.port(n.id(), i.Name)
 		}
 	}
 	return nil
@@ -522,6 +553,7 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 			if !ok {
 				return err
 			}
+			f.note(n, e)
 			if e.Kind == iface.Removed {
 				delete(have, e.Interface.Index)
 				delete(waiting, e.Interface.Index)
@@ -546,6 +578,16 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 	}
 }
 
+// note keeps track of which interfaces are there.
+func (f *fleet) note(n *fleetNode, e iface.Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(n.here, e.Interface.Index)
+	if e.Kind != iface.Removed && f.wants(e.Interface) {
+		n.here[e.Interface.Index] = e.Interface.Name
+	}
+}
+
 // label names an interface of a node. It is one of a collector.conf, whose fields
 // are divided by colons.
 func label(node, name string) string {
@@ -561,18 +603,19 @@ func (f *fleet) sayTaken(n *fleetNode, i iface.Interface) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sayOnce(fmt.Errorf("interface %s of %q is not watched: another one is called %q, too; give the node or the interface another name",
-		i.Name, cmp.Or(n.name, "this host"), label(n.name, i.Name)))
+		i.Name, cmp.Or(n.id(), "this host"), label(n.id(), i.Name)))
 }
 
 // reserve gives an interface its place, unless it is watched already.
 func (f *fleet) reserve(n *fleetNode, i iface.Interface) *place {
-	p := &place{fleet: f, ns: n.ns, node: n.name, label: label(n.name, i.Name)}
+	p := &place{fleet: f, ns: n.ns, node: n.node, label: label(n.id(), i.Name)}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	p.name = f.display(n.node, i.Name)
 	if _, taken := f.agents[p.label]; taken {
 		return nil
 	}
-	k, ok := f.port(n.name, i.Name)
+	k, ok := f.port(n.id(), i.Name)
 	if !ok {
 		return nil
 	}
@@ -583,18 +626,34 @@ func (f *fleet) reserve(n *fleetNode, i iface.Interface) *place {
 
 // port is how far an interface's ports are above the first one's. With mu held.
 func (f *fleet) port(node, name string) (k int, ok bool) {
-	k, fresh, err := f.ports.get(node, name)
+	k, changed, err := f.ports.get(node, name)
 	if err != nil {
 		f.sayOnce(err)
 		return 0, false
 	}
-	if fresh || f.unsaved {
-		err := f.ports.save()
-		if f.unsaved = err != nil; f.unsaved { // and with the next
-			f.sayOnce(err)
-		}
+	if changed || f.unsaved {
+		f.savePorts()
 	}
 	return k, true
+}
+
+// savePorts writes the table of ports; if it cannot, it is tried again. With mu held.
+func (f *fleet) savePorts() {
+	err := f.ports.save()
+	if f.unsaved = err != nil; f.unsaved {
+		f.sayOnce(err)
+	}
+}
+
+// display is what people read: without the session while no other one has a node of
+// that name. With mu held.
+func (f *fleet) display(n node, name string) string {
+	for _, other := range f.nodes {
+		if other.name == n.name && other.session != n.session {
+			return label(n.id(), name)
+		}
+	}
+	return label(n.name, name)
 }
 
 // sayOnce is for what would be said every second. With mu held.
@@ -617,7 +676,7 @@ func (f *fleet) watch(ctx context.Context, n *fleetNode, p *place, i iface.Inter
 		}
 	}
 	cfg.TLSPort += k
-	cfg.Log = strings.NewReplacer("%n", cmp.Or(n.name, "host"), "%i", i.Name).Replace(cfg.Log)
+	cfg.Log = strings.NewReplacer("%n", cmp.Or(n.id(), "host"), "%i", i.Name).Replace(cfg.Log)
 	cfg.Metrics = ""
 	cfg.wait = lookEvery
 	defer func() {
@@ -631,14 +690,27 @@ func (f *fleet) watch(ctx context.Context, n *fleetNode, p *place, i iface.Inter
 	case f.ending.Err() != nil:
 	case ctx.Err() != nil, errors.As(err, &coded) && coded.Code == ExitRemoved:
 		if f.ports.scheme == fromScheme {
-			f.out.printf("%s: gone", p.label)
+			f.out.printf("%s: gone", p.name)
 			return
 		}
-		f.out.printf("%s: gone; port %d stays its own", p.label, f.ports.base+k)
+		f.out.printf("%s: gone; port %d stays its own", p.name, f.ports.base+k)
+	case err != nil && vanished(n, i):
+		// It went away before its agent was there, or while it began.
 	case err != nil:
-		f.out.printf("%s: %v; trying again", p.label, err)
+		f.out.printf("%s: %v; trying again", p.name, err)
 		sleepFor(ctx, againAfter)
 	}
+}
+
+// vanished reports whether an interface is not there any more.
+func vanished(n *fleetNode, i iface.Interface) (gone bool) {
+	_ = n.ns.Do(func() error { // who cannot ask does not know
+		now, err := iface.ByName(i.Name)
+		var none *iface.NotFoundError
+		gone = errors.As(err, &none) || err == nil && now.Index != i.Index
+		return nil
+	})
+	return gone
 }
 
 func sleepFor(ctx context.Context, d time.Duration) {
@@ -685,7 +757,7 @@ func (a *agent) tally() tally {
 
 // line is the agent's in the summary of many.
 func (a *agent) line() string {
-	return fmt.Sprintf("%s: %v", a.cfg.at.label, a.tally())
+	return fmt.Sprintf("%s: %v", a.cfg.at.name, a.tally())
 }
 
 func (t tally) String() string {
@@ -785,10 +857,10 @@ func (f *fleet) register(a *agent) (unregister func()) {
 	if f.metrics == nil {
 		return func() {}
 	}
-	labels := prometheus.Labels{"node": a.cfg.at.node, "iface": a.cfg.Interface}
+	labels := prometheus.Labels{"session": a.cfg.at.node.session, "node": a.cfg.at.node.name, "iface": a.cfg.Interface}
 	r := prometheus.WrapRegistererWith(labels, f.metrics.registry)
 	if err := r.Register(metrics{a}); err != nil {
-		f.out.printf("%s: no metrics: %v", a.cfg.at.label, err)
+		f.out.printf("%s: no metrics: %v", a.cfg.at.name, err)
 		return func() {}
 	}
 	return func() { r.Unregister(metrics{a}) }

@@ -14,11 +14,47 @@ import (
 )
 
 // hostStats reports CPU and memory once a second while a collector is
-// attached.
+// attached: this host's, or of the processes of a node that has a PID namespace of its
+// own, as those of CORE and containers have.
 type hostStats struct {
-	publish func(...wire.Record)
-	wanted  atomic.Bool
-	sent    atomic.Uint64
+	publish   func(...wire.Record)
+	processes *processes // of the node; nil for the host
+	wanted    atomic.Bool
+	sent      atomic.Uint64
+}
+
+func newHostStats(publish func(...wire.Record)) *hostStats {
+	h := &hostStats{publish: publish}
+	if inNode() && ownProc() {
+		h.processes = &processes{proc: "/proc"}
+	}
+	return h
+}
+
+// String says whose statistics they are.
+func (h *hostStats) String() string {
+	switch {
+	case h.processes != nil:
+		return "those of the processes in this PID namespace"
+	case inNode():
+		return "this host's, as /proc is not that of this PID namespace (mount -t proc proc /proc)"
+	}
+	return "this host's"
+}
+
+func (h *hostStats) cpu() (cpuTime, error) {
+	c, err := readCPU()
+	if err == nil && h.processes != nil {
+		return h.processes.cpu(c)
+	}
+	return c, err
+}
+
+func (h *hostStats) memory() (uint64, error) {
+	if h.processes != nil {
+		return h.processes.memory()
+	}
+	return readMemory()
 }
 
 func (h *hostStats) attached(yes bool) { h.wanted.Store(yes) }
@@ -26,7 +62,7 @@ func (h *hostStats) attached(yes bool) { h.wanted.Store(yes) }
 func (h *hostStats) run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	last, err := readCPU()
+	last, err := h.cpu()
 	if err != nil {
 		return fmt.Errorf("-stats: %w", err)
 	}
@@ -36,15 +72,15 @@ func (h *hostStats) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		now, err := readCPU()
-		if err != nil {
-			return fmt.Errorf("-stats: %w", err)
-		}
-		used, err := readMemory()
+		now, err := h.cpu()
 		if err != nil {
 			return fmt.Errorf("-stats: %w", err)
 		}
 		if h.wanted.Load() {
+			used, err := h.memory()
+			if err != nil {
+				return fmt.Errorf("-stats: %w", err)
+			}
 			t := time.Now().UnixNano()
 			h.publish(wire.CPUStat(t, now.since(last)), wire.MemoryStat(t, used))
 			h.sent.Add(2)

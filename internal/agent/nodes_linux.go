@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,10 +19,21 @@ import (
 // CORE, the network emulator, on this host.
 const AllCORE = "all-core"
 
-// node is a network namespace to look for interfaces in.
+// node is a network namespace to look for interfaces in. Its session and name are the
+// same whatever else there is.
 type node struct {
-	name string // "" is the program's own
-	path string // stands for the namespace
+	session string // of CORE, or ""
+	name    string // in the session; "" is the program's own
+	path    string // stands for the namespace
+}
+
+// id is what the node is known by: SESSION.NAME of a node of CORE, as sessions at the same
+// time may have nodes of the same name; or else NAME.
+func (n node) id() string {
+	if n.session != "" {
+		return n.session + "." + n.name
+	}
+	return n.name
 }
 
 // namedDirs are where ip-netns(8) keeps names of namespaces.
@@ -33,7 +43,7 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 // in the order of these values. missing says which are not.
 func findNodes(wanted []string) (nodes []node, missing []error) {
 	if len(wanted) == 0 {
-		return []node{{"", netns.Own}}, nil
+		return []node{{path: netns.Own}}, nil
 	}
 	for _, w := range wanted {
 		if w == AllCORE {
@@ -51,17 +61,17 @@ func findNodes(wanted []string) (nodes []node, missing []error) {
 	return nodes, append(missing, twice...)
 }
 
-// distinct leaves out nodes that have the name of one before: their interfaces
+// distinct leaves out nodes that are known by the same as one before: their interfaces
 // could not be told apart.
 func distinct(nodes []node) (kept []node, twice []error) {
-	paths := map[string]string{} // by name
+	paths := map[string]string{} // by what nodes are known by
 	for _, n := range nodes {
-		first, known := paths[n.name]
+		first, known := paths[n.id()]
 		if !known {
-			paths[n.name] = n.path
+			paths[n.id()] = n.path
 			kept = append(kept, n)
 		} else if !sameFile(first, n.path) {
-			twice = append(twice, fmt.Errorf("%s is not watched: it is called %q, as %s is; ip-netns(8) gives it another name", n.path, n.name, first))
+			twice = append(twice, fmt.Errorf("%s is not watched: it is called %q, as %s is; ip-netns(8) gives it another name", n.path, n.id(), first))
 		}
 	}
 	return kept, twice
@@ -81,19 +91,19 @@ var ofProcess = regexp.MustCompile(`^/proc/([^/]+)/ns/net$`)
 func findNode(w string) (node, error) {
 	if strings.ContainsRune(w, '/') {
 		if w == "/proc/self/ns/net" {
-			return node{"self", netns.Own}, nil
+			return node{name: "self", path: netns.Own}, nil
 		}
 		_, err := os.Stat(w)
 		name := filepath.Base(w)
 		if m := ofProcess.FindStringSubmatch(w); m != nil {
 			name = m[1]
 		}
-		return node{name, w}, err
+		return node{name: name, path: w}, err
 	}
 	for _, dir := range namedDirs {
 		path := filepath.Join(dir, w)
 		if _, err := os.Stat(path); err == nil {
-			return node{w, path}, nil
+			return node{name: w, path: path}, nil
 		}
 	}
 	if pid, err := strconv.ParseUint(w, 10, 31); err == nil {
@@ -101,12 +111,12 @@ func findNode(w string) (node, error) {
 		if _, err := os.Stat(path); err != nil {
 			return node{}, fmt.Errorf("-netns %s: no such process, and no namespace of that name", w)
 		}
-		return node{w, path}, nil
+		return node{name: w, path: path}, nil
 	}
 	return node{}, fmt.Errorf("-netns %s: no namespace of that name in %s", w, namedDirs[0])
 }
 
-// coreNodes are the namespaces that CORE's vnoded holds open, by name. vnoded is
+// coreNodes are the namespaces that CORE's vnoded holds open, in order. vnoded is
 // started as `vnoded -c SESSION/NODE ...`, SESSION being /tmp/pycore.NUMBER; what
 // it was started by is in another namespace and has the same command line.
 func coreNodes(proc string) (nodes []node) {
@@ -114,38 +124,30 @@ func coreNodes(proc string) (nodes []node) {
 	if err != nil {
 		return nil
 	}
-	entries, _ := os.ReadDir(proc)  // nothing is found then, which is said
-	channels := map[string]string{} // by path
+	entries, _ := os.ReadDir(proc) // nothing is found then, which is said
+	known := map[string]bool{}     // channels
 	for _, e := range entries {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
 			continue
 		}
 		channel := vnodedChannel(filepath.Join(proc, e.Name(), "cmdline"))
 		path := filepath.Join(proc, e.Name(), "ns/net")
-		if channel == "" {
+		if channel == "" || known[channel] {
 			continue
 		}
 		if link, err := os.Readlink(path); err != nil || link == own {
 			continue
 		}
-		if !slices.Contains(slices.Collect(maps.Values(channels)), channel) {
-			channels[path] = channel
-			nodes = append(nodes, node{filepath.Base(channel), path})
-		}
+		known[channel] = true
+		nodes = append(nodes, node{sessionOf(channel), filepath.Base(channel), path})
 	}
-	// Sessions at the same time may have nodes of the same name.
-	count := map[string]int{}
-	for _, n := range nodes {
-		count[n.name]++
-	}
-	for i, n := range nodes {
-		if count[n.name] > 1 {
-			session := filepath.Base(filepath.Dir(channels[n.path]))
-			nodes[i].name = strings.TrimPrefix(session, "pycore.") + "." + n.name
-		}
-	}
-	slices.SortFunc(nodes, func(a, b node) int { return natural(a.name, b.name) })
+	slices.SortFunc(nodes, func(a, b node) int { return natural(a.id(), b.id()) })
 	return nodes
+}
+
+// sessionOf is the number of the session whose directory a control channel is in.
+func sessionOf(channel string) string {
+	return strings.TrimPrefix(filepath.Base(filepath.Dir(channel)), "pycore.")
 }
 
 // vnodedChannel is the path of a vnoded's control channel, or "" if the command

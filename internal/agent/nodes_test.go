@@ -10,7 +10,7 @@ import (
 )
 
 // TestCORENodes: nodes are found as CORE leaves them in /proc: in their order,
-// each once, apart if two sessions have the same names, and nothing else.
+// each once, by session and name, and nothing else.
 func TestCORENodes(t *testing.T) {
 	proc := t.TempDir()
 	process := func(pid, ns string, args ...string) {
@@ -41,12 +41,12 @@ func TestCORENodes(t *testing.T) {
 	process("107", "7")
 	var names []string
 	for _, n := range coreNodes(proc) {
-		names = append(names, n.name)
+		names = append(names, n.id())
 		if _, err := os.Readlink(n.path); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := []string{"1.n1", "2.n1", "n2", "n10"}; !slices.Equal(names, want) {
+	if want := []string{"1.n1", "1.n2", "1.n10", "2.n1"}; !slices.Equal(names, want) {
 		t.Errorf("nodes %q, want %q", names, want)
 	}
 }
@@ -115,6 +115,85 @@ func TestPortTable(t *testing.T) {
 	full := &portTable{base: 65535, offset: map[string]int{"a": 0}}
 	if _, _, err := full.get("", "b"); err == nil {
 		t.Error("a port above 65535")
+	}
+}
+
+// TestPortsOfTheGone: the line of an interface that is gone is a comment that
+// reserves its port, also for another agent, until ports run out.
+func TestPortsOfTheGone(t *testing.T) {
+	cfg := &Config{Port: 7073, PortsFile: filepath.Join(t.TempDir(), "ports")}
+	want := func(text string) {
+		t.Helper()
+		if got, err := os.ReadFile(cfg.PortsFile); err != nil || string(got) != text {
+			t.Errorf("the file is %q, %v, want %q", got, err, text)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(cfg.PortsFile, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(table *portTable, node string, k int) {
+		t.Helper()
+		if got, _, err := table.get(node, "eth0"); got != k || err != nil {
+			t.Errorf("%s: %d, %v, want %d", node, got, err, k)
+		}
+	}
+	write("# ours: 1\n1=5001\n1.n1-eth0:127.0.0.1:7073\n1.n2-eth0:127.0.0.1:7074\n# gone: 1.n2-eth0:127.0.0.1:7079\n# gone: x:127.0.0.1:7073\n# gone: x:y\n")
+	table, err := newPortTable(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := table.leave(map[string]bool{"1.n2-eth0": true}); left != 1 {
+		t.Errorf("%d have gone, want 1", left)
+	}
+	get(table, "1.n3", 2)
+	if err := table.save(); err != nil {
+		t.Fatal(err)
+	}
+	want("# ours: 1\n1=5001\n# gone: 1.n1-eth0:127.0.0.1:7073\n1.n2-eth0:127.0.0.1:7074\n# gone: 1.n2-eth0:127.0.0.1:7079\n# gone: x:127.0.0.1:7073\n# gone: x:y\n1.n3-eth0:127.0.0.1:7075\n")
+	table.close()
+
+	if table, err = newPortTable(cfg); err != nil {
+		t.Fatal(err)
+	}
+	get(table, "1.n4", 3)
+	get(table, "1.n1", 0)
+	if err := table.save(); err != nil {
+		t.Fatal(err)
+	}
+	want("# ours: 1\n1=5001\n1.n1-eth0:127.0.0.1:7073\n1.n2-eth0:127.0.0.1:7074\n# gone: 1.n2-eth0:127.0.0.1:7079\n# gone: x:127.0.0.1:7073\n# gone: x:y\n1.n3-eth0:127.0.0.1:7075\n1.n4-eth0:127.0.0.1:7076\n")
+	table.close()
+
+	cfg.Port = 65534
+	write("# gone: 1.n1-eth0:127.0.0.1:65534\n1.n2-eth0:127.0.0.1:65535\n")
+	if table, err = newPortTable(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer table.close()
+	get(table, "1.n3", 0)
+	if _, _, err := table.get("1.n4", "eth0"); err == nil {
+		t.Error("the port of an interface that is there was given away")
+	}
+}
+
+// TestPortsOfManyGone: the table does not grow for ever.
+func TestPortsOfManyGone(t *testing.T) {
+	table, err := newPortTable(&Config{Port: 7073})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxGone {
+		if _, _, err := table.get(fmt.Sprintf("%d.n1", i), "eth0"); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 99 {
+			table.leave(nil)
+		}
+	}
+	if n := len(table.lines); n != maxGone || len(table.offset) != n {
+		t.Errorf("%d lines and %d ports, want %d", n, len(table.offset), maxGone)
 	}
 }
 

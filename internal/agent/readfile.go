@@ -37,10 +37,7 @@ func ReadFile(ctx context.Context, cfg Config) error {
 	if flushErr := p.flush(); flushErr != nil {
 		return flushErr
 	}
-	if n := in.Skipped(); n > 0 {
-		fmt.Fprintf(cfg.Stderr, "pcapper: %s: %s frames of link types %v are not understood and were left out\n",
-			cfg.Read, number(n), in.SkippedLinks())
-	}
+	p.account(in)
 	var damage *pcapfile.DamageError
 	if errors.As(err, &damage) {
 		return fail(ExitDamaged, err)
@@ -53,12 +50,43 @@ type filePrinter struct {
 	ctx     context.Context
 	cfg     *Config
 	decoder *decode.Decoder
-	filters [3]*match.Filter // by packet.LinkType, made when first needed
+	filters [packet.LinkTypes]*match.Filter // by packet.LinkType, made when first needed
 	self    *self
 	recs    []wire.Record
 	text    []byte
 	lines   wire.Lines
 	out     io.Writer
+	// unmatched is how many frames -m left out.
+	unmatched uint64
+}
+
+// account says, a line for each reason, which frames gave no line and why.
+func (p *filePrinter) account(in *pcapfile.Reader) {
+	out := printer{w: p.cfg.Stderr, prefix: in.Name() + ": "}
+	if n := in.Skipped(); n > 0 {
+		out.printf("%s of link types %v, which are not understood, gave no record", frames(n), in.SkippedLinks())
+	}
+	c := p.decoder.Counters()
+	c.ShortLink += in.Short()
+	c.WithoutRecord(func(reason string, n uint64) {
+		if n > 0 {
+			out.printf("%s gave no record: %s", frames(n), reason)
+		}
+	})
+	switch {
+	case in.Packets() == 0:
+		out.printf("no packets in it")
+	case p.unmatched > 0 && p.unmatched == in.Packets()-in.Skipped()-in.Short():
+		out.printf("-m %q matches none of %s", p.cfg.Mode, frames(p.unmatched))
+	}
+}
+
+// frames is a number of frames in words.
+func frames(n uint64) string {
+	if n == 1 {
+		return "1 frame"
+	}
+	return number(n) + " frames"
 }
 
 func (p *filePrinter) all(in *pcapfile.Reader) error {
@@ -75,6 +103,7 @@ func (p *filePrinter) all(in *pcapfile.Reader) error {
 				return err
 			}
 			if !ok {
+				p.unmatched++
 				continue
 			}
 		}

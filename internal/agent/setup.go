@@ -45,9 +45,27 @@ func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*targe
 	return t, t.compile(ctx, cfg)
 }
 
-// missing says what the interface has to wait for before it can be watched. A
-// link-local address alone is what an interface has while its real addresses
-// are on their way, so that waits, too; see settle.
+// chooseInterface answers -i auto: the interface of the default route, unless
+// there is one of that name.
+func (cfg *Config) chooseInterface(say func(string, ...any)) (string, error) {
+	if cfg.Interface != AutoInterface {
+		return cfg.Interface, nil
+	}
+	if _, err := iface.ByName(AutoInterface); err == nil {
+		return AutoInterface, nil
+	}
+	i, err := iface.DefaultRoute()
+	if err != nil {
+		return "", fail(ExitDevice, fmt.Errorf("-i %s: %w", AutoInterface, err))
+	}
+	say("-i %s: watching %s, the interface of the default route", AutoInterface, i.Name)
+	return i.Name, nil
+}
+
+// missing says what the interface has to wait for before it can be watched,
+// which is as much as the mode needs: bridge ports, mirror ports and taps have
+// no addresses. A link-local address alone is what an interface has while its
+// real addresses are on their way, so that waits, too; see settle.
 func (cfg *Config) missing(i iface.Interface) string {
 	addrs := i
 	if cfg.MACFrom != "" {
@@ -59,10 +77,12 @@ func (cfg *Config) missing(i iface.Interface) string {
 	switch {
 	case !i.Up:
 		return "is down"
-	case len(addrs.Addrs) == 0:
-		return "has no IP address"
 	case cfg.needsIPv4() && len(addrs.IPv4()) == 0:
 		return fmt.Sprintf("has no IPv4 address, which %%i in -m %q needs", cfg.Mode)
+	case !cfg.needsIPv4() && !match.IsSpoof(cfg.Mode):
+		return ""
+	case len(addrs.Addrs) == 0:
+		return "has no IP address, which -m spoof needs"
 	case addrs.HasLinkLocalOnly():
 		return "has a link-local address only"
 	}
@@ -71,12 +91,13 @@ func (cfg *Config) missing(i iface.Interface) string {
 
 // needsIPv4: %i is the interface's IPv4 address. Mode spoof is content with
 // IPv6 addresses.
-func (cfg *Config) needsIPv4() bool { return strings.Contains(cfg.Mode, "%i") }
+func (cfg *Config) needsIPv4() bool { return match.NeedsIPv4(cfg.Mode) }
 
 // settle goes on with a link-local address if no other came.
 func (cfg *Config) settle(i iface.Interface, err error, say func(string, ...any)) (iface.Interface, error) {
 	var timeout *iface.TimeoutError
-	if errors.As(err, &timeout) && timeout.Interface.Up && timeout.Interface.HasLinkLocalOnly() && !cfg.needsIPv4() {
+	if errors.As(err, &timeout) && timeout.Interface.Up && timeout.Interface.HasLinkLocalOnly() &&
+		(!cfg.needsIPv4() || len(timeout.Interface.IPv4()) > 0) {
 		say("%s: going on with a link-local address only", timeout.Interface.Name)
 		return timeout.Interface, nil
 	}
@@ -147,7 +168,7 @@ func (cfg *Config) macFrom() (iface.Interface, error) {
 // spoof asks for addresses other than MAC and %i.
 func (t *target) affected(cfg *Config, m match.Target) bool {
 	return !slices.Equal(m.MAC, t.matched.MAC) || m.IPv4 != t.matched.IPv4 ||
-		cfg.kernelMode() == "spoof" && !slices.Equal(m.Addrs, t.matched.Addrs)
+		match.IsSpoof(cfg.kernelMode()) && !slices.Equal(m.Addrs, t.matched.Addrs)
 }
 
 // local is the host as the decoder knows it.
@@ -169,9 +190,9 @@ func filterCode(err error) int {
 func (t *target) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
-		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes,
+		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
 		// A host's own frames are seen in any case.
-		Promiscuous: cfg.Mode != "src",
+		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",
 	}
 	if !cfg.IncludeSelf {
 		c.OwnPorts = cfg.ports()

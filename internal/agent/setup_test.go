@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -51,9 +52,16 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 	}
 
 	only()
-	if said, err := prepared(Config{Interface: "eth0", Mode: "src"}); code(err) != ExitNoAddress ||
-		!strings.Contains(said, "eth0 has no IP address: waiting up to") || Hint(err) == "" {
-		t.Errorf("without address: %v, said %q", err, said)
+	for _, mode := range []string{"src", "dst", "none", " dst ", "udp port 5001", "ether src %m", "tcp[20] = 0x%%i or udp"} {
+		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); (err != nil && code(err) != ExitFilterSyntax) || said != "" {
+			t.Errorf("-m %q without address: %v, said %q, want no waiting", mode, err, said)
+		}
+	}
+	for mode, why := range map[string]string{"spoof": "has no IP address, which -m spoof needs", "udp and not src host %i": "has no IPv4 address, which %i"} {
+		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); code(err) != ExitNoAddress ||
+			!strings.Contains(said, "eth0 "+why) || !strings.Contains(said, ": waiting up to") || Hint(err) == "" {
+			t.Errorf("-m %q without address: %v, said %q", mode, err, said)
+		}
 	}
 	only("fd00::1/64")
 	if said, err := prepared(Config{Interface: "eth0", Mode: "spoof"}); err != nil || said != "" {
@@ -64,9 +72,16 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 		t.Errorf("%%i with an IPv6 address only: %v, said %q", err, said)
 	}
 	only("fe80::1/64")
-	if said, err := prepared(Config{Interface: "eth0", Mode: "src"}); err != nil ||
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src"}); err != nil || said != "" {
+		t.Errorf("-m src with a link-local address only: %v, said %q", err, said)
+	}
+	if said, err := prepared(Config{Interface: "eth0", Mode: "spoof"}); err != nil ||
 		!strings.Contains(said, "has a link-local address only: waiting") || !strings.Contains(said, "going on with") {
 		t.Errorf("with a link-local address only: %v, said %q", err, said)
+	}
+	only("169.254.7.1/16")
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src host %i"}); err != nil || !strings.Contains(said, "going on with") {
+		t.Errorf("%%i with a link-local address only: %v, said %q", err, said)
 	}
 	if err := h.Down("eth0"); err != nil {
 		t.Fatal(err)
@@ -77,6 +92,42 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 	if said, err := prepared(Config{Interface: "nope", Mode: "src"}); code(err) != ExitDevice || said != "" ||
 		!strings.Contains(Hint(err), "eth0") {
 		t.Errorf("missing: %v, said %q", err, said)
+	}
+}
+
+// TestAutoInterface: -i auto is the interface of the default route.
+func TestAutoInterface(t *testing.T) {
+	h, _ := nettest.Pair(t)
+	cfg := Config{Interface: "auto"}
+	var said string
+	choose := func() (name string, err error) {
+		said = ""
+		h.Do(func() {
+			name, err = cfg.chooseInterface(func(f string, args ...any) { said += fmt.Sprintf(f, args...) })
+		})
+		return name, err
+	}
+	var coded *Error
+	if _, err := choose(); !errors.As(err, &coded) || coded.Code != ExitDevice || !strings.Contains(err.Error(), "no default route") ||
+		!strings.Contains(Hint(err), "eth0") {
+		t.Errorf("without a default route: %v", err)
+	}
+	link, err := h.Netlink().LinkByName("eth0")
+	if err == nil {
+		err = h.Netlink().RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK,
+			Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := choose(); name != "eth0" || err != nil || said != "-i auto: watching eth0, the interface of the default route" {
+		t.Errorf("%q, %v, said %q", name, err, said)
+	}
+	if err := h.Netlink().LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "auto"}}); err != nil {
+		t.Skipf("no dummy interfaces: %v", err)
+	}
+	if name, err := choose(); name != "auto" || err != nil || said != "" {
+		t.Errorf("with an interface of that name: %q, %v, said %q", name, err, said)
 	}
 }
 

@@ -65,11 +65,12 @@ func (a *agent) take(records []wire.Record) {
 		return
 	}
 	a.records.Add(uint64(len(records)))
-	a.publish(records, false)
+	a.publish(records, nil, false)
 }
 
-// publish gives records to the hub; again: it has had them before.
-func (a *agent) publish(records []wire.Record, again bool) {
+// publish gives records to the hub; again: it has had them before. played is when
+// records of a log were played, nil if they are no log's.
+func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 	for len(records) > 0 {
 		a.c.hub.Fill(func(free []Item) int {
 			n := min(len(free), len(records))
@@ -82,7 +83,10 @@ func (a *agent) publish(records []wire.Record, again bool) {
 				}
 				item.match = a.c.classes.match(&item.Record)
 			}
-			records = records[n:]
+			for i := range min(n, len(played)) {
+				free[i].played = played[i]
+			}
+			records, played = records[n:], played[min(n, len(played)):]
 			return n
 		})
 	}

@@ -23,7 +23,7 @@ func benchCollector(t testing.TB, out io.Writer) (*collector, *lineWriter) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { null.Close() })
-	w, err := newLineWriter(c, null)
+	w, err := newLineWriter(c, Config{Stdout: null})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,9 @@ type Item struct {
 	// match says which lines of File.Flows the record belongs to; only the
 	// classifier can read it.
 	match match
+	// played is when a log's record was played, nanoseconds since the epoch.
+	// Valid iff logs are played.
+	played int64
 }
 
 // match names the two sets of flow lines that a record belongs to: those that
@@ -80,7 +83,7 @@ func (t *setTable) partition(flows []Flow, kind FlowKind) (starts, ids []uint32,
 	starts = []uint32{0}
 	var waiting, active []uint32 // lines that begin later, by First; lines of the set at start
 	for i, f := range flows {
-		if f.Kind != kind {
+		if f.Kind != kind || f.First > f.Last {
 			continue
 		}
 		waiting = append(waiting, uint32(i))

@@ -39,6 +39,9 @@ type Config struct {
 	TLS certs.Files
 	// Listen is where agents that are not dialled send to.
 	Listen []feed.Listen
+	// RecordedTimes prints the records' own times to a pipe, too, when logs are
+	// played, and not when they are played.
+	RecordedTimes bool
 	// Replay plays logs instead of dialling File's agents. It may be nil.
 	Replay *Replay
 	// Palette has names and colours of flows. It may be nil.
@@ -71,7 +74,7 @@ type Config struct {
 	Unconfined, Verbose bool
 }
 
-// The hub keeps hubChunk x hubChunks records (88 MiB) for a slow reader; it
+// The hub keeps hubChunk x hubChunks records (96 MiB) for a slow reader; it
 // uses no more than a few chunks while nobody is slow.
 const (
 	hubChunk  = 1024
@@ -215,7 +218,7 @@ func (c *collector) openOutput(cfg Config) (output, error) {
 	if live(cfg) {
 		return newLiveView(c, cfg)
 	}
-	return newLineWriter(c, cfg.Stdout)
+	return newLineWriter(c, cfg)
 }
 
 // run starts everything and waits for its end: first the agents', so that the

@@ -54,10 +54,7 @@ func startRun(t *testing.T, agents int, flows string, set func(*Config)) *testRu
 		r.agents = append(r.agents, l.(*net.TCPListener))
 		fmt.Fprintf(&conf, "h%d:%v\n", i, l.Addr())
 	}
-	file, err := Parse("test.conf", []byte(conf.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := Parse("test.conf", []byte(conf.String()))
 	out, in := testPipe(t)
 	r.pipe, r.stdout = out, bufio.NewReader(out)
 	errOut, errIn := testPipe(t)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -19,8 +20,30 @@ import (
 // agents to dial. Both are in file order, which decides the order of lines for
 // a packet of several flows.
 type File struct {
+	Name  string // of the file, for messages
 	Flows []Flow
 	Hosts []Host
+	// Notes are the lines that Check rejects, in file order.
+	Notes []Note
+}
+
+// Note is what is wrong with a line of a File, and what was made of it.
+type Note struct {
+	Line int
+	Err  error
+	// Read is what the line was taken for: what the C program makes of it. It is
+	// empty if the line was skipped.
+	Read string
+	// Flow: it is a flow's line and no agent's.
+	Flow bool
+}
+
+// String is the note without the file's name: "12: what is wrong; what was done".
+func (n Note) String() string {
+	if n.Read == "" {
+		return fmt.Sprintf("%d: %v; the line is skipped", n.Line, n.Err)
+	}
+	return fmt.Sprintf("%d: %v; %s", n.Line, n.Err, n.Read)
 }
 
 // FlowKind is what a flow line looks at.
@@ -45,7 +68,7 @@ func (k FlowKind) limit() uint32 {
 type Flow struct {
 	ID          uint32 // N; several lines may have the same
 	Kind        FlowKind
-	First, Last uint32 // both included, First <= Last
+	First, Last uint32 // both included; the flow matches nothing if First > Last
 	Line        int    // in the file, from 1
 }
 
@@ -179,47 +202,76 @@ func (e *ConfigError) Error() string {
 	return text
 }
 
-// ReadFile reads the configuration file called name. A file with bad lines is
-// a *ConfigError that names all of them.
+// ReadFile reads the configuration file called name. Only a file that cannot be
+// read is an error: what is wrong in it is in Notes.
 func ReadFile(name string) (*File, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
+		return nil, &ReadError{name, err}
 	}
-	return Parse(name, data)
+	return Parse(name, data), nil
 }
 
-// ReadFlows is ReadFile for those who need no agents.
-func ReadFlows(name string) (*File, error) {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read %q: %w", name, cause(err))
-	}
-	return parse(name, data)
+// ReadError is the error of a configuration file that cannot be read.
+type ReadError struct {
+	Name string
+	Err  error
 }
 
-// Parse reads data, the contents of the file called name.
-func Parse(name string, data []byte) (*File, error) {
-	file, err := parse(name, data)
-	if err == nil && len(file.Hosts) == 0 {
-		errs := &ConfigError{Name: name}
-		errs.add(name + ": no agents: want at least one line label:host:port")
-		return nil, errs
-	}
-	return file, err
-}
+func (e *ReadError) Error() string { return fmt.Sprintf("cannot read %q: %v", e.Name, cause(e.Err)) }
 
-func parse(name string, data []byte) (*File, error) {
-	p := parser{errs: ConfigError{Name: name}, seen: make(map[hostKey]int)}
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// Parse reads data, the contents of the file called name. A line that is not as
+// collector.conf(5) describes is read as the C program reads it, or skipped if
+// that skips it; Notes has both.
+func Parse(name string, data []byte) *File {
+	p := parser{file: File{Name: name}, agents: make(map[hostKey]int), labels: make(map[string]int), flows: make(map[Flow]int)}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	for text := range bytes.Lines(data) {
 		p.line++
 		p.parseLine(string(text))
 	}
-	if p.errs.Total > 0 {
-		return nil, &p.errs
+	return &p.file
+}
+
+// Check returns a *ConfigError with all Notes, and the want of agents.
+func (f *File) Check() error {
+	errs := ConfigError{Name: f.Name}
+	for _, n := range f.Notes {
+		errs.add(fmt.Sprintf("%s:%d: %v", f.Name, n.Line, n.Err))
 	}
-	return &p.file, nil
+	if len(f.Hosts) == 0 {
+		errs.add(f.NoAgents())
+	}
+	if errs.Total == 0 {
+		return nil
+	}
+	return &errs
+}
+
+// WithHosts is f with other agents: only what it says of flows is left.
+func (f *File) WithHosts(hosts []Host) *File {
+	return &File{Name: f.Name, Flows: f.Flows, Hosts: hosts,
+		Notes: slices.DeleteFunc(slices.Clone(f.Notes), func(n Note) bool { return !n.Flow })}
+}
+
+// NoAgents says that the file has no agents.
+func (f *File) NoAgents() string {
+	return f.Name + ": no agents: want at least one line label:host:port"
+}
+
+// Warnings are the Notes as lines to print, at most maxProblems and one that
+// counts the others.
+func (f *File) Warnings() []string {
+	errs := ConfigError{Name: f.Name}
+	for _, n := range f.Notes {
+		errs.add(fmt.Sprintf("%s:%v", f.Name, n))
+	}
+	if errs.Total == 0 {
+		return nil
+	}
+	return strings.Split(errs.Error(), "\n")
 }
 
 func (e *ConfigError) add(problem string) {
@@ -228,7 +280,7 @@ func (e *ConfigError) add(problem string) {
 	}
 }
 
-// hostKey is what two host lines must not have in common.
+// hostKey is what tells agents apart.
 type hostKey struct {
 	label, name string
 	port        uint16
@@ -236,10 +288,12 @@ type hostKey struct {
 
 // parser reads a file line by line and goes on after a bad one.
 type parser struct {
-	file File
-	errs ConfigError
-	line int
-	seen map[hostKey]int // line number
+	file   File
+	line   int
+	flow   bool            // it is a flow's line
+	agents map[hostKey]int // line number
+	labels map[string]int  // likewise
+	flows  map[Flow]int    // likewise; Line is 0
 }
 
 func (p *parser) parseLine(text string) {
@@ -249,7 +303,8 @@ func (p *parser) parseLine(text string) {
 		return
 	}
 	var err error
-	if number, rest, ok := cutFlow(text); ok {
+	var number, rest string
+	if number, rest, p.flow = cutFlow(text); p.flow {
 		err = p.addFlow(number, rest)
 	} else if label, rest, ok := strings.Cut(text, ":"); ok {
 		err = p.addHost(label, rest)
@@ -258,7 +313,8 @@ func (p *parser) parseLine(text string) {
 			"a flow N=port, N=first-last, N=Mflow or N=Mfirst-last, or an agent label:host:port")
 	}
 	if err != nil {
-		p.errs.add(fmt.Sprintf("%s:%d: %v", p.errs.Name, p.line, err))
+		p.flow = strings.Contains(text, "=")
+		p.note(err, p.readAsC(text))
 	}
 }
 
@@ -281,6 +337,11 @@ func cutFlow(text string) (number, rest string, ok bool) {
 		return "", "", false
 	}
 	return number, rest, isDigits(number) || !strings.Contains(rest, ":")
+}
+
+// isHex reports whether s is a number as 0x7f, or the beginning of one.
+func isHex(s string) bool {
+	return len(s) > 1 && s[0] == '0' && s[1]|0x20 == 'x' && strings.Trim(s[2:], "0123456789abcdefABCDEF") == ""
 }
 
 func isDigits(s string) bool {
@@ -311,8 +372,25 @@ func (p *parser) addFlow(number, rest string) error {
 	if flow.Last < flow.First {
 		return wrong(rest, "range runs backwards", "first-last with first <= last")
 	}
-	p.file.Flows = append(p.file.Flows, flow)
+	p.appendFlow(flow)
 	return nil
+}
+
+// appendFlow adds a flow, and notes if the file has it already.
+func (p *parser) appendFlow(flow Flow) {
+	p.file.Flows = append(p.file.Flows, flow)
+	flow.Line = 0
+	if first := p.flows[flow]; first != 0 {
+		p.note(wrong(flow.String(), fmt.Sprintf("the same flow as in line %d", first), "one of them"),
+			"packets of it have two lines each")
+		return
+	}
+	p.flows[flow] = p.line
+}
+
+// note notes what is wrong with a line that was read nevertheless.
+func (p *parser) note(err error, read string) {
+	p.file.Notes = append(p.file.Notes, Note{p.line, err, read, p.flow})
 }
 
 // parseNumber reads a number from 0 to limit, with white space around it.
@@ -334,16 +412,30 @@ func (p *parser) addHost(label, rest string) error {
 	if err = host.parseSource(strings.TrimSpace(rest)); err != nil {
 		return err
 	}
+	return p.appendHost(host)
+}
+
+// appendHost adds an agent, and notes what it shares with another one: the C
+// program dials both.
+func (p *parser) appendHost(host Host) error {
 	key := hostKey{host.Label, host.Name, host.Port}
 	if host.From {
-		key.label = "" // one address sends as one agent
+		key.label = ""
 	}
-	if first := p.seen[key]; first != 0 {
-		return wrong(host.String(), fmt.Sprintf("the same agent as in line %d", first),
-			"another label, host or port")
+	same, label := p.agents[key], p.labels[host.Label]
+	if same != 0 && host.From {
+		return wrong(host.String(), fmt.Sprintf("the same agent as in line %d", same), "another address: one address sends as one agent")
 	}
-	p.seen[key] = p.line
+	p.agents[key], p.labels[host.Label] = p.line, p.line
 	p.file.Hosts = append(p.file.Hosts, host)
+	switch {
+	case same != 0:
+		p.note(wrong(host.String(), fmt.Sprintf("the same agent as in line %d", same), "another label, host or port"),
+			"both are dialled, so all its packets count twice")
+	case label != 0:
+		p.note(wrong(host.Label, fmt.Sprintf("the same label as in line %d", label), "another one"),
+			"both agents are dialled, and shown under one label")
+	}
 	return nil
 }
 
@@ -472,9 +564,9 @@ func parseName(text string) (string, error) {
 	case strings.Contains(text, ":"):
 		return "", wrong(text, "more than one colon in the host", want)
 	}
-	// A name whose last part is a number is an address or nothing (RFC 1123,
-	// 2.1): no name server is asked for 10.0.0.300.
-	if isDigits(text[strings.LastIndexByte(text, '.')+1:]) {
+	// A name whose last part is a number, as inet_aton(3) knows it, is an address
+	// or nothing (RFC 1123, 2.1): no name server is asked for 10.0.0.300.
+	if last := text[strings.LastIndexByte(text, '.')+1:]; isDigits(last) || isHex(last) {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
 			return "", wrong(text, "not a dotted quad", "four numbers from 0 to 255, without leading zeros")

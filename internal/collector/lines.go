@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/replay"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/sink"
 	"github.com/pcapper/pcapper/wire"
@@ -24,12 +25,16 @@ type lineWriter struct {
 	wrote  atomic.Uint64 // lines that stdout has taken
 	missed atomic.Uint64 // lines that it has not taken in the time to drain
 
+	// asPlayed: a line has the time at which it was played. A grapher draws
+	// nothing that is older than itself.
+	asPlayed bool
+
 	ids     []string // of flow lines, as printed
 	scratch []uint32
 }
 
-func newLineWriter(c *collector, stdout *os.File) (*lineWriter, error) {
-	stdout, err := openAgain(stdout)
+func newLineWriter(c *collector, cfg Config) (*lineWriter, error) {
+	stdout, err := openAgain(cfg.Stdout)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +45,7 @@ func newLineWriter(c *collector, stdout *os.File) (*lineWriter, error) {
 		graph:   sink.NewGrapher(stdout),
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 	}
+	w.asPlayed = c.player != nil && !cfg.RecordedTimes && isPipe(stdout)
 	for _, f := range c.file.Flows {
 		w.ids = append(w.ids, strconv.FormatUint(uint64(f.ID), 10))
 	}
@@ -84,19 +90,38 @@ const maxSplit = 1000
 // of that second. So lines count packets, and a grapher that draws less than a
 // second at a time sees no peak where the record begins.
 func (w *lineWriter) write(item *Item) error {
-	n := min(item.Count(), maxSplit)
-	if n == 1 {
-		return w.packet(item, item.Time, item.GrapherValue())
+	if item.Flags&wire.NotTraffic != 0 {
+		return nil
 	}
-	rest := uint64(time.Second) - uint64(item.Time)%uint64(time.Second)
+	n := min(item.Count(), maxSplit)
+	at, rest := item.Time, time.Second-time.Duration(item.Time)%time.Second
+	if w.asPlayed {
+		at, rest = item.played, w.shorten(rest, n)
+	}
+	if n == 1 {
+		return w.packet(item, at, item.GrapherValue())
+	}
 	bytes := uint64(item.Length)
 	for k := range n {
 		share := bytes*(k+1)/n - bytes*k/n
-		if err := w.packet(item, item.Time+int64(rest*k/n), share*8); err != nil {
+		if err := w.packet(item, at+int64(rest)*int64(k)/int64(n), share*8); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// shorten is how long a time takes at the speed of the replay; nobody needs it
+// for a single packet.
+func (w *lineWriter) shorten(d time.Duration, packets uint64) time.Duration {
+	if packets == 1 {
+		return 0
+	}
+	speed := w.c.player.Status().Speed
+	if speed == replay.Max {
+		return 0
+	}
+	return time.Duration(min(float64(d)/speed, float64(time.Hour)))
 }
 
 // packet prints one line for each flow of the record: the first primary, the

@@ -273,6 +273,9 @@ func (l *liveView) count(now time.Time) {
 }
 
 func (l *liveView) add(item *Item, now time.Time) {
+	if item.Flags&wire.NotTraffic != 0 {
+		return
+	}
 	t := &l.agents[item.Host]
 	value := item.GrapherValue()
 	switch item.Stat() {

@@ -44,6 +44,9 @@ func NewReplay(paths []string, speed, from string) (*Replay, error) {
 	return r, err
 }
 
+// Len is the number of logs.
+func (r *Replay) Len() int { return len(r.files) }
+
 func parseSpeed(text string) (float64, error) {
 	if text == "max" {
 		return replay.Max, nil
@@ -77,9 +80,11 @@ func (c *collector) startReplay(r *Replay, stay bool) {
 	}
 	c.player = replay.New(replay.Config{
 		Files: r.files, Speed: r.speed, From: r.from, Stay: stay,
-		Records: func(file int, records []wire.Record, again bool) { c.agents[file].play(records, again) },
-		Wait:    c.caughtUp,
-		Say:     c.say.printf,
+		Records: func(file int, records []wire.Record, played []int64, again bool) {
+			c.agents[file].play(records, played, again)
+		},
+		Wait: c.caughtUp,
+		Say:  c.say.printf,
 	})
 }
 
@@ -91,11 +96,11 @@ func newLog(c *collector, index uint32) *agent {
 }
 
 // play is take for records of a log, which may come again after going back.
-func (a *agent) play(records []wire.Record, again bool) {
+func (a *agent) play(records []wire.Record, played []int64, again bool) {
 	if !again {
 		a.records.Add(uint64(len(records)))
 	}
-	a.publish(records, again)
+	a.publish(records, played, again)
 }
 
 // backlog is how many records may wait for the output while logs are played:

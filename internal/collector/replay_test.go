@@ -34,10 +34,7 @@ func TestReplayView(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := parse("c", []byte("1=2000\n2=M7\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := Parse("c", []byte("1=2000\n2=M7\n"))
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

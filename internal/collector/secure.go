@@ -27,14 +27,22 @@ func (h *Host) certs(global certs.Files) (f certs.Files, err error) {
 			*s.value = s.global
 		}
 		if *s.value == "" {
-			return f, fmt.Errorf("line %d: %v: %s:// takes a certificate, a key and an authority: give %s FILE, or %s=FILE behind the address and a question mark",
-				h.Line, h, h.scheme(), s.option, s.key)
+			return f, fmt.Errorf("%s: %s:// takes a certificate, a key and an authority: give %s FILE, or %s=FILE behind the address and a question mark",
+				h.place(), h.scheme(), s.option, s.key)
 		}
 	}
 	if _, err := f.Load(); err != nil {
-		return f, fmt.Errorf("line %d: %v: %w", h.Line, h, err)
+		return f, fmt.Errorf("%s: %w", h.place(), err)
 	}
 	return f, nil
+}
+
+// place names the host, and its line if it is of a file.
+func (h *Host) place() string {
+	if h.Line == 0 {
+		return h.String()
+	}
+	return fmt.Sprintf("line %d: %v", h.Line, h)
 }
 
 // tlsConfig reads the files anew for each dial, so that certificates can be

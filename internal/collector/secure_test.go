@@ -27,10 +27,7 @@ func TestHostTLS(t *testing.T) {
 		{"a:tls://[fe80::1%eth0]:7443", "c", "fe80::1"},
 		{"a:tls://10.0.0.3:7443?cert=" + path("d.pem") + "&key=" + path("d-key.pem"), "d", "10.0.0.3"},
 	} {
-		file, err := Parse("x.conf", []byte(tt.line))
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := Parse("x.conf", []byte(tt.line))
 		host := &file.Hosts[0]
 		files, err := host.certs(global)
 		if err != nil {
@@ -44,17 +41,11 @@ func TestHostTLS(t *testing.T) {
 			t.Errorf("%s: certificate %q for %q, want %q for %q", tt.line, got, cfg.ServerName, tt.common, tt.server)
 		}
 	}
-	file, err := Parse("x.conf", []byte("a:tls://10.0.0.3:7443?key="+path("d-key.pem")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := Parse("x.conf", []byte("a:tls://10.0.0.3:7443?key="+path("d-key.pem")))
 	if _, err := file.Hosts[0].certs(global); err == nil || !strings.Contains(err.Error(), "line 1: ") {
 		t.Errorf("a key of another certificate: %v", err)
 	}
-	file, err = Parse("x.conf", []byte("a:10.0.0.3:7073"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	file = Parse("x.conf", []byte("a:10.0.0.3:7073"))
 	if files, err := file.Hosts[0].certs(certs.Files{}); err != nil || files.Any() {
 		t.Errorf("a plain feed needs files: %v, %v", files, err)
 	}

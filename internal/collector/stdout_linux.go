@@ -42,6 +42,13 @@ func openAgain(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
+// isPipe reports whether another program reads what is written to f: a pipe, or
+// a socket.
+func isPipe(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
+}
+
 // watchClosed returns errStdoutClosed as soon as nobody can read f any more,
 // so that the collector ends even if there is nothing to write. It returns nil
 // when ctx is done.

@@ -44,7 +44,7 @@ type AgentStatus struct {
 	Records     uint64 // received since the start
 	Connections uint64 // made since the start
 	// Losses are what an agent with IPFIX has told. HasLosses is not set for a
-	// 28-byte feed, which cannot tell.
+	// 28-byte feed, which cannot tell; only Losses.Malformed is known then.
 	Losses    feed.Losses
 	HasLosses bool
 	// Detail is what is kept of its records; nil if nobody keeps any.

@@ -156,7 +156,7 @@ func BenchmarkVariedLines(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer null.Close()
-	w, err := newLineWriter(c, null)
+	w, err := newLineWriter(c, Config{Stdout: null})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -42,11 +42,12 @@ import (
 type Level uint8
 
 const (
-	// Packets: a record for each packet that the agent's feed has one for.
+	// Packets: a record for each packet that the agent's feed has one for, each drop,
+	// and each second observation.
 	Packets Level = iota
-	// Flows: a record for each flow and second.
+	// Flows: a record for each flow and second; drops of a flow by their reason.
 	Flows
-	// Top: the heaviest flows of ten seconds, and the rest in sums.
+	// Top: the heaviest flows of ten seconds, and the rest in sums; no drops.
 	Top
 	levels
 )
@@ -118,7 +119,7 @@ const (
 	MaxRecords = 10_000
 	// maxPlain bounds what is made of a block of S2: MaxRecords, and the
 	// messages' headers.
-	maxPlain = MaxRecords*ipfix.SizeIPv6 + 1<<16
+	maxPlain = MaxRecords*ipfix.SizeEvent6 + 1<<16
 )
 
 // ErrMalformed: the bytes are no batch, or were damaged.

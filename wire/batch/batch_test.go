@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"slices"
@@ -45,6 +46,14 @@ func record(rnd *rand.Rand) wire.Record {
 		r.Flags |= wire.Super
 		r.Packets = 2 + rnd.Uint32N(1<<20)
 	}
+	r.TTL, r.Digest = uint8(rnd.Uint32()), rnd.Uint64()
+	switch rnd.IntN(8) {
+	case 0:
+		r.Flags |= wire.Dropped
+		r.Reason = wire.ReasonNamed([]string{"QDISC_DROP", "NETFILTER_DROP", ""}[rnd.IntN(3)])
+	case 1:
+		r.Flags |= wire.Uncounted | wire.BeforeQueue
+	}
 	return r
 }
 
@@ -82,10 +91,14 @@ func TestThereAndBack(t *testing.T) {
 func TestHeaviestFit(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	b := &batch.Batch{Agent: strings.Repeat("n", 255)}
-	for range batch.MaxRecords { // nothing that compresses
+	for i := range batch.MaxRecords { // nothing that compresses
 		r := wire.Record{Time: rnd.Int64N(1 << 62), MGENTime: rnd.Int64(), Flags: wire.IPv6 | wire.MGEN | wire.MGENHeader | wire.Super,
 			SrcPort: uint16(rnd.Uint32()), DstPort: uint16(rnd.Uint32()), Length: rnd.Uint32(), FlowID: rnd.Uint32(),
-			MGENSeq: rnd.Uint32(), Packets: 2 + rnd.Uint32N(1<<31), Proto: uint8(rnd.Uint32())}
+			MGENSeq: rnd.Uint32(), Packets: 2 + rnd.Uint32N(1<<31), Proto: uint8(rnd.Uint32()), TTL: uint8(rnd.Uint32()), Digest: rnd.Uint64()}
+		if i%2 == 0 { // more names than a kernel has
+			r.Flags |= wire.Dropped
+			r.Reason = wire.ReasonNamed(fmt.Sprintf("%d_%s", rnd.IntN(200), strings.Repeat("X", 20)))
+		}
 		for i := range r.Src {
 			r.Src[i], r.Dst[i] = byte(rnd.Uint32()), byte(rnd.Uint32())
 		}

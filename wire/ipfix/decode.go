@@ -434,7 +434,7 @@ func grow(dst []wire.Record, n int) []wire.Record {
 
 func readOwn(b []byte, k kind, r *wire.Record) {
 	*r = wire.Record{}
-	if k == ownIPv4 {
+	if k == ownIPv4 || k == ownEvent4 {
 		r.SetSrc4([4]byte(b[0:4]))
 		r.SetDst4([4]byte(b[4:8]))
 		b = b[8:]
@@ -443,13 +443,20 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 		r.Src, r.Dst = [16]byte(b[0:16]), [16]byte(b[16:32])
 		b = b[32:]
 	}
+	carried := flagBits &^ wire.NotTraffic
+	if k == ownEvent4 || k == ownEvent6 {
+		carried = flagBits
+		readEvent(b[tailSize:], r)
+	}
 	b = b[:tailSize:tailSize]
 	r.SrcPort = binary.BigEndian.Uint16(b[tailSrcPort:])
 	r.DstPort = binary.BigEndian.Uint16(b[tailSrcPort+2:])
 	r.Proto = b[tailProto]
 	r.Length = binary.BigEndian.Uint32(b[tailOctets:])
 	r.FlowID = binary.BigEndian.Uint32(b[tailFlow:])
-	r.Flags |= wire.Flags(binary.BigEndian.Uint16(b[tailFlags:])) & flagBits
+	r.Flags |= wire.Flags(binary.BigEndian.Uint16(b[tailFlags:])) & carried
+	r.TTL = b[tailTTL]
+	r.Digest = binary.BigEndian.Uint64(b[tailDigest:])
 	if r.Flags&wire.MGENHeader != 0 {
 		r.MGENSeq = binary.BigEndian.Uint32(b[tailSeq:])
 		r.MGENTime = int64(binary.BigEndian.Uint64(b[tailMGENTime:]))
@@ -463,12 +470,27 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 	r.Time, _ = fromNTP(binary.BigEndian.Uint64(b[tailTime:]), int64(around))
 }
 
+// readEvent reads what an event has behind the tail. Whatever its flags say, it is not
+// traffic.
+func readEvent(b []byte, r *wire.Record) {
+	if isDropped(uint64(b[eventStatus])) {
+		r.Flags |= wire.Dropped
+		r.Reason = wire.ReasonNamed(bytes.TrimRight(b[eventReason:eventSize], "\x00"))
+	} else {
+		r.Flags |= wire.Uncounted
+	}
+}
+
+// isDropped reports whether a forwardingStatus is one of dropped packets.
+func isDropped(status uint64) bool { return status&0xc0 == statusDropped }
+
 // values are a record's fields by their meaning.
 type values struct {
 	number   [meanings]uint64
 	src, dst []byte
 	node     []byte
 	iface    []byte
+	reason   []byte
 	exported int64
 }
 
@@ -520,6 +542,9 @@ func (v *values) set(m meaning, b []byte) {
 		return
 	case ifaceName:
 		v.iface = b
+		return
+	case reason:
+		v.reason = b
 		return
 	}
 	n := uint64(0)
@@ -603,7 +628,7 @@ func (v *values) packet(t *template) wire.Record {
 		r.Flags |= wire.Super
 	}
 	if t.has[flags] {
-		r.Flags |= wire.Flags(v.number[flags]) & flagBits
+		r.Flags |= wire.Flags(v.number[flags]) & flagBits &^ wire.Dropped
 	} else {
 		r.Flags |= v.direction(t)
 		if v.number[flowID] != 0 {
@@ -611,10 +636,31 @@ func (v *values) packet(t *template) wire.Record {
 		}
 	}
 	r.FlowID = uint32(v.number[flowID])
+	r.TTL, r.Digest = uint8(v.number[ttl]), v.number[digest]
+	v.event(t, &r)
 	if r.Flags&wire.MGENHeader != 0 {
 		r.MGENSeq, r.MGENTime = uint32(v.number[mgenSeq]), int64(v.number[mgenTime])
 	}
 	return r
+}
+
+// event marks records that are not traffic: those of our own, and others' that have a
+// status of dropped packets, or count such packets and none that passed.
+func (v *values) event(t *template, r *wire.Record) {
+	n := max(v.number[dropped], v.number[event])
+	switch {
+	case isDropped(v.number[status]), v.number[dropped] > 0 && v.number[packets] == 0:
+		r.Flags |= wire.Dropped
+		r.Reason = wire.ReasonNamed(bytes.TrimRight(v.reason, "\x00"))
+	case t.has[event]:
+		r.Flags |= wire.Uncounted
+	default:
+		return
+	}
+	if n > 1 {
+		r.Packets = uint32(min(n, math.MaxUint32))
+		r.Flags |= wire.Super
+	}
 }
 
 func (v *values) direction(t *template) wire.Flags {

@@ -25,17 +25,34 @@
 //	mgenSequence (enterprise 2)          4   valid with flag mgenHeader
 //	mgenTransmitTime (enterprise 3)      8   likewise; microseconds since 1970
 //	packetFlags (enterprise 4)           2   see below
+//	ipTTL (192)                          1   time to live or hop limit; 0 if unknown
+//	digestHashValue (326)                8   [wire.Digest]; 0 if unknown
 //
 // nfdump, nfacctd and goflow2 count nothing without elements 1, 2, 152 and 153.
 //
 // The elements of our own have the enterprise number [DefaultPEN], which is
 // set aside for documentation (RFC 5612), unless the user has one. They are
-// all unsigned but mgenTransmitTime, which is signed64.
+// all unsigned but mgenTransmitTime, which is signed64, and dropReason, a string.
 //
 // packetFlags has these bits, as [wire.Flags] explains them: 0x0002 mgen, 0x0004 mgenHeader,
 // 0x0008 fragment, 0x0010 laterFragment, 0x0020 truncated, 0x0040 super (the
 // record stands for several packets), 0x0080 outgoing, 0x0100 incoming, 0x0200
-// relayed, 0x0400 markRelayed.
+// relayed, 0x0400 markRelayed, 0x1000 beforeQueue, 0x2000 dropped, 0x4000
+// uncounted. The last two are in events only.
+//
+// # Events
+//
+// Templates 261 (IPv4) and 262 (IPv6) describe what happened to a packet that is
+// traffic of no interface at that point, or is counted elsewhere: a drop, or a second
+// observation. The fields are those of 256 and 257 but for
+//
+//	ipTotalLength (224)                  4   instead of octetDeltaCount
+//	eventPackets (enterprise 9)          4   instead of packetDeltaCount
+//
+// so that no collector adds them to the traffic, and two more at the end:
+//
+//	forwardingStatus (89)                1   128 if dropped (RFC 7270, section 4.12), or 0
+//	dropReason (enterprise 8)           32   the kernel's name without SKB_DROP_REASON_, padded with 0
 //
 // # Options
 //

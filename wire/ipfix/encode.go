@@ -18,14 +18,18 @@ const (
 	TemplateStatistics = 258
 	TemplateHost       = 259
 	TemplateNames      = 260
+	TemplateEvent4     = 261
+	TemplateEvent6     = 262
 )
 
 // Sizes of data records, in bytes. They differ, so that a record's size tells
 // its template.
 const (
-	SizeIPv4 = 65
-	SizeIPv6 = 89
-	SizeHost = 25
+	SizeIPv4   = 74
+	SizeIPv6   = 98
+	SizeHost   = 25
+	SizeEvent4 = SizeIPv4 + eventSize
+	SizeEvent6 = SizeIPv6 + eventSize
 )
 
 // tail is the part of a record behind its addresses, which both templates
@@ -44,18 +48,31 @@ const (
 	tailSeq       = 43
 	tailMGENTime  = 47
 	tailFlags     = 55
-	tailSize      = 57
+	tailTTL       = 57
+	tailDigest    = 58
+	tailSize      = 66
 )
+
+// What an event's record has behind the tail.
+const (
+	eventStatus = 0
+	eventReason = 1
+	eventSize   = 1 + wire.ReasonSize
+)
+
+// statusDropped is forwardingStatus (RFC 7270, section 4.12) of a dropped packet, for an
+// unknown reason: the kernel's names say more than the registry's numbers can.
+const statusDropped = 2 << 6
 
 // flagBits are the flags that packetFlags carries: what else there is follows
 // from the template.
 const flagBits = wire.MGEN | wire.MGENHeader | wire.Fragment | wire.LaterFragment | wire.Truncated |
-	wire.Super | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed
+	wire.Super | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed | wire.BeforeQueue | wire.NotTraffic
 
 // Append appends r as a data record to dst: as many packets as it stands for. It reports false, and
 // appends nothing, if r's time is before 1970, or if r is a host statistic of
 // a kind or size that there is no element for. It does not allocate if dst has
-// 128 bytes to spare.
+// 256 bytes to spare.
 func Append(dst []byte, r *wire.Record) ([]byte, bool) {
 	if r.Time < 0 {
 		return dst, false
@@ -79,18 +96,25 @@ func AppendFlow(dst []byte, r *wire.Record, n uint32, end int64) ([]byte, bool) 
 func appendPackets(dst []byte, r *wire.Record, n uint32, end int64) []byte {
 	var b []byte
 	var version byte
+	event := 0
+	if r.Flags&wire.NotTraffic != 0 {
+		event = eventSize
+	}
 	if r.Flags&wire.IPv6 == 0 {
 		version = 4
-		dst, b = room(dst, SizeIPv4)
+		dst, b = room(dst, SizeIPv4+event)
 		copy(b[0:4], r.Src[12:])
 		copy(b[4:8], r.Dst[12:])
 		b = b[8:]
 	} else {
 		version = 6
-		dst, b = room(dst, SizeIPv6)
+		dst, b = room(dst, SizeIPv6+event)
 		copy(b[0:16], r.Src[:])
 		copy(b[16:32], r.Dst[:])
 		b = b[32:]
+	}
+	if event != 0 {
+		putEvent(b[tailSize:], r)
 	}
 	b = b[:tailSize:tailSize]
 	binary.BigEndian.PutUint32(b[tailSrcPort:], uint32(r.SrcPort)<<16|uint32(r.DstPort))
@@ -123,7 +147,17 @@ func appendPackets(dst []byte, r *wire.Record, n uint32, end int64) []byte {
 	binary.BigEndian.PutUint32(b[tailSeq:], seq)
 	binary.BigEndian.PutUint64(b[tailMGENTime:], uint64(sent))
 	binary.BigEndian.PutUint16(b[tailFlags:], uint16(flags))
+	b[tailTTL] = r.TTL
+	binary.BigEndian.PutUint64(b[tailDigest:], r.Digest)
 	return dst
+}
+
+func putEvent(b []byte, r *wire.Record) {
+	clear(b)
+	if r.Flags&wire.Dropped != 0 {
+		b[eventStatus] = statusDropped
+		copy(b[eventReason:eventSize], r.Reason.String())
+	}
 }
 
 func appendHost(dst []byte, r *wire.Record) ([]byte, bool) {

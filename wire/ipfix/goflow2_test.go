@@ -38,6 +38,10 @@ func random(rng *rand.Rand) (r wire.Record) {
 	if r.Flags&wire.MGENHeader != 0 {
 		r.MGENSeq, r.MGENTime = rng.Uint32(), rng.Int64()
 	}
+	r.TTL, r.Digest = uint8(rng.Uint32()), rng.Uint64()
+	if r.Flags&wire.Dropped != 0 {
+		r.Reason = wire.ReasonNamed([]string{"", "QDISC_DROP", "NETFILTER_DROP"}[rng.IntN(3)])
+	}
 	return r
 }
 
@@ -127,10 +131,17 @@ func compareGoflow2(t *testing.T, their *netflow.DataRecord, r *wire.Record, pen
 	if r.Flags&wire.MGENHeader != 0 {
 		seq = uint64(r.MGENSeq)
 	}
+	octets, packets := uint64(r.Length), uint64(1)
+	if !r.IsTraffic() {
+		octets, packets = 0, 0
+	}
 	got := []uint64{src, dst, number(false, 7), number(false, 11), number(false, 4), number(false, 1), number(false, 2), number(false, 152),
-		number(true, mgenFlowID), number(true, mgenSequence), number(true, packetFlags)}
-	want := []uint64{wantSrc, wantDst, uint64(r.SrcPort), uint64(r.DstPort), uint64(r.Proto), uint64(r.Length), 1, uint64(r.Time) / nsPerMsec,
-		uint64(r.Flow()), seq, uint64(r.Flags & flagBits)}
+		number(true, mgenFlowID), number(true, mgenSequence), number(true, packetFlags), number(false, 192), number(false, 326), number(false, 89)}
+	want := []uint64{wantSrc, wantDst, uint64(r.SrcPort), uint64(r.DstPort), uint64(r.Proto), octets, packets, uint64(r.Time) / nsPerMsec,
+		uint64(r.Flow()), seq, uint64(r.Flags & flagBits), uint64(r.TTL), r.Digest, 0}
+	if r.Flags&wire.Dropped != 0 {
+		want[len(want)-1] = statusDropped
+	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("goflow2 reads %v, want %v of %+v", got, want, r)
 	}

@@ -55,8 +55,22 @@ func everyKind() []wire.Record {
 		packet6(func(r *wire.Record) { r.Length, r.Proto = math.MaxUint32, 255 }),
 		packet6(func(r *wire.Record) { r.FlowID, r.MGENSeq, r.MGENTime, r.Flags = 0, 0, 0, wire.IPv6 }),
 	}
-	for bit := wire.Fragment; bit < wire.HostStat; bit <<= 1 {
-		list = append(list, packet4(func(r *wire.Record) { r.Flags |= bit }), packet6(func(r *wire.Record) { r.Flags |= bit }))
+	for bit := wire.Fragment; bit <= wire.Uncounted; bit <<= 1 {
+		if bit != wire.HostStat {
+			list = append(list, packet4(func(r *wire.Record) { r.Flags |= bit }), packet6(func(r *wire.Record) { r.Flags |= bit }))
+		}
+	}
+	for _, reason := range []string{"", "QDISC_DROP", strings.Repeat("R", wire.ReasonSize)} {
+		dropped := func(r *wire.Record) {
+			r.Flags |= wire.Dropped | wire.Super
+			r.Packets, r.Reason = 44, wire.ReasonNamed(reason)
+		}
+		list = append(list, packet4(dropped), packet6(dropped))
+	}
+	for i := range list {
+		if list[i].Flags&wire.HostStat == 0 {
+			list[i].TTL, list[i].Digest = uint8(i), uint64(i)<<56|uint64(i)
+		}
 	}
 	return list
 }
@@ -128,8 +142,7 @@ func TestOtherPEN(t *testing.T) {
 	}
 	w, d := Writer{PEN: 999}, Decoder{}
 	m := w.Templates(nil, now)
-	m[bytes.Index(m, []byte{0x80, mgenSequence})+1] = 9 // another element
-	m[bytes.LastIndex(m, []byte{0x80, mgenSequence})+1] = 9
+	m = bytes.ReplaceAll(m, []byte{0x80, mgenSequence}, []byte{0x80, 99}) // another element
 	d.Decode(m, nil)
 	if d.PEN != 0 {
 		t.Errorf("somebody else's templates are taken for ours of %d", d.PEN)

@@ -13,6 +13,8 @@ const (
 	foreign kind = iota // field by field
 	ownIPv4             // as Append makes them
 	ownIPv6
+	ownEvent4
+	ownEvent6
 )
 
 // meaning is what a field is for, if we know it.
@@ -49,6 +51,12 @@ const (
 	observed // the domain that an option is about
 	nodeName
 	ifaceName
+	ttl
+	digest
+	status
+	reason
+	dropped  // packets
+	event    // packets that are not traffic
 	meanings // how many there are
 )
 
@@ -60,17 +68,19 @@ var elementMeaning = map[uint16]meaning{
 	150: seconds, 322: seconds, 152: millis, 323: millis, 154: ntpTime, 156: ntpTime, 324: ntpTime, 325: ntpTime, 158: delta,
 	41: messages, 42: records, 166: notSent, 164: ignored,
 	149: observed, 300: nodeName, 82: ifaceName,
+	192: ttl, 326: digest, 89: status, 133: dropped,
 }
 
 var privateMeaning = map[uint16]meaning{
 	mgenFlowID: flowID, mgenSequence: mgenSeq, mgenTransmitTime: mgenTime, packetFlags: flags,
-	hostStatistic: host, hostValue: value, repairPort: repair,
+	hostStatistic: host, hostValue: value, repairPort: repair, dropReason: reason, eventPackets: event,
 }
 
 // meaningSize are the bytes that a field of a meaning must have if it can be
 // used at all; what is not here may have 1 to 8 (RFC 7011, section 6.2).
 var meaningSize = [meanings]uint16{
 	srcAddr4: 4, dstAddr4: 4, srcAddr6: 16, dstAddr6: 16, ntpTime: 8, mgenTime: 8, flags: 2, host: 1, repair: 2,
+	ttl: 1, digest: 8,
 }
 
 // variable is the length of a field whose records say how long it is.
@@ -144,6 +154,10 @@ func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, 
 		t.kind = ownIPv4
 	case same(fields, fieldsIPv6):
 		t.kind = ownIPv6
+	case same(fields, fieldsEvent4):
+		t.kind = ownEvent4
+	case same(fields, fieldsEvent6):
+		t.kind = ownEvent6
 	}
 	return id, t, b, nil
 }
@@ -169,7 +183,7 @@ func otherPEN(fields []field, pens []uint32) (pen uint32, ok bool) {
 			as[i].element, as[i].private = as[i].element&^enterpriseBit, true
 		}
 	}
-	return pen, same(as, fieldsIPv4) || same(as, fieldsIPv6)
+	return pen, same(as, fieldsIPv4) || same(as, fieldsIPv6) || same(as, fieldsEvent4) || same(as, fieldsEvent6)
 }
 
 // readField reads a field specifier; pen is its enterprise number, or 0.
@@ -218,7 +232,7 @@ func (t *template) add(f field, strange bool) {
 }
 
 func usable(p part) bool {
-	if p.meaning == nodeName || p.meaning == ifaceName {
+	if p.meaning == nodeName || p.meaning == ifaceName || p.meaning == reason {
 		return true // text
 	}
 	if want := meaningSize[p.meaning]; want != 0 {

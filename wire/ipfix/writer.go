@@ -2,7 +2,10 @@ package ipfix
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
+
+	"github.com/pcapper/pcapper/wire"
 )
 
 // Sizes of messages, in bytes.
@@ -37,6 +40,8 @@ const (
 	hostStatistic
 	hostValue
 	repairPort
+	dropReason
+	eventPackets
 )
 
 // tailFields are what both packet templates have behind the addresses.
@@ -44,11 +49,29 @@ var tailFields = []field{
 	{7, 2, false}, {11, 2, false}, {4, 1, false}, {60, 1, false}, {61, 1, false}, {1, 4, false}, {2, 4, false},
 	{152, 8, false}, {153, 8, false}, {325, 8, false},
 	{mgenFlowID, 4, true}, {mgenSequence, 4, true}, {mgenTransmitTime, 8, true}, {packetFlags, 2, true},
+	{192, 1, false}, {326, 8, false},
+}
+
+// eventFields are what events have behind the addresses: the same places, but nothing
+// that a collector would add to the traffic.
+var eventFields = append(
+	swap(swap(tailFields, field{1, 4, false}, field{224, 4, false}), field{2, 4, false}, field{eventPackets, 4, true}),
+	field{89, 1, false}, field{dropReason, wire.ReasonSize, true})
+
+// swap returns fields with another field in one's place.
+func swap(fields []field, from, to field) []field {
+	fields = slices.Clone(fields)
+	fields[slices.Index(fields, from)] = to
+	return fields
 }
 
 var (
-	fieldsIPv4       = append([]field{{8, 4, false}, {12, 4, false}}, tailFields...)
-	fieldsIPv6       = append([]field{{27, 16, false}, {28, 16, false}}, tailFields...)
+	addresses4       = []field{{8, 4, false}, {12, 4, false}}
+	addresses6       = []field{{27, 16, false}, {28, 16, false}}
+	fieldsIPv4       = slices.Concat(addresses4, tailFields)
+	fieldsIPv6       = slices.Concat(addresses6, tailFields)
+	fieldsEvent4     = slices.Concat(addresses4, eventFields)
+	fieldsEvent6     = slices.Concat(addresses6, eventFields)
 	fieldsStatistics = []field{{144, 4, false}, {41, 8, false}, {42, 8, false}, {166, 8, false}, {164, 8, false}, {repairPort, 2, true}}
 	fieldsNames      = []field{{149, 4, false}, {300, variable, false}, {82, variable, false}}
 	fieldsHost       = []field{{149, 4, false}, {323, 8, false}, {325, 8, false}, {hostStatistic, 1, true}, {hostValue, 4, true}}
@@ -106,6 +129,8 @@ func (w *Writer) Templates(dst []byte, now time.Time) []byte {
 	dst, set := beginSet(dst, setTemplates)
 	dst = w.template(dst, TemplateIPv4, 0, fieldsIPv4)
 	dst = w.template(dst, TemplateIPv6, 0, fieldsIPv6)
+	dst = w.template(dst, TemplateEvent4, 0, fieldsEvent4)
+	dst = w.template(dst, TemplateEvent6, 0, fieldsEvent6)
 	endSet(dst, set)
 	dst, set = beginSet(dst, setOptions)
 	dst = w.template(dst, TemplateHost, 1, fieldsHost)
@@ -214,6 +239,10 @@ func templateOf(size int) uint16 {
 		return TemplateIPv4
 	case SizeIPv6:
 		return TemplateIPv6
+	case SizeEvent4:
+		return TemplateEvent4
+	case SizeEvent6:
+		return TemplateEvent6
 	}
 	return TemplateHost
 }

@@ -53,6 +53,9 @@ type Config struct {
 	// Tap.SetOwnAddrs, are left out already in the kernel: the first four. Only
 	// a Tap does so.
 	OwnPorts []uint16
+	// Inside: the decoder looks inside UDP datagrams for packets, and needs more
+	// of those that may hold some. Only the eBPF engine keeps less otherwise.
+	Inside bool
 	// Moved is told by a Tap that is attached when it sees frames at another
 	// place, and why. It is called from another goroutine.
 	Moved func(position string)

@@ -83,7 +83,7 @@ var liveEngines = []liveEngine{
 
 // openShared1 is a Shared for one interface, in the calling thread's namespace.
 func openShared1(c Config) (Source, error) {
-	s, err := OpenShared(c.RingBytes)
+	s, err := OpenShared(c.RingBytes, false)
 	if err != nil {
 		return nil, err
 	}

@@ -91,8 +91,9 @@ type parcel struct {
 
 // OpenShared loads the programs, with rings of ringBytes (0 for the default) in
 // all, and starts to read, though nothing is attached: Close it in the end.
-func OpenShared(ringBytes int) (*Shared, error) {
-	s, err := openShared(ringBytes)
+// inside is Config.Inside of all sources.
+func OpenShared(ringBytes int, inside bool) (*Shared, error) {
+	s, err := openShared(ringBytes, inside)
 	if err != nil {
 		s.free()
 		return nil, &Error{Interface: "many interfaces", Err: err, hint: tapHint(err)}
@@ -101,8 +102,8 @@ func OpenShared(ringBytes int) (*Shared, error) {
 	return s, nil
 }
 
-func openShared(ringBytes int) (*Shared, error) {
-	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes}.withDefaults()
+func openShared(ringBytes int, inside bool) (*Shared, error) {
+	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes, Inside: inside}.withDefaults()
 	s := &Shared{
 		tap:   &Tap{cfg: cfg, shared: true},
 		byID:  make([]*sharedTap, 1), // 0 is no number
@@ -732,7 +733,7 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		m.mu.Lock()
 		before := m.why
 		if m.attached && !m.detached {
-			if err := m.ns.Do(m.position); err != nil {
+			if err := m.ns.Do(m.position); err != nil && !interfaceGone(err) {
 				m.why = fmt.Sprintf("%s; cannot follow a change: %v", m.why, err)
 			}
 		}

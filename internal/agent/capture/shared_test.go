@@ -38,7 +38,7 @@ func openShared1For(t *testing.T, s *Shared, h *nettest.Host, cfg Config) Source
 // gets its own interface's frames, all of them, and no other's.
 func TestSharedKeepsApart(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(32 << 20)
+	s, err := OpenShared(32<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func inOrder(frames []packet.Frame, pair byte, direction packet.Direction, n uin
 // What there is no room for is counted for the interface whose it was.
 func TestSharedCountsDrops(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(0)
+	s, err := OpenShared(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestSharedCountsDrops(t *testing.T) {
 // The kernel leaves out what the source MAC tells, also when that changes.
 func TestSharedSourceMAC(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(0)
+	s, err := OpenShared(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestSharedSourceMAC(t *testing.T) {
 // A program reads on when an interface is removed under it.
 func TestSharedInterfaceRemoved(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(0)
+	s, err := OpenShared(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestSharedInterfaceRemoved(t *testing.T) {
 // the end of the one before does not end it.
 func TestSharedTakesOver(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(0)
+	s, err := OpenShared(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +266,7 @@ func TestSharedTakesOver(t *testing.T) {
 // A reader that is late loses nothing to many blocks of a frame each.
 func TestSharedKeepsSmallBlocks(t *testing.T) {
 	nettest.NeedTCX(t)
-	s, err := OpenShared(1 << 20)
+	s, err := OpenShared(1<<20, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ const (
 	kernelVarEgress       = "egress"
 	kernelVarFiltering    = "filtering"
 	kernelVarIngress      = "ingress"
+	kernelVarInside       = "inside"
 	kernelVarLinkLen      = "link_len"
 	kernelVarLook         = "look"
 	kernelVarMask         = "mask"
@@ -106,6 +107,7 @@ type kernelVariableSpecs struct {
 	Egress    *ebpf.VariableSpec `ebpf:"egress"`
 	Filtering *ebpf.VariableSpec `ebpf:"filtering"`
 	Ingress   *ebpf.VariableSpec `ebpf:"ingress"`
+	Inside    *ebpf.VariableSpec `ebpf:"inside"`
 	LinkLen   *ebpf.VariableSpec `ebpf:"link_len"`
 	Look      *ebpf.VariableSpec `ebpf:"look"`
 	Mask      *ebpf.VariableSpec `ebpf:"mask"`
@@ -158,6 +160,7 @@ type kernelVariables struct {
 	Egress    *ebpf.Variable `ebpf:"egress"`
 	Filtering *ebpf.Variable `ebpf:"filtering"`
 	Ingress   *ebpf.Variable `ebpf:"ingress"`
+	Inside    *ebpf.Variable `ebpf:"inside"`
 	LinkLen   *ebpf.Variable `ebpf:"link_len"`
 	Look      *ebpf.Variable `ebpf:"look"`
 	Mask      *ebpf.Variable `ebpf:"mask"`

@@ -78,6 +78,12 @@ func (w *qdiscWatch) stop() {
 
 func (w *qdiscWatch) close() { w.events.Close() }
 
+// interfaceGone reports whether err says that the interface does not exist any more. Its
+// removal is told to whoever follows interfaces, and is no change that is missed.
+func interfaceGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
+}
+
 // rootQdisc is the name of an interface's root queueing discipline, in the
 // network namespace of the calling thread: IFLA_QDISC of an RTM_GETLINK.
 func rootQdisc(index int) (string, error) {

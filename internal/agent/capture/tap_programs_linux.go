@@ -26,6 +26,7 @@ import (
 // needs no compiler for them; after a change run `go generate` (needs clang and
 // llvm-strip 14 or later).
 //
+//go:generate go test ../decode -run TestKeepHeader -count=1 -keep.update
 //go:generate go tool bpf2go -go-package capture -output-stem tap -output-suffix _linux -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror" kernel bpf/tap.c
 
 // Constants of bpf/tap.c.
@@ -69,6 +70,7 @@ func newTapSpec(cfg Config, ringSize, cpus int) (*tapSpec, error) {
 		"mask": uint32(ringSize - 1), "link_len": uint32(cfg.linkLen()),
 		"release":   b2u(runtime.GOARCH != "amd64" && runtime.GOARCH != "386"),
 		"own_ports": own,
+		"inside":    b2u(cfg.Inside),
 		"turn":      turnBeforeQueue,
 	})
 	if err != nil {
@@ -266,6 +268,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	name := cfg.Interface == "" || cfg.Interface == old.Interface
 	index := cfg.Index == 0 || cfg.Index == old.Index
 	if here.Inode() != p.ns.Inode() || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
+		cfg.Inside != old.Inside ||
 		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
 		return errors.New("these programs are for other frames")
 	}
@@ -517,7 +520,7 @@ func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		p.mu.Lock()
 		before, after := p.why, p.why
 		if p.attached {
-			if err := p.ns.Do(p.position); err != nil {
+			if err := p.ns.Do(p.position); err != nil && !interfaceGone(err) {
 				// The position is as it was; the next change asks again.
 				p.why = fmt.Sprintf("%s; cannot follow a change: %v", p.why, err)
 			}

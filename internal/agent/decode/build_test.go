@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
 // The builders of this file make the frames that benchmarks and tests need,
-// with right lengths and no checksums, which the decoder does not look at.
+// with right lengths and IPv4 header checksums, and no others, which the decoder
+// does not look at.
 
 func ether(proto uint16, payload ...[]byte) []byte {
 	b := []byte{2, 0, 0, 0, 0, 0x0b, 2, 0, 0, 0, 0, 0x0a}
@@ -35,7 +37,9 @@ func ip4(proto byte, id, frag uint16, payload []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
 	binary.BigEndian.PutUint16(b[4:], id)
 	binary.BigEndian.PutUint16(b[6:], frag)
-	return join(b, addrA4, addrB4, payload)
+	h := join(b, addrA4, addrB4)
+	binary.BigEndian.PutUint16(h[10:], nettest.Checksum(h))
+	return join(h, payload)
 }
 
 func ip6(next byte, payload []byte) []byte {

@@ -9,7 +9,7 @@ type Counters struct {
 	Records uint64 // handed out by Decode and Drain
 
 	// Frames without IP packet, by kind.
-	ARP, RARP, LLC, LLDP, EAPOL, PPPoEDiscovery, PPP, MPLS, OtherEtherType uint64
+	ARP, RARP, LLC, LLDP, EAPOL, PPPoEDiscovery, PPP, MPLS, BATMAN, WiFi, OtherEtherType uint64
 
 	// Frames without record, by reason.
 	ShortLink        uint64 // the link header, or a tag or label, is cut off
@@ -17,6 +17,10 @@ type Counters struct {
 	BadVersion       uint64 // the IP version is not the one announced
 	BadIHL           uint64 // the IPv4 header length is below 20 bytes
 	BadLength        uint64 // the IPv4 total length is below the header's
+	BATMANParts      uint64 // parts of packets that batman-adv has divided, but for the first
+	WiFiEncrypted    uint64 // 802.11 data that cannot be read
+	WiFiFragments    uint64 // later fragments of 802.11 frames
+	WiFiDamaged      uint64 // 802.11 frames with a wrong frame check sequence
 	FragmentsLeftOut uint64 // later fragments with FirstOnly
 
 	// Records with something special.
@@ -43,7 +47,8 @@ type Counters struct {
 	StreamsEvicted       uint64 // connections forgotten for lack of room
 }
 
-// notIP counts a frame that carries no IP packet, by its EtherType.
+// notIP counts a frame that carries no IP packet, by its EtherType or by what
+// through found instead.
 func (c *Counters) notIP(proto int) {
 	switch {
 	case proto == etherARP:
@@ -56,10 +61,26 @@ func (c *Counters) notIP(proto int) {
 		c.EAPOL++
 	case proto == etherPPPoEDiscovery:
 		c.PPPoEDiscovery++
+	case proto == cutShort:
+		c.ShortLink++
 	case proto == pppOther:
 		c.PPP++
 	case proto == mplsOther:
 		c.MPLS++
+	case proto == batmanOther:
+		c.BATMAN++
+	case proto == batmanPart:
+		c.BATMANParts++
+	case proto == wifiOther:
+		c.WiFi++
+	case proto == wifiEncrypted:
+		c.WiFiEncrypted++
+	case proto == wifiPart:
+		c.WiFiFragments++
+	case proto == wifiAggregate:
+		c.SuperPackets++
+	case proto == wifiDamaged:
+		c.WiFiDamaged++
 	case proto < etherMin:
 		c.LLC++
 	default:
@@ -67,10 +88,9 @@ func (c *Counters) notIP(proto int) {
 	}
 }
 
-// Each calls f for every counter, with a name that a summary can print.
-func (c *Counters) Each(f func(name string, n uint64)) {
-	f("frames", c.Frames)
-	f("records", c.Records)
+// WithoutRecord calls f for every reason why a frame gave no record, with a name
+// that a message can print.
+func (c *Counters) WithoutRecord(f func(reason string, frames uint64)) {
 	f("arp", c.ARP)
 	f("rarp", c.RARP)
 	f("llc", c.LLC)
@@ -79,6 +99,12 @@ func (c *Counters) Each(f func(name string, n uint64)) {
 	f("pppoe discovery", c.PPPoEDiscovery)
 	f("ppp, not ip", c.PPP)
 	f("mpls, not ip", c.MPLS)
+	f("batman-adv, no packet", c.BATMAN)
+	f("batman-adv, later parts", c.BATMANParts)
+	f("802.11, no data", c.WiFi)
+	f("802.11, encrypted", c.WiFiEncrypted)
+	f("802.11, later fragments", c.WiFiFragments)
+	f("802.11, damaged", c.WiFiDamaged)
 	f("other ethertype", c.OtherEtherType)
 	f("short link header", c.ShortLink)
 	f("short ip header", c.ShortIP)
@@ -86,6 +112,13 @@ func (c *Counters) Each(f func(name string, n uint64)) {
 	f("bad ip header length", c.BadIHL)
 	f("bad ip total length", c.BadLength)
 	f("later fragments left out", c.FragmentsLeftOut)
+}
+
+// Each calls f for every counter, with a name that a summary can print.
+func (c *Counters) Each(f func(name string, n uint64)) {
+	f("frames", c.Frames)
+	f("records", c.Records)
+	c.WithoutRecord(f)
 	f("truncated headers", c.Truncated)
 	f("bad tcp data offset", c.BadTCPOffset)
 	f("fragments", c.Fragments)

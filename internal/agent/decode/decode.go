@@ -44,6 +44,10 @@ type Config struct {
 	MarkRelayed bool
 }
 
+// Inside reports whether the decoder looks inside UDP datagrams for packets,
+// and so needs more of some than of others.
+func (c *Config) Inside() bool { return c.BMF }
+
 // Decoder turns frames into records. It belongs to one goroutine.
 type Decoder struct {
 	cfg       Config
@@ -52,7 +56,8 @@ type Decoder struct {
 	seed      seed
 	fragments table[fragment]
 	streams   streams
-	rest      super // what a super-packet still stands for
+	rest      super     // what a super-packet still stands for
+	aggregate aggregate // what is left of an A-MSDU
 }
 
 // New returns a decoder with its tables allocated: it never grows.
@@ -80,7 +85,7 @@ func New(cfg Config) *Decoder {
 // short the rest is kept and must be fetched with Drain while f.Data is still
 // valid, before the next frame: Decode panics if there is anything left.
 func (d *Decoder) Decode(f *packet.Frame, dst []wire.Record) int {
-	if d.rest.left > 0 {
+	if d.Pending() {
 		panic("decode: Decode called with records pending")
 	}
 	d.c.Frames++
@@ -94,6 +99,9 @@ func (d *Decoder) Decode(f *packet.Frame, dst []wire.Record) int {
 		return 1
 	}
 	if !d.frame(f, r) {
+		if d.aggregate.off > 0 {
+			return d.Drain(dst)
+		}
 		return 0
 	}
 	if d.rest.left > 0 {

@@ -41,11 +41,54 @@ func TestLink(t *testing.T) {
 	ppp := func(proto uint16) []byte {
 		return binary.BigEndian.AppendUint16([]byte{0x11, 0, 0, 1, 0, 40}, proto)
 	}
+	pw := func(mac byte, inner []byte) []byte { // a frame to a MAC address that begins with mac
+		b := ether(etherIPv4, inner)
+		b[0] = mac
+		return b
+	}
+	word := []byte{0, 0, 0, 1}
+	in4, in6 := ether(etherIPv4, p4), ether(etherIPv6, p6)
+	bat := func(kind byte, n int, inner []byte) []byte {
+		return join([]byte{kind, 15, 50}, make([]byte, n-3), inner)
+	}
+	part := func(total int, inner []byte) []byte {
+		b := bat(0x41, 20, inner)
+		binary.BigEndian.PutUint16(b[18:], uint16(total))
+		return b
+	}
+	big := bat(0x40, 10, ether(etherIPv4, ip4(17, 1, 0, udp(7, 9, noise(1400)))))
+	batMPLS := func(c *Counters) uint64 { return c.MPLS }
 	tests := []struct {
 		name  string
 		f     packet.Frame
 		count func(*Counters) uint64 // nil: one record
 	}{
+		{"snap of 802.1H", eth(uint16(8+len(p4)), []byte{0xaa, 0xaa, 3, 0, 0, 0xf8, 8, 0}, p4), nil},
+		{"snap, bridged", eth(uint16(8+len(in4)), []byte{0xaa, 0xaa, 3, 0, 0x80, 0xc2, 0, 7}, in4), nil},
+		{"llc ip", eth(uint16(3+len(p4)), []byte{6, 6, 3}, p4), nil},
+		{"snap of cisco", eth(uint16(8+len(p4)), []byte{0xaa, 0xaa, 3, 0, 0, 0x0c, 8, 0}, p4), func(c *Counters) uint64 { return c.LLC }},
+		{"pseudowire, like ipv4", eth(etherMPLS, bottom, pw(0x45, p4)), nil},
+		{"pseudowire, like ipv6", eth(etherMPLS, bottom, pw(0x60, p4)), nil},
+		{"pseudowire, like a control word", eth(etherMPLS, bottom, pw(0x00, p4)), nil},
+		{"pseudowire with control word", eth(etherMPLS, bottom, word, pw(0x45, p4)), nil},
+		{"pseudowire with tag", eth(etherMPLS, bottom, word, ether(etherVLAN, []byte{0, 5, 8, 0}, p4)), nil},
+		{"pseudowire with padding", eth(etherMPLS, bottom, in6, make([]byte, 14)), nil},
+		{"pseudowire, arp, like ipv4", eth(etherMPLS, bottom, []byte{0x45}, ether(etherARP, make([]byte, 46))[1:]), batMPLS},
+		{"pseudowire, arp, like ipv6", eth(etherMPLS, bottom, []byte{0x60}, ether(etherARP, make([]byte, 46))[1:]), batMPLS},
+		{"pseudowire, associated channel", eth(etherMPLS, bottom, []byte{0x10, 0, 0, 0x21}, make([]byte, 40)), batMPLS},
+		{"802.1ah", eth(etherBackbone, word, in4), nil},
+		{"802.1ah, tagged", eth(etherQinQ, []byte{0, 7, 0x88, 0xe7}, word, ether(etherQinQ, []byte{0, 5, 0x86, 0xdd}, p6)), nil},
+		{"802.1ah, cut", eth(etherBackbone, word, in4[:13]), func(c *Counters) uint64 { return c.ShortLink }},
+		{"batman unicast", eth(etherBATMAN, bat(0x40, 10, in4)), nil},
+		{"batman unicast, tagged", eth(etherBATMAN, bat(0x40, 10, ether(etherVLAN, []byte{0, 5, 8, 0}, p4))), nil},
+		{"batman 4 addresses", eth(etherBATMAN, bat(0x42, 18, in6)), nil},
+		{"batman broadcast", eth(etherBATMAN, bat(0x01, 14, in4)), nil},
+		{"batman multicast", eth(etherBATMAN, bat(0x05, 6, in4)), nil},
+		{"batman, cut", eth(etherBATMAN, bat(0x40, 10, nil)[:9]), func(c *Counters) uint64 { return c.ShortLink }},
+		{"batman, later part", eth(etherBATMAN, part(len(big), big[700:])), func(c *Counters) uint64 { return c.BATMANParts }},
+		{"batman, a whole packet in a part of another", eth(etherBATMAN, part(len(big)+500, big[:700])), func(c *Counters) uint64 { return c.BATMANParts }},
+		{"batman originator message", eth(etherBATMAN, bat(0x00, 24, nil)), func(c *Counters) uint64 { return c.BATMAN }},
+		{"batman of another version", eth(etherBATMAN, []byte{3, 14, 50}, make([]byte, 7), in4), func(c *Counters) uint64 { return c.BATMAN }},
 		{"ethernet ipv4", eth(etherIPv4, p4), nil},
 		{"ethernet ipv6", eth(etherIPv6, p6), nil},
 		{"ethernet padding", eth(etherIPv4, p4, make([]byte, 14)), nil},
@@ -146,6 +189,11 @@ func TestExtensions(t *testing.T) {
 		{"no next header", 0, ext(59, 0), 59, false, false},
 		{"esp", 0, join(ext(50, 0), u), 50, false, false},
 		{"icmp", 0, join(ext(58, 0), noise(8)), 58, false, false},
+		{"mobility", 135, ext(59, 1), 135, false, false},
+		{"mobility behind options", 60, join(ext(135, 0), ext(59, 1)), 135, false, false},
+		{"hip", 139, ext(59, 4), 139, false, false},
+		{"shim6 control", 140, ext(59, 2), 140, false, false},
+		{"shim6 payload", 140, join(ext(17, 0), u), 17, true, false},
 		{"second cut", 0, join(ext(43, 0), ext(17, 4)[:20]), 43, false, true},
 		{"second missing", 0, ext(43, 0), 43, false, true},
 		{"longer than the packet", 60, ext(17, 1)[:8], 60, false, true},
@@ -166,6 +214,56 @@ func TestExtensions(t *testing.T) {
 				t.Errorf("ports from nowhere: %s", fields(&r))
 			}
 		})
+	}
+}
+
+// TestBATMANFirstPart: the part that has the headers tells of the whole packet.
+func TestBATMANFirstPart(t *testing.T) {
+	whole := join([]byte{0x40, 15, 50}, make([]byte, 7), ether(etherIPv4, ip4(17, 1, 0, udp(7, 9, noise(1400)))))
+	head := join([]byte{0x41, 15, 50}, make([]byte, 17), whole[:730])
+	binary.BigEndian.PutUint16(head[18:], uint16(len(whole)))
+	r, ok := one(t, New(Config{}), frame(ether(etherBATMAN, head)))
+	if !ok || r.SrcPort != 7 || r.Length != 1428 {
+		t.Errorf("%v %s", ok, fields(&r))
+	}
+}
+
+// TestUnsaid: a length of 0 is an offload's above the MTU, or where the kernel
+// says so, whatever the protocol and the version of IP.
+func TestUnsaid(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		ip   []byte
+		gso  uint8
+		want uint32 // length; 0: no record
+	}{
+		{"udp4", unsaid(ip4(17, 1, 0, udp(7, 9, noise(4000)))), 0, 4028},
+		{"tcp4", unsaid(ip4(6, 1, 0, tcp(7, 9, 1, 0, noise(4000)))), 0, 4040},
+		{"icmp4", unsaid(ip4(1, 1, 0, noise(64))), 0, 0},
+		{"small tcp4", unsaid(ip4(6, 1, 0, tcp(7, 9, 1, 0, noise(64)))), 0, 0},
+		{"small tcp4 super-packet", unsaid(ip4(6, 1, 0, tcp(7, 9, 1, 0, noise(1000)))), packet.GSOTCPv4, 540},
+		{"udp6", unsaid(ip6(17, udp(7, 9, noise(4000)))), 0, 4048},
+		{"tcp6", unsaid(ip6(6, tcp(7, 9, 1, 0, noise(4000)))), 0, 4060},
+		{"esp6", unsaid(ip6(50, noise(70000))), 0, 70040},
+		{"options", unsaid(ip6(60, join(ext(17, 0), udp(7, 9, noise(4000))))), 0, 4056},
+		{"hop-by-hop options", unsaid(ip6(0, join(ext(17, 0), udp(7, 9, noise(4000))))), 0, 4056},
+		{"no payload, padded", unsaid(ip6(59, noise(20))), 0, 40},
+		{"jumbogram", jumbo(17, udp(7, 9, noise(70000))), 0, 70056},
+	} {
+		proto := uint16(etherIPv4)
+		if tt.ip[0]>>4 == 6 {
+			proto = etherIPv6
+		}
+		f := frame(ether(proto, tt.ip))
+		if f.GSOType = tt.gso; tt.gso != 0 {
+			f.GSOSize = 500
+		}
+		d := New(Config{})
+		var r [4]wire.Record
+		n := d.Decode(&f, r[:])
+		if (n > 0) != (tt.want > 0) || r[0].Length != tt.want {
+			t.Errorf("%s: %d records, length %d, want %d", tt.name, n, r[0].Length, tt.want)
+		}
 	}
 }
 

@@ -33,6 +33,8 @@ func gopacketSays(b []byte) (o other, ok bool) {
 			if l.EthernetType == 0xffff || l.EthernetType == etherPPPoEDiscovery {
 				return other{}, false // gopacket decodes what is behind them all the same
 			}
+		case *layers.MPLS:
+			return other{}, false // gopacket goes by the first four bits behind it
 		case *layers.PPPoE:
 			room = int(l.Length) - 2
 		case *layers.Dot1Q:

@@ -76,7 +76,9 @@ func TestEnginesAgree(t *testing.T) {
 				for _, e := range engines {
 					var s capture.Source
 					var err error
-					h.Do(func() { s, err = e.open(capture.Config{Interface: "eth0", Ethernet: true, RingBytes: 64 << 20}) })
+					h.Do(func() {
+						s, err = e.open(capture.Config{Interface: "eth0", Ethernet: true, RingBytes: 64 << 20, Inside: true})
+					})
 					if err != nil {
 						t.Fatal(err)
 					}

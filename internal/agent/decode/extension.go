@@ -17,6 +17,7 @@ const (
 	extMobility    = 135
 	extHIP         = 139
 	extShim6       = 140
+	noNextHeader   = 59
 )
 
 const (
@@ -29,6 +30,10 @@ var isExtension = [256]bool{
 	extHopByHop: true, extRouting: true, extFragment: true, extAH: true,
 	extDestination: true, extMobility: true, extHIP: true, extShim6: true,
 }
+
+// isMessage marks the headers that are what their packet is for unless another
+// header follows (RFC 6275, 6.1; RFC 7401, 5.1; RFC 5533, 5.3).
+var isMessage = [256]bool{extMobility: true, extHIP: true, extShim6: true}
 
 // extensions walks the chain of extension headers (RFC 8200, section 4) to the
 // upper-layer protocol. Where a header is cut off the walk ends: the record's
@@ -56,6 +61,9 @@ func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 		}
 		if len(b)-off < n {
 			return d.cutOff(r, next)
+		}
+		if isMessage[next] && b[off] == noNextHeader {
+			break
 		}
 		p.l4 += n
 		next = b[off]

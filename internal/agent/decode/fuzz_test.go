@@ -19,7 +19,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, wireLen uint32, gsoType uint8, gsoSize uint16, link uint8) {
 		fr := packet.Frame{
 			Data: b[:len(b):len(b)], Time: 1795415000e9, WireLen: int(wireLen % 1e6), GSOType: gsoType, GSOSize: gsoSize,
-			Link: packet.LinkType(link % 4), Protocol: etherIPv4,
+			Link: packet.LinkType(link % packet.LinkTypes), Protocol: etherIPv4,
 		}
 		m := mutator{d: New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: link&4 != 0}), f: fr}
 		if err := m.decode(); err != nil {

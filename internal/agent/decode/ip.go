@@ -25,6 +25,9 @@ const (
 	// maxTotal is the most that the length field of an IPv4 header can say.
 	maxTotal = 0xffff
 
+	// ethernetMTU is the most that an IP packet has on most networks.
+	ethernetMTU = 1500
+
 	moreFragments  = 0x2000
 	fragmentOffset = 0x1fff
 )
@@ -75,11 +78,18 @@ func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
 	return true
 }
 
-// unsaid4 tells whether the length of 0 in an IPv4 header is that of a packet
-// which no 16 bits could express (BIG TCP), or of TCP data that the card was
-// to cut into packets (drivers that leave the field to the card).
+// offloaded reports whether a length of 0 may be that of a packet which no 16
+// bits can express (BIG TCP), or which the card was to cut (drivers that leave
+// the field to the card). Such a packet does not go over the wire as it is: the
+// kernel said so, or it is too long for that.
+func (p *ipPacket) offloaded() bool {
+	return p.frame.GSOType != packet.GSONone || p.wire > ethernetMTU
+}
+
+// unsaid4 reports whether the length of 0 in an IPv4 header is an offload's, and
+// takes the frame's length instead.
 func (d *Decoder) unsaid4(p *ipPacket, r *wire.Record, ihl int) bool {
-	if p.total != 0 || p.wire < ihl || r.Proto != wire.ProtoTCP && p.wire <= maxTotal {
+	if p.total != 0 || p.wire < ihl || !p.offloaded() {
 		return false
 	}
 	p.total = p.wire
@@ -120,21 +130,16 @@ func (d *Decoder) ipv6(p *ipPacket, r *wire.Record) bool {
 	return d.extensions(p, r, next)
 }
 
-// unsaid6 finds the length of a packet whose payload length field says 0:
-// that of a jumbogram's option (RFC 2675), which BIG TCP uses inside the host
-// only, or the frame's where TCP follows at once and no 16 bits could tell.
+// unsaid6 finds the length of a packet whose payload length field says 0: the
+// frame's, if it has a jumbogram's option (RFC 2675), which BIG TCP uses inside
+// the host only, or if it is an offload's. Otherwise there is no payload.
 func unsaid6(p *ipPacket, r *wire.Record, next byte) {
-	switch {
-	case next == extHopByHop:
+	if next == extHopByHop {
 		p.jumbo = jumboOption(p.data[ipv6Len:])
-		if p.jumbo == 0 {
-			return
-		}
-		p.total = p.wire
-	case next == wire.ProtoTCP && p.wire > ipv6Len+maxTotal:
-		p.total = p.wire
-	default:
+	}
+	if p.jumbo == 0 && !p.offloaded() {
 		return
 	}
+	p.total = p.wire
 	r.Flags |= wire.Super
 }

@@ -20,7 +20,10 @@ const (
 	etherEAPOL          = 0x888e
 	etherQinQ           = 0x88a8
 	etherLLDP           = 0x88cc
+	etherBackbone       = 0x88e7 // 802.1ah
 	etherQinQOld        = 0x9100
+	etherBATMAN         = 0x4305
+	etherBridged        = 0x6558 // an Ethernet frame follows
 
 	etherMin = 0x0600 // a smaller "type" is the length of an LLC frame
 
@@ -34,8 +37,12 @@ const (
 	ethernetType = 12
 	vlanLen      = 4
 	mplsLen      = 4
+	llcLen       = 3
 	snapLen      = 8
 	pppoeLen     = 6
+	itagLen      = 4
+
+	controlWordLen = 4 // of a pseudowire
 )
 
 // link finds the IP header: its offset in f.Data and whether it is IPv4's or
@@ -52,19 +59,42 @@ func (d *Decoder) link(f *packet.Frame) (off, proto int, ok bool) {
 		proto = int(binary.BigEndian.Uint16(b[ethernetType:]))
 	case packet.Network:
 		proto = int(f.Protocol)
+	case packet.IEEE80211, packet.Radiotap:
+		off, proto = d.wifi(f)
 	default:
 		return d.rawIP(b)
 	}
 	if proto == etherIPv4 || proto == etherIPv6 {
 		return off, proto, true
 	}
-	return d.encapsulated(b, off, proto)
+	off, proto = through(b, max(f.WireLen, len(b)), off, proto)
+	if proto == etherIPv4 || proto == etherIPv6 {
+		return off, proto, true
+	}
+	d.c.notIP(proto)
+	return 0, 0, false
 }
 
-// encapsulated looks through what may stand between a link header and an IP
-// header, however often; every step takes bytes, so it ends.
-func (d *Decoder) encapsulated(b []byte, off, proto int) (int, int, bool) {
-	for proto != etherIPv4 && proto != etherIPv6 {
+// What stands in the place of an EtherType where there is no IP packet.
+const (
+	cutShort      = -1 - iota // a header is cut off
+	mplsOther                 // a label's payload is no IP packet, nor a frame with one
+	pppOther                  // PPP's own, or another network protocol
+	batmanOther               // batman-adv's own
+	batmanPart                // a part of a packet that batman-adv has divided, not the first
+	wifiOther                 // 802.11 management and control, or no data
+	wifiEncrypted             // 802.11 data that cannot be read
+	wifiPart                  // a later fragment of an 802.11 frame
+	wifiAggregate             // several frames, in d.aggregate
+	wifiDamaged               // an 802.11 frame with a wrong frame check sequence
+)
+
+// through looks through what may stand between a link header and an IP header,
+// however often; every step takes bytes, so it ends. It begins with proto at
+// off and returns those of the IP header; or what it found instead. wire is
+// the length of the frame on the wire.
+func through(b []byte, wire, off, proto int) (int, int) {
+	for proto >= 0 && proto != etherIPv4 && proto != etherIPv6 {
 		n, next := 0, 0
 		switch proto {
 		case etherVLAN, etherQinQ, etherQinQOld:
@@ -72,55 +102,144 @@ func (d *Decoder) encapsulated(b []byte, off, proto int) (int, int, bool) {
 				n, next = vlanLen, int(binary.BigEndian.Uint16(b[off+2:]))
 			}
 		case etherMPLS, etherMPLSMulticast:
-			n, next = mpls(b[off:])
+			n, next = mpls(b[off:], wire-off)
 		case etherPPPoE:
 			n, next = pppoe(b[off:])
+		case etherBATMAN:
+			n, next = batman(b[off:], wire-off)
+		case etherBackbone:
+			n, next = backbone(b[off:])
+		case etherBridged:
+			n, next = bridged(b[off:])
 		default:
-			if proto < etherMin && isSNAP(b[off:]) {
-				n, next = snapLen, int(binary.BigEndian.Uint16(b[off+6:]))
-				break
+			if proto >= etherMin {
+				return off, proto
 			}
-			d.c.notIP(proto)
-			return 0, 0, false
+			if n, next = llc(b[off:]); n == 0 {
+				return off, proto
+			}
 		}
 		if n == 0 {
-			d.c.ShortLink++
-			return 0, 0, false
+			return off, cutShort
 		}
 		off, proto = off+n, next
-		if proto < 0 {
-			d.c.notIP(proto)
-			return 0, 0, false
-		}
 	}
-	return off, proto, true
+	return off, proto
 }
 
-// What mpls and pppoe return for a payload that is no IP packet.
-const (
-	mplsOther = -1
-	pppOther  = -2
-)
+// bridged takes an Ethernet header off.
+func bridged(b []byte) (n, next int) {
+	if len(b) < ethernetLen {
+		return 0, 0
+	}
+	return ethernetLen, int(binary.BigEndian.Uint16(b[ethernetType:]))
+}
+
+// backbone takes an I-TAG (IEEE 802.1Q, section 9.7) and the customer's Ethernet
+// header behind it off.
+func backbone(b []byte) (n, next int) {
+	if len(b) < itagLen+ethernetLen {
+		return 0, 0
+	}
+	n, next = bridged(b[itagLen:])
+	return itagLen + n, next
+}
 
 // mpls takes one entry off a label stack (RFC 3032). Below the last one is
-// what the label's owner put there; an IP header shows by its version.
-func mpls(b []byte) (n, next int) {
+// what the label's owner put there, and nothing says what that is: an IP
+// packet, or a pseudowire's Ethernet frame with or without a control word
+// (RFC 4448), whose first byte may look like an IP version. So it is taken for
+// what its lengths and checksums agree with. wire is the length of b on the
+// wire.
+func mpls(b []byte, wire int) (n, next int) {
 	if len(b) < mplsLen {
 		return 0, 0
 	}
 	if b[2]&1 == 0 { // not the bottom of the stack
 		return mplsLen, etherMPLS
 	}
-	if len(b) == mplsLen {
+	b, wire = b[mplsLen:], wire-mplsLen
+	if len(b) == 0 {
 		return 0, 0
 	}
-	switch b[mplsLen] >> 4 {
+	proto := 0
+	switch b[0] >> 4 {
 	case 4:
-		return mplsLen, etherIPv4
+		proto = etherIPv4
 	case 6:
-		return mplsLen, etherIPv6
+		proto = etherIPv6
+	}
+	switch {
+	case proto == etherIPv4 && isIP(b, wire, proto, padded), proto == etherIPv6 && isIP(b, wire, proto, padded6):
+		return mplsLen, proto
+	case b[0]>>4 == 0 && isFrame(b, wire, controlWordLen):
+		return mplsLen + controlWordLen, etherBridged
+	case isFrame(b, wire, 0):
+		return mplsLen, etherBridged
 	}
 	return mplsLen, mplsOther
+}
+
+// isFrame reports whether an Ethernet frame with an IP packet, behind VLAN tags
+// at most, begins at off. It does not look deeper, so that it takes no longer
+// than the frame is long.
+func isFrame(b []byte, wire, off int) bool {
+	proto := etherVLAN
+	for off += ethernetLen - vlanLen; proto == etherVLAN || proto == etherQinQ; {
+		if off += vlanLen; off > len(b) {
+			return false
+		}
+		proto = int(binary.BigEndian.Uint16(b[off-2:]))
+	}
+	return (proto == etherIPv4 || proto == etherIPv6) && isIP(b[off:], wire-off, proto, padded)
+}
+
+// How much may follow an IP packet, bytes: Ethernet pads its payload to 46, to
+// which an IPv6 packet behind a label falls short by 2; and the frame check
+// sequence.
+const (
+	padded  = 46 + 4
+	padded6 = 2 + 4
+)
+
+// isIP reports whether b, wire bytes long on the wire, looks like an IP packet
+// of that EtherType in all that can be verified: version, lengths, and the
+// checksum of IPv4. At most extra bytes may follow it.
+func isIP(b []byte, wire, proto, extra int) bool {
+	hdr, total := ipv6Len, 0
+	if proto == etherIPv4 {
+		hdr = ipv4Len
+	}
+	if len(b) < hdr {
+		return false
+	}
+	if proto == etherIPv4 {
+		hdr = int(b[0]&0x0f) * 4
+		total = int(binary.BigEndian.Uint16(b[2:]))
+		if b[0]>>4 != 4 || hdr < ipv4Len || len(b) >= hdr && !checksumOK(b[:hdr]) {
+			return false
+		}
+	} else {
+		total = ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+		if b[0]>>4 != 6 {
+			return false
+		}
+	}
+	if proto == etherIPv4 && total == 0 || proto == etherIPv6 && total == ipv6Len && wire > ethernetMTU {
+		return wire > ethernetMTU // left to the card: see offloaded
+	}
+	// A packet of which a part is missing is one by its checksum, if it has one.
+	return total >= hdr && wire-total <= extra && (total <= wire || proto == etherIPv4)
+}
+
+// checksumOK verifies the checksum of an IPv4 header (RFC 1071).
+func checksumOK(b []byte) bool {
+	sum := uint32(0)
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	sum = sum>>16 + sum&0xffff
+	return sum>>16+sum&0xffff == 0xffff
 }
 
 // pppoe takes a PPPoE session header (RFC 2516) and the PPP protocol off, which
@@ -144,9 +263,26 @@ func pppoe(b []byte) (n, next int) {
 	return n, pppOther
 }
 
-// isSNAP tells whether an LLC frame carries an EtherType (RFC 1042).
-func isSNAP(b []byte) bool {
-	return len(b) >= snapLen && [6]byte(b) == [6]byte{0xaa, 0xaa, 0x03}
+// llc takes an LLC header (IEEE 802.2) off, with a SNAP header (RFC 1042) that
+// has an EtherType or names a bridged Ethernet frame (RFC 2684, section 5.2).
+// n is 0 for all others.
+func llc(b []byte) (n, next int) {
+	if len(b) >= llcLen && [llcLen]byte(b) == [llcLen]byte{0x06, 0x06, 0x03} {
+		return llcLen, etherIPv4 // the SAP that was assigned to IP
+	}
+	if len(b) < snapLen || [llcLen]byte(b) != [llcLen]byte{0xaa, 0xaa, 0x03} {
+		return 0, 0
+	}
+	next = int(binary.BigEndian.Uint16(b[6:]))
+	switch [3]byte(b[3:]) {
+	case [3]byte{}, [3]byte{0, 0, 0xf8}: // RFC 1042; IEEE 802.1H
+		return snapLen, next
+	case [3]byte{0, 0x80, 0xc2}:
+		if next == 0x0001 || next == 0x0007 { // with or without a frame check sequence
+			return snapLen, etherBridged
+		}
+	}
+	return 0, 0
 }
 
 // rawIP is for frames without link header and type.

@@ -81,8 +81,9 @@ func (d *Decoder) isOwn(a *[16]byte, v6 bool) bool {
 func (d *Decoder) direction(f *packet.Frame, r *wire.Record) {
 	l := &d.local
 	mine := f.Direction == packet.Outgoing
-	if l.hasMAC && f.Link == packet.Ethernet {
-		mine = [6]byte(f.Data[6:]) == l.mac
+	if l.hasMAC && f.Link.HasMAC() {
+		mac, _ := f.SourceMAC()
+		mine = mac == l.mac
 		if f.Direction == packet.Unknown {
 			if mine {
 				r.Flags |= wire.Outgoing

@@ -73,6 +73,9 @@ func mutationSeeds(t testing.TB) []packet.Frame {
 			add(f)
 		}
 	}
+	for _, f := range wifiSeeds() {
+		add(f)
+	}
 	seg := tcp(4101, 5001, 1, 0x10, message(60000, 1, 1))
 	vxlan := join([]byte{8, 7: 0}, ether(etherIPv4, ip4(6, 1, 0, seg)))
 	geneve := join([]byte{1, 0, 0x65, 0x58, 8: 1, 11: 4}, ether(etherIPv6, ip6(6, seg)))
@@ -164,7 +167,7 @@ func (m *mutator) next() {
 		m.f.GSOType, m.f.GSOSize = uint8(y>>11&7), uint16(y>>44)
 	}
 	if y>>20&15 == 0 {
-		m.f.Link, m.f.Protocol = packet.LinkType(y>>24&3), []uint16{etherIPv4, etherIPv6, etherVLAN, etherMPLS}[y>>26&3]
+		m.f.Link, m.f.Protocol = packet.LinkType(y>>24&15%packet.LinkTypes), []uint16{etherIPv4, etherIPv6, etherVLAN, etherMPLS}[y>>26&3]
 	}
 	m.f.Direction = packet.Direction(y >> 28 & 3)
 }
@@ -193,7 +196,13 @@ func (m *mutator) change(at int, y uint64) {
 // cut into very many it fetches some, and forgets the others.
 func (m *mutator) decode() error {
 	dst := m.dst[:m.now&3+1]
+	before, segments := withoutRecord(m.d), m.d.c.Segments
 	n := m.d.Decode(&m.f, dst)
+	// Every frame gives records or has one reason why it gives none, but for
+	// those of an A-MSDU, which are several.
+	if reasons := withoutRecord(m.d) - before; m.d.c.Segments == segments && ((n > 0) != (reasons == 0) || reasons > 1) {
+		return fmt.Errorf("%d records, %d reasons for none", n, reasons)
+	}
 	for round := 0; ; round++ {
 		for i := range dst[:n] {
 			if err := checkRecord(&m.f, &dst[i]); err != nil {
@@ -211,6 +220,13 @@ func (m *mutator) decode() error {
 		}
 		n = m.d.Drain(dst)
 	}
+}
+
+// withoutRecord is how many frames gave no record, by the reasons.
+func withoutRecord(d *Decoder) (sum uint64) {
+	c := d.Counters()
+	c.WithoutRecord(func(_ string, n uint64) { sum += n })
+	return sum
 }
 
 // checkRecord checks what must hold of any record.

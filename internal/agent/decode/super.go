@@ -83,16 +83,20 @@ func planOther(p *ipPacket, r *wire.Record) super {
 	return super{}
 }
 
-// Pending tells whether Drain has records to give.
-func (d *Decoder) Pending() bool { return d.rest.left > 0 }
+// Pending reports whether Drain may have records to give.
+func (d *Decoder) Pending() bool { return d.rest.left > 0 || d.aggregate.off > 0 }
 
 // Drain writes records that Decode had no room for to the beginning of dst and
 // returns their number.
 func (d *Decoder) Drain(dst []wire.Record) int {
 	n := 0
-	for n < len(dst) && d.rest.left > 0 {
-		d.cut(&dst[n])
-		n++
+	for n < len(dst) && d.Pending() {
+		if d.rest.left > 0 {
+			d.cut(&dst[n])
+			n++
+		} else if d.subframe(&dst[n]) {
+			n++
+		}
 	}
 	if d.rest.left == 0 {
 		d.rest.data = nil

@@ -17,8 +17,6 @@ const (
 	portVXLANLinux = 8472 // the default of Linux before the port was assigned
 	portGeneve     = 6081
 
-	etherBridged = 0x6558 // an Ethernet frame inside
-
 	vxlanLen  = 8
 	geneveLen = 8
 	greLen    = 4

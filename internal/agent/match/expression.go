@@ -40,6 +40,8 @@ var (
 	linkEthernet = dataLink{"EN10MB", 1}
 	linkCooked   = dataLink{"LINUX_SLL", 113}
 	linkRawIP    = dataLink{"RAW", 12}
+	link80211    = dataLink{"IEEE802_11", 105}
+	linkRadiotap = dataLink{"IEEE802_11_RADIO", 127}
 )
 
 // What compilers return beside their own messages.
@@ -113,6 +115,19 @@ func (s *scope) expand(text string) (string, error) {
 	return b.String(), nil
 }
 
+// NeedsIPv4 reports whether a mode is an expression with %i in it.
+func NeedsIPv4(mode string) bool {
+	for i := 0; i+1 < len(mode); i++ {
+		if mode[i] != '%' {
+			continue
+		}
+		if i++; mode[i] == 'i' {
+			return true
+		}
+	}
+	return false
+}
+
 // translate has the expression compiled: for the interface itself if that can
 // be, otherwise for its link type alone.
 func (s *scope) translate(ctx context.Context, expression string) ([]bpf.RawInstruction, string, error) {
@@ -140,6 +155,10 @@ func (s *scope) dataLink() dataLink {
 		return linkEthernet
 	case packet.RawIP:
 		return linkRawIP
+	case packet.IEEE80211:
+		return link80211
+	case packet.Radiotap:
+		return linkRadiotap
 	}
 	return linkCooked
 }

@@ -19,11 +19,16 @@ type Target struct {
 	// Ethernet: frames begin with an Ethernet header (SOCK_RAW); otherwise
 	// with the network header (SOCK_DGRAM).
 	Ethernet bool
+	// WiFi is packet.IEEE80211 or packet.Radiotap if frames begin with such a
+	// header, on interfaces in monitor mode; otherwise 0.
+	WiFi packet.LinkType
 	// Loopback: every packet is seen twice, outgoing and then incoming.
 	Loopback bool
 	// MAC is the interface's Ethernet address, 6 bytes. Without one (nil or
-	// all zero), and on interfaces that are not Ethernet or are a loopback,
-	// direction takes its place.
+	// all zero), and on interfaces whose frames have none or that are a
+	// loopback, direction takes its place. Of 802.11 frames it is compared with
+	// the address of who made the packet (SA), as it would be in the Ethernet
+	// frame that a station makes of it.
 	MAC net.HardwareAddr
 	// Addrs are all addresses that are mine, IPv4 and IPv6, for mode spoof.
 	Addrs []netip.Addr
@@ -92,10 +97,13 @@ func Compile(ctx context.Context, mode string, t Target) (*Filter, error) {
 		name: t.Interface, link: packet.Network, index: t.Index, live: true,
 		addrs: t.Addrs, ipv4: t.IPv4, loopback: t.Loopback,
 	}
-	if t.Ethernet {
+	switch {
+	case t.Ethernet:
 		s.link = packet.Ethernet
+	case t.WiFi != 0:
+		s.link = t.WiFi
 	}
-	if t.Ethernet && !t.Loopback {
+	if s.link.HasMAC() && !t.Loopback {
 		s.mac = usableMAC(t.MAC)
 	}
 	return s.compile(ctx, mode)
@@ -165,11 +173,22 @@ func parseMode(text string) (mode, bool) {
 	return 0, false
 }
 
+// IsSpoof reports whether a mode is spoof, which needs to know the addresses
+// that are the host's own.
+func IsSpoof(mode string) bool {
+	m, ok := parseMode(mode)
+	return ok && m == spoof
+}
+
 func (s *scope) compileMode(m mode) (*Filter, error) {
 	if err := s.canTell(m); err != nil {
 		return nil, err
 	}
 	own := newOwn(s.addrs)
+	if m == spoof && s.live && s.wifi() {
+		return nil, &Error{Kind: ErrNoAddress, Filter: m.String(), Reason: "the kernel does not look for addresses in 802.11 frames",
+			hint: "use dst, or capture to a file and read that"}
+	}
 	if m == spoof && own.len() == 0 {
 		return nil, &Error{Kind: ErrNoAddress, Filter: m.String(), Reason: s.noAddress(),
 			hint: s.hint("give it an address, or use dst", "give the addresses with -ip")}
@@ -184,7 +203,7 @@ func (s *scope) compileMode(m mode) (*Filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filter %q: %w", m, err)
 	}
-	test := &modeTest{mode: m, link: s.link, once: s.seenTwice(), byMAC: s.mac != nil, own: own}
+	test := &modeTest{mode: m, link: s.link, once: s.seenTwice(), byMAC: s.byMAC(), own: own}
 	copy(test.mac[:], s.mac)
 	return &Filter{Text: s.text(m, own), Compiler: builtIn, prog: prog, test: test}, nil
 }
@@ -192,16 +211,21 @@ func (s *scope) compileMode(m mode) (*Filter, error) {
 // canTell refuses modes that need to know who sent a frame where neither the
 // frame nor the kernel tells.
 func (s *scope) canTell(m mode) error {
-	if m == none || s.live || s.mac != nil && s.link == packet.Ethernet || s.link == packet.Network {
+	if m == none || s.live || s.byMAC() || s.link == packet.Network {
 		return nil
 	}
-	if s.link == packet.Ethernet {
+	if s.link.HasMAC() {
 		return &Error{Kind: ErrNoMAC, Filter: m.String(),
 			Reason: "the capture file does not say which MAC address was the host's own", hint: "give it with -mac"}
 	}
 	return &Error{Kind: ErrNoMAC, Filter: m.String(),
 		Reason: "the frames of this capture file have no MAC addresses", hint: "use none, or an expression such as \"src host ADDRESS\""}
 }
+
+func (s *scope) wifi() bool { return s.link == packet.IEEE80211 || s.link == packet.Radiotap }
+
+// byMAC reports whether frames have the MAC address that says who made them.
+func (s *scope) byMAC() bool { return s.mac != nil && s.link.HasMAC() }
 
 // seenTwice: a loopback interface shows each packet outgoing and incoming.
 func (s *scope) seenTwice() bool { return s.live && s.loopback }
@@ -223,7 +247,7 @@ func (s *scope) hint(live, file string) string {
 // text describes what a mode lets pass.
 func (s *scope) text(m mode, own *own) string {
 	mine, other, why := "ether src "+s.mac.String(), "not ether src "+s.mac.String(), ""
-	if s.mac == nil {
+	if !s.byMAC() {
 		mine, other = "outgoing", "not outgoing"
 		why = fmt.Sprintf(" (%s has no MAC address)", s.name)
 		if !s.live {

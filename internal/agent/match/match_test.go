@@ -122,6 +122,67 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestModesWiFi: of 802.11 frames the address of who made the packet counts,
+// wherever the header has it.
+func TestModesWiFi(t *testing.T) {
+	wifi := func(flags byte, second, third, fourth net.HardwareAddr) []byte {
+		return slices.Concat([]byte{0x08, flags, 0, 0}, macThird, second, third, []byte{0, 0}, fourth,
+			[]byte{0xaa, 0xaa, 3, 0, 0, 0, 8, 0}, ip(ipMine, ipPeer, ""))
+	}
+	for _, tt := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"ad hoc, mine", wifi(0, macMine, macPeer, nil), "src none"},
+		{"ad hoc, of another", wifi(0, macPeer, macMine, nil), "dst spoof none"},
+		{"to the access point", wifi(1, macMine, macPeer, nil), "src none"},
+		{"from the access point, mine", wifi(2, macPeer, macMine, nil), "src none"},
+		{"from the access point, of another", wifi(2, macMine, macNear, nil), "dst spoof none"},
+		{"four addresses, mine", wifi(3, macPeer, macPeer, macMine), "src none"},
+		{"four addresses, relayed by me", wifi(3, macMine, macPeer, macPeer), "dst spoof none"},
+		{"cut", wifi(0, macPeer, macMine, nil)[:14], "none"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for i, b := range [][]byte{tt.b, slices.Concat([]byte{0, 0, 12, 0, 0, 0, 0, 0, 1, 2, 3, 4}, tt.b)} {
+				f := &packet.Frame{Data: b, WireLen: len(b), Link: packet.IEEE80211 + packet.LinkType(i)}
+				live := Target{Interface: "mon0", WiFi: f.Link, MAC: macMine, Addrs: addrsMine}
+				var got []string
+				for _, mode := range []string{"src", "dst", "spoof", "none"} {
+					file, err := CompileFile(t.Context(), mode, macMine, addrsMine, f.Link)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if file.Match(f) {
+						got = append(got, mode)
+					}
+					if mode != "spoof" && accepts(t, compile(t, mode, live), f) != file.Match(f) {
+						t.Errorf("%s: live and from a file differ", mode)
+					}
+				}
+				if s := strings.Join(got, " "); s != tt.want {
+					t.Errorf("link type %d passes %q, want %q", f.Link, s, tt.want)
+				}
+			}
+		})
+	}
+	if _, err := Compile(t.Context(), "spoof", Target{WiFi: packet.Radiotap, MAC: macMine, Addrs: addrsMine}); err == nil {
+		t.Error("spoof of a live monitor interface is accepted")
+	}
+}
+
+// TestModeByDirection: a MAC address that frames of this kind do not have tells
+// nothing of them.
+func TestModeByDirection(t *testing.T) {
+	f, err := CompileFile(t.Context(), "src", macMine, nil, packet.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.Match(networkFrame(etherIPv4, ip(ipMine, ipPeer, ""), packet.Outgoing)) {
+		t.Error("an outgoing packet does not pass src")
+	}
+}
+
 // TestOtherLink: a frame of another kind than the filter's does not pass,
 // rather than being misread.
 func TestOtherLink(t *testing.T) {

@@ -61,21 +61,25 @@ func (t *modeTest) isMine(f *packet.Frame) (mine, known bool) {
 	if !t.byMAC {
 		return f.Direction == packet.Outgoing, true
 	}
-	if len(f.Data) < srcMACOffset+6 {
-		return false, false
-	}
-	return [6]byte(f.Data[srcMACOffset:]) == t.mac, true
+	mac, ok := f.SourceMAC()
+	return ok && mac == t.mac, ok
 }
 
 // sourceIsOwn looks through up to two VLAN tags for an IP header.
 func (t *modeTest) sourceIsOwn(f *packet.Frame) bool {
 	at := int(networkOffset(t.link))
 	typ := uint32(f.Protocol)
-	if t.link == packet.Ethernet {
+	switch t.link {
+	case packet.Ethernet:
 		if len(f.Data) < etherSize {
 			return false
 		}
 		typ = uint32(binary.BigEndian.Uint16(f.Data[etherTypeOffset:]))
+	case packet.IEEE80211, packet.Radiotap:
+		if at = wifiNetwork(f); at == 0 {
+			return false
+		}
+		typ = uint32(binary.BigEndian.Uint16(f.Data[at-2:]))
 	}
 	for tag := 0; tag < maxTags && slices.Contains(vlanTypes[:], typ); tag++ {
 		at += tagSize
@@ -91,6 +95,24 @@ func (t *modeTest) sourceIsOwn(f *packet.Frame) bool {
 		return t.own.has6([16]byte(f.Data[at+srcOffset6:]))
 	}
 	return false
+}
+
+// snapSize is the length of LLC and SNAP headers together (RFC 1042).
+const snapSize = 8
+
+// wifiNetwork is the offset behind the EtherType of an 802.11 data frame, 0 if
+// there is none to be read.
+func wifiNetwork(f *packet.Frame) int {
+	at := 0
+	if f.Link == packet.Radiotap {
+		at, _, _ = packet.SkipRadiotap(f.Data)
+	}
+	w, ok := packet.ParseWiFi(f.Data[at:])
+	at += w.Header + snapSize
+	if !ok || w.Empty || w.Protected || w.Fragment || len(f.Data) < at {
+		return 0
+	}
+	return at
 }
 
 // own is a set of addresses.

@@ -50,37 +50,78 @@ func (s *scope) program(m mode, own *own) block {
 	case dst, spoof:
 		p = s.dropMine()
 	}
-	if m == spoof {
+	if m == spoof && !s.wifi() { // of 802.11 frames modeTest alone finds the address
 		return append(p, s.sourceIs(own)...)
 	}
 	return append(p, keep)
 }
 
 func (s *scope) dropMine() block {
-	if s.mac == nil {
+	if !s.byMAC() {
 		return dropOutgoing()
 	}
+	find, load := s.source()
 	high, low := split(s.mac)
-	return block{
-		bpf.LoadAbsolute{Off: 8, Size: 4},
+	return append(find,
+		load(2, 4),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: low, SkipFalse: 3},
-		bpf.LoadAbsolute{Off: 6, Size: 2},
+		load(0, 2),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipFalse: 1},
 		drop,
-	}
+	)
 }
 
 func (s *scope) dropOthers() block {
-	if s.mac == nil {
+	if !s.byMAC() {
 		return dropIncoming()
 	}
+	find, load := s.source()
 	high, low := split(s.mac)
-	return block{
-		bpf.LoadAbsolute{Off: 8, Size: 4},
+	return append(find,
+		load(2, 4),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: low, SkipFalse: 2},
-		bpf.LoadAbsolute{Off: 6, Size: 2},
+		load(0, 2),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: high, SkipTrue: 1},
 		drop,
+	)
+}
+
+// source loads parts of the source MAC address: load(off, size) once the
+// instructions of find have run. Of 802.11 frames it is that of who made the
+// packet, whose place the flags ToDS and FromDS tell (see packet.ParseWiFi).
+func (s *scope) source() (find block, load func(off uint32, size int) bpf.Instruction) {
+	if s.link == packet.Ethernet {
+		return nil, func(off uint32, size int) bpf.Instruction {
+			return bpf.LoadAbsolute{Off: srcMACOffset + off, Size: size}
+		}
+	}
+	find = block{bpf.LoadConstant{Dst: bpf.RegX, Val: 0}}
+	if s.link == packet.Radiotap { // its length is little-endian
+		find = block{
+			bpf.LoadAbsolute{Off: 3, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpShiftLeft, Val: 8},
+			bpf.TAX{},
+			bpf.LoadAbsolute{Off: 2, Size: 1},
+			bpf.ALUOpX{Op: bpf.ALUOpAdd},
+			bpf.TAX{},
+		}
+	}
+	const second, third, fourth = 10, 16, 24 // the addresses' offsets
+	find = append(find,
+		bpf.LoadIndirect{Off: 1, Size: 1},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipFalse: 2},
+		bpf.LoadConstant{Dst: bpf.RegA, Val: third - second},
+		bpf.Jump{Skip: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 3, SkipFalse: 2},
+		bpf.LoadConstant{Dst: bpf.RegA, Val: fourth - second},
+		bpf.Jump{Skip: 1},
+		bpf.LoadConstant{Dst: bpf.RegA, Val: 0},
+		bpf.ALUOpX{Op: bpf.ALUOpAdd},
+		bpf.TAX{},
+	)
+	return find, func(off uint32, size int) bpf.Instruction {
+		return bpf.LoadIndirect{Off: second + off, Size: size}
 	}
 }
 

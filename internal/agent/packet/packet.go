@@ -15,6 +15,13 @@ const (
 	// RawIP: no link header and no protocol either; the version nibble tells
 	// IPv4 from IPv6 (capture files, LINKTYPE_RAW).
 	RawIP
+	// IEEE80211: an IEEE 802.11 MAC header.
+	IEEE80211
+	// Radiotap: a radiotap header (radiotap.org), then an IEEE 802.11 frame.
+	Radiotap
+
+	// LinkTypes is how many there are.
+	LinkTypes = iota
 )
 
 // Direction of a frame as the observation point knows it.

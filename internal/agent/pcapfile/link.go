@@ -16,9 +16,19 @@ const (
 	linkRaw12    = 12
 	linkRaw14    = 14
 	linkPPPHDLC  = 50
+	linkPPPoE    = 51
+	linkATM      = 100 // RFC 1483: an LLC header
 	linkRaw      = 101
+	linkCHDLC    = 104
+	link80211    = 105
 	linkLoop     = 108
 	linkSLL      = 113
+	linkPrism    = 119
+	linkRadiotap = 127
+	linkAVS      = 163
+	linkPPPWay   = 166 // a byte for the direction, then PPP
+	linkPPI      = 192
+	linkMPLS     = 219
 	linkIPv4     = 228
 	linkIPv6     = 229
 	linkSLL2     = 276
@@ -31,6 +41,10 @@ const (
 	etherMPLS          = 0x8847
 	etherMPLSMulticast = 0x8848
 	etherPPP           = 0x880b
+	etherPPPoE         = 0x8864
+
+	// etherLLC is Linux's own number for frames that begin with an LLC header.
+	etherLLC = 0x0004
 )
 
 // Lengths of link headers.
@@ -60,10 +74,38 @@ func unwrap(link uint16, f *packet.Frame) bool {
 		return network(f, 0, etherIPv6)
 	case linkNull, linkLoop:
 		return unwrapNull(f)
-	case linkPPP, linkPPPHDLC:
-		return unwrapPPP(f)
+	case linkPPP, linkPPPHDLC, linkCHDLC:
+		return unwrapSerial(f, link == linkCHDLC)
+	case linkPPPWay:
+		return unwrapPPPWay(f)
+	case linkPPPoE:
+		return network(f, 0, etherPPPoE)
+	case linkMPLS:
+		return network(f, 0, etherMPLS)
+	case linkATM:
+		return network(f, 0, etherLLC)
+	case link80211:
+		f.Link = packet.IEEE80211
+		return true
+	case linkRadiotap:
+		f.Link = packet.Radiotap
+		return true
+	case linkPrism, linkAVS:
+		return unwrapPrism(f)
+	case linkPPI:
+		return unwrapPPI(f)
 	}
 	return false
+}
+
+// known reports whether unwrap understands a link type: a frame of that type
+// that it refuses is cut short.
+func known(link uint16) bool {
+	switch link {
+	case linkPrism, linkAVS, linkPPI: // zeros are no such header
+		return true
+	}
+	return unwrap(link, &packet.Frame{Data: make([]byte, 64), WireLen: 64})
 }
 
 // network takes n bytes of link header off.
@@ -81,7 +123,7 @@ func unwrapSLL(f *packet.Frame) bool {
 		return false
 	}
 	f.Direction = packetType(binary.BigEndian.Uint16(f.Data))
-	return network(f, sllLen, binary.BigEndian.Uint16(f.Data[14:]))
+	return cooked(f, sllLen, binary.BigEndian.Uint16(f.Data[2:]), binary.BigEndian.Uint16(f.Data[14:]))
 }
 
 // unwrapSLL2: protocol (2), reserved (2), interface index (4), ARPHRD (2),
@@ -91,7 +133,66 @@ func unwrapSLL2(f *packet.Frame) bool {
 		return false
 	}
 	f.Direction = packetType(uint16(f.Data[10]))
-	return network(f, sll2Len, binary.BigEndian.Uint16(f.Data))
+	return cooked(f, sll2Len, binary.BigEndian.Uint16(f.Data[8:]), binary.BigEndian.Uint16(f.Data))
+}
+
+// Device types (linux/if_arp.h) whose frames have a link header in spite of the
+// cooked one, or no protocol in it.
+const (
+	arphrd80211    = 801
+	arphrdRadiotap = 803
+	arphrdNetlink  = 824
+)
+
+// cooked takes a cooked header of n bytes off.
+func cooked(f *packet.Frame, n int, device, protocol uint16) bool {
+	if device == arphrdNetlink {
+		protocol = 0 // it is a netlink family
+	}
+	network(f, n, protocol)
+	switch device {
+	case arphrd80211:
+		f.Link, f.Protocol = packet.IEEE80211, 0
+	case arphrdRadiotap:
+		f.Link, f.Protocol = packet.Radiotap, 0
+	}
+	return true
+}
+
+// unwrapPrism: the header that drivers for Prism cards made, of which the
+// second word is the length in the writer's byte order, or that of AVS, which
+// begins with a cookie and has the length in network byte order.
+func unwrapPrism(f *packet.Frame) bool {
+	const least, most = 8, 1024
+	if len(f.Data) < least {
+		return false
+	}
+	n := binary.BigEndian.Uint32(f.Data[4:])
+	if cookie := binary.BigEndian.Uint32(f.Data); cookie&^0xff != 0x80211000 && n > most {
+		n = bits.ReverseBytes32(n)
+	}
+	if n < least || n > most || int(n) > len(f.Data) {
+		return false
+	}
+	network(f, int(n), 0)
+	f.Link = packet.IEEE80211
+	return true
+}
+
+// unwrapPPI: version (1), flags (1), length (2) and link type (4) of what
+// follows, little-endian (CACE Technologies, "Per-Packet Information Header").
+func unwrapPPI(f *packet.Frame) bool {
+	const least = 8
+	if len(f.Data) < least {
+		return false
+	}
+	n, link := int(binary.LittleEndian.Uint16(f.Data[2:])), binary.LittleEndian.Uint32(f.Data[4:])
+	if n < least || n > len(f.Data) || link > 0xffff || link == linkPPI {
+		return false
+	}
+	network(f, n, 0)
+	f.Link = packet.Ethernet
+	return unwrap(uint16(link), f)
 }
 
 // packetType is the direction that sll_pkttype (packet(7)) tells: 0 to 3 are
@@ -125,6 +226,41 @@ func unwrapNull(f *packet.Frame) bool {
 		protocol = etherIPv6
 	}
 	return network(f, nullLen, protocol)
+}
+
+// Addresses of Cisco HDLC: one station, and all.
+const (
+	hdlcUnicast   = 0x0f
+	hdlcBroadcast = 0x8f
+	hdlcLen       = 4
+)
+
+// unwrapSerial: PPP, or Cisco HDLC, whose header is an address, a byte of zero
+// and an EtherType. Link types that were given out for the one are used for
+// both; the first two bytes tell them apart (RFC 1547, section 4.3.1).
+func unwrapSerial(f *packet.Frame, cisco bool) bool {
+	b := f.Data
+	if cisco && (len(b) < 1 || b[0] != 0xff) || len(b) >= 2 && (b[0] == hdlcUnicast || b[0] == hdlcBroadcast) && b[1] == 0 {
+		if len(b) < hdlcLen {
+			return false
+		}
+		return network(f, hdlcLen, binary.BigEndian.Uint16(b[2:]))
+	}
+	return unwrapPPP(f)
+}
+
+// unwrapPPPWay: 0 for a received frame, or another number for one that was
+// sent, then PPP.
+func unwrapPPPWay(f *packet.Frame) bool {
+	if len(f.Data) < 1 {
+		return false
+	}
+	f.Direction = packet.Incoming
+	if f.Data[0] != 0 {
+		f.Direction = packet.Outgoing
+	}
+	network(f, 1, 0)
+	return unwrapPPP(f)
 }
 
 // unwrapPPP: address and control (ff 03) if they were not compressed away, then

@@ -49,6 +49,24 @@ func TestUnwrap(t *testing.T) {
 		{"ppp address, compressed", linkPPP, []byte{0xff, 3, 0x57}, packet.Network, 0x86dd, none},
 		{"ppp MPLS", linkPPP, []byte{2, 0x81}, packet.Network, 0x8847, none},
 		{"ppp MPLS multicast", linkPPP, []byte{2, 0x83}, packet.Network, 0x8848, none},
+		{"hdlc as ppp", linkPPP, []byte{0x0f, 0, 8, 0}, packet.Network, 0x0800, none},
+		{"hdlc broadcast as ppp", linkPPPHDLC, []byte{0x8f, 0, 0x86, 0xdd}, packet.Network, 0x86dd, none},
+		{"hdlc", linkCHDLC, []byte{0x0f, 0, 8, 0}, packet.Network, 0x0800, none},
+		{"hdlc MPLS", linkCHDLC, []byte{0x0f, 0, 0x88, 0x47}, packet.Network, 0x8847, none},
+		{"ppp as hdlc", linkCHDLC, []byte{0xff, 3, 0, 0x57}, packet.Network, 0x86dd, none},
+		{"ppp sent", linkPPPWay, []byte{1, 0xff, 3, 0, 0x21}, packet.Network, 0x0800, out},
+		{"ppp received", linkPPPWay, []byte{0, 0xff, 3, 0, 0x57}, packet.Network, 0x86dd, in},
+		{"pppoe", linkPPPoE, nil, packet.Network, 0x8864, none},
+		{"mpls", linkMPLS, nil, packet.Network, 0x8847, none},
+		{"atm", linkATM, nil, packet.Network, 0x0004, none},
+		{"802.11", link80211, nil, packet.IEEE80211, 0, none},
+		{"radiotap", linkRadiotap, nil, packet.Radiotap, 0, none},
+		{"prism", linkPrism, append([]byte{0x44, 0, 0, 0, 144, 0, 0, 0}, make([]byte, 136)...), packet.IEEE80211, 0, none},
+		{"avs", linkAVS, append([]byte{0x80, 0x21, 0x10, 1, 0, 0, 0, 64}, make([]byte, 56)...), packet.IEEE80211, 0, none},
+		{"ppi", linkPPI, []byte{0, 0, 8, 0, 105, 0, 0, 0}, packet.IEEE80211, 0, none},
+		{"ppi of Ethernet", linkPPI, []byte{0, 0, 12, 0, 1, 0, 0, 0, 1, 2, 3, 4}, packet.Ethernet, 0, none},
+		{"sll of a monitor", linkSLL, []byte{0, 0, 3, 35, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0, 0, 4}, packet.Radiotap, 0, in},
+		{"sll of netlink", linkSLL, []byte{0, 4, 3, 56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0}, packet.Network, 0, out},
 		{"ppp LCP", linkPPP, []byte{0xff, 3, 0xc0, 0x21}, packet.Network, 0x880b, none},
 	}
 	for _, tt := range tests {
@@ -67,6 +85,9 @@ func TestUnwrap(t *testing.T) {
 				t.Errorf("data % x of %d", f.Data, f.WireLen)
 			}
 			cutHeader(t, tt.link, tt.header)
+			if !known(tt.link) {
+				t.Error("not known when it is cut short")
+			}
 		})
 	}
 }
@@ -78,7 +99,8 @@ func cutHeader(t *testing.T, link uint16, header []byte) {
 	for n := range len(header) + 1 {
 		f := packet.Frame{Data: header[:n], WireLen: 60}
 		// ff is a PPP protocol of one byte as far as one can see.
-		pppByte := (link == linkPPP || link == linkPPPHDLC) && n == 1 && header[0]&1 != 0
+		pppByte := (link == linkPPP || link == linkPPPHDLC || link == linkCHDLC && header[0] == 0xff) && n == 1 && header[0]&1 != 0 ||
+			link == linkPPPWay && n == 2
 		if got, want := unwrap(link, &f), n == len(header) || pppByte; got != want {
 			t.Errorf("%d of %d header bytes: %v", n, len(header), got)
 		}
@@ -86,7 +108,7 @@ func cutHeader(t *testing.T, link uint16, header []byte) {
 }
 
 func TestUnwrapUnknown(t *testing.T) {
-	for _, link := range []uint16{6, 105, 127, 147, 239, 0xffff} {
+	for _, link := range []uint16{6, 147, 239, 0xffff} {
 		f := packet.Frame{Data: payload(60, 1), WireLen: 60}
 		if unwrap(link, &f) {
 			t.Errorf("link type %d is known: %+v", link, f)

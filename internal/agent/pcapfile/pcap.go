@@ -2,7 +2,6 @@ package pcapfile
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/bits"
 
@@ -117,9 +116,6 @@ func (p *pcap) next(f *packet.Frame) (link uint16, err error) {
 	}
 	if captured > maxCaptured {
 		return 0, fmt.Errorf("captured length %d: the limit is %d", captured, maxCaptured)
-	}
-	if sec|frac|captured|wire == 0 {
-		return 0, errors.New("packet header of zeros only")
 	}
 	n := p.header + int(captured)
 	rec := p.in.peek(n)

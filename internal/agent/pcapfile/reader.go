@@ -23,12 +23,17 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/host/filetype"
 )
 
 // Stdin is the name under which Open reads standard input.
 const Stdin = "-"
+
+// stdinName is what errors call it.
+const stdinName = "standard input"
 
 // gzipBuffer is how much of a compressed file is read at a time.
 const gzipBuffer = 128 << 10
@@ -76,6 +81,7 @@ type Reader struct {
 	err      error // the end, whether good or bad
 	packets  uint64
 	skipped  uint64
+	short    uint64
 	links    []uint16 // of skipped frames, maxLinks at most
 }
 
@@ -86,11 +92,15 @@ const maxLinks = 8
 // it when done.
 func Open(name string) (*Reader, error) {
 	if name == Stdin {
-		return NewReader(os.Stdin, "standard input")
+		return NewReader(os.Stdin, stdinName)
 	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read capture file: %w", err)
+	}
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		file.Close()
+		return nil, &ForeignError{Name: name, What: "a directory", Next: "name one of the files in it"}
 	}
 	r, err := NewReader(file, name)
 	if err != nil {
@@ -118,7 +128,7 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 	magic := r.in.peek(4)
 	if magic == nil {
 		if r.in.atEnd() {
-			return nil, fmt.Errorf("capture file %q: empty", name)
+			return nil, &ForeignError{Name: name, What: "empty", Next: "a capture may write its first bytes late: tcpdump does so at once with -U"}
 		}
 		return nil, r.damage(r.in.cut("the file header", pcapHeaderLen))
 	}
@@ -130,7 +140,8 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 		return r, nil
 	}
 	if !isPcapng(magic) {
-		return nil, fmt.Errorf("%q is no capture file: it begins with the bytes % x, not as pcap or pcapng do", name, magic)
+		// What is there already says enough: to wait for more could be for ever.
+		return nil, foreign(name, r.in.buf[r.in.pos:r.in.end], r.unpacked)
 	}
 	p := &pcapng{in: &r.in}
 	r.format = p
@@ -138,6 +149,46 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 		return nil, r.damage(err)
 	}
 	return r, nil
+}
+
+// ForeignError says that a file is no capture file, or none that is read here.
+type ForeignError struct {
+	Name string // of the file
+	What string // completes a sentence that begins with "it is"; "" if unknown
+	Head []byte // the first bytes
+	Next string // the next step, or ""
+}
+
+func (e *ForeignError) Error() string {
+	if e.What == "" {
+		return fmt.Sprintf("%q is no capture file: it begins with the bytes % x, not as pcap or pcapng do", e.Name, e.Head)
+	}
+	return fmt.Sprintf("cannot read %q as a capture file: it is %s", e.Name, e.What)
+}
+
+// Hint is the next step for the user, or "".
+func (e *ForeignError) Hint() string { return e.Next }
+
+// foreign says what a file is that begins with head, unpacked or as it is.
+func foreign(name string, head []byte, unpacked bool) error {
+	t := filetype.Of(head)
+	e := &ForeignError{Name: name, What: t.Name, Head: bytes.Clone(head[:min(len(head), 4)])}
+	if unpacked && t.Name != "" {
+		e.What = "compressed by gzip, and what is in it is " + t.Name
+	}
+	switch {
+	case t.Kind == filetype.Records:
+		e.Next = "recollect -replay " + filetype.Quote(name) + " plays it"
+	case t.Kind == filetype.Unknown:
+	case unpacked || name == stdinName:
+		e.Next = "in a pipe: " + strings.Replace(t.Command("FILE"), " FILE", "", 1) + " | pcapper -read -"
+		if t.Kind == filetype.Foreign {
+			e.Next = "to make a pcap file of it: " + t.Command("FILE")
+		}
+	default:
+		e.Next = t.Command(name) + " | pcapper -read -"
+	}
+	return e
 }
 
 // isGzip tells whether a stream begins as RFC 1952, 2.3.1 says, with the only
@@ -213,15 +264,29 @@ func (r *Reader) damage(err error) error {
 // is 0, because the next frame of a pipe may be long in coming.
 func (r *Reader) Buffered() int { return r.in.end - r.in.pos }
 
-// Skipped is the number of frames that Next passed over: those of link types
-// that are not known here, and those that end inside their link header.
+// Name is that of the file, for messages.
+func (r *Reader) Name() string { return r.name }
+
+// Packets is the number of packets that were read, skipped ones included.
+func (r *Reader) Packets() uint64 { return r.packets }
+
+// Skipped is the number of frames that Next passed over because their link type
+// is not known here.
 func (r *Reader) Skipped() uint64 { return r.skipped }
+
+// Short is the number of frames that Next passed over because they end inside
+// their link header.
+func (r *Reader) Short() uint64 { return r.short }
 
 // SkippedLinks are the link types of skipped frames, in the order in which they
 // came, each once; the first few if there are many.
 func (r *Reader) SkippedLinks() []uint16 { return r.links }
 
 func (r *Reader) skip(link uint16) {
+	if known(link) {
+		r.short++
+		return
+	}
 	r.skipped++
 	if len(r.links) < maxLinks && !slices.Contains(r.links, link) {
 		r.links = append(r.links, link)

@@ -2,6 +2,7 @@ package pcapfile
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -188,8 +189,56 @@ func TestSkipped(t *testing.T) {
 	if err := r.Next(&f); err != io.EOF {
 		t.Fatalf("error %v, want EOF", err)
 	}
-	if got := r.SkippedLinks(); r.Skipped() != 3 || !reflect.DeepEqual(got, []uint16{147, linkSLL}) {
-		t.Errorf("skipped %d of link types %v", r.Skipped(), got)
+	if got := r.SkippedLinks(); r.Skipped() != 2 || r.Short() != 1 || r.Packets() != 4 || !reflect.DeepEqual(got, []uint16{147}) {
+		t.Errorf("skipped %d of link types %v, %d cut short, of %d", r.Skipped(), got, r.Short(), r.Packets())
+	}
+}
+
+// TestEmptyPackets: a record header of zeros is a packet of no bytes, as
+// preallocated files end with.
+func TestEmptyPackets(t *testing.T) {
+	for _, order := range []byteOrder{binary.LittleEndian, binary.BigEndian} {
+		p := newPcap(order, magicMicro, linkEthernet).packet(1, 0, payload(60, 1), 60)
+		expect(t, append(p.b, make([]byte, 3*recordLen)...), []packet.Frame{
+			{Data: payload(60, 1), Time: 1e9, WireLen: 60}, {Data: []byte{}}, {Data: []byte{}}, {Data: []byte{}},
+		})
+	}
+}
+
+// TestForeignFiles: what is no capture file is named, with the next step.
+func TestForeignFiles(t *testing.T) {
+	const line = "1560390672.895279:10.0.0.1:5001:10.0.0.2:5002:732:1000:17\n"
+	ipfix := "\x00\x0a\x00\x40\x65\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x02\x00\x30"
+	packed := func(text string) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		io.WriteString(z, text)
+		z.Close()
+		return b.String()
+	}
+	for _, tt := range []struct{ name, content, says, hint string }{
+		{"x.zst", "\x28\xb5\x2f\xfd123456", "it is compressed by zstd", "zstd -dc x.zst | pcapper -read -"},
+		{"x y.xz", "\xfd7zXZ\x00123456", "it is compressed by xz", "xz -dc 'x y.xz' | pcapper -read -"},
+		{"x.bz2", "BZh91AY", "it is compressed by bzip2", "bzip2 -dc x.bz2 | pcapper -read -"},
+		{stdinName, "\x28\xb5\x2f\xfd123456", "it is compressed by zstd", "in a pipe: zstd -dc | pcapper -read -"},
+		{"x.gz", packed("\x28\xb5\x2f\xfd123456"), "compressed by gzip, and what is in it is compressed by zstd", "in a pipe: zstd -dc | pcapper -read -"},
+		{"x.snoop", "snoop\x00\x00\x00\x00\x00\x00\x02", "it is a snoop capture file", "editcap -F pcap x.snoop - | pcapper -read -"},
+		{"x.ipfix", ipfix, "it is a file of IPFIX messages", "recollect -replay x.ipfix plays it"},
+		{"x.ipfix.gz", packed(ipfix), "what is in it is a file of IPFIX messages", "recollect -replay x.ipfix.gz plays it"},
+		{"x.log", line, "it is an agent's log", "recollect -replay x.log plays it"},
+		{"empty", "", "it is empty", "-U"},
+		{"noise", "noise", `"noise" is no capture file: it begins with the bytes 6e 6f 69 73`, ""},
+	} {
+		_, err := NewReader(strings.NewReader(tt.content), tt.name)
+		var e *ForeignError
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(e.Hint(), tt.hint) || tt.hint == "" && e.Hint() != "" {
+			t.Errorf("%s: %v, hint %q, want %q and %q", tt.name, err, e.Hint(), tt.says, tt.hint)
+		}
+	}
+	_, err := Open(t.TempDir())
+	var e *ForeignError
+	if !errors.As(err, &e) || e.What != "a directory" || e.Hint() == "" {
+		t.Errorf("a directory: %v", err)
 	}
 }
 
@@ -312,7 +361,7 @@ func TestDamage(t *testing.T) {
 	}{
 		{"huge caplen", "captured length 4294967295", pc().header(1, 0, 0xffffffff, 0xffffffff).b},
 		{"caplen over the limit", "captured length 266241", append(pc().header(1, 0, maxCaptured+1, maxCaptured+1).b, payload(maxCaptured+1, 0)...)},
-		{"zeros", "zeros only", append(pc().b, make([]byte, 100)...)},
+		{"zeros that are no whole header", "15 of 16 bytes of a packet's header", append(pc().b, make([]byte, 15)...)},
 		{"cut header", "15 of 16 bytes of a packet's header", append(pc().b, payload(15, 1)...)},
 		{"cut data", "25 of 76 bytes of a packet", append(pc().header(1, 0, 60, 60).b, payload(9, 1)...)},
 		{"zero block", "block of 0 bytes", append(ng().b, make([]byte, 64)...)},

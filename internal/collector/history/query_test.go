@@ -161,3 +161,30 @@ func TestPruning(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 }
+
+// TestTrafficOnly: drops and second observations are no rows, also where a segment has
+// nothing else.
+func TestTrafficOnly(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, history.Config{})
+	mixed, events := makeBatch("n1", 0, 100), makeBatch("n2", 0, 100)
+	var want []history.Row
+	for i := range mixed.Records {
+		events.Records[i].Flags |= wire.Uncounted
+		if i%3 == 0 {
+			mixed.Records[i].Flags |= wire.Dropped
+		} else {
+			want = append(want, history.Row{Host: "n1", Level: mixed.Level, Record: mixed.Records[i]})
+		}
+	}
+	commit(t, s, "a", mixed)
+	for i := range 40 { // enough to be compacted
+		commit(t, s, fmt.Sprintf("b%d", i), events)
+	}
+	if err := s.Maintain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := read(t, dir, &history.Query{}); !slices.Equal(sorted(got), sorted(want)) {
+		t.Fatalf("%d rows instead of %d, or others", len(got), len(want))
+	}
+}

@@ -23,6 +23,8 @@ type Segment struct {
 	out    *output
 	ranges ranges
 	buf    *sorter
+	at     int64 // a record's time, for a segment that has no traffic
+	any    bool  // a batch was added
 	err    error // stays
 }
 
@@ -44,6 +46,9 @@ func (s *Store) NewSegment(id string) (*Segment, error) {
 func (g *Segment) Add(b *batch.Batch) error {
 	if g.err != nil {
 		return g.err
+	}
+	if !g.any {
+		g.any, g.at = true, b.Records[0].Time
 	}
 	g.ranges.add(b)
 	g.buf.add(b)
@@ -83,8 +88,11 @@ func (g *Segment) seal() error {
 	if err := g.flush(); err != nil {
 		return err
 	}
-	if g.out.rows == 0 {
+	if !g.any {
 		return errors.New("a segment without records")
+	}
+	if g.out.rows == 0 {
+		g.out.min, g.out.max = g.at, g.at
 	}
 	name, err := g.out.finish(0, g.id, &g.ranges, []string{g.id})
 	if err != nil {
@@ -137,8 +145,13 @@ type key struct {
 
 var sorters = sync.Pool{New: func() any { return new(sorter) }}
 
+// add takes a batch's traffic: a segment's rows add up to what interfaces carried.
 func (s *sorter) add(b *batch.Batch) {
-	s.records = append(s.records, b.Records...)
+	for i := range b.Records {
+		if b.Records[i].IsTraffic() {
+			s.records = append(s.records, b.Records[i])
+		}
+	}
 	s.runs = append(s.runs, run{b.Agent, b.Level, len(s.records)})
 }
 

@@ -1,6 +1,6 @@
 // Package keep assembles what recollect does with records beyond showing them: a
-// bus, a server's or one in this process; batches that go to it; a history that is
-// written from it, alone or together with others; and which agents are ours.
+// history, which it writes itself or, with a bus, alone or together with others; the
+// batches that go to the bus; and which agents this collector dials.
 package keep
 
 import (
@@ -18,7 +18,6 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/transport/bus"
-	"github.com/pcapper/pcapper/internal/transport/bus/embedded"
 	"github.com/pcapper/pcapper/internal/transport/clickhouse"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire/batch"
@@ -26,10 +25,10 @@ import (
 
 // Config of a Keeper.
 type Config struct {
-	// Dir has the history in "records", and in "bus" the streams of a bus in this
-	// process, if URL is "". Dir "" is no history.
+	// Dir has the history in "records" and, without a bus, what waits to be written
+	// in "queue". Dir "" is no history.
 	Dir string
-	// URL is the bus of others, as bus.Parse reads it. Dir and URL are not both "".
+	// URL is a bus, as bus.Parse reads it; "" is none. Dir and URL are not both "".
 	URL string
 	// Keep is what the history keeps.
 	Keep history.Keep
@@ -38,40 +37,38 @@ type Config struct {
 	// Spool is where batches wait while the bus at URL is away; without a Dir they
 	// do in memory. With Collect only.
 	Spool spool.Spec
-	// Table, if it is not nil, also gets all that is on the bus of others, from writers
-	// of their own.
+	// Table, if it is not nil, also gets all that is on the bus, from writers of its own.
 	Table *clickhouse.Store
 	// Say takes messages for the user.
 	Say func(format string, args ...any)
 }
 
 const (
-	// The streams of a bus in this process hold what is not in the history yet:
-	// an eighth of what that may be, within these bounds.
-	minStream, maxStream = 128 << 20, 4 << 30
+	// The queue holds what is not in the history yet: an eighth of what that may be,
+	// within these bounds.
+	minQueue, maxQueue = 128 << 20, 4 << 30
 	// memoryLimit is where memory is no longer traded for time, with a history.
 	memoryLimit = 160 << 20
-	drainTime   = 5 * time.Second
 	// tableGroup is the group of writers for tables; theirs are rows of tableAge.
 	tableGroup = "clickhouse"
 	tableAge   = 2 * time.Second
 )
 
-// Keeper is one that is open. Publish may be called by one goroutine.
+// Keeper is an open history, bus, or both. Publish may be called by one goroutine.
 type Keeper struct {
 	cfg       Config
 	streams   bus.Streams
-	server    *embedded.Server // nil: the bus is others'
-	conn      *bus.Conn
-	store     *history.Store // nil without history
-	writer    *bus.Writer    // likewise
-	publisher *bus.Publisher // nil without agents
-	spool     *spool.Dir     // nil: batches wait in memory
-	queue     *spool.Queue   // likewise
-	agents    *bus.Share     // nil: all agents are ours
-	parts     *bus.Share     // nil: all partitions are
-	tables    *bus.Writer    // nil without a table
-	tableOnes *bus.Share     // partitions for it
+	conn      *bus.Conn       // nil without a bus
+	store     *history.Store  // nil without a history
+	local     *history.Writer // of a history without a bus
+	writer    *bus.Writer     // of a history with a bus
+	publisher *bus.Publisher  // nil without a bus, or without agents
+	spool     *spool.Dir      // nil: batches for the bus wait in memory
+	queue     *spool.Queue    // likewise; without a bus, the writer's
+	agents    *bus.Share      // nil: all agents are ours
+	parts     *bus.Share      // nil: all partitions are
+	tables    *bus.Writer     // nil without a table
+	tableOnes *bus.Share      // partitions for it
 }
 
 // Open opens what there is to be opened, before privileges are given up.
@@ -91,17 +88,14 @@ func (k *Keeper) open() (err error) {
 			return err
 		}
 	}
-	c := bus.Config{Name: "recollect", Say: k.cfg.Say}
 	if k.cfg.URL == "" {
-		if err := k.openServer(); err != nil {
-			return err
-		}
-		c.InProcess = k.server
-	} else if c.Target, err = bus.Parse(k.cfg.URL); err != nil {
-		return err
-	} else {
-		k.streams = c.Target.Streams
+		return k.openLocal()
 	}
+	c := bus.Config{Name: "recollect", Say: k.cfg.Say}
+	if c.Target, err = bus.Parse(k.cfg.URL); err != nil {
+		return err
+	}
+	k.streams = c.Target.Streams
 	if k.conn, err = bus.Connect(c); err != nil {
 		return err
 	}
@@ -129,10 +123,16 @@ func (k *Keeper) openStore() (err error) {
 	return err
 }
 
-func (k *Keeper) openServer() (err error) {
-	size := max(minStream, min(k.cfg.Keep.Size/8, maxStream))
-	k.streams = bus.Streams{Partitions: 1, Replicas: 1, MaxBytes: size}
-	k.server, err = embedded.Start(embedded.Config{Dir: filepath.Join(k.cfg.Dir, "bus"), Size: 2 * size, Say: k.cfg.Say})
+// openLocal opens the queue between Publish and the history.
+func (k *Keeper) openLocal() (err error) {
+	size := max(minQueue, min(k.cfg.Keep.Size/8, maxQueue))
+	if k.spool, err = spool.OpenDir(filepath.Join(k.cfg.Dir, "queue")); err != nil {
+		return err
+	}
+	if k.queue, err = k.spool.Open(spool.Config{Name: "history", Size: size, Say: k.cfg.Say}); err != nil {
+		return err
+	}
+	k.local, err = k.store.NewWriter(history.WriterConfig{Queue: k.queue})
 	return err
 }
 
@@ -145,9 +145,7 @@ func (k *Keeper) assemble() {
 			p.Queue = k.queue
 		}
 		k.publisher = bus.NewPublisher(k.conn, p)
-		if k.server == nil {
-			k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
-		}
+		k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
 	}
 	if k.cfg.Table != nil {
 		k.tableOnes = bus.NewShare(k.conn, tableGroup, name, k.streams)
@@ -159,11 +157,9 @@ func (k *Keeper) assemble() {
 	if k.store == nil {
 		return
 	}
-	if k.server == nil {
-		k.parts = bus.NewShare(k.conn, "writers", name, k.streams)
-	}
+	k.parts = bus.NewShare(k.conn, "writers", name, k.streams)
 	k.writer = bus.NewWriter(k.conn, bus.WriterConfig{
-		Store: k.store, Streams: k.streams, Share: k.parts, Purge: k.server != nil,
+		Store: k.store, Streams: k.streams, Share: k.parts,
 		NewSegment: func(id string) (bus.Segment, error) { return k.store.NewSegment(id) },
 	})
 }
@@ -179,15 +175,22 @@ func (k *Keeper) Agents() *bus.Share { return k.agents }
 
 // Publish queues a batch, and does not wait. Without Config.Collect it does nothing.
 func (k *Keeper) Publish(b *batch.Batch) {
-	if k.publisher != nil {
+	switch {
+	case k.local != nil:
+		k.local.Publish(b)
+	case k.publisher != nil:
 		k.publisher.Publish(b)
 	}
 }
 
-// Run keeps until ctx is done and what was published before is kept, or at least on
-// the bus; then it closes all.
-func (k *Keeper) Run(ctx context.Context) error {
-	defer k.close()
+// Run keeps records until ctx is done and what was published before is in the
+// history, or at least in a queue on disk or on the bus; then it closes everything.
+// The error is also about records that are lost.
+func (k *Keeper) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, k.close()) }()
+	if k.local != nil {
+		return k.runLocal(ctx)
+	}
 	publishing, stopPublishing := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, func() { stopPublishing(nil) })()
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
@@ -217,6 +220,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// runLocal writes and maintains a history without a bus.
+func (k *Keeper) runLocal(ctx context.Context) error {
+	maintaining, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error { return k.store.Run(maintaining) })
+	g.Go(func() error {
+		defer stop()
+		return k.local.Run(ctx)
+	})
+	return g.Wait()
+}
+
 // start starts run, and the share that it works by, which ends later.
 func (k *Keeper) start(start func(func() error), share *bus.Share, ctx context.Context, run func(ctx context.Context) error) {
 	ended := make(chan struct{})
@@ -230,7 +246,7 @@ func (k *Keeper) start(start func(func() error), share *bus.Share, ctx context.C
 }
 
 // publish makes the streams, and publishes until all is acknowledged that was there
-// when ctx ended, and, if we write it ourselves, written.
+// when ctx ended.
 func (k *Keeper) publish(ctx context.Context) error {
 	if k.publisher == nil {
 		<-ctx.Done()
@@ -244,30 +260,22 @@ func (k *Keeper) publish(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return k.publisher.Run(publishing) })
-	err := g.Wait()
-	if k.server != nil {
-		k.waitWritten()
-	}
-	return err
+	return g.Wait()
 }
 
-// waitWritten gives the writer time to read what was acknowledged. What it does not
-// write at its end it will when it runs again.
-func (k *Keeper) waitWritten() {
-	for end := time.Now().Add(drainTime); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if k.writer.Status().Read >= k.publisher.Status().Acknowledged {
-			return
-		}
-	}
-}
-
-func (k *Keeper) close() {
+func (k *Keeper) close() (err error) {
 	if k.conn != nil {
 		k.conn.Close()
 	}
-	k.closeSpool()
-	if k.server != nil {
-		k.server.Stop()
+	if k.queue != nil {
+		err = k.closeQueue()
+	} else if k.publisher != nil {
+		if s := k.publisher.Status(); s.Published > s.Acknowledged+s.Dropped {
+			err = fmt.Errorf("bus: %d records that it did not take are lost", s.Published-s.Acknowledged-s.Dropped)
+		}
+	}
+	if k.spool != nil {
+		k.spool.Close()
 	}
 	if k.store != nil {
 		_ = k.store.Close() // a lock
@@ -275,20 +283,51 @@ func (k *Keeper) close() {
 	if k.cfg.Table != nil {
 		_ = k.cfg.Table.Close() // another one
 	}
+	return err
+}
+
+// closeQueue writes what nobody has taken to the queue's files. The error says how
+// much of it is lost.
+func (k *Keeper) closeQueue() error {
+	before := k.queue.Status().DroppedNew
+	err := k.queue.Close()
+	if lost := k.queue.Status().DroppedNew - before; lost > 0 {
+		what := "packets"
+		if k.local != nil {
+			what = "records"
+		}
+		return fmt.Errorf("%d %s that waited could not be written and are lost: %w", lost, what, err)
+	}
+	if err != nil {
+		k.cfg.Say("queue in %q: %v", cmp.Or(k.cfg.Spool.Dir, k.cfg.Dir), err)
+	}
+	return nil
 }
 
 // Known gives the agents whose batches are on the bus now. A bus that does not
 // answer for a while is an error.
-func (k *Keeper) Known(ctx context.Context) ([]string, error) { return k.conn.Agents(ctx, k.streams) }
+func (k *Keeper) Known(ctx context.Context) ([]string, error) {
+	if k.conn == nil {
+		return nil, nil
+	}
+	return k.conn.Agents(ctx, k.streams)
+}
 
 // Follow gives take the batches of all agents as they come, each record once,
 // until ctx is done. take keeps nothing.
 func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {
+	if k.conn == nil {
+		<-ctx.Done()
+		return nil
+	}
 	return k.conn.Follow(ctx, k.streams, take)
 }
 
-// Done is what was done, in a line.
+// Done summarizes what was done, in a line.
 func (k *Keeper) Done() string {
+	if k.local != nil {
+		return k.localDone()
+	}
 	var parts []string
 	if k.publisher != nil {
 		parts = append(parts, fmt.Sprintf("bus: %d records taken, %s", k.publisher.Status().Acknowledged, k.waiting()))
@@ -304,12 +343,26 @@ func (k *Keeper) Done() string {
 	return strings.Join(parts, "; ")
 }
 
+func (k *Keeper) localDone() string {
+	s, q := k.local.Status(), k.queue.Status()
+	text := fmt.Sprintf("history: %d records received, %d written, %d queued, %d dropped",
+		s.Published, s.Written, q.Waiting.Weight, q.DroppedNew+s.Refused)
+	if s.Skipped > 0 {
+		text += fmt.Sprintf(", %d had been written before", s.Skipped)
+	}
+	if s.Failed != "" {
+		text += "; failing since " + s.Since.Format(time.TimeOnly) + ": " + s.Failed
+	}
+	return text
+}
+
 // WriterStatus is how a writer does.
 type WriterStatus = bus.WriterStatus
 
 // Status is what a Keeper does; what it does not do is nil.
 type Status struct {
-	Connected bool // to the bus
+	Connected *bool // to the bus
+	Local     *history.WriterStatus
 	Publisher *bus.PublisherStatus
 	Spool     *spool.Status
 	Writer    *WriterStatus // of the history
@@ -319,7 +372,12 @@ type Status struct {
 
 // Status may be called by any goroutine.
 func (k *Keeper) Status() (s Status) {
-	s.Connected = k.conn.Connected()
+	if k.conn != nil {
+		s.Connected = new(k.conn.Connected())
+	}
+	if k.local != nil {
+		s.Local, s.History = new(k.local.Status()), new(k.store.Status())
+	}
 	if k.publisher != nil {
 		s.Publisher = new(k.publisher.Status())
 	}
@@ -333,6 +391,27 @@ func (k *Keeper) Status() (s Status) {
 		s.Tables = new(k.tables.Status())
 	}
 	return s
+}
+
+// Failing says why records cannot be kept or shared now, and since when; "" if they
+// can.
+func (k *Keeper) Failing() string {
+	s := k.Status()
+	switch {
+	case s.Local != nil && s.Local.Failed != "":
+		return fmt.Sprintf("records are not written since %s: %s", s.Local.Since.Format(time.TimeOnly), s.Local.Failed)
+	case s.Connected != nil && !*s.Connected:
+		return "the bus is away"
+	case s.Writer != nil && s.Writer.Failed != "":
+		return "records are not written: " + s.Writer.Failed
+	case s.Tables != nil && s.Tables.Failed != "":
+		return "the table is not written: " + s.Tables.Failed
+	case s.Spool != nil && s.Spool.Failing != "":
+		return "the queue on disk: " + s.Spool.Failing
+	case s.History != nil && s.History.Failed != "":
+		return "the history: " + s.History.Failed
+	}
+	return ""
 }
 
 // Hint is what to do about an error of this package, or "".

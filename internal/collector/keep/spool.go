@@ -34,18 +34,6 @@ func (k *Keeper) openSpool() (err error) {
 	return e
 }
 
-// closeSpool writes what the bus has not taken.
-func (k *Keeper) closeSpool() {
-	if k.queue != nil {
-		if err := k.queue.Close(); err != nil {
-			k.cfg.Say("spool %q: %v", k.cfg.Spool.Dir, err)
-		}
-	}
-	if k.spool != nil {
-		k.spool.Close()
-	}
-}
-
 // waiting is what the publisher has not got rid of, in a few words.
 func (k *Keeper) waiting() string {
 	s := k.publisher.Status()

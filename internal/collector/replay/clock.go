@@ -27,6 +27,13 @@ func (c *clock) at(wall time.Time) int64 {
 	return c.play + int64(passed)
 }
 
+// wallAt is when play is played, nanoseconds since the epoch. The speed must not
+// be Max.
+func (c *clock) wallAt(play int64) int64 {
+	passed := (float64(play) - float64(c.play)) / c.speed
+	return c.wall.UnixNano() + int64(max(-float64(math.MaxInt64/4), min(passed, float64(math.MaxInt64/4))))
+}
+
 // until is how long it takes from wall to play.
 func (c *clock) until(wall time.Time, play int64) time.Duration {
 	d := (float64(play) - float64(c.at(wall))) / c.speed

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/pcapper/pcapper/internal/host/filetype"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -51,13 +52,21 @@ func Find(paths []string) (files []File, skipped []string, err error) {
 	slices.Sort(found)
 	found = slices.Compact(found)
 	if len(found) == 0 {
-		return nil, skipped, fmt.Errorf("no agent's log in %s: want files with lines time:src:port:dst:port:length:flow:protocol, as pcapper -f writes them",
-			strings.Join(paths, ", "))
+		return nil, skipped, fmt.Errorf("no agent's log in %s: want files with lines time:src:port:dst:port:length:flow:protocol, as pcapper -f writes them%s",
+			strings.Join(paths, ", "), example(skipped))
 	}
 	for i, label := range labels(found) {
 		files = append(files, File{Label: label, Path: found[i]})
 	}
 	return files, skipped, nil
+}
+
+// example says of one of the files that are no logs what it is.
+func example(skipped []string) string {
+	if len(skipped) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %s: %v", skipped[0], sniff(skipped[0]))
 }
 
 // search looks for logs in a directory. Hidden files and empty ones are
@@ -106,6 +115,9 @@ func sniff(path string) error {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && len(head) == 0 {
 		return reason(err)
 	}
+	if err := foreign(path, head); err != nil {
+		return err
+	}
 	var first error
 	whole := head[:bytes.LastIndexByte(head, '\n')+1]
 	for line := range bytes.Lines(whole) {
@@ -123,6 +135,23 @@ func sniff(path string) error {
 	}
 	if first != nil {
 		return fmt.Errorf("no log line in it; the first line: %w", first)
+	}
+	return nil
+}
+
+// foreign says what a file is that begins with head, and which command to use,
+// or returns nil if that is not known.
+func foreign(path string, head []byte) error {
+	t := filetype.Of(head)
+	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	log := filetype.Quote(strings.TrimSuffix(name, ".log") + ".log")
+	switch t.Kind {
+	case filetype.Capture:
+		return fmt.Errorf("it is %s: to make a log of it: pcapper -read %s >%s", t.Name, filetype.Quote(path), log)
+	case filetype.Foreign:
+		return fmt.Errorf("it is %s: to make a log of it: %s | pcapper -read - >%s", t.Name, t.Command(path), log)
+	case filetype.Packed:
+		return fmt.Errorf("it is %s: to unpack it: %s >%s", t.Name, t.Command(path), log)
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func TestIPFIX(t *testing.T) {
 	}
 	for _, from := range []int{0, 500} {
 		got := make([][]wire.Record, 3)
-		cfg := Config{Files: files, Speed: Max, Say: t.Logf, Records: func(file int, recs []wire.Record, _ bool) {
+		cfg := Config{Files: files, Speed: Max, Say: t.Logf, Records: func(file int, recs []wire.Record, _ []int64, _ bool) {
 			got[file] = append(got[file], slices.Clone(recs)...)
 		}}
 		if from > 0 {

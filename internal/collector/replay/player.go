@@ -22,10 +22,12 @@ type Config struct {
 	Speed float64
 	// From is where to begin.
 	From Place
-	// Records takes records of one file, in order; the slice is the player's
+	// Records takes records of one file, in order; the slices are the player's
 	// again when it returns. After going back they are given out again, and
-	// again says so.
-	Records func(file int, records []wire.Record, again bool)
+	// again says so. played is when each record was due, nanoseconds since the
+	// epoch; without a pace (Max, or on the way to another place) that is now. It
+	// never goes back, and is never later than now.
+	Records func(file int, records []wire.Record, played []int64, again bool)
 	// Wait blocks while whoever takes the records is busy; nil never does.
 	Wait func(ctx context.Context) error
 	// Say tells what is wrong with a file, once for each thing.
@@ -49,7 +51,9 @@ type Player struct {
 	fast    int64 // up to here without waiting, after a step forward
 	first   int64 // the first record's time, and at or after Config.From
 	batch   []wire.Record
-	source  int // file of the batch
+	played  []int64 // see Config.Records; of the batch
+	newest  int64   // the latest of those so far
+	source  int     // file of the batch
 	again   bool
 	since   int // records since the last breath
 
@@ -315,10 +319,25 @@ func (p *Player) add(l *log) {
 // give hands the batch over.
 func (p *Player) give() {
 	if len(p.batch) > 0 {
-		p.cfg.Records(p.source, p.batch, p.again)
+		p.cfg.Records(p.source, p.batch, p.when(), p.again)
 		p.since += len(p.batch)
 		p.batch = p.batch[:0]
 	}
+}
+
+// when finds out when the records of the batch were due.
+func (p *Player) when() []int64 {
+	now := time.Now()
+	p.played = p.played[:0]
+	for i := range p.batch {
+		at := now.UnixNano()
+		if t := p.batch[i].Time; t >= p.fast && p.clock.speed != Max {
+			at = min(at, p.clock.wallAt(t))
+		}
+		p.newest = max(p.newest, at)
+		p.played = append(p.played, p.newest)
+	}
+	return p.played
 }
 
 func (p *Player) flush(ctx context.Context) error {

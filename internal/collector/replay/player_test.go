@@ -55,18 +55,20 @@ func packed(text string) string {
 
 // got is what a player has given out.
 type got struct {
-	files []int
-	flows []uint32
-	times []int64
-	again []bool
-	wall  []time.Time
-	said  []string
+	files  []int
+	flows  []uint32
+	times  []int64
+	again  []bool
+	wall   []time.Time
+	played []int64
+	said   []string
 }
 
 func (g *got) config(files ...File) Config {
 	return Config{
 		Files: files,
-		Records: func(file int, records []wire.Record, again bool) {
+		Records: func(file int, records []wire.Record, played []int64, again bool) {
+			g.played = append(g.played, played...)
 			for i := range records {
 				g.files = append(g.files, file)
 				g.flows = append(g.flows, records[i].FlowID)
@@ -448,7 +450,7 @@ func BenchmarkPlay(b *testing.B) {
 			}
 			records := 0
 			for b.Loop() {
-				p := New(Config{Files: files, Records: func(_ int, r []wire.Record, _ bool) { records += len(r) }})
+				p := New(Config{Files: files, Records: func(_ int, r []wire.Record, _ []int64, _ bool) { records += len(r) }})
 				if err := p.Run(b.Context()); err != nil {
 					b.Fatal(err)
 				}
@@ -506,4 +508,86 @@ func sorted(text []byte) bool {
 		}
 	}
 	return true
+}
+
+// TestPlayed: records say when they are played: from now on, as far apart as the
+// speed makes them; at once without a pace; and never back, whatever the log
+// does or who goes back in it.
+func TestPlayed(t *testing.T) {
+	var text strings.Builder
+	for i := range 40 {
+		text.WriteString(line(int64(i)*second/10, uint32(i+1)))
+	}
+	name := write(t, t.TempDir(), "n1.log", text.String()+line(0, 41)) // the clock was set back
+	for _, speed := range []float64{8, Max} {
+		var g got
+		cfg := g.config(File{Path: name})
+		cfg.Speed = speed
+		start := time.Now()
+		if err := New(cfg).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(g.played) != 41 || g.played[0] < start.UnixNano() || !slices.IsSorted(g.played) {
+			t.Fatalf("speed %v: played %v from %d on", speed, g.played, start.UnixNano())
+		}
+		for i := range g.played {
+			if g.played[i] > g.wall[i].UnixNano() {
+				t.Errorf("speed %v: record %d is played at %d and given out before, at %d", speed, i, g.played[i], g.wall[i].UnixNano())
+			}
+		}
+		took := time.Duration(g.played[39] - g.played[0])
+		if want := 3900 * time.Millisecond / 8; speed == 8 && (took < want || took > want+want/10) {
+			t.Errorf("3.9 s at speed 8 are played in %v", took)
+		}
+		if speed == Max && took > time.Second/4 {
+			t.Errorf("without a pace it takes %v", took)
+		}
+	}
+}
+
+// TestPlayedAfterSteps: what is played while somebody goes forward has the time
+// of that; what is seen again after going back has a new one.
+func TestPlayedAfterSteps(t *testing.T) {
+	var text strings.Builder
+	for i := range 3000 {
+		text.WriteString(line(int64(i)*second, uint32(i+1)))
+	}
+	var g got
+	cfg := g.config(File{Path: write(t, t.TempDir(), "n1.log", text.String())})
+	cfg.Speed = 1000
+	p := New(cfg)
+	start := time.Now()
+	p.Step(2000 * time.Second) // at 1000 times: 2 s
+	p.do(func(ctx context.Context) error { p.setSpeed(10_000); return nil })
+	p.do(func(ctx context.Context) error { return nil })
+	if err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSorted(g.played) || g.played[0] < start.UnixNano() {
+		t.Error("times go back")
+	}
+	if d := time.Duration(g.played[1999] - g.played[0]); d > time.Second {
+		t.Errorf("going forward took %v by its lines", d)
+	}
+	if d := time.Duration(g.played[2999] - g.played[2001]); d < 90*time.Millisecond || d > time.Second {
+		t.Errorf("the last 998 s at 10,000 times took %v", d)
+	}
+
+	g = got{}
+	seen := 0
+	cfg.Speed, cfg.Stay = Max, false
+	records := cfg.Records
+	cfg.Records = func(file int, recs []wire.Record, played []int64, again bool) {
+		records(file, recs, played, again)
+		if seen++; seen == 3 {
+			p.Step(-time.Hour)
+		}
+	}
+	p = New(cfg)
+	if err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(g.again, true) || !slices.IsSorted(g.played) {
+		t.Errorf("records again: %v, times in order: %v", slices.Contains(g.again, true), slices.IsSorted(g.played))
+	}
 }

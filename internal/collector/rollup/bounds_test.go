@@ -581,3 +581,19 @@ func ExampleWindow_Points() {
 	fmt.Println(Window{From: 100, To: 160, Step: 10}.Points())
 	// Output: 6
 }
+
+// TestTrafficOnly: drops and second observations are added to no sum.
+func TestTrafficOnly(t *testing.T) {
+	cfg := testConfig(1)
+	cfg.Clock = ByNewest
+	s := New(cfg)
+	for _, flags := range []wire.Flags{0, wire.Dropped, wire.Uncounted | wire.BeforeQueue} {
+		r := udp(0, hostAddr(0), hostAddr(1), 1, 5000, 100, 1_000_000_000e9, wire.Outgoing|flags)
+		s.Add(0, 0, &r)
+	}
+	s.Tick(time.Now().UnixNano())
+	snap := s.Snapshot()
+	if o := snap.Overview(Window{1_000_000_000, 1_000_000_001, 1}); o.Total.Packets != 1 || snap.Hosts[0].Records != 1 {
+		t.Errorf("%v of %d records, want 1 packet", o.Total, snap.Hosts[0].Records)
+	}
+}

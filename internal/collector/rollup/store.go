@@ -157,7 +157,8 @@ func (s *Store) Reset() {
 
 // Add counts a record of a host's agent. now is the wall clock's time of its
 // arrival in nanoseconds since the epoch, as exact as ages are wanted; ByNewest
-// ignores it. Host statistics are taken too. It does not allocate, as a rule.
+// ignores it. Host statistics are taken too; what is not traffic is not counted.
+// It does not allocate, as a rule.
 func (s *Store) Add(now int64, host int, r *wire.Record) {
 	if s.cfg.Clock == ByNewest {
 		now = max(s.nowNS, r.Time)
@@ -169,6 +170,9 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	h := &s.hosts[host]
 	if r.Flags&wire.HostStat != 0 {
 		s.addStat(now, h, r)
+		return
+	}
+	if r.Flags&wire.NotTraffic != 0 {
 		return
 	}
 	h.Records++

@@ -184,12 +184,25 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	}
 	age := time.Since(time.Unix(0, s.newest.Load()))
 	body := map[string]any{"status": "ok", "snapshotAge": age.Seconds(), "agents": len(agents), "connected": connected}
-	if age > staleAfter {
-		body["status"] = "no new snapshot for too long"
+	if why := s.unhealthy(age); why != "" {
+		body["status"] = why
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		w.Write(encode(body))
 		return
 	}
 	send(w, r, encode(body))
+}
+
+// unhealthy says what does not work, or "".
+func (s *Server) unhealthy(snapshotAge time.Duration) string {
+	if snapshotAge > staleAfter {
+		return "no new snapshot for too long"
+	}
+	for _, failing := range s.failing {
+		if why := failing(); why != "" {
+			return why
+		}
+	}
+	return ""
 }

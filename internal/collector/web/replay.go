@@ -77,7 +77,7 @@ func (s *Server) steer(w http.ResponseWriter, r *http.Request) {
 	}
 	player, ok := s.source.(Player)
 	if !ok || player.Replay() == nil {
-		fail(w, http.StatusNotFound, "nothing is played: recollect -replay plays logs")
+		fail(w, http.StatusNotFound, "nothing is played: recollect replay plays logs")
 		return
 	}
 	var q request

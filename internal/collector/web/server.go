@@ -55,6 +55,7 @@ type Server struct {
 	cache    cache
 	totals   totals
 	more     []prometheus.Collector
+	failing  []func() string
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.
 	ending context.Context
@@ -94,6 +95,9 @@ func Listen(address string, access Access) (*Server, error) {
 
 // Measure has /metrics say more. It is for before Run.
 func (s *Server) Measure(more ...prometheus.Collector) { s.more = append(s.more, more...) }
+
+// Watch makes /healthz fail while failing returns a reason. Call it before Run.
+func (s *Server) Watch(failing func() string) { s.failing = append(s.failing, failing) }
 
 // Open tells whether others than this host see the page without a password or
 // token.

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -492,9 +493,25 @@ func TestTotals(t *testing.T) {
 	}
 }
 
-// TestHealth: well while snapshots come.
+// TestHealth: /healthz succeeds while snapshots come and nothing fails.
 func TestHealth(t *testing.T) {
-	s := start(t, newSource())
+	s, err := Listen("127.0.0.1:0", Access{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var why atomic.Pointer[string]
+	s.Watch(func() string {
+		if text := why.Load(); text != nil {
+			return *text
+		}
+		return ""
+	})
+	serve(t, s, newSource())
+	why.Store(new("no room on the disk"))
+	if answer, body := get(t, s, "/healthz", nil); answer.StatusCode != 503 || !strings.Contains(string(body), "no room on the disk") {
+		t.Errorf("while something fails: got %s: %s, want 503 and the reason", answer.Status, body)
+	}
+	why.Store(nil)
 	if answer, body := get(t, s, "/healthz", nil); answer.StatusCode != 200 {
 		t.Errorf("%s: %s", answer.Status, body)
 	}

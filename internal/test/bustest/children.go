@@ -18,7 +18,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/transport/bus"
-	"github.com/pcapper/pcapper/internal/transport/bus/embedded"
+	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -28,10 +28,13 @@ const variable = "PCAPPER_TEST_BUS"
 
 // Role is what a child does.
 type Role struct {
-	// URL is of the bus. Embedded is a directory for one in the child itself.
-	URL, Embedded string
+	// URL is the bus's.
+	URL string
 	// Write makes it a writer into the directory.
 	Write string
+	// Queue is the directory of the queue through which a child without a bus
+	// writes what it publishes itself.
+	Queue string
 	// Agents, if there are any, makes it a publisher of theirs: Rate records/s
 	// together, in batches of Batch records; 0 is as fast as they are taken.
 	Agents      []string
@@ -63,67 +66,52 @@ func Main() {
 func complain(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func (r *Role) run() error {
-	cfg := bus.Config{Name: "test", Say: complain}
-	streams := bus.Streams{MaxBytes: 2 << 30}
-	if r.Embedded != "" {
-		s, err := embedded.Start(embedded.Config{Dir: r.Embedded, Size: 1 << 30, Say: complain})
-		if err != nil {
-			return err
-		}
-		defer s.Stop()
-		cfg.InProcess, streams = s, bus.Streams{Partitions: 1, MaxBytes: 900 << 20}
-	} else {
-		var err error
-		if cfg.Target, err = bus.Parse(r.URL); err != nil {
-			return err
-		}
-	}
-	c, err := bus.Connect(cfg)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	told, tell := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		tell()
 	}()
+	if r.Queue != "" {
+		return r.runLocal(told)
+	}
+	target, err := bus.Parse(r.URL)
+	if err != nil {
+		return err
+	}
+	c, err := bus.Connect(bus.Config{Name: "test", Target: target, Say: complain})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	writing, stopWriting := context.WithCancel(context.Background())
 	defer stopWriting()
-	written := func() uint64 { return ^uint64(0) }
 	var g errgroup.Group
 	if r.Write != "" {
-		w, run, err := r.writer(c, streams)
+		run, err := r.writer(c, bus.Streams{MaxBytes: 2 << 30})
 		if err != nil {
 			return err
 		}
 		g.Go(func() error { return run(writing) })
-		written = func() uint64 { return w.Status().Records }
 	}
 	if len(r.Agents) > 0 {
-		err = r.publish(told, c, written)
+		err = r.publishToBus(told, c)
 	}
 	<-told.Done()
 	stopWriting()
 	return errors.Join(err, g.Wait())
 }
 
-func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx context.Context) error, error) {
+func (r *Role) writer(c *bus.Conn, streams bus.Streams) (func(ctx context.Context) error, error) {
 	store, err := history.Open(r.Write, history.Config{Logf: complain})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	cfg := bus.WriterConfig{
 		Store: store, NewSegment: func(id string) (bus.Segment, error) { return store.NewSegment(id) },
-		Streams: streams, Rows: r.Rows, Age: r.Age, Purge: r.Embedded != "",
+		Streams: streams, Rows: r.Rows, Age: r.Age, Share: bus.NewShare(c, "writers", "test", streams),
 	}
-	if r.Embedded != "" {
-		w := bus.NewWriter(c, cfg)
-		return w, w.Run, nil
-	}
-	cfg.Share = bus.NewShare(c, "writers", "test", streams)
 	w := bus.NewWriter(c, cfg)
-	return w, func(ctx context.Context) error {
+	return func(ctx context.Context) error {
 		ended := make(chan struct{})
 		var g errgroup.Group
 		g.Go(func() error { return cfg.Share.Run(ctx, func() { <-ended }) })
@@ -132,57 +120,100 @@ func (r *Role) writer(c *bus.Conn, streams bus.Streams) (*bus.Writer, func(ctx c
 	}, nil
 }
 
-// publish publishes until it is told to end, and what it then has. Each line of its
-// output says how many records of each stream were acknowledged: "STREAM N".
-func (r *Role) publish(told context.Context, c *bus.Conn, written func() uint64) error {
+// runLocal writes without a bus, as recollect -store does.
+func (r *Role) runLocal(told context.Context) error {
+	store, err := history.Open(r.Write, history.Config{Logf: complain})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	dir, err := spool.OpenDir(r.Queue)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	queue, err := dir.Open(spool.Config{Name: "history", Size: 2 << 30, Say: complain})
+	if err != nil {
+		return err
+	}
+	w, err := store.NewWriter(history.WriterConfig{Queue: queue, Rows: r.Rows, Age: r.Age})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error { return w.Run(ctx) })
+	r.publish(told, w.Publish, func() (s progress) {
+		unwritten := queue.Status()
+		written := w.Status()
+		return progress{written.Published, written.Published - min(unwritten.Unwritten, written.Published), unwritten.DroppedNew + written.Refused}
+	})
+	<-told.Done()
+	stop()
+	return errors.Join(g.Wait(), queue.Close())
+}
+
+// publishToBus publishes to a bus until it is told to end, and then what is queued.
+func (r *Role) publishToBus(told context.Context, c *bus.Conn) error {
 	p := bus.NewPublisher(c, bus.PublisherConfig{Memory: 1 << 30}) // an outage at any rate
 	sending, stop := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return p.Run(sending) })
+	r.publish(told, p.Publish, func() progress {
+		s := p.Status()
+		return progress{s.Published, s.Acknowledged, s.Dropped}
+	})
+	stop()
+	return g.Wait()
+}
+
+// progress counts records. Those that are acknowledged survive a kill.
+type progress struct{ published, acknowledged, dropped uint64 }
+
+// publish publishes until it is told to end, and waits until all is acknowledged.
+// Each line of its output says how many records of each stream were: "STREAM N".
+func (r *Role) publish(told context.Context, publish func(*batch.Batch), status func() progress) {
 	list := make([]batch.Batch, len(r.Agents))
 	for i := range list {
 		list[i] = batch.Batch{Agent: r.Agents[i], Boot: uint64(rand.Uint32())}
 	}
 	began, tick := time.Now(), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
-	for n, said := 0, time.Now(); told.Err() == nil; <-tick.C {
-		for r.due(p, n, began) {
+	for n, reported := 0, time.Now(); len(list) > 0 && told.Err() == nil; <-tick.C {
+		for r.due(status(), n, began) {
 			b := &list[n%len(list)]
 			b.Records = numbered(b.Records[:0], uint32(b.Boot), b.First, r.Batch)
-			p.Publish(b)
+			publish(b)
 			b.First = b.Next()
 			n++
 		}
-		if time.Since(said) > 50*time.Millisecond {
-			said = time.Now()
-			r.report(p, list)
+		if time.Since(reported) > 50*time.Millisecond {
+			reported = time.Now()
+			r.report(status(), list)
 		}
 	}
-	for s := p.Status(); s.Acknowledged+s.Dropped < s.Published || written() < s.Acknowledged; s = p.Status() {
+	for s := status(); s.acknowledged+s.dropped < s.published; s = status() {
 		time.Sleep(10 * time.Millisecond)
 	}
-	stop()
-	r.report(p, list)
-	return g.Wait()
+	r.report(status(), list)
 }
 
-// due tells whether another batch is.
-func (r *Role) due(p *bus.Publisher, n int, began time.Time) bool {
+// due reports whether to publish another batch.
+func (r *Role) due(s progress, n int, began time.Time) bool {
 	if r.Rate > 0 {
 		return float64(n*r.Batch) < time.Since(began).Seconds()*float64(r.Rate)
 	}
-	s := p.Status()
-	return s.Published-s.Acknowledged < 200_000
+	return s.published-s.acknowledged < 200_000
 }
 
-// report says what was acknowledged: batches are, in the order of publishing.
-func (r *Role) report(p *bus.Publisher, list []batch.Batch) {
-	s := p.Status()
-	if s.Dropped > 0 {
-		complain("%d records were dropped", s.Dropped)
+// report prints what was acknowledged: batches are, in the order of publishing.
+func (r *Role) report(s progress, list []batch.Batch) {
+	if s.dropped > 0 {
+		complain("%d records were dropped", s.dropped)
 		os.Exit(1)
 	}
-	batches := int(s.Acknowledged) / r.Batch
+	batches := int(s.acknowledged) / r.Batch
 	var text strings.Builder
 	for i := range list {
 		of := (batches + len(list) - 1 - i) / len(list)

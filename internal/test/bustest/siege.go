@@ -13,9 +13,9 @@ import (
 // Siege is a run in which processes are killed.
 type Siege struct {
 	Dir string
-	// Embedded: one process with a bus of its own. Or else three servers, Publishers
-	// and Writers.
-	Embedded            bool
+	// Local is one process without a bus, which writes what it publishes. Otherwise
+	// there are three servers, Publishers and Writers.
+	Local               bool
 	Publishers, Writers int
 	Rate                int // records/s of all publishers
 	Batch               int
@@ -113,7 +113,7 @@ func (s *siege) close() {
 }
 
 func (s *siege) start(ctx context.Context) (err error) {
-	if s.Embedded {
+	if s.Local {
 		s.Publishers, s.Writers = 1, 0
 	} else if s.servers, err = StartServers(ctx, s.Dir); err != nil {
 		return err
@@ -151,8 +151,8 @@ func (s *siege) publisher() Role {
 	for i := range 4 {
 		r.Agents = append(r.Agents, fmt.Sprintf("agent %d.%d", s.agents, i))
 	}
-	if s.Embedded {
-		r.Embedded, r.Write, r.Age = filepath.Join(s.Dir, "bus"), s.segments(0), 200*time.Millisecond
+	if s.Local {
+		r.Queue, r.Write, r.Age = filepath.Join(s.Dir, "queue"), s.segments(0), 200*time.Millisecond
 		return r
 	}
 	r.URL = s.servers.URL()
@@ -179,7 +179,7 @@ func (s *siege) kill(ctx context.Context, n int) error {
 	if len(s.Only) > 0 {
 		what = s.Only[n%len(s.Only)]
 	}
-	if s.Embedded {
+	if s.Local {
 		what = "process"
 	}
 	s.result.Killed[what]++
@@ -265,8 +265,8 @@ func (s *siege) end(ctx context.Context, began time.Time) (*Result, error) {
 	}
 	s.publishers = nil
 	s.result.Took = time.Since(began)
-	if s.Embedded { // what it had not written yet is for the next life
-		c, err := StartChild(Role{Embedded: filepath.Join(s.Dir, "bus"), Write: s.segments(0), Age: 200 * time.Millisecond})
+	if s.Local { // what it had not written yet is for the next life
+		c, err := StartChild(Role{Queue: filepath.Join(s.Dir, "queue"), Write: s.segments(0), Age: 200 * time.Millisecond})
 		if err != nil {
 			return nil, err
 		}

@@ -19,10 +19,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// TestEmbedded: a collector with a bus of its own that is killed at any moment
-// loses nothing that was acknowledged, and has nothing twice.
-func TestEmbedded(t *testing.T) {
-	run(t, bustest.Siege{Embedded: true, Rate: 50_000, Kills: 5, Pause: time.Second})
+// TestLocal kills a process that writes without a bus at any moment: it loses
+// nothing that had reached its disk, and stores nothing twice.
+func TestLocal(t *testing.T) {
+	run(t, bustest.Siege{Local: true, Rate: 50_000, Kills: 5, Pause: time.Second})
 }
 
 // TestCluster: nor does a cluster whose leader, writers and publishers are killed,

@@ -1,6 +1,5 @@
 // Package bus carries batches of records from those who have them to those who
-// keep or show them: through streams of NATS JetStream, on servers of one's own
-// or on one in this process (package embedded).
+// keep or show them, through streams of NATS JetStream.
 //
 // # Streams and subjects
 //

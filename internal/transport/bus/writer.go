@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/wire/batch"
@@ -44,9 +43,6 @@ const (
 	segmentTime = 10 * time.Second
 	// lookEvery is how often a writer looks at the clock.
 	lookEvery = 200 * time.Millisecond
-	// purgeAfter is how many bytes are written before they are taken out of the
-	// stream.
-	purgeAfter = 16 << 20
 )
 
 // WriterConfig of a Writer.
@@ -60,8 +56,6 @@ type WriterConfig struct {
 	Group string
 	// Share tells which partitions are ours. Nil: all.
 	Share *Share
-	// Purge takes what is written out of the streams: nobody else reads them.
-	Purge bool
 	// Rows is the most records in all open segments; 0 is 262,144. Age is after how
 	// long one is sealed; 0 is 10 s.
 	Rows int
@@ -267,7 +261,6 @@ type partition struct {
 	rows      int
 	begun     time.Time
 	committed []string // the key need not keep them any more
-	unpurged  int      // bytes
 	lag       uint64
 	missing   uint64
 	counted   counts
@@ -376,7 +369,6 @@ func (p *partition) take(m *message) error {
 	p.now.Gone += gone
 	p.counted.gone += gone
 	p.now.Next = m.seq + 1
-	p.unpurged += len(m.data)
 	err := p.decoder.Decode(m.data, &p.batch)
 	p.w.update(func(s *WriterStatus) {
 		s.Lag += m.pending - p.lag
@@ -426,7 +418,6 @@ func (p *partition) flush(ctx context.Context) error {
 		return err
 	}
 	p.report(id)
-	p.purge(ctx)
 	return nil
 }
 
@@ -515,15 +506,4 @@ func (p *partition) report(id string) {
 	})
 	p.missing = missing
 	p.rows, p.begun, p.counted = 0, time.Time{}, counts{}
-}
-
-// purge takes what is written out of the stream, now and then.
-func (p *partition) purge(ctx context.Context) {
-	if !p.w.cfg.Purge || p.unpurged < purgeAfter {
-		return
-	}
-	s, err := p.w.conn.js.Stream(ctx, p.w.conn.target.streamName(p.number))
-	if err == nil && s.Purge(ctx, jetstream.WithPurgeSequence(p.base.Next)) == nil {
-		p.unpurged = 0
-	}
 }

@@ -53,11 +53,14 @@ type block struct {
 	first, last uint32
 }
 
-// add appends b's records, and returns how many of them no row can hold: DateTime
-// ends in 2106.
+// add appends b's traffic, and returns how many records no row can hold: DateTime
+// ends in 2106. Drops and second observations have no rows, which users would add up.
 func (k *block) add(b *batch.Batch) (unfit int) {
 	for i := range b.Records {
 		r := &b.Records[i]
+		if !r.IsTraffic() {
+			continue
+		}
 		second := r.Time / 1e9
 		if r.Time < 0 || second > math.MaxUint32 {
 			unfit++

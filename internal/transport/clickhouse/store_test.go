@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/test/natstest"
 	"github.com/pcapper/pcapper/internal/transport/bus"
-	"github.com/pcapper/pcapper/internal/transport/bus/embedded"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -20,7 +20,7 @@ import (
 func TestStore(t *testing.T) {
 	server := startServer(t)
 	cut := startCutter(t, server.Port, func(n int) fault { return []fault{unsaid, none, midway}[n%3] })
-	nats, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Size: 1 << 30, Say: t.Logf})
+	nats, err := natstest.Start(natstest.Config{Dir: t.TempDir(), Size: 1 << 30, Say: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}

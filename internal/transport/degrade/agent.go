@@ -122,6 +122,9 @@ func (a *Agent) Add(r *wire.Record) {
 		a.emit(batch.Packets, r)
 		return
 	}
+	if r.Flags&wire.Uncounted != 0 {
+		return // another record has it; without a digest it tells nothing more
+	}
 	if a.table.Add(r) {
 		a.row()
 	}
@@ -274,7 +277,9 @@ func (a *Agent) enter(to batch.Level) {
 // give is given the flows of one second.
 func (a *Agent) give(f *flow.Flow) {
 	if a.top != nil {
-		a.top.add(&f.Record)
+		if f.Flags&wire.Dropped == 0 {
+			a.top.add(&f.Record)
+		}
 		return
 	}
 	a.emit(batch.Flows, &f.Record)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -58,8 +59,8 @@ var (
 	// ErrTLS: one side does not take the other's certificate, or there is no
 	// TLS. The error's text is complete.
 	ErrTLS = errTLS
-	// ErrNotRecords: what arrives are no 28-byte records, or no IPFIX messages
-	// if that was asked for.
+	// ErrNotRecords: most of what arrives are no 28-byte records, or it is no
+	// IPFIX message if that was asked for.
 	ErrNotRecords = errors.New("this is no agent")
 )
 
@@ -131,6 +132,7 @@ type Client struct {
 	batch []wire.Record // likewise
 
 	decoder *ipfix.Decoder // of this connection, nil without IPFIX
+	sense   sense          // of this connection's 28-byte records
 	losses  losses
 }
 
@@ -190,6 +192,7 @@ func (c *Client) connect(ctx context.Context) ClientState {
 		c.decoder = &ipfix.Decoder{PEN: c.cfg.PEN}
 		defer c.losses.settle()
 	}
+	c.sense = sense{}
 	stream, have, err := c.greet(ctx, conn)
 	if err != nil {
 		return ClientState{Phase: Unreachable, Err: err}
@@ -265,8 +268,11 @@ func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
 		}
 		have += n
 		used, err := c.deliver(c.buf[:have])
-		delivered = delivered || used > 0
+		delivered = delivered || used > 0 && !errors.Is(err, ErrNotRecords)
 		have = copy(c.buf, c.buf[used:have])
+		if err == nil && readErr != nil {
+			err = c.sense.verdict(1)
+		}
 		switch {
 		case err != nil:
 			return delivered, err
@@ -283,6 +289,7 @@ func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
 }
 
 // deliver hands over the whole records in b and says how many bytes they were.
+// Records that make no sense are counted and left out, until they are most.
 func (c *Client) deliver(b []byte) (used int, err error) {
 	if c.decoder != nil {
 		return c.deliverMessages(b)
@@ -290,18 +297,54 @@ func (c *Client) deliver(b []byte) (used int, err error) {
 	for err == nil && len(b)-used >= wire.Size {
 		n := 0
 		for n < len(c.batch) && len(b)-used >= wire.Size {
-			if err = wire.DecodeBinary(b[used:], &c.batch[n]); err != nil {
-				err = fmt.Errorf("%w: %w", ErrNotRecords, err)
+			bad := wire.DecodeBinary(b[used:], &c.batch[n])
+			used += wire.Size
+			c.sense.see(bad)
+			if bad == nil {
+				n++
+				continue
+			}
+			c.losses.malformed.Add(1)
+			if err = c.sense.verdict(judgeFrom); err != nil {
 				break
 			}
-			used += wire.Size
-			n++
 		}
 		if n > 0 {
 			c.cfg.Records(c.batch[:n])
 		}
 	}
 	return used, err
+}
+
+// judgeFrom is after how many records a stream is judged that goes on. One that
+// has ended is judged by what there was.
+const judgeFrom = 16
+
+// sense tells a stream with a few bad records from one that is no agent's, by
+// its last 64 records.
+type sense struct {
+	bad  uint64 // the last records, the newest in the lowest bit: 1 is a bad one
+	seen int    // how many of the bits count, at most 64
+	why  error  // of the last bad one
+}
+
+// see takes the next record; bad is what is wrong with it, or nil.
+func (s *sense) see(bad error) {
+	s.seen = min(s.seen+1, 64)
+	s.bad <<= 1
+	if bad != nil {
+		s.bad |= 1
+		s.why = bad
+	}
+}
+
+// verdict is an ErrNotRecords if more than half of the last records are bad, and
+// there were at least so many.
+func (s *sense) verdict(least int) error {
+	if s.seen < least || 2*bits.OnesCount64(s.bad) <= s.seen {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNotRecords, s.why)
 }
 
 // sleep waits for d or until ctx is done.

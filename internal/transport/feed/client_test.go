@@ -230,7 +230,7 @@ func TestClientLosses(t *testing.T) {
 		{"whole records", encoded, recs, ErrClosed},
 		{"a piece of a record", encoded[:wire.Size+1], recs[:1], ErrCut},
 		{"rubbish", rubbish, nil, ErrNotRecords},
-		{"rubbish after records", append(slices.Clone(encoded), rubbish...), recs, ErrNotRecords},
+		{"rubbish after records", append(slices.Clone(encoded), bytes.Repeat(rubbish, 20)...), recs, ErrNotRecords},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := clientListen(t, "127.0.0.1:0")
@@ -350,7 +350,7 @@ func TestClientPauseAfterConnection(t *testing.T) {
 		{"nothing", nil, false},
 		{"records", encoded, true},
 		{"rubbish", bytes.Repeat([]byte{'x'}, wire.Size), false},
-		{"records and rubbish", append(slices.Clone(encoded), bytes.Repeat([]byte{'x'}, wire.Size)...), false},
+		{"records and rubbish", append(slices.Clone(encoded), bytes.Repeat([]byte{'x'}, 2*wire.Size)...), false},
 	} {
 		c := newTestReceiver(func([]wire.Record) {})
 		c.pause.next()
@@ -390,34 +390,112 @@ func TestClientPhaseNames(t *testing.T) {
 	}
 }
 
-// FuzzClientReceive: whatever arrives, in whatever pieces, each whole record
-// before the first bad one is handed over, once.
+// spoilt are n records of which those with bad(i) have more than a million
+// microseconds.
+func spoilt(n int, bad func(i int) bool) (good []wire.Record, encoded []byte) {
+	recs, encoded := clientRecords(n)
+	for i := range recs {
+		if bad(i) {
+			binary.BigEndian.PutUint32(encoded[i*wire.Size+4:], 1_000_000+uint32(i))
+		} else {
+			good = append(good, recs[i])
+		}
+	}
+	return good, encoded
+}
+
+// TestClientMalformed: a few bad records are left out and counted; most of the
+// last 64 being bad means that it is no agent.
+func TestClientMalformed(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		n      int
+		bad    func(i int) bool
+		want   error
+		counts uint64
+	}{
+		{"one of many", 23600, func(i int) bool { return i == 12345 }, ErrClosed, 1},
+		{"the first", 23600, func(i int) bool { return i == 0 }, ErrClosed, 1},
+		{"the last", 100, func(i int) bool { return i == 99 }, ErrClosed, 1},
+		{"half of all", 10000, func(i int) bool { return i%2 == 1 }, ErrClosed, 5000},
+		{"ten in a row", 1000, func(i int) bool { return i >= 500 && i < 510 }, ErrClosed, 10},
+		{"all from some time on", 1000, func(i int) bool { return i >= 500 }, ErrNotRecords, 33},
+		{"all", 1000, func(i int) bool { return true }, ErrNotRecords, judgeFrom},
+		{"all of few", 3, func(i int) bool { return true }, ErrNotRecords, 3},
+		{"one of one", 1, func(i int) bool { return true }, ErrNotRecords, 1},
+		{"one of two", 2, func(i int) bool { return i == 1 }, ErrClosed, 1},
+		{"at first, and then records", 100, func(i int) bool { return i < 9 }, ErrClosed, 9},
+	} {
+		good, encoded := spoilt(tt.n, tt.bad)
+		for _, size := range []int{1 << 20, 1000, 27} {
+			var got []wire.Record
+			c := newTestReceiver(func(recs []wire.Record) { got = append(got, recs...) })
+			_, err := c.receive(&pieceReader{data: encoded, size: size}, 0)
+			if !errors.Is(err, tt.want) || c.Losses() != (Losses{Malformed: tt.counts}) {
+				t.Errorf("%s: %v, %v; want %v, %d malformed", tt.name, err, c.Losses(), tt.want, tt.counts)
+			}
+			if !slices.Equal(got, good) {
+				t.Errorf("%s: %d records, want %d", tt.name, len(got), len(good))
+			}
+		}
+	}
+}
+
+// TestClientMalformedTwice: malformed records of all connections are counted, but
+// each connection is judged by its own.
+func TestClientMalformedTwice(t *testing.T) {
+	l := clientListen(t, "127.0.0.1:0")
+	r := startClient(t, l.Addr().String())
+	good, encoded := spoilt(20, func(i int) bool { return i < 10 })
+	for range 3 {
+		conn := clientAccept(t, l)
+		clientWrite(t, conn, encoded)
+		conn.CloseWrite()
+		if s := r.next(t, Lost); !errors.Is(s.Err, ErrClosed) {
+			t.Fatalf("lost with %v", s.Err)
+		}
+		r.expect(t, good)
+	}
+}
+
+// FuzzClientReceive: whatever arrives, in whatever pieces, each whole record that
+// makes sense is handed over, once, until most of the last ones do not.
 func FuzzClientReceive(f *testing.F) {
 	_, encoded := clientRecords(3)
 	f.Add(encoded, uint16(5))
 	f.Add(encoded[:50], uint16(28))
 	f.Add(bytes.Repeat([]byte{0xff}, 60), uint16(1))
+	f.Add(append(bytes.Repeat([]byte{0xff}, 28), encoded...), uint16(1))
 	f.Fuzz(func(t *testing.T, data []byte, size uint16) {
-		want, good := 0, data
-		for len(good) >= wire.Size && binary.BigEndian.Uint32(good[4:]) < 1_000_000 {
-			want, good = want+1, good[wire.Size:]
-		}
-		got := 0
-		c := newTestReceiver(func(recs []wire.Record) {
-			for i := range recs {
-				var r wire.Record
-				if err := wire.DecodeBinary(data[got*wire.Size:], &r); err != nil || r != recs[i] {
-					t.Fatalf("record %d is %+v, want %+v (%v)", got, recs[i], r, err)
+		var want []wire.Record
+		var flags []bool // bad ones
+		most := func() bool {
+			n, last := 0, flags[max(0, len(flags)-64):]
+			for _, bad := range last {
+				if bad {
+					n++
 				}
-				got++
 			}
-		})
-		_, err := c.receive(&pieceReader{data: data, size: int(size)%4096 + 1}, 0)
-		if got != want {
-			t.Errorf("%d records, want %d", got, want)
+			return 2*n > len(last)
 		}
-		if bad := len(good) >= wire.Size; bad != errors.Is(err, ErrNotRecords) {
-			t.Errorf("error %v for a stream with a bad record: %v", err, bad)
+		judged := false
+		for rest := data; len(rest) >= wire.Size && !judged; rest = rest[wire.Size:] {
+			var r wire.Record
+			bad := wire.DecodeBinary(rest, &r) != nil
+			if flags = append(flags, bad); !bad {
+				want = append(want, r)
+			}
+			judged = bad && len(flags) >= judgeFrom && most()
+		}
+		judged = judged || len(flags) > 0 && most()
+		var got []wire.Record
+		c := newTestReceiver(func(recs []wire.Record) { got = append(got, recs...) })
+		_, err := c.receive(&pieceReader{data: data, size: int(size)%4096 + 1}, 0)
+		if !slices.Equal(got, want) {
+			t.Errorf("%d records, want %d", len(got), len(want))
+		}
+		if judged != errors.Is(err, ErrNotRecords) {
+			t.Errorf("error %v for a stream that is to be refused: %v", err, judged)
 		}
 	})
 }

@@ -3,18 +3,21 @@ package feed
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// Losses is what a collector of IPFIX knows to be missing, over all
-// connections to one agent.
+// Losses is what a collector knows to be missing, over all connections to one
+// agent. All but Malformed is known by IPFIX alone.
 type Losses struct {
 	Missing uint64 // data records that sequence numbers tell of
 	NotSent uint64 // data records that the exporter says it was too slow to send
 	Ignored uint64 // packets that the exporter says it could not capture, since its start
 	Unknown uint64 // sets without a template
 	Other   uint64 // data records that describe no packet
+	// Malformed are 28-byte records that made no sense, and were left out.
+	Malformed uint64
 }
 
 // Any tells whether anything is missing.
@@ -36,16 +39,17 @@ func (l Losses) String() string {
 	add(l.Missing, "records lost on the way")
 	add(l.Unknown, "sets without a template")
 	add(l.Other, "records of other kinds")
+	add(l.Malformed, "malformed records")
 	return text
 }
 
 // Plus adds up what is missing of two streams.
 func (l Losses) Plus(o Losses) Losses {
-	return Losses{l.Missing + o.Missing, l.NotSent + o.NotSent, l.Ignored + o.Ignored, l.Unknown + o.Unknown, l.Other + o.Other}
+	return Losses{l.Missing + o.Missing, l.NotSent + o.NotSent, l.Ignored + o.Ignored, l.Unknown + o.Unknown, l.Other + o.Other, l.Malformed + o.Malformed}
 }
 
 func (l Losses) minus(o Losses) Losses {
-	return Losses{l.Missing - o.Missing, l.NotSent - o.NotSent, l.Ignored - o.Ignored, l.Unknown - o.Unknown, l.Other - o.Other}
+	return Losses{l.Missing - o.Missing, l.NotSent - o.NotSent, l.Ignored - o.Ignored, l.Unknown - o.Unknown, l.Other - o.Other, l.Malformed - o.Malformed}
 }
 
 // losses are one client's.
@@ -55,6 +59,8 @@ type losses struct {
 	now Losses // of this connection, likewise
 	// Ignored counts since the agent's start, so connections do not add up.
 	ignored, before uint64 // of this agent process, and of those before it
+
+	malformed atomic.Uint64
 }
 
 // Losses may be called by any goroutine.
@@ -66,6 +72,7 @@ func (l *losses) get() Losses {
 	return Losses{
 		Missing: l.sum.Missing + l.now.Missing, NotSent: l.sum.NotSent + l.now.NotSent,
 		Unknown: l.sum.Unknown + l.now.Unknown, Other: l.sum.Other + l.now.Other, Ignored: l.before + l.ignored,
+		Malformed: l.malformed.Load(),
 	}
 }
 

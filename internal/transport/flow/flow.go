@@ -15,7 +15,8 @@ import (
 // Flow is packets of one span that have everything in common that Key says.
 type Flow struct {
 	// Record is the first packet's, with the number of packets, the sum of all
-	// lengths, and the flags that any of them has.
+	// lengths, and the flags that any of them has. Digest is 0 if there are several packets,
+	// TTL if theirs differ.
 	wire.Record
 	End int64 // the last packet's time, nanoseconds since 1970
 }
@@ -27,18 +28,20 @@ type key struct {
 	id               uint32
 	srcPort, dstPort uint16
 	flags            wire.Flags // of those in common
+	reason           wire.Reason
 	proto            uint8
 }
 
 func (t *Table) keyOf(r *wire.Record) key {
 	return key{
 		src: r.Src, dst: r.Dst, span: t.spanOf(r.Time), id: r.Flow(), srcPort: r.SrcPort, dstPort: r.DstPort,
-		flags: r.Flags & common, proto: r.Proto,
+		flags: r.Flags & common, reason: r.Reason, proto: r.Proto,
 	}
 }
 
 // common are the flags that packets of one flow share.
-const common = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed
+const common = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed |
+	wire.BeforeQueue | wire.NotTraffic
 
 // Table collects flows. It is for one goroutine.
 type Table struct {
@@ -101,6 +104,10 @@ func (f *Flow) add(r *wire.Record) {
 	f.Length += r.Length
 	f.End = max(f.End, r.Time)
 	f.Flags |= r.Flags
+	f.Digest = 0
+	if f.TTL != r.TTL {
+		f.TTL = 0
+	}
 	if r.Flags&wire.MGENHeader != 0 && (f.MGENTime == 0 && f.MGENSeq == 0 || r.Time < f.Time) {
 		f.MGENSeq, f.MGENTime = r.MGENSeq, r.MGENTime
 	}

@@ -67,20 +67,24 @@ func TestKeptApart(t *testing.T) {
 		func(r *wire.Record) { r.Flags = wire.Incoming },
 		func(r *wire.Record) { r.Flags |= wire.MGEN; r.FlowID = 3 },
 		func(r *wire.Record) { r.Flags |= wire.MGEN }, // flow 0
+		func(r *wire.Record) { r.Flags |= wire.Dropped },
+		func(r *wire.Record) { r.Flags |= wire.Dropped; r.Reason = wire.ReasonNamed("QDISC_DROP") },
+		func(r *wire.Record) { r.Flags |= wire.Uncounted | wire.BeforeQueue },
 		func(r *wire.Record) { r.Time += 1e9 },
 	} {
 		r := first
 		mod(&r)
+		r.Digest, r.TTL = 5, 64
 		table.Add(&r)
 		table.Add(&r)
 	}
 	table.FlushBefore(6e9)
-	if len(flows) != 7 || table.Len() != 1 {
+	if len(flows) != 10 || table.Len() != 1 {
 		t.Fatalf("%d flows, %d left", len(flows), table.Len())
 	}
 	table.FlushBefore(7e9)
 	for _, f := range flows {
-		if f.Packets != 2 || f.Length != 200 {
+		if f.Packets != 2 || f.Length != 200 || f.Digest != 0 || f.TTL != 64 {
 			t.Errorf("%+v", f)
 		}
 	}

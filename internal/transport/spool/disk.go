@@ -315,10 +315,12 @@ func (w *writer) rewind(size int64) {
 	w.buf.Reset(w.file)
 }
 
-// last is the segment to write to, a new one if need be. It stays where it is
-// while something is being written.
+// last returns the segment to write to, a new one if need be. It stays where it is
+// while something is being written. The open one is of no use if it does not end
+// where the next entry begins: entries between were acknowledged from memory, after
+// writing them had failed.
 func (q *Queue) last() (*segment, error) {
-	if s := q.openSegment(); s != nil && s.size < q.segmentSize && linked(q.out.file) {
+	if s := q.openSegment(); s != nil && s.next == q.written && s.size < q.segmentSize && linked(q.out.file) {
 		return s, nil
 	}
 	q.retire()

@@ -37,8 +37,10 @@ type Status struct {
 	Dropped Amount
 	// WaitingNew and DroppedNew are the weights of what was appended since Open.
 	WaitingNew, DroppedNew uint64
-	Disk, InMemory         int64  // bytes
-	Errors                 uint64 // of the disk, since the queue was made
+	// Unwritten is the weight of what is in memory only: a kill would lose it.
+	Unwritten      uint64
+	Disk, InMemory int64  // bytes
+	Errors         uint64 // of the disk, since the queue was made
 	// Failing is what the disk's last error says, "" if it works.
 	Failing string
 }
@@ -378,12 +380,16 @@ func (q *Queue) remember() {
 func (q *Queue) Status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if len(q.mem) == 0 { // nothing waits for the disk
+		q.fine()
+	}
 	_, before := q.head()
 	end := q.weight + q.memWeight
 	return Status{
 		Waiting: Amount{q.waiting(), end - before}, Dropped: q.state.dropped,
 		WaitingNew: end - min(max(before, q.openedWeight), end), DroppedNew: q.droppedNew,
-		Disk: q.disk, InMemory: q.memBytes, Errors: q.state.errors, Failing: q.failing,
+		Unwritten: q.memWeight,
+		Disk:      q.disk, InMemory: q.memBytes, Errors: q.state.errors, Failing: q.failing,
 	}
 }
 
@@ -409,7 +415,7 @@ func (q *Queue) fail(err error) {
 	q.cfg.Say("spool %q: %s; going on in memory, with %d MiB at most", q.dir.path, text, Memory>>20)
 }
 
-// fine notes that the disk works, and says so if it has for a while.
+// fine notes that nothing fails now, and says so once it has been so for a while.
 func (q *Queue) fine() {
 	if q.failing != "" && time.Since(q.failed) > calm {
 		q.cfg.Say("spool %q: works again", q.dir.path)

@@ -536,6 +536,45 @@ func TestFullDisk(t *testing.T) {
 	wantRange(t, b.take(true), n, n+10)
 }
 
+// TestAcknowledgedAfterFailedWrite has a segment that was made, but could not be
+// written to before its entry was acknowledged: what comes then is not lost.
+func TestAcknowledgedAfterFailedWrite(t *testing.T) {
+	path := t.TempDir()
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	b := begin(t, path, 1e9)
+	b.append(0, 1, 1000)
+	if err := b.Sync(); err != nil { // the state has its place on the disk
+		t.Fatal(err)
+	}
+	wantRange(t, b.take(true), 0, 1)
+	ballast := filepath.Join(path, "ballast")
+	var free unix.Statfs_t
+	if err := unix.Statfs(path, &free); err != nil {
+		t.Fatal(err)
+	}
+	room := int(free.Bavail-1) * int(free.Bsize) // a page is left, for the segment's header
+	if err := os.WriteFile(ballast, make([]byte, room), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.append(1, 2, 1<<16)
+	if err := b.Sync(); err == nil {
+		t.Fatal("it was written although there is no room")
+	}
+	wantRange(t, b.take(true), 1, 2)
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	b.append(2, 12, 1000)
+	if err := b.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	b.reopen()
+	wantRange(t, b.take(true), 2, 12)
+}
+
 // TestVanished: the directory is removed, and made again.
 func TestVanished(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "spool")

@@ -107,10 +107,12 @@ export function overview(app: App): Page {
 				toggle(cells[2]!, 'bad', s.late > 0);
 				toggle(cells[3]!, 'bad', s.future > 0);
 				const sum = s.losses.reduce((n, l) => n + l.count, 0);
-				text(losses, s.losses.length === 0 ? 'not told' : sum === 0 ? '0' : s.losses.filter((l) => l.count).map((l) => `${l.stage} ${short(l.count)}`).join(', '));
-				losses.title = s.losses.length === 0 ? 'The 28-byte feed does not tell what the agent lost; its own summary does.' : s.losses.map((l) => `${l.stage}: ${l.count}`).join('\n');
+				// A 28-byte feed can only be seen to have malformed records.
+				const told = s.losses.some((l) => l.stage !== 'malformed' || l.count > 0);
+				text(losses, !told ? 'not told' : sum === 0 ? '0' : s.losses.filter((l) => l.count).map((l) => `${l.stage} ${short(l.count)}`).join(', '));
+				losses.title = !told ? 'The 28-byte feed does not tell what the agent lost; its own summary does.' : s.losses.map((l) => `${l.stage}: ${l.count}`).join('\n');
 				toggle(losses, 'bad', sum > 0);
-				toggle(losses, 'faint', s.losses.length === 0);
+				toggle(losses, 'faint', !told);
 			},
 		};
 	});

@@ -93,6 +93,7 @@ const volatile u32 look = 48;  // bytes that filter() may look at
 const volatile u32 link_len;   // 14 for Ethernet, 0: frames begin at the network header
 const volatile u32 release;    // this processor needs more than program order to publish
 const volatile u16 own_ports[4]; // the feeds'; 0 is none
+const volatile u32 inside;     // whether the decoder looks inside UDP
 const volatile u32 turn;       // the value of egress at which this program reports
 
 // Which program reports what the host sends: the one whose turn it is. User
@@ -102,7 +103,7 @@ const volatile u32 turn;       // the value of egress at which this program repo
 volatile u32 egress = 0;
 volatile u32 ingress = 0;
 
-#define SNAP 256  // bytes of a frame that are kept
+#define SNAP 256  // bytes of a frame that are kept at most: KEEP_MOST
 #define UNIT 64   // a cache line: what places in the ring are counted in
 #define SPARE 512 // behind each ring: the last frame may reach into it
 #define SCRATCH 512
@@ -216,42 +217,10 @@ static __attribute__((noinline)) int filter(const u8 *frame, u32 cap, u32 len, u
 
 INLINE u16 get16(const u8 *p) { return be16(*(const u16 *)p); }
 
-#define ETH_IP 0x0800
-#define ETH_IP6 0x86dd
 #define TCP 6
-#define UDP 17
-#define BMF 50698
 
-// enough says how many of a frame's bytes a decoder can want, given its first
-// 48. 112 hold any headers up to an MGEN header with its IPv6 address; the
-// whole snapshot is for what is not plain UDP, and where a checksum is to be
-// verified. It must judge as package mgen does, see mgen.UDP.
-INLINE u32 enough(const u8 *d)
-{
-	if (link_len != 14)
-		return SNAP;
-	u16 type = get16(d + 12);
-	if (likely(type == ETH_IP)) {
-		if (d[14] != 0x45 || d[23] != UDP || (get16(d + 20) & 0x3fff) != 0)
-			return SNAP;
-		if (unlikely(get16(d + 34) == BMF))
-			return SNAP;
-		u16 size = get16(d + 38) - 8; // of the payload
-		u8 version = d[44], flags = d[45];
-		if (get16(d + 38) < 36 || (version != 2 && version != 4) || get16(d + 42) != size || (flags & 0xe0))
-			return 48;
-		return flags & 4 ? SNAP : 112;
-	}
-	return SNAP;
-}
-
-// enough6 is the same for UDP over IPv6, given 112 bytes.
-INLINE u32 enough6(const u8 *d)
-{
-	if (link_len != 14 || get16(d + 12) != ETH_IP6 || d[20] != UDP || (d[65] & 4))
-		return SNAP;
-	return 112;
-}
+// What a decoder needs of a frame.
+#include "keep.h"
 
 INLINE int is_port(u16 port)
 {
@@ -420,8 +389,8 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	// Half of all that this costs. CLOCK_TAI, which would spare user space the
 	// way to UTC, costs a quarter more.
 	u64 now = bpf_ktime_get_ns();
-	if (cap >= 48) {
-		u32 want = enough(d);
+	if (cap >= 48 && link_len == 14) {
+		u32 want = enough(d, w->gso_size);
 		if (want > 48 && w->direct && !ext && look <= 48) {
 			// The rest: up to 112 bytes, then up to SNAP.
 			u32 more = w->len < 112 ? w->len - 48 : 64;
@@ -431,7 +400,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 				goto lost;
 			cap = 48 + more;
 			if (want > 112 && cap == 112) {
-				want = enough6(d);
+				want = enough6(d, w->gso_size);
 				more = w->len < SNAP ? w->len - 112 : SNAP - 112;
 				if (want > 112 && more >= 1 && more <= SNAP - 112) {
 					if (bpf_skb_load_bytes(skb, 112, d + 112, more))
@@ -440,7 +409,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 				}
 			}
 		} else if (want > 112 && cap >= 112) {
-			want = enough6(d);
+			want = enough6(d, w->gso_size);
 		}
 		if (cap > want)
 			cap = want;

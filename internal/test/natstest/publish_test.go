@@ -1,4 +1,4 @@
-package embedded_test
+package natstest_test
 
 import (
 	"context"
@@ -10,15 +10,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/pcapper/pcapper/internal/test/natstest"
 	"github.com/pcapper/pcapper/internal/transport/bus"
-	"github.com/pcapper/pcapper/internal/transport/bus/embedded"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-func start(t testing.TB, dir string) *embedded.Server {
+func start(t testing.TB, dir string) *natstest.Server {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{Dir: dir, Size: 256 << 20, Say: t.Logf})
+	s, err := natstest.Start(natstest.Config{Dir: dir, Size: 256 << 20, Say: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func start(t testing.TB, dir string) *embedded.Server {
 	return s
 }
 
-func connect(t testing.TB, s *embedded.Server) *bus.Conn {
+func connect(t testing.TB, s *natstest.Server) *bus.Conn {
 	t.Helper()
 	c, err := bus.Connect(bus.Config{Name: t.Name(), InProcess: s, Say: t.Logf})
 	if err != nil {
@@ -143,7 +143,7 @@ func TestFullQueue(t *testing.T) {
 }
 
 // inside is the server's JetStream as any client sees it.
-func inside(t *testing.T, s *embedded.Server) jetstream.JetStream {
+func inside(t *testing.T, s *natstest.Server) jetstream.JetStream {
 	t.Helper()
 	nc, err := nats.Connect("", nats.InProcessServer(s))
 	if err != nil {
@@ -158,7 +158,7 @@ func inside(t *testing.T, s *embedded.Server) jetstream.JetStream {
 }
 
 // deleteStream deletes the only stream.
-func deleteStream(t *testing.T, s *embedded.Server) {
+func deleteStream(t *testing.T, s *natstest.Server) {
 	t.Helper()
 	js := inside(t, s)
 	if err := js.DeleteStream(t.Context(), "PC_00"); err != nil {
@@ -166,7 +166,7 @@ func deleteStream(t *testing.T, s *embedded.Server) {
 	}
 }
 
-func eachMessage(t *testing.T, s *embedded.Server, f func(*jetstream.RawStreamMsg)) {
+func eachMessage(t *testing.T, s *natstest.Server, f func(*jetstream.RawStreamMsg)) {
 	t.Helper()
 	js := inside(t, s)
 	stream, err := js.Stream(t.Context(), "PC_00")

@@ -1,10 +1,6 @@
-// Package embedded runs a server of NATS JetStream in this process, for one
-// collector that keeps its own records. It opens no port: a connection to it is
-// a pipe (nats.InProcessServer).
-//
-// What it acknowledges is on the disk, synchronised (fsync): it outlives a kill and
-// a loss of power.
-package embedded
+// Package natstest runs a NATS JetStream server in the process of a test. It opens no port: a
+// connection to it is a pipe (nats.InProcessServer).
+package natstest
 
 import (
 	"errors"
@@ -68,10 +64,6 @@ func (s *Server) Stop() {
 	s.s.Shutdown()
 	s.s.WaitForShutdown()
 }
-
-// Running tells whether it does. One that cannot write any more, because the
-// disk is full or broken, stops taking batches.
-func (s *Server) Running() bool { return s.s.Running() && s.s.JetStreamEnabled() }
 
 // logger passes on what matters.
 type logger struct {

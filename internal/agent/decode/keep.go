@@ -1,0 +1,161 @@
+package decode
+
+import (
+	"encoding/binary"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/wire"
+)
+
+// What the eBPF engine keeps of a frame is decided in the kernel, but what a
+// decoder needs is known here. These rules are the only place that says it:
+// the C functions in capture/bpf/keep.h are generated from them, and tests
+// decode frames cut by them.
+
+// Bytes of a frame that are kept.
+const (
+	keepPlain   = 48  // tells a UDP datagram over IPv4 that is not MGEN's
+	keepHeaders = 112 // any headers up to an MGEN header with its IPv6 address
+	keepMost    = 256 // everything else: options, tunnels, TCP data, checksums
+)
+
+// keepRule says how many bytes to keep if all of its tests hold. The first such
+// rule of a list decides.
+type keepRule struct {
+	when  []keepTest
+	bytes int
+}
+
+// keepTest compares two numbers by one of the operators ==, != and <.
+type keepTest struct {
+	a  keepValue
+	op string
+	b  keepValue
+}
+
+// keepValue is a number: of the given kind, masked, plus a constant.
+type keepValue struct {
+	kind keepKind
+	at   int // offset in the frame in bytes; valid iff kind is in the frame
+	mask int // 0 is none
+	add  int
+}
+
+type keepKind uint8
+
+const (
+	keepNumber keepKind = iota // the constant alone
+	keepByte                   // a byte of the frame
+	keepWord                   // 16 bits of the frame, big-endian
+	keepGSO                    // gso_size: not 0 for a super-packet
+	keepInside                 // not 0 if the decoder looks inside UDP (see Config.Inside)
+)
+
+func byteAt(at int) keepValue { return keepValue{kind: keepByte, at: at} }
+func wordAt(at int) keepValue { return keepValue{kind: keepWord, at: at} }
+func number(n int) keepValue  { return keepValue{add: n} }
+
+func (v keepValue) and(mask int) keepValue { v.mask = mask; return v }
+func (v keepValue) plus(n int) keepValue   { v.add = n; return v }
+
+func (v keepValue) is(n int) keepTest    { return keepTest{v, "==", number(n)} }
+func (v keepValue) isNot(n int) keepTest { return keepTest{v, "!=", number(n)} }
+
+var superPacket = keepValue{kind: keepGSO}.isNot(0)
+
+// insidePorts are the UDP ports behind which a decoder may look for packets.
+var insidePorts = []int{bmfPort, portVXLAN, portVXLANLinux, portGeneve}
+
+// Offsets of what package mgen looks at first in a message.
+const (
+	mgenVersion = 2
+	mgenFlags   = 3
+)
+
+// keepIPv4 are the rules for the first keepPlain bytes of an Ethernet frame.
+// They judge a payload as mgen.UDP does.
+var keepIPv4 = append(append([]keepRule{
+	{[]keepTest{superPacket}, keepMost},
+	{[]keepTest{wordAt(ethernetType).isNot(etherIPv4)}, keepMost},
+	{[]keepTest{byteAt(plainIP).isNot(0x45)}, keepMost},
+	{[]keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}, keepMost},
+	{[]keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}, keepMost},
+}, keepInsidePorts(plainUDP+2)...), []keepRule{
+	{[]keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, keepPlain},
+	{[]keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, keepPlain},
+	{[]keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, keepPlain},
+	{[]keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, keepPlain},
+	{[]keepTest{byteAt(plainPayload + mgenFlags).and(0x04).isNot(0)}, keepMost}, // a checksum to verify
+	{nil, keepHeaders},
+}...)
+
+// keepIPv6 are those for the first keepHeaders bytes of what keepIPv4 says
+// keepMost of.
+var keepIPv6 = append(append([]keepRule{
+	{[]keepTest{superPacket}, keepMost},
+	{[]keepTest{wordAt(ethernetType).isNot(etherIPv6)}, keepMost},
+	{[]keepTest{byteAt(ethernetLen + 6).isNot(wire.ProtoUDP)}, keepMost},
+}, keepInsidePorts(ethernetLen+ipv6Len+2)...), []keepRule{
+	{[]keepTest{byteAt(ethernetLen + ipv6Len + udpLen + mgenFlags).and(0x04).isNot(0)}, keepMost},
+	{nil, keepHeaders},
+}...)
+
+func keepInsidePorts(at int) []keepRule {
+	var rules []keepRule
+	for _, port := range insidePorts {
+		rules = append(rules, keepRule{[]keepTest{{keepValue{kind: keepInside}, "!=", number(0)}, wordAt(at).is(port)}, keepMost})
+	}
+	return rules
+}
+
+// kept is how many bytes of a frame the eBPF engine keeps.
+func kept(f *packet.Frame, inside bool) int {
+	most := min(len(f.Data), keepMost)
+	if f.Link != packet.Ethernet || most < keepPlain {
+		return most
+	}
+	n := firstRule(keepIPv4, f, inside)
+	if n == keepMost && most >= keepHeaders {
+		n = firstRule(keepIPv6, f, inside)
+	}
+	return min(n, most)
+}
+
+func firstRule(rules []keepRule, f *packet.Frame, inside bool) int {
+	for _, r := range rules {
+		if r.holds(f, inside) {
+			return r.bytes
+		}
+	}
+	panic("decode: no rule holds")
+}
+
+func (r *keepRule) holds(f *packet.Frame, inside bool) bool {
+	for _, t := range r.when {
+		a, b := t.a.of(f, inside), t.b.of(f, inside)
+		if !(t.op == "==" && a == b || t.op == "!=" && a != b || t.op == "<" && a < b) {
+			return false
+		}
+	}
+	return true
+}
+
+func (v keepValue) of(f *packet.Frame, inside bool) int {
+	n := 0
+	switch v.kind {
+	case keepByte:
+		n = int(f.Data[v.at])
+	case keepWord:
+		n = int(binary.BigEndian.Uint16(f.Data[v.at:]))
+	case keepGSO:
+		n = int(f.GSOSize)
+	case keepInside:
+		if inside {
+			n = 1
+		}
+	}
+	if v.mask != 0 {
+		n &= v.mask
+	}
+	return n + v.add
+}

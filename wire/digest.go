@@ -1,0 +1,78 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// DigestSize is how many bytes of a packet a digest is computed from.
+const DigestSize = 24
+
+// DigestPayload is how many bytes behind a UDP header a digest takes in. A capture that
+// keeps fewer bytes of a packet cannot compute its digest.
+const DigestPayload = 16
+
+// Digest is the digest of a packet: XXH64 with seed 0 of 24 bytes, which are three
+// words in the order of the bytes in memory (little-endian). It is never 0, which
+// stands for an unknown digest; a hash of 0 becomes 1.
+//
+// The digest is the same wherever the packet is seen, so that two agents that report
+// it have seen the same packet. Nothing goes into it that changes on the way: not TTL
+// or hop limit, DSCP and ECN, checksums, IP options, the flow label, the don't-fragment
+// bit, link-layer addresses and VLAN tags; nor IP addresses and ports, which NAT
+// changes. It takes in these bytes; numbers are in network byte order:
+//
+//	bytes   meaning
+//	 0      IP version: 4 or 6
+//	 1      protocol; in IPv6 the one behind the extension headers. In a fragment
+//	        that of the IPv4 or the fragment header
+//	 2- 3   IPv4: identification; IPv6: 0
+//	 4- 7   length of the IP packet, header included (IPv6: payload length + 40)
+//	 8-23   by protocol:
+//
+//	UDP, UDP-Lite   the first 16 bytes behind the header
+//	TCP             sequence number (4), acknowledgement number (4), TSval (4), data
+//	                offset in the upper half of a byte (1), flags & 7, which are FIN,
+//	                SYN, and RST (1), 0 (2). TSval is 0 unless the options begin with
+//	                1 1 8 10, as a timestamp behind two NOPs does
+//	ICMP, ICMPv6    type (1), code (1), 0 (4), the header's last two bytes (2), the first 8
+//	                bytes behind the header. Bytes 4-5, the identifier of an echo, are
+//	                left out since NAT changes it
+//	SCTP            verification tag (4), the first 12 bytes behind the header
+//	DCCP            bytes 8-23 of the header
+//	others          the first 16 bytes behind the IP header
+//	fragments       of any protocol, the first one included: IPv4: 0, IPv6:
+//	                identification of the fragment header (4), fragment offset in
+//	                units of 8 bytes << 3 | 1 if more fragments follow (2), 0 (2), bytes 8-15
+//	                of the fragment's payload (8)
+//
+// Bytes behind the end of the packet are 0. An atomic fragment of IPv6 (RFC 6946) is not
+// a fragment. Each segment of a super-packet has the digest of the packet that it becomes:
+// its own length and sequence number, the identification plus its number from 0 on, and FIN in
+// the last segment only.
+func Digest(b *[DigestSize]byte) uint64 {
+	return DigestWords(binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:]))
+}
+
+const (
+	prime1 = 0x9e3779b185ebca87
+	prime2 = 0xc2b2ae3d27d4eb4f
+	prime3 = 0x165667b19e3779f9
+	prime4 = 0x85ebca77c2b2ae63
+	prime5 = 0x27d4eb2f165667c5
+)
+
+// DigestWords is [Digest] of bytes that were read as little-endian words.
+func DigestWords(a, b, c uint64) uint64 {
+	h := uint64(DigestSize)
+	h += prime5
+	h = bits.RotateLeft64(h^mix(a), 27)*prime1 + prime4
+	h = bits.RotateLeft64(h^mix(b), 27)*prime1 + prime4
+	h = bits.RotateLeft64(h^mix(c), 27)*prime1 + prime4
+	h = (h ^ h>>33) * prime2
+	h = (h ^ h>>29) * prime3
+	h ^= h >> 32
+	return max(h, 1)
+}
+
+func mix(w uint64) uint64 { return bits.RotateLeft64(w*prime2, 31) * prime1 }

@@ -21,7 +21,7 @@ func install(t *testing.T, root, generation string, args ...string) (string, err
 			t.Fatal(err)
 		}
 		interpreter := filepath.Join(fake, "python")
-		writeFile(t, interpreter, "#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH="+standin+" exec "+python+" \"$@\"\n")
+		writeFile(t, interpreter, "#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH="+standin+":"+filepath.Dir(standin)+" exec "+python+" \"$@\"\n")
 		writeFile(t, filepath.Join(fake, "core-daemon"), "#!"+interpreter+"\nimport core\n")
 	}
 	cmd := exec.Command("./install", append([]string{"--root", root, "--bin", binDir}, args...)...)
@@ -132,6 +132,26 @@ func TestInstallErrors(t *testing.T) {
 	}
 	root = t.TempDir()
 	writeFile(t, filepath.Join(root, "etc/core/core.conf"), coreConf)
+	// A CORE that is there and cannot be imported: what it says, in one line.
+	for text, want := range map[string]string{
+		"raise TypeError('unsupported operand\\nof an old Python')\n": "cannot import core.services.base: TypeError: unsupported operand of an old Python: repair CORE first",
+		"import a_package_of_cores\n":                                 "cannot import core.services.base: ModuleNotFoundError: No module named 'a_package_of_cores': does core-daemon start?",
+		"def x(:\n":                                                   "cannot import core.services.base: SyntaxError: ",
+		"import sys\nsys.exit(3)\n":                                   "cannot import core.services.base: SystemExit: 3: repair",
+		"print('hello')\nimport os\nos._exit(3)\n":                    "cannot run CORE's Python ",
+	} {
+		root, packages := t.TempDir(), t.TempDir()
+		writeFile(t, filepath.Join(root, "etc/core/core.conf"), coreConf)
+		broken := filepath.Join(root, "python")
+		writeFile(t, filepath.Join(packages, "core/__init__.py"), "")
+		writeFile(t, filepath.Join(packages, "core/services/__init__.py"), text)
+		writeFile(t, filepath.Join(packages, "core/services/base.py"), "")
+		writeFile(t, broken, "#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH="+packages+" exec "+python+" \"$@\"\n")
+		out, err := install(t, root, "core92", "--python", broken)
+		if strings.HasPrefix(text, "import a_package") != (err == nil) || !strings.Contains(out, want) || strings.Contains(out, "Traceback") || !strings.Contains(out, "--python FILE") {
+			t.Errorf("a CORE that has %q: %v\n%s", text, err, out)
+		}
+	}
 	if out, err := install(t, root, "core92", "--bin", root); err == nil || !strings.Contains(out, "pcapper and recollect not found in ") || !strings.Contains(out, "run make build first") {
 		t.Errorf("not built: %v\n%s", err, out)
 	}

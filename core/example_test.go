@@ -1,12 +1,16 @@
 package core
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -161,12 +165,74 @@ func TestExampleScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, both := range []string{"1=M101 2=M102 3=M201", "0.0.0.0:7080", "172.16.0.0/24", "11000000", "5000", "2.0", "4739"} {
+	for _, both := range []string{"1=M101 2=M102 3=M201", "0.0.0.0:7080", "172.16.0.0/24", "11000000", "5000", "2.0", "4739", "control"} {
 		if !strings.Contains(string(script), `"`+both+`"`) || !strings.Contains(string(scene), `value="`+both+`"`) {
 			t.Errorf("%q is not in both", both)
 		}
 	}
 	if out, err := exec.Command("shellcheck", "examples/traffic.sh").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestExampleScriptEnds: the script's session has its control network with each
+// version of CORE, and is taken down whatever happens.
+func TestExampleScriptEnds(t *testing.T) {
+	enter := func(c *exec.Cmd, in io.Writer) { fmt.Fprintln(in) }
+	sent := func(s os.Signal) func(*exec.Cmd, io.Writer) {
+		return func(c *exec.Cmd, in io.Writer) { c.Process.Signal(s) }
+	}
+	for _, generation := range []string{"core92", "core90"} {
+		for _, x := range []struct {
+			fail string                     // what CORE refuses
+			end  func(*exec.Cmd, io.Writer) // how the script is ended once it runs
+			code int
+		}{
+			{"", enter, 0}, {"", sent(syscall.SIGTERM), 143}, {"", sent(os.Interrupt), 130},
+			{"instantiate", nil, 1}, {"add_link", nil, 1}, {"mobility", nil, 1}, {"controlnet", nil, 1},
+		} {
+			standin, err := filepath.Abs("testdata/standin")
+			if err != nil {
+				t.Fatal(err)
+			}
+			log := filepath.Join(t.TempDir(), "log")
+			cmd := exec.CommandContext(t.Context(), python, "examples/wlan.py")
+			cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "STANDIN_LOG="+log, "STANDIN_FAIL="+x.fail,
+				"PYTHONPATH="+filepath.Join(standin, generation)+":"+standin)
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said, _ := bufio.NewReader(out).ReadString('\n')
+			if x.end != nil {
+				if !strings.HasPrefix(said, "the page: ") {
+					t.Fatalf("%s: %q\n%s", generation, said, &errs)
+				}
+				x.end(cmd, in)
+			}
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != x.code {
+				t.Errorf("%s, %q: exit code %d, want %d\n%s", generation, x.fail, code, x.code, &errs)
+			}
+			if x.end != nil && strings.Contains(errs.String(), "Traceback") {
+				t.Errorf("%s: %s", generation, &errs)
+			}
+			data, err := os.ReadFile(log)
+			if err != nil || !strings.HasSuffix(string(data), "\nshutdown\n") {
+				t.Errorf("%s, %q: a session was left: %v\n%s", generation, x.fail, err, data)
+			}
+			if told := strings.Contains(string(data), "parse_options\n"); told != (generation == "core92") {
+				t.Errorf("%s: options are parsed: %v", generation, told)
+			}
+		}
 	}
 }

@@ -1,0 +1,1 @@
+from emulation import CoreEmu  # noqa: F401

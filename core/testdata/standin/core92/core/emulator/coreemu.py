@@ -1,0 +1,5 @@
+import emulation
+
+
+class CoreEmu(emulation.CoreEmu):
+    session = emulation.SessionThatIsTold

@@ -1,0 +1,5 @@
+import types
+
+
+class InterfaceData(types.SimpleNamespace):
+    pass

@@ -1,0 +1,2 @@
+class BasicRangeModel:
+    name = "basic_range"

@@ -230,6 +230,13 @@ func TestCollectorConf(t *testing.T) {
 				t.Errorf("%s, %s: got\n%swant\n%s", kind, node, got, want)
 			}
 		}
+		nodes[2].Services["PCapperCollector"]["via"] = "auto"
+		if d, err = drive(t, kind, "pcapper_service.py", nodes); err != nil {
+			t.Fatal(kind, err)
+		}
+		if got := d.file("n3", "PCapperCollector", "collector.conf"); !strings.Contains(got, "\n# n3 is on no control network: ") || !strings.Contains(got, "\nn2:ipfix://[2001::2]:4739\n") {
+			t.Errorf("%s: the watched network is taken silently:\n%s", kind, got)
+		}
 		nodes[2].Services["PCapperCollector"]["via"] = "control"
 		if _, err := drive(t, kind, "pcapper_service.py", nodes); err == nil || !strings.Contains(err.Error(), "n3 is on no control network") {
 			t.Errorf("%s: no control network: %v", kind, err)

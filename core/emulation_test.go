@@ -312,12 +312,133 @@ func (e *emulation) collectOnHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.nodes[0].mgen("on 7 udp src 5001 dst 10.0.0.2/5001 periodic [50 200]", 2)
-	collector.Process.Signal(syscall.SIGINT) // the shell's, as Ctrl-C is for both
-	e.host.run("pkill", "-INT", "-P", strconv.Itoa(collector.Process.Pid))
+	collector.Process.Signal(syscall.SIGINT)
 	if err := collector.Wait(); err != nil {
 		t.Errorf("collect on the host: %v\n%s", err, &errs)
 	}
 	if n := strings.Count(out.String(), ":n2:9:1824:0\n"); n < 30 {
 		t.Errorf("the host has %d lines\n%s", n, &errs)
 	}
+}
+
+// children are the processes that a process has started, and theirs.
+func children(t *testing.T, pid int) (list []int) {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for _, f := range strings.Fields(string(data)) {
+		child, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(append(list, child), children(t, child)...)
+	}
+	return list
+}
+
+// TestCollectEnds: a signal to pcapper-core collect ends recollect, whichever it is
+// and whoever gets it, and nothing is left: no process, no file.
+func TestCollectEnds(t *testing.T) {
+	e := emulate(t)
+	d, err := drive(t, "core92", "pcapper_service.py", e.spec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.nodes[0].boot(d.Nodes["n1"]["PCapper"])
+	for _, x := range []struct {
+		signal syscall.Signal
+		clean  bool // it ends by itself, and well
+	}{{syscall.SIGTERM, true}, {syscall.SIGINT, true}, {syscall.SIGKILL, false}} {
+		tmp := t.TempDir()
+		collector := e.host.command("env", "TMPDIR="+tmp, "pcapper-core", "collect", e.session, "-lines")
+		var errs bytes.Buffer
+		collector.Stderr = &errs
+		if collector.Stdout, err = os.Create(filepath.Join(t.TempDir(), "lines")); err != nil {
+			t.Fatal(err)
+		}
+		if err := collector.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := collector.Process.Pid // nsenter and env are this process, too
+		await(t, "recollect runs and is followed", func() bool {
+			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return string(name) == "recollect\n" && len(children(t, pid)) > 0
+		})
+		time.Sleep(300 * time.Millisecond) // until it knows what to do with signals
+		all := append(children(t, pid), pid)
+		if err := syscall.Kill(pid, x.signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := collector.Wait(); (err == nil) != x.clean {
+			t.Errorf("%v: %v\n%s", x.signal, err, &errs)
+		}
+		for _, p := range all {
+			await(t, fmt.Sprintf("%v: process %d has ended", x.signal, p), func() bool {
+				return syscall.Kill(p, 0) == syscall.ESRCH
+			})
+		}
+		if left, _ := filepath.Glob(filepath.Join(tmp, "*")); len(left) > 0 {
+			t.Errorf("%v: left: %v", x.signal, left)
+		}
+	}
+}
+
+// TestNodesComeAndGo: collectors are told of nodes that have come, and not of
+// nodes that have gone without a word.
+func TestNodesComeAndGo(t *testing.T) {
+	for _, via := range []string{"control", "data"} {
+		t.Run(via, func(t *testing.T) { testNodesComeAndGo(t, via) })
+	}
+}
+
+func testNodesComeAndGo(t *testing.T, via string) {
+	e := emulate(t)
+	spec := e.spec()
+	spec[1].Services["PCapper"] = map[string]string{"ipfix": "4739"}
+	spec[2].Services["PCapperCollector"] = map[string]string{"flows": "1=5001", "via": via, "http": ""}
+	d, err := drive(t, "core92", "pcapper_service.py", spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := map[string]string{"control": "172.16.0", "data": "10.0.0"}[via]
+	n1, n2, n3 := e.nodes[0], e.nodes[1], e.nodes[2]
+	for _, n := range e.nodes[1:] {
+		n.boot(d.Nodes[n.name]["PCapper"])
+	}
+	n3.boot(d.Nodes["n3"]["PCapperCollector"])
+	conf := func(want string) {
+		t.Helper()
+		path := filepath.Join(n3.dir, "recollect.d/collector.conf")
+		await(t, want+" is in "+path, func() bool {
+			data, _ := os.ReadFile(path)
+			return string(data) == "# Made by CORE's service from the session's nodes.\n1=5001\n"+strings.ReplaceAll(want, "NET", network)
+		})
+	}
+	// n1 may be about to start.
+	conf("n1:NET.1:7073\nn2:ipfix://NET.2:4739\nn3:NET.3:7073\n")
+	n1.boot(d.Nodes["n1"]["PCapper"])
+	n4 := newVnode(t, e.session, "n4", 4) // joins later: CORE's collector.conf does not have it
+	e.connect(n4, "b.lan", "eth0", "10.0.0.4/24")
+	e.connect(n4, "b.ctrl", "ctrl0", "172.16.0.4/24")
+	n4.run("env", "PCAPPER_INTERFACES=eth0", "pcapper-core", "agent", "start")
+	conf("n1:NET.1:7073\nn2:ipfix://NET.2:4739\nn3:NET.3:7073\nn4:NET.4:7073\n")
+	// n1 ends as CORE ends nodes; n2's service is told to stop.
+	n1.init.Process.Kill()
+	n1.init.Wait()
+	n2.run("sh", "pcapper.sh", "stop")
+	conf("n3:NET.3:7073\nn4:NET.4:7073\n")
+	n2.run("sh", "pcapper.sh", "start")
+	conf("n2:ipfix://NET.2:4739\nn3:NET.3:7073\nn4:NET.4:7073\n")
+	out, err := e.host.command("pcapper-core", "agents", e.session).CombinedOutput()
+	if want := "pcapper-core: n1 is left out: its agents have ended\nn2:ipfix://172.16.0.2:4739\nn3:172.16.0.3:7073\nn4:172.16.0.4:7073\n"; err != nil || string(out) != want {
+		t.Errorf("agents: %v\n%swant\n%s", err, out, want)
+	}
+	n3.run("sh", "recollect.sh", "stop")
+	await(t, "nothing of the collector is left", func() bool {
+		_, err := os.Stat(filepath.Join(n3.dir, "recollect.d"))
+		out, _ := n3.command("sh", "-c", "ps -eo stat,args | grep -v ^Z | grep -cE '[r]ecollect|[p]capper-core'").Output()
+		return os.IsNotExist(err) && string(out) == "0\n"
+	})
 }

@@ -4,6 +4,7 @@ CORE >= 9.1 has one kind of service; 6.1 to 9.0.3 call the same kind "config
 services". What is generated are short scripts that run pcapper-core(1).
 """
 
+import logging
 import shlex
 
 from core.config import Configuration
@@ -21,6 +22,8 @@ try:  # CORE >= 9.1
 except (ImportError, AttributeError):  # CORE 6.1 to 9.0.3
     from core.configservice.base import ConfigService as _Service
     from core.configservice.base import ConfigServiceMode as _Mode
+
+_log = logging.getLogger(__name__)
 
 # Templates are rendered by Mako; this one leaves the text as it is, whatever
 # signs of a shell or of Mako it has.
@@ -168,6 +171,10 @@ def _agent_lines(here, node, service, via):
 def _collector_conf(here, config):
     s = _settings(_COLLECTOR, config)
     lines = ["# Made by CORE's service from the session's nodes."]
+    if s["via"] == "auto" and not _interfaces(here, control=True):
+        problem = "%s is on no control network: agents are reached by the network that is watched" % here.name
+        _log.warning("PCapper: %s; set controlnet in the session's options, or via to data", problem)
+        lines.append("# " + problem)
     lines += [flow.strip() for flow in s["flows"].replace(",", " ").split()]
     nodes = here.session.nodes
     for number in sorted(nodes):
@@ -185,6 +192,7 @@ def _collector_script(config):
             ("RECOLLECT_CONF", "collector.conf"),
             ("RECOLLECT_HTTP", s["http"]),
             ("RECOLLECT_LINES", s["lines"]),
+            ("RECOLLECT_VIA", s["via"]),
             ("RECOLLECT_ARGS", " ".join(_words(s, "arguments"))),
         ],
     )

@@ -142,6 +142,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.Fragments, "fragments", "every", "`which` fragments of a datagram to report: every, or first")
 	o.BoolVar(&cfg.MarkRelayed, "mark-relayed", false, "mark packets that this host sent for others, in the record's last byte")
 	o.BoolVar(&cfg.BMF, "bmf", false, "look into BMF encapsulation (olsrd): report the packet inside")
+	o.BoolVar(&cfg.Inner, "inner", false, "look into tunnels (VXLAN, Geneve, GRE, IP in IP, MPLS): report the packet inside")
 	o.StringVar(&cfg.Read, "read", "", "print the packets of a capture `file` (- is standard input) and exit")
 	o.StringVar(&o.mac, "mac", "", "with -read: the `address` that -m calls MAC")
 	o.StringVar(&o.ip, "ip", "", "with -read: the `addresses` that -m calls IP, separated by commas")

@@ -28,10 +28,10 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	cmd, err := parse(strings.Fields("-f l -p 7074 -i eth1 -m udp -r br0 -engine ring -include-self -stats -fragments first -mark-relayed -bmf"), io.Discard)
+	cmd, err := parse(strings.Fields("-f l -p 7074 -i eth1 -m udp -r br0 -engine ring -include-self -stats -fragments first -mark-relayed -bmf -inner"), io.Discard)
 	want := agent.Config{
 		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
-		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true,
+		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true, Inner: true,
 		TLSPort: 7443, MaxPerSource: 4096, PEN: 32473,
 	}
 	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {

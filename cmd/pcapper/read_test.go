@@ -390,6 +390,30 @@ func TestReadBMF(t *testing.T) {
 	}
 }
 
+// TestReadInner: with -inner no packet of a VXLAN link is the tunnel's own, and
+// spoof goes by the address inside.
+func TestReadInner(t *testing.T) {
+	read := func(args ...string) (outer, inner int) {
+		out, said, code := runProgram(t, nil, append([]string{"-read", captures + "edge/vxlan.pcap"}, args...)...)
+		if code != 0 {
+			t.Errorf("%v: exit code %d, %s", args, code, said)
+		}
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, ":4789:") {
+				outer++
+			} else {
+				inner++
+			}
+		}
+		return outer, inner
+	}
+	outer, _ := read("-m", "none")
+	left, inner := read("-m", "none", "-inner")
+	if outer == 0 || inner == 0 || left+inner < outer || left > outer/2 {
+		t.Errorf("%d packets of the tunnel; with -inner %d, and %d inside", outer, left, inner)
+	}
+}
+
 func TestFragmentsFirst(t *testing.T) {
 	out, _, _ := runProgram(t, nil, "-read", captures+"mgen/udp4-frag.pcap", "-fragments", "first")
 	count := map[string]int{}

@@ -77,6 +77,7 @@ type Config struct {
 	Fragments   string // every (or "") or first: what to report of fragments
 	MarkRelayed bool   // say in the 28-byte record which packets were relayed
 	BMF         bool   // look into BMF encapsulation
+	Inner       bool   // look into tunnels
 
 	// Listen is the address that the feeds' ports are on; the zero Addr is all.
 	Listen netip.Addr
@@ -154,7 +155,7 @@ func (cfg *Config) ports() (list []uint16) {
 
 // decoder is how the command line wants packets decoded.
 func (cfg *Config) decoder() decode.Config {
-	c := decode.Config{BMF: cfg.BMF, MarkRelayed: cfg.MarkRelayed}
+	c := decode.Config{BMF: cfg.BMF, Inner: cfg.Inner, MarkRelayed: cfg.MarkRelayed}
 	if cfg.at != nil {
 		c.FragmentEntries, c.TCPEntries = fleetTable, fleetTable
 	}
@@ -171,8 +172,8 @@ func (cfg *Config) lookInside() bool {
 }
 
 // spoofInside: whether a packet has one of our addresses as its source can be
-// told only after decoding, since it may be inside BMF encapsulation.
-func (cfg *Config) spoofInside() bool { return cfg.BMF && match.IsSpoof(cfg.Mode) }
+// told only after decoding, since it may be inside BMF encapsulation or a tunnel.
+func (cfg *Config) spoofInside() bool { return cfg.lookInside() && match.IsSpoof(cfg.Mode) }
 
 // kernelMode is the mode that the kernel, or a file's filter, applies.
 func (cfg *Config) kernelMode() string {

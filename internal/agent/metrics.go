@@ -94,7 +94,7 @@ var (
 	descWakes        = desc("ring_wakes_total", "How often the kernel woke the reader, as far as the engine tells.")
 	descOutages      = desc("interface_outages_total", "How often the interface went down under a capture.")
 	descDropped      = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
-	descLeftOut      = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf -m spoof, of other sources), not reported on purpose.")
+	descLeftOut      = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf or -inner and -m spoof, of other sources), not reported on purpose.")
 	descStats        = desc("host_statistics_total", "Records of this host's CPU and memory.")
 	descFrames       = desc("decoder_total", "What the decoder met, by kind.", "kind")
 	descPublished    = desc("reader_published_total", "Records published while a reader was attached, summed over readers; always the sum of delivered, skipped, lost and in flight.", "reader")

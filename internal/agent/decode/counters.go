@@ -33,6 +33,7 @@ type Counters struct {
 	Segments          uint64 // the packets they were cut into
 	SuperPacketsWhole uint64 // frames that stand for several packets not to be told apart
 	BMF               uint64 // packets found inside BMF encapsulation
+	Inner             uint64 // packets found inside tunnels
 	Relayed           uint64 // sent by this host for others
 	BadTCPOffset      uint64 // TCP headers shorter than 20 bytes or longer than the packet
 
@@ -129,6 +130,7 @@ func (c *Counters) Each(f func(name string, n uint64)) {
 	f("segments of super-packets", c.Segments)
 	f("super-packets left whole", c.SuperPacketsWhole)
 	f("bmf packets", c.BMF)
+	f("packets inside tunnels", c.Inner)
 	f("relayed", c.Relayed)
 	for r, n := range c.MGEN {
 		f(mgenNames[r], n)

@@ -40,18 +40,24 @@ type Config struct {
 	// describes the packet inside, in all fields. Fragments of encapsulated
 	// packets are left as they are.
 	BMF bool
+	// Inner looks into tunnels: VXLAN, Geneve, GRE and ERSPAN, IP in IP,
+	// EtherIP, L2TPv3 over IP, MPLS in IP or UDP, and what is inside these. The
+	// record describes the innermost packet, in all fields. What carries no IP
+	// packet, and fragments of tunnels' packets, are left as they are.
+	Inner bool
 	// MarkRelayed sets wire.MarkRelayed on relayed packets.
 	MarkRelayed bool
 }
 
 // Inside reports whether the decoder looks inside UDP datagrams for packets,
 // and so needs more of some than of others.
-func (c *Config) Inside() bool { return c.BMF }
+func (c *Config) Inside() bool { return c.BMF || c.Inner }
 
 // Decoder turns frames into records. It belongs to one goroutine.
 type Decoder struct {
 	cfg       Config
 	local     local
+	inside    bool // cfg.Inside()
 	c         Counters
 	seed      seed
 	fragments table[fragment]
@@ -69,8 +75,9 @@ func New(cfg Config) *Decoder {
 		cfg.TCPEntries = DefaultTCPEntries
 	}
 	d := &Decoder{
-		cfg:  cfg,
-		seed: seed{rand.Uint64(), rand.Uint64(), rand.Uint64()},
+		cfg:    cfg,
+		inside: cfg.Inside(),
+		seed:   seed{rand.Uint64(), rand.Uint64(), rand.Uint64()},
 	}
 	if cfg.Fragments == EveryFragment {
 		d.fragments = newTable[fragment](cfg.FragmentEntries)
@@ -129,12 +136,7 @@ func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	r.MGENSeq = 0
 	r.Packets = 0
 	r.SrcPort, r.DstPort = 0, 0
-	if proto == etherIPv4 {
-		ok = d.ipv4(&p, r)
-	} else {
-		ok = d.ipv6(&p, r)
-	}
-	if !ok {
+	if !d.packet(&p, proto, r) {
 		return false
 	}
 	d.direction(f, r)

@@ -13,5 +13,5 @@
 // of TCP connections.
 //
 // The decoder does not reassemble, does not check IP or transport checksums,
-// and does not look into tunnels (but see Config.BMF).
+// and does not look into tunnels (but see Config.BMF and Config.Inner).
 package decode

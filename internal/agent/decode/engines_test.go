@@ -131,7 +131,7 @@ func TestEnginesAgree(t *testing.T) {
 
 func decodeAll(t *testing.T, s capture.Source) ([]wire.Record, Counters) {
 	t.Helper()
-	d := New(Config{BMF: true})
+	d := New(Config{BMF: true, Inner: true})
 	var all []wire.Record
 	var recs [64]wire.Record
 	var f packet.Frame

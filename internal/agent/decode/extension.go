@@ -69,6 +69,11 @@ func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 		next = b[off]
 	}
 	r.Proto = next
+	if d.cfg.Inner && r.Flags&wire.Fragment == 0 {
+		if q, proto, ok := d.inner(p, r); ok {
+			return d.packet(&q, proto, r)
+		}
+	}
 	d.upper(p, r)
 	return true
 }

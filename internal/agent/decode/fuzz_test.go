@@ -21,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 			Data: b[:len(b):len(b)], Time: 1795415000e9, WireLen: int(wireLen % 1e6), GSOType: gsoType, GSOSize: gsoSize,
 			Link: packet.LinkType(link % packet.LinkTypes), Protocol: etherIPv4,
 		}
-		m := mutator{d: New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: link&4 != 0}), f: fr}
+		m := mutator{d: New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: link&4 != 0, Inner: link&8 != 0}), f: fr}
 		if err := m.decode(); err != nil {
 			t.Fatal(err)
 		}

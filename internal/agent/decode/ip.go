@@ -16,6 +16,8 @@ type ipPacket struct {
 	l4    int    // offset of the upper-layer header
 	jumbo int    // bytes of the headers that are not on the wire (BIG TCP)
 	inner bool   // found inside BMF encapsulation
+
+	nested int // in how many tunnels it was found (Config.Inner)
 }
 
 const (
@@ -31,6 +33,14 @@ const (
 	moreFragments  = 0x2000
 	fragmentOffset = 0x1fff
 )
+
+// packet decodes a packet of that EtherType.
+func (d *Decoder) packet(p *ipPacket, proto int, r *wire.Record) bool {
+	if proto == etherIPv4 {
+		return d.ipv4(p, r)
+	}
+	return d.ipv6(p, r)
+}
 
 // ipv4 decodes an IPv4 packet (RFC 791).
 func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
@@ -72,6 +82,11 @@ func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
 		if q, ok := bmf(p, r); ok {
 			d.c.BMF++
 			return d.ipv4(&q, r)
+		}
+	}
+	if d.cfg.Inner {
+		if q, proto, ok := d.inner(p, r); ok {
+			return d.packet(&q, proto, r)
 		}
 	}
 	d.upper(p, r)
@@ -123,6 +138,9 @@ func (d *Decoder) ipv6(p *ipPacket, r *wire.Record) bool {
 	p.l4 = ipv6Len
 	switch next {
 	case wire.ProtoTCP, wire.ProtoUDP, wire.ProtoICMP:
+		if next == wire.ProtoUDP && d.cfg.Inner {
+			break
+		}
 		r.Proto = next
 		d.upper(p, r)
 		return true

@@ -64,7 +64,7 @@ func (v keepValue) isNot(n int) keepTest { return keepTest{v, "!=", number(n)} }
 var superPacket = keepValue{kind: keepGSO}.isNot(0)
 
 // insidePorts are the UDP ports behind which a decoder may look for packets.
-var insidePorts = []int{bmfPort, portVXLAN, portVXLANLinux, portGeneve}
+var insidePorts = []int{bmfPort, portVXLAN, portVXLANLinux, portGeneve, portMPLS}
 
 // Offsets of what package mgen looks at first in a message.
 const (

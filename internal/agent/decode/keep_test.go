@@ -145,7 +145,7 @@ func checkKept(t *testing.T, f packet.Frame, inside bool) {
 // decodeSome gives the first records of a frame, the number of all of them, and
 // the counters.
 func decodeSome(f *packet.Frame, inside bool) (first [4]wire.Record, n int, c Counters) {
-	d := New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: inside})
+	d := New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: inside, Inner: inside})
 	n = d.Decode(f, first[:])
 	if d.rest.left > 0 {
 		n += (d.rest.left + d.rest.size - 1) / d.rest.size

@@ -104,7 +104,7 @@ type mutator struct {
 func newMutator(seeds []packet.Frame, seed uint64) *mutator {
 	m := &mutator{
 		seeds: seeds, state: seed, now: 1795415000e9,
-		d: New(Config{FragmentEntries: 64, TCPEntries: 64, BMF: seed&1 != 0, MarkRelayed: true, Fragments: Fragments(seed >> 1 & 1)}),
+		d: New(Config{FragmentEntries: 64, TCPEntries: 64, BMF: seed&1 != 0, Inner: seed>>2&1 != 0, MarkRelayed: true, Fragments: Fragments(seed >> 1 & 1)}),
 	}
 	m.state = m.rand() // or neighbouring seeds would give the same numbers, one later
 	return m

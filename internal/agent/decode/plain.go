@@ -20,7 +20,7 @@ const (
 // reports false, and has done nothing, for anything else: then frame decides.
 func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	b := f.Data
-	if len(b) < plainPayload || f.Link != packet.Ethernet || f.GSOType != packet.GSONone || d.cfg.BMF {
+	if len(b) < plainPayload || f.Link != packet.Ethernet || f.GSOType != packet.GSONone {
 		return false
 	}
 	// The EtherType, IP's version and header length, and its type of service.
@@ -34,6 +34,9 @@ func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 		return false
 	}
 	ports := binary.BigEndian.Uint32(b[plainUDP:])
+	if d.inside && mayBeTunnel(uint16(ports)) {
+		return false
+	}
 	addrs := binary.LittleEndian.Uint64(b[plainIP+12:])
 	r.Time = f.Time
 	r.MGENTime = 0

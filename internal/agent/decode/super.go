@@ -63,8 +63,8 @@ func maxPacket(r *wire.Record) int {
 // planOther is for all super-packets but those that are TCP's outside.
 func planOther(p *ipPacket, r *wire.Record) super {
 	gso := p.frame.GSOType
-	if n := tunnelHeaders(p.data, p.l4, r.Proto, gso); n > 0 {
-		return super{kind: superPlain, left: p.total - n, hdr: n - p.jumbo}
+	if n, gone := tunnelHeaders(p.data, p.l4, r.Proto, gso); n > 0 {
+		return super{kind: superPlain, left: p.total - n, hdr: n - gone - p.jumbo}
 	}
 	if r.Proto != wire.ProtoUDP || len(p.data)-p.l4 < udpLen {
 		return super{}

@@ -60,10 +60,6 @@ func TestSuperPackets(t *testing.T) {
 		seg[12] = 8 << 4
 		return join(seg[:20], make([]byte, 12), seg[20:])
 	}
-	vxlan := func(inner []byte) []byte { return udp(50000, portVXLAN, join([]byte{8, 7: 0}, inner)) }
-	geneve := func(inner []byte) []byte { // with 4 bytes of options
-		return udp(50000, portGeneve, join([]byte{1, 0, 0x65, 0x58, 0, 0, 0, 0, 1, 2, 3, 4}, inner))
-	}
 	greKey := func(inner []byte) []byte { return join([]byte{0x20, 0, 8, 0, 0, 0, 0, 1}, inner) }
 	seg := func(n int) []byte { return tcp(4101, 5101, 100, 0x10, noise(n)) }
 	tests := []struct {
@@ -92,7 +88,9 @@ func TestSuperPackets(t *testing.T) {
 		{"4in6", ether(etherIPv6, ip6(4, ip4(6, 1, 0, seg(60000)))), packet.GSOTCPv4, 1408, 80, 60000},
 		{"gre with key", ether(etherIPv4, ip4(47, 1, 0, greKey(ip4(6, 1, 0, seg(60000))))), packet.GSOTCPv4, 1400, 68, 60000},
 		{"vxlan", ether(etherIPv4, ip4(17, 1, 0, vxlan(ether(etherIPv4, ip4(6, 1, 0, seg(60000)))))), packet.GSOTCPv4, 1398, 90, 60000},
-		{"geneve", ether(etherIPv4, ip4(17, 1, 0, geneve(ether(etherIPv4, ip4(6, 1, 0, seg(60000)))))), packet.GSOTCPv4, 1398, 94, 60000},
+		{"geneve", ether(etherIPv4, ip4(17, 1, 0, geneve(etherBridged, ether(etherIPv4, ip4(6, 1, 0, seg(60000)))))), packet.GSOTCPv4, 1398, 94, 60000},
+		{"big tcp in vxlan", ether(etherIPv6, unsaid(ip6(17, vxlan(ether(etherIPv6, jumbo(6, seg(90000))))))), packet.GSOTCPv6, 1398, 40 + 8 + 8 + 14 + 40 + 20, 90000},
+		{"options in vxlan", ether(etherIPv6, ip6(17, vxlan(ether(etherIPv6, ip6(60, join(ext(6, 1), seg(60000))))))), packet.GSOTCPv6, 1398, 40 + 8 + 8 + 14 + 40 + 16 + 20, 60000},
 		{"udp in vxlan", ether(etherIPv4, ip4(17, 1, 0, vxlan(ether(etherVLAN, []byte{0, 1, 0x86, 0xdd}, ip6(17, udp(1, 2, noise(20000))))))),
 			packet.GSOUDPL4, 1000, 102, 20000},
 	}

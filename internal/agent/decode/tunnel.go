@@ -27,23 +27,24 @@ const (
 // tunnelHeaders is how many bytes of headers, from the beginning of b to the
 // payload of the innermost TCP or UDP header, each packet has that is cut from
 // a super-packet inside a tunnel. off is where the header of the outer proto
-// begins. It is 0 if this is no tunnel that it knows, or not all captured.
-func tunnelHeaders(b []byte, off int, proto byte, gso uint8) int {
+// begins. It is 0 if this is no tunnel that it knows, or not all captured. gone
+// is how many of these bytes are not on the wire (BIG TCP).
+func tunnelHeaders(b []byte, off int, proto byte, gso uint8) (n, gone int) {
 	for nested := 0; nested <= maxNested && off <= len(b); nested++ {
 		ether := 0
 		switch h := b[off:]; proto {
 		case wire.ProtoTCP:
 			if nested == 0 || len(h) < tcpLen || gso != packet.GSOTCPv4 && gso != packet.GSOTCPv6 {
-				return 0
+				return 0, 0
 			}
-			return off + int(h[12]>>4)*4
+			return off + int(h[12]>>4)*4, gone
 		case wire.ProtoUDP:
 			n, inside := udpTunnel(h)
 			if n == 0 {
 				if nested == 0 || len(h) < udpLen || gso != packet.GSOUDPL4 {
-					return 0
+					return 0, 0
 				}
-				return off + udpLen
+				return off + udpLen, gone
 			}
 			off, ether = off+n, inside
 		case protoIPv4:
@@ -55,8 +56,21 @@ func tunnelHeaders(b []byte, off int, proto byte, gso uint8) int {
 			off, ether = off+n, inside
 		}
 		off, proto = innerIP(b, off, ether)
+		if off+extMin <= len(b) && proto == extHopByHop {
+			gone += jumboOption(b[off:])
+		}
+		off, proto = skipOptions(b, off, proto)
 	}
-	return 0
+	return 0, 0
+}
+
+// skipOptions goes past IPv6 options at off, in front of which the next header
+// was proto.
+func skipOptions(b []byte, off int, proto byte) (int, byte) {
+	for (proto == extHopByHop || proto == extDestination) && off+extMin <= len(b) {
+		off, proto = off+extMin*(int(b[off+1])+1), b[off]
+	}
+	return off, proto
 }
 
 // udpTunnel tells how long the headers of a tunnel over UDP are and what is

@@ -25,6 +25,8 @@ INLINE u32 enough(const u8 *d, u32 gso_size)
 		return KEEP_MOST;
 	if (inside != 0x0 && get16(d + 36) == 0x17c1)
 		return KEEP_MOST;
+	if (inside != 0x0 && get16(d + 36) == 0x19eb)
+		return KEEP_MOST;
 	if (get16(d + 38) < 0x24)
 		return KEEP_PLAIN;
 	if (d[44] != 0x2 && d[44] != 0x4)
@@ -54,6 +56,8 @@ INLINE u32 enough6(const u8 *d, u32 gso_size)
 	if (inside != 0x0 && get16(d + 56) == 0x2118)
 		return KEEP_MOST;
 	if (inside != 0x0 && get16(d + 56) == 0x17c1)
+		return KEEP_MOST;
+	if (inside != 0x0 && get16(d + 56) == 0x19eb)
 		return KEEP_MOST;
 	if ((d[65] & 0x4) != 0x0)
 		return KEEP_MOST;

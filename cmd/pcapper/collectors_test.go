@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/test/nettest"
+	"golang.org/x/sys/unix"
 )
 
 // sums are packets and bytes by flow: "source > destination".
@@ -98,7 +99,7 @@ func (a *agentProcess) logMGEN() map[string]uint32 {
 }
 
 // daemon runs a program on a host until the test or stop ends it.
-func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (stop func(), said *safeBuffer) {
+func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (pid int, stop func(), said *safeBuffer) {
 	t.Helper()
 	said = &safeBuffer{}
 	c := h.Command(context.Background(), name, args...)
@@ -121,30 +122,108 @@ func daemon(t *testing.T, h *nettest.Host, name string, args ...string) (stop fu
 		}
 	}
 	t.Cleanup(stop)
-	return stop, said
+	return c.Process.Pid, stop, said
 }
 
-// awaitUDP waits until somebody in the host's namespace has a UDP port.
-func awaitUDP(t *testing.T, h *nettest.Host, port int) {
+// udpSocket is one of a process's, as /proc/PID/net/udp has it.
+type udpSocket struct {
+	fd     int // in that process
+	queued int // bytes received and not yet read
+	drops  int // datagrams that found no room
+}
+
+// udpSockets are the sockets of a process that are bound to a port.
+func udpSockets(pid, port int) (list []udpSocket) {
+	fds := map[string]int{} // by inode
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, e.Name())) // one that is closed by now is none of these
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok {
+			fds[strings.TrimSuffix(inode, "]")], _ = strconv.Atoi(e.Name())
+		}
+	}
+	for _, name := range []string{"udp", "udp6"} {
+		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, name))
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) < 13 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+				continue
+			}
+			if fd, ok := fds[f[9]]; ok {
+				s := udpSocket{fd: fd}
+				_, received, _ := strings.Cut(f[4], ":")
+				fmt.Sscanf(received, "%x", &s.queued)
+				s.drops, _ = strconv.Atoi(f[12])
+				list = append(list, s)
+			}
+		}
+	}
+	return list
+}
+
+// awaitUDP waits until a process has a UDP port, and gives its sockets room for
+// all that a test sends: how soon the process reads is up to whatever else this
+// machine does. The process itself is held to net.core.rmem_max.
+func awaitUDP(t *testing.T, pid, port int) {
 	t.Helper()
-	want := fmt.Sprintf(":%04X ", port)
+	var sockets []udpSocket
 	if !nettest.Eventually(20*time.Second, func() bool {
-		out, _ := h.Command(t.Context(), "cat", "/proc/net/udp", "/proc/net/udp6").Output()
-		return strings.Contains(string(out), want)
+		sockets = udpSockets(pid, port)
+		return len(sockets) > 0
 	}) {
 		t.Fatalf("nobody listens on UDP port %d", port)
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(process)
+	for _, s := range sockets {
+		fd, err := unix.PidfdGetfd(process, s.fd, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+		unix.Close(fd)
+		if err != nil {
+			t.Fatalf("receive buffer of UDP port %d: %v", port, err)
+		}
+	}
+}
+
+// awaitRead waits until a process has read all that came to its UDP port, and
+// fails the test if the kernel had to drop something.
+func awaitRead(t *testing.T, pid, port int) {
+	t.Helper()
+	empty := 0
+	var sockets []udpSocket
+	if !nettest.Eventually(60*time.Second, func() bool {
+		sockets = udpSockets(pid, port)
+		if slices.ContainsFunc(sockets, func(s udpSocket) bool { return s.queued > 0 }) {
+			empty = 0
+		}
+		empty++
+		return empty > 20 // looks, a millisecond apart
+	}) {
+		t.Errorf("UDP port %d: not all is read: %+v", port, sockets)
+	}
+	for _, s := range sockets {
+		if s.drops > 0 {
+			t.Errorf("UDP port %d: the kernel dropped %d datagrams", port, s.drops)
+		}
 	}
 }
 
 // nfcapd starts the collector of nfdump; sum ends it and gives what it has.
-func nfcapd(t *testing.T, h *nettest.Host, port int, args ...string) (sum func() sums) {
+func nfcapd(t *testing.T, h *nettest.Host, port int, args ...string) (sum func(packets int) sums) {
 	t.Helper()
 	dir := t.TempDir()
-	stop, said := daemon(t, h, "nfcapd", append([]string{"-l", dir, "-p", strconv.Itoa(port), "-B", "8000000", "-t", "3600"}, args...)...)
-	awaitUDP(t, h, port)
-	return func() sums {
-		time.Sleep(200 * time.Millisecond) // its own buffers
-		stop()
+	pid, stop, said := daemon(t, h, "nfcapd", append([]string{"-l", dir, "-p", strconv.Itoa(port), "-t", "3600"}, args...)...)
+	awaitUDP(t, pid, port)
+	return func(int) sums {
+		awaitRead(t, pid, port)
+		stop() // it writes at its end what it has read
 		if text := said.String(); strings.Contains(text, "Sequence Errors: ") && !strings.Contains(text, "Sequence Errors: 0") {
 			t.Errorf("nfcapd says:\n%s", text)
 		}
@@ -186,15 +265,14 @@ func flowName(t *testing.T, src, sport, dst, dport string) string {
 	return netip.AddrPortFrom(s, uint16(number(t, sport))).String() + " > " + netip.AddrPortFrom(d, uint16(number(t, dport))).String()
 }
 
-// nfacctd starts pmacct's collector on an address; sum ends it and gives what it
-// has.
-func nfacctd(t *testing.T, h *nettest.Host, address string, port int, extra ...string) (sum func() sums) {
+// nfacctd starts pmacct's collector on an address; sum waits until it has written
+// so many packets, ends it, and gives what it has.
+func nfacctd(t *testing.T, h *nettest.Host, address string, port int, extra ...string) (sum func(packets int) sums) {
 	t.Helper()
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "conf")
 	text := fmt.Sprintf(`nfacctd_ip: %s
 nfacctd_port: %d
-nfacctd_pipe_size: 8000000
 nfacctd_disable_checks: false
 plugins: print
 aggregate: src_host, src_port, dst_host, dst_port
@@ -202,36 +280,56 @@ print_output: csv
 print_output_file: %s/out.csv
 print_output_file_append: true
 print_refresh_time: 1
-plugin_pipe_size: 10000000
-plugin_buffer_size: 100000
-print_cache_entries: 200003
+plugin_pipe_size: 100000000
 %s
 `, address, port, dir, strings.Join(extra, "\n"))
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	stop, said := daemon(t, h, "nfacctd", "-f", conf)
-	awaitUDP(t, h, port)
-	return func() sums {
-		time.Sleep(200 * time.Millisecond) // its own buffers
-		stop()
-		data, err := os.ReadFile(dir + "/out.csv")
-		if err != nil {
-			t.Fatalf("%v\n%s", err, said.String())
-		}
-		got := sums{}
-		rows, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range rows {
-			if f[0] == "SRC_IP" {
-				continue
+	pid, stop, said := daemon(t, h, "nfacctd", "-f", conf)
+	awaitUDP(t, pid, port)
+	return func(packets int) sums {
+		awaitRead(t, pid, port)
+		// Ended in the middle of writing it writes some of it twice. Its core may
+		// also fail to wake the plugin: that takes what is left when it ends.
+		quiet := time.Now()
+		last := 0
+		nettest.Eventually(60*time.Second, func() bool {
+			time.Sleep(50 * time.Millisecond)
+			if n := pmacctSums(t, dir+"/out.csv").packets(); n != last {
+				quiet, last = time.Now(), n
 			}
-			got.add(flowName(t, f[0], f[2], f[1], f[3]), number(t, f[4]), number(t, f[5]))
+			return last >= packets || time.Since(quiet) > 3*time.Second // three times print_refresh_time
+		})
+		stop()
+		got := pmacctSums(t, dir+"/out.csv")
+		if got.packets() != packets {
+			t.Errorf("nfacctd has written %d packets of %d, %d before it was stopped: %s", got.packets(), packets, last, said.String())
 		}
 		return got
 	}
+}
+
+// pmacctSums is what the print plugin of pmacct has written so far.
+func pmacctSums(t *testing.T, name string) sums {
+	t.Helper()
+	got := sums{}
+	data, err := os.ReadFile(name)
+	if os.IsNotExist(err) {
+		return got
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(data[:bytes.LastIndexByte(data, '\n')+1])).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range rows {
+		if f[0] != "SRC_IP" {
+			got.add(flowName(t, f[0], f[2], f[1], f[3]), number(t, f[4]), number(t, f[5]))
+		}
+	}
+	return got
 }
 
 // goflow2Program is goflow2 as its makers release it, of the version whose
@@ -257,7 +355,7 @@ var goflow2Program = sync.OnceValues(func() (string, error) {
 // goflow2 starts that collector, which prints each record as JSON, with the
 // mapping of our documentation; sum waits until it has printed so many packets,
 // and ends it. mgen are then the MGEN flow IDs, by flow.
-func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (sum func() sums, mgen map[string]uint32) {
+func goflow2(t *testing.T, h *nettest.Host, address string, port int) (sum func(packets int) sums, mgen map[string]uint32) {
 	t.Helper()
 	bin, err := goflow2Program()
 	if err != nil {
@@ -285,17 +383,14 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (
 		mgen[flow] = f.MGEN
 	}}
 	var said safeBuffer
-	// It has the system's small buffer, so it must get its turn while others
-	// are busy, and so must its goroutine that receives.
-	c := h.Command(context.Background(), "nice", "-n", "-15", bin, "-listen", fmt.Sprintf("netflow://%s:%d?count=1&workers=1", address, port), "-addr", "", "-produce", "sample", "-mapping", "../../docs/goflow2.yaml")
-	c.Env = append(os.Environ(), "GOMAXPROCS=4")
+	c := h.Command(context.Background(), bin, "-listen", fmt.Sprintf("netflow://%s:%d?count=1&workers=1", address, port), "-addr", "", "-produce", "sample", "-mapping", "../../docs/goflow2.yaml")
 	c.Stdout, c.Stderr = &lines, &said
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	awaitUDP(t, h, port)
-	return func() sums {
+	awaitUDP(t, c.Process.Pid, port)
+	return func(packets int) sums {
 		count := func() int {
 			mu.Lock()
 			defer mu.Unlock()
@@ -304,6 +399,7 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port, packets int) (
 		if !nettest.Eventually(60*time.Second, func() bool { time.Sleep(50 * time.Millisecond); return count() >= packets }) {
 			t.Errorf("goflow2 has %d packets of %d: %s", count(), packets, said.String())
 		}
+		awaitRead(t, c.Process.Pid, port)
 		c.Process.Signal(syscall.SIGTERM)
 		c.Wait()
 		return got

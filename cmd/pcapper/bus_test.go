@@ -150,7 +150,7 @@ func TestBus(t *testing.T) {
 	p.await("capturing from now on", 1)
 	p.await("away:", 1)
 	send(t, a, n, 20_000, numbered(a, b, 0, n)...)
-	time.Sleep(700 * time.Millisecond) // batches leave after 150 ms, and are written after 100
+	p.awaitOnDisk(n)
 	p.cmd.Process.Kill()
 	p.wait()
 

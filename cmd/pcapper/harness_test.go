@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -303,6 +304,19 @@ func pin(t *testing.T) (release func()) {
 		unix.SchedSetaffinity(0, &before)
 		runtime.UnlockOSThread()
 	}
+}
+
+// rotate does what logrotate(8) does, as soon as there is a log to rotate.
+func (a *agentProcess) rotate(name, to string) {
+	a.t.Helper()
+	var err error
+	if !nettest.Eventually(20*time.Second, func() bool {
+		err = os.Rename(name, to)
+		return !errors.Is(err, os.ErrNotExist)
+	}) || err != nil {
+		a.t.Errorf("rotate: %v", err)
+	}
+	a.signal(syscall.SIGHUP)
 }
 
 // logLines reads the agent's log.

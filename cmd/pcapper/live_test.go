@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -622,15 +624,20 @@ func TestListInterfaces(t *testing.T) {
 func TestHostStatistics(t *testing.T) {
 	a, _ := nettest.Pair(t)
 	p := start(t, a, "-stats")
-	recs := collectSome(t, p.dial(a, ""), 4)
+	recs := collectSome(t, p.dial(a, ""), 12)
+	var between []time.Duration
 	for i, r := range recs {
 		want := []wire.Stat{wire.CPU, wire.Memory}[i%2]
 		if r.Stat() != want || want == wire.CPU && r.Length > 100 || want == wire.Memory && r.Length == 0 {
 			t.Errorf("record %d: %+v", i, r)
 		}
+		if i >= 2 && i%2 == 0 {
+			between = append(between, time.Duration(r.Time-recs[i-2].Time))
+		}
 	}
-	if d := time.Duration(recs[2].Time - recs[0].Time); d < 900*time.Millisecond || d > 1500*time.Millisecond {
-		t.Errorf("%v between statistics", d)
+	slices.Sort(between) // a busy machine may delay one or the other
+	if d := between[len(between)/2]; d < 900*time.Millisecond || d > 1100*time.Millisecond {
+		t.Errorf("%v between statistics (median), want a second; all: %v", d, between)
 	}
 }
 
@@ -700,20 +707,23 @@ func TestLogRotation(t *testing.T) {
 	p := start(t, a, "-f", "log")
 	c := p.dial(a, "bulk\n")
 	frames, wants := variety(a, b, 1000)
-	go func() {
-		for i := range 4 {
+	begin := time.Now()
+	for i := range 4 { // while packets come
+		var rotated sync.WaitGroup
+		rotated.Go(func() {
 			time.Sleep(300 * time.Millisecond)
-			os.Rename(filepath.Join(p.dir, "log"), filepath.Join(p.dir, fmt.Sprint("log", i)))
-			p.cmd.Process.Signal(syscall.SIGHUP)
-		}
-	}()
-	begin, end := send(t, a, 60_000, 30_000, frames...)
+			p.rotate(filepath.Join(p.dir, "log"), filepath.Join(p.dir, fmt.Sprint("log", i)))
+		})
+		send(t, a, 15_000, 30_000, frames...)
+		rotated.Wait()
+		p.await("reopening the log", i+1)
+	}
+	end := time.Now()
 	collect(t, c, 60_000)
-	p.await("reopening the log", 4)
 	p.stop()
 	var all []wire.Record
 	for _, name := range []string{"log0", "log1", "log2", "log3", "log"} {
-		if _, err := os.Stat(filepath.Join(p.dir, name)); err == nil {
+		if _, err := os.Stat(filepath.Join(p.dir, name)); err == nil || name != "log" { // nothing may have come after the last
 			all = append(all, p.logLines(name)...)
 		}
 	}
@@ -731,15 +741,27 @@ func TestSummaryWhileRunning(t *testing.T) {
 	c := p.dial(a, "text\n")
 	frames, _ := variety(a, b, 1000)
 	go readLines(c, 50_000)
-	for range 10 {
-		send(t, a, 5000, 50_000, frames...)
+	const rounds, each = 10, 5000
+	for range rounds {
+		send(t, a, each, 50_000, frames...)
 		p.signal(syscall.SIGUSR1)
 	}
-	p.await("summary: ", 10)
-	for _, part := range strings.Split(p.said(), "summary: ")[1:] {
+	// A last one when all has been captured. A summary ends with the log.
+	if !nettest.Eventually(20*time.Second, func() bool {
+		before := strings.Count(p.said(), "pcapper: log \"")
+		p.signal(syscall.SIGUSR1)
+		nettest.Eventually(time.Second, func() bool { return strings.Count(p.said(), "pcapper: log \"") > before })
+		all := captured(p.said())
+		return len(all) > 0 && all[len(all)-1] == rounds*each
+	}) {
+		t.Fatalf("captured %v, want %d in the end:\n%s", captured(p.said()), rounds*each, p.said())
+	}
+	said := p.said()
+	all := captured(said)
+	for i, part := range capturedLine.Split(said, -1)[1:] {
 		part = strings.ReplaceAll(part, ",", "")
-		var captured int
-		fmt.Sscan(part, &captured)
+		// A line is written after the summary's first, and before the next summary's.
+		captured, atMost := all[i], all[min(i+1, len(all)-1)]
 		for _, line := range strings.Split(part, "\n")[1:] {
 			_, counts, ok := strings.Cut(line, "): ")
 			if !ok {
@@ -747,12 +769,23 @@ func TestSummaryWhileRunning(t *testing.T) {
 			}
 			var delivered, lost, flight int
 			fmt.Sscanf(counts, "%d delivered %d lost %d in flight", &delivered, &lost, &flight)
-			// The line is written some microseconds after the first one.
-			if sum := delivered + lost + flight; sum < captured || sum > captured+5000 || lost != 0 {
-				t.Errorf("captured %d; %s", captured, line)
+			if sum := delivered + lost + flight; sum < captured || sum > atMost || lost != 0 {
+				t.Errorf("a line has %d packets, want %d to %d, and none lost: %s", sum, captured, atMost, line)
 			}
 		}
 	}
+}
+
+// capturedLine begins a summary.
+var capturedLine = regexp.MustCompile(`summary: ([0-9,]+) packets captured in `)
+
+// captured is how many packets each summary begins with.
+func captured(said string) (list []int) {
+	for _, m := range capturedLine.FindAllStringSubmatch(said, -1) {
+		n, _ := strconv.Atoi(strings.ReplaceAll(m[1], ",", ""))
+		list = append(list, n)
+	}
+	return list
 }
 
 // TestMoreThanAThousandCollectors at once get every record.

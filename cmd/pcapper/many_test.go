@@ -268,7 +268,7 @@ func TestManyInterfaces(t *testing.T) {
 	if err := os.WriteFile(file, []byte("1=5001\neth0:ipfix://127.0.0.1:4740\nlo:ipfix://127.0.0.1:4739\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
+	var out safeBuffer
 	c := a.Command(t.Context(), recollect(t), "-c", file)
 	c.Stdout = &out
 	if err := c.Start(); err != nil {
@@ -276,8 +276,7 @@ func TestManyInterfaces(t *testing.T) {
 	}
 	agent.await(": attached", 2)
 	send(t, b, 20, 1000, between(b, a))
-	agent.await(": attached", 2)
-	time.Sleep(300 * time.Millisecond)
+	nettest.Eventually(20*time.Second, func() bool { return strings.Count(out.String(), ":eth0:1:") >= 20 })
 	c.Process.Signal(unix.SIGINT)
 	c.Wait()
 	if n := strings.Count(out.String(), ":eth0:1:"); n != 20 {

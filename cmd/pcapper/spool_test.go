@@ -79,6 +79,19 @@ func receiveAll(t *testing.T, ln net.Listener) (data chan []byte) {
 	return data
 }
 
+// awaitOnDisk waits until so many packets wait in the spool, none of them in
+// memory alone.
+func (a *agentProcess) awaitOnDisk(packets int) {
+	a.t.Helper()
+	var m map[string]float64
+	if !nettest.Eventually(20*time.Second, func() bool {
+		m = a.scrape(metricsAddr)
+		return m["pcapper_spool_waiting_packets"] == float64(packets) && m[`pcapper_spool_bytes{where="memory"}`] == 0
+	}) {
+		a.t.Fatalf("%v packets wait, %v bytes in memory; want %d on disk", m["pcapper_spool_waiting_packets"], m[`pcapper_spool_bytes{where="memory"}`], packets)
+	}
+}
+
 // TestSpool: the collector is away, the agent is killed and started again: what
 // it has seen arrives when the collector comes, in order, each packet once.
 func TestSpool(t *testing.T) {
@@ -92,7 +105,7 @@ func TestSpool(t *testing.T) {
 	p.await("capturing from now on", 1)
 	send(t, a, n, 20_000, numbered(a, b, 0, n)...)
 	p.await("trying again", 1)
-	time.Sleep(500 * time.Millisecond) // it is written every 100 ms
+	p.awaitOnDisk(n)
 	p.cmd.Process.Kill()
 	p.wait()
 

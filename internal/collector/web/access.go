@@ -3,8 +3,6 @@ package web
 import (
 	"bufio"
 	"bytes"
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
@@ -13,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -36,13 +33,6 @@ const (
 	// minToken is the fewest characters of a token: 16 at random are more than
 	// anyone can try.
 	minToken = 16
-	// maxChecks is how many passwords are checked at once. One check takes a
-	// tenth of a second of CPU on purpose; who guesses must not get it all.
-	maxChecks = 1
-	// maxWaiting requests wait for theirs; others are told to come back.
-	maxWaiting = 64
-	// maxRemembered is how many good credentials are remembered.
-	maxRemembered = 256
 )
 
 // ReadUsers reads lines name:hash, as htpasswd -B writes them. Empty lines and
@@ -124,33 +114,24 @@ func (a *Access) check(address, host string) error {
 		Hint: "give " + strings.Join(missing, ", and ") + "; or -http-open, if anyone may"}
 }
 
-// guard lets in who may see the page. /healthz is for anyone: it tells nothing.
-type guard struct {
-	access Access
-	next   http.Handler
-	checks chan struct{} // who checks a password
-	queue  chan struct{} // who waits for that, too
+const healthPath = "/healthz"
 
-	mu   sync.Mutex
-	key  [32]byte
-	good map[[32]byte]struct{} // MACs of credentials that were right
-	none []byte                // a hash for users that there are not
+// guard lets in who may see the page. /healthz is for anyone.
+type guard struct {
+	access    Access
+	next      http.Handler
+	passwords *passwords
 }
 
 func newGuard(a Access, next http.Handler) http.Handler {
 	if len(a.Users) == 0 && a.Token == "" {
 		return next
 	}
-	g := &guard{access: a, next: next, checks: make(chan struct{}, maxChecks), queue: make(chan struct{}, maxWaiting), good: map[[32]byte]struct{}{}}
-	rand.Read(g.key[:])
-	for _, hash := range a.Users {
-		g.none = hash // any: checking takes as long as for a user there is
-	}
-	return g
+	return &guard{access: a, next: next, passwords: newPasswords(a.Users)}
 }
 
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/healthz" {
+	if r.URL.Path == healthPath {
 		g.next.ServeHTTP(w, r)
 		return
 	}
@@ -171,10 +152,9 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit gives the status for a request's credentials.
+// admit returns the status for a request's credentials.
 func (g *guard) admit(r *http.Request) int {
-	header := r.Header.Get("Authorization")
-	scheme, value, _ := strings.Cut(header, " ")
+	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") && g.access.Token != "" {
 		got, want := sha256.Sum256([]byte(strings.TrimSpace(value))), sha256.Sum256([]byte(g.access.Token))
 		if subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
@@ -185,56 +165,5 @@ func (g *guard) admit(r *http.Request) int {
 	if !ok || len(g.access.Users) == 0 {
 		return http.StatusUnauthorized
 	}
-	if g.remembers(header) {
-		return http.StatusOK
-	}
-	select {
-	case g.queue <- struct{}{}:
-		defer func() { <-g.queue }()
-	default:
-		return http.StatusTooManyRequests
-	}
-	select {
-	case g.checks <- struct{}{}:
-		defer func() { <-g.checks }()
-	case <-r.Context().Done():
-		return http.StatusUnauthorized
-	}
-	if g.remembers(header) { // the page's other requests asked meanwhile
-		return http.StatusOK
-	}
-	hash, known := g.access.Users[name]
-	if !known {
-		hash = g.none
-	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
-		return http.StatusUnauthorized
-	}
-	g.remember(header)
-	return http.StatusOK
-}
-
-func (g *guard) mac(header string) (sum [32]byte) {
-	h := hmac.New(sha256.New, g.key[:])
-	h.Write([]byte(header))
-	h.Sum(sum[:0])
-	return sum
-}
-
-func (g *guard) remembers(header string) bool {
-	sum := g.mac(header)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	_, ok := g.good[sum]
-	return ok
-}
-
-func (g *guard) remember(header string) {
-	sum := g.mac(header)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.good) >= maxRemembered {
-		clear(g.good)
-	}
-	g.good[sum] = struct{}{}
+	return g.passwords.check(r.Context(), sourceOf(r.RemoteAddr), name, password)
 }

@@ -1,16 +1,21 @@
 package web
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -72,34 +77,110 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// TestGuessing: many who guess at once are put off, and one who knows gets in
-// from memory all the while.
+// TestGuessing guesses from one address, in more requests than may wait: a right
+// password from another address waits for two checks at most, and one from the
+// same address is not refused.
 func TestGuessing(t *testing.T) {
-	g := newGuard(Access{Users: map[string][]byte{"ann": cheap(t, "secret of ann")}}, http.NotFoundHandler()).(*guard)
-	code := func(password string) int {
-		r := httptest.NewRequest("GET", "http://localhost/", nil)
-		r.SetBasicAuth("ann", password)
-		return g.admit(r)
+	users := map[string][]byte{"ann": cheap(t, "secret of ann"), "bob": cheap(t, "secret of bob")}
+	p := newPasswords(users)
+	guesser, other := sourceOf("10.0.0.1:1000"), sourceOf("10.0.0.2:1000")
+	const guesses = 200
+	p.mu.Lock()
+	p.busy = true // somebody's check takes long
+	p.mu.Unlock()
+	var guessing sync.WaitGroup
+	var refused atomic.Int32
+	for i := range guesses {
+		guessing.Go(func() {
+			if p.check(t.Context(), guesser, "ann", fmt.Sprint("guess ", i)) == http.StatusTooManyRequests {
+				refused.Add(1)
+			}
+		})
 	}
-	if code("secret of ann") != 200 {
-		t.Fatal("the right password is refused")
+	for refused.Load() < guesses-maxPerSource {
+		time.Sleep(time.Millisecond)
 	}
-	g.checks <- struct{}{} // somebody's check takes for ever
-	var wg sync.WaitGroup
-	codes := make(chan int, 200)
-	for range 200 {
-		wg.Go(func() { codes <- code("guess") })
+	// Both arrive while the guesses wait.
+	a, _ := p.enter(other, "ann", "secret of ann")
+	b, _ := p.enter(guesser, "bob", "secret of bob")
+	go p.run()
+	guessing.Wait()
+	<-a.done
+	<-b.done
+	if a.status != http.StatusOK || b.status != http.StatusOK {
+		t.Errorf("got %d from another address and %d from the same, want 200", a.status, b.status)
 	}
-	for range 200 - maxWaiting {
-		if c := <-codes; c != http.StatusTooManyRequests {
-			t.Errorf("code %d", c)
+	p.mu.Lock()
+	if len(p.served) != 0 {
+		t.Errorf("sources are remembered though nobody waits: %v", p.served)
+	}
+	p.mu.Unlock()
+	if status := p.check(t.Context(), other, "ann", "secret of ann"); status != http.StatusOK {
+		t.Errorf("got %d for credentials that were right before, want 200", status)
+	}
+}
+
+// TestTurns holds the order in which attempts are checked.
+func TestTurns(t *testing.T) {
+	p := newPasswords(map[string][]byte{"ann": cheap(t, "secret of ann")})
+	p.busy = true
+	for i, at := range []string{"10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"} {
+		p.enter(sourceOf(at), "ann", fmt.Sprint(i))
+	}
+	var order []string
+	for len(p.waiting) > 0 {
+		order = append(order, p.next().password)
+	}
+	if got, want := strings.Join(order, " "), "1 2 4 0 3"; got != want {
+		t.Errorf("checked in the order %s, want %s", got, want)
+	}
+}
+
+// TestHealthDoesNotLockOut opens as many connections as there may be, all of
+// which only ask for /healthz: who has a password gets in all the same, and stays.
+func TestHealthDoesNotLockOut(t *testing.T) {
+	s, err := Listen("127.0.0.1:0", Access{Open: true, Users: map[string][]byte{"ann": cheap(t, "secret of ann")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, s, newSource())
+	address := strings.TrimSuffix(strings.TrimPrefix(s.URL(), "http://"), "/")
+	ask := func(c net.Conn, path, header string) string {
+		t.Helper()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", path, header)
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return err.Error()
+		}
+		answer.Body.Close()
+		return answer.Status
+	}
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	user := dial()
+	const auth = "Authorization: Basic YW5uOnNlY3JldCBvZiBhbm4=\r\n"
+	if got := ask(user, "/metrics", auth); got != "200 OK" {
+		t.Fatalf("got %s before there are many connections", got)
+	}
+	for range maxConns + 20 {
+		if got := ask(dial(), "/healthz", ""); got != "200 OK" {
+			t.Fatalf("got %s of /healthz", got)
 		}
 	}
-	if code("secret of ann") != 200 {
-		t.Error("who is known is kept waiting")
+	if got := ask(user, "/metrics", auth); got != "200 OK" {
+		t.Errorf("got %s on the connection of a user, want 200", got)
 	}
-	<-g.checks
-	wg.Wait()
+	if got := ask(dial(), "/metrics", auth); got != "200 OK" {
+		t.Errorf("got %s on a new connection of a user, want 200", got)
+	}
 }
 
 func TestAccessFiles(t *testing.T) {

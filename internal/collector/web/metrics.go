@@ -14,9 +14,10 @@ import (
 // labels are hosts and flows of the configuration: bounded by it, whatever the
 // traffic.
 type metrics struct {
-	source  Source
-	streams *streams
-	totals  *totals
+	source    Source
+	streams   *streams
+	totals    *totals
+	admission *admission
 }
 
 const (
@@ -51,6 +52,8 @@ var (
 	descDiskBad   = desc("collector_archive_damaged_total", "Files of history that were found damaged.")
 	descDiskFail  = desc("collector_archive_failing", "1 while history cannot be written, as when the disk is full.")
 	descStreams   = desc("web_streams", "Pages that are open.")
+	descEvicted   = desc("web_evicted_connections_total", "Connections without a user's request that were closed to make room.")
+	descRefused   = desc("web_refused_connections_total", "Connections that were refused, as there were too many of users.")
 	descSkipped   = desc("web_skipped_frames_total", "Frames that slow pages did not get.")
 )
 
@@ -60,7 +63,7 @@ var levels = map[string]float64{"packets": 0, "flows": 1, "top": 2}
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPackets, descBytes, descUp, descRecords, descConns, descLate, descFuture, descAge, descLost, descDetail, descChanges, descKept, descUnkept,
-		descMissed, descForgotten, descMemory, descDisk, descDiskMost, descDiskLost, descDiskBad, descDiskFail, descStreams, descSkipped} {
+		descMissed, descForgotten, descMemory, descDisk, descDiskMost, descDiskLost, descDiskBad, descDiskFail, descStreams, descSkipped, descEvicted, descRefused} {
 		ch <- d
 	}
 }
@@ -121,6 +124,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	open, skipped := m.streams.count()
 	gauge(descStreams, float64(open))
 	counter(descSkipped, skipped)
+	counter(descEvicted, m.admission.evicted.Load())
+	counter(descRefused, m.admission.refused.Load())
 }
 
 // collectFlows adds up agents with the same label, which are one host.
@@ -144,7 +149,7 @@ func (m *metrics) collectFlows(counter func(*prometheus.Desc, uint64, ...string)
 func (s *Server) metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		&metrics{source: s.source, streams: &s.streams, totals: &s.totals},
+		&metrics{source: s.source, streams: &s.streams, totals: &s.totals, admission: s.listener},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -47,7 +46,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type Server struct {
 	source   Source
 	access   Access
-	listener net.Listener
+	listener *admission
 	host     string // of the address that is listened on
 	assets   map[string]*asset
 	built    bool
@@ -84,10 +83,12 @@ func Listen(address string, access Access) (*Server, error) {
 	if s.assets, s.built, err = loadAssets(dir); err != nil {
 		return nil, err
 	}
-	if s.listener, err = net.Listen("tcp", address); err != nil {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
 		return nil, listenError(address, err)
 	}
 	s.ending, s.end = context.WithCancel(context.Background())
+	s.listener = admit(listener, maxConns)
 	s.host, _, _ = net.SplitHostPort(s.listener.Addr().String())
 	s.streams.max = maxStreams
 	return s, nil
@@ -190,12 +191,11 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 		return nil
 	})
 	g.Go(func() error {
-		listener := netutil.LimitListener(s.listener, maxConns)
 		var err error
 		if s.access.TLS != nil {
-			err = server.ServeTLS(listener, "", "")
+			err = server.ServeTLS(s.listener, "", "")
 		} else {
-			err = server.Serve(listener)
+			err = server.Serve(s.listener)
 		}
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
@@ -208,6 +208,9 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 func setBuffer(ctx context.Context, c net.Conn) context.Context {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
+	}
+	if a, ok := c.(*admitted); ok {
+		ctx, c = withConn(ctx, a), a.Conn
 	}
 	if w, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
 		_ = w.SetWriteBuffer(sendBuffer) // only a matter of how late pages may be
@@ -226,6 +229,6 @@ func (s *Server) handler() http.Handler {
 	}
 	s.addAPI(mux)
 	mux.Handle("GET /metrics", s.metrics())
-	mux.HandleFunc("GET /healthz", s.health)
-	return secure(s.host, newGuard(s.access, mux))
+	mux.HandleFunc("GET "+healthPath, s.health)
+	return secure(s.host, newGuard(s.access, welcoming(mux)))
 }

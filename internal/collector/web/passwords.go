@@ -1,0 +1,201 @@
+package web
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	// maxWaiting credentials wait to be checked, maxPerSource of one source. One check
+	// takes a tenth of a second of CPU time on purpose, and one is made at a time: who
+	// guesses must not get all of the CPU.
+	maxWaiting   = 64
+	maxPerSource = 8
+	// maxRemembered is how many credentials are remembered as right, and how many as
+	// wrong. Wrong ones are forgotten after wrongTime.
+	maxRemembered = 256
+	wrongTime     = 10 * time.Second
+)
+
+type mac [32]byte
+
+// passwords checks users' passwords. Sources take turns, and of a source the newest
+// attempt is first, so that who guesses delays nobody else by more than a check.
+type passwords struct {
+	users map[string][]byte
+	none  []byte // a hash for users that do not exist: checking takes as long
+	key   [32]byte
+
+	mu       sync.Mutex
+	right    map[mac]struct{}
+	wrong    map[mac]time.Time
+	attempts map[mac]*attempt // being checked, or waiting
+	waiting  []*attempt       // in the order of arrival
+	served   map[netip.Prefix]uint64
+	turns    uint64
+	busy     bool // somebody is checking
+}
+
+// attempt is credentials that are to be checked, once for all requests that show them.
+type attempt struct {
+	mac      mac
+	source   netip.Prefix
+	hash     []byte
+	password string
+	known    bool
+	status   int           // valid once done is closed
+	done     chan struct{} //
+}
+
+func newPasswords(users map[string][]byte) *passwords {
+	p := &passwords{users: users, right: map[mac]struct{}{}, wrong: map[mac]time.Time{}, attempts: map[mac]*attempt{}, served: map[netip.Prefix]uint64{}}
+	rand.Read(p.key[:])
+	for _, hash := range users {
+		p.none = hash
+	}
+	return p
+}
+
+// check returns 200, 401, or, if too many wait, 429.
+func (p *passwords) check(ctx context.Context, source netip.Prefix, name, password string) int {
+	a, status := p.enter(source, name, password)
+	if a == nil {
+		return status
+	}
+	select {
+	case <-a.done:
+		return a.status
+	case <-ctx.Done():
+		return http.StatusUnauthorized
+	}
+}
+
+// enter returns the attempt to wait for, or the status if it is known.
+func (p *passwords) enter(source netip.Prefix, name, password string) (*attempt, int) {
+	id := p.mac(name, password)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.right[id]; ok {
+		return nil, http.StatusOK
+	}
+	if since, ok := p.wrong[id]; ok && time.Since(since) < wrongTime {
+		return nil, http.StatusUnauthorized
+	}
+	if a := p.attempts[id]; a != nil {
+		return a, 0
+	}
+	hash, known := p.users[name]
+	if !known {
+		hash = p.none
+	}
+	a := &attempt{mac: id, source: source, hash: hash, password: password, known: known, done: make(chan struct{})}
+	p.attempts[id] = a
+	p.waiting = append(p.waiting, a)
+	p.makeRoom(source)
+	if !p.busy {
+		p.busy = true
+		go p.run()
+	}
+	return a, 0
+}
+
+// makeRoom refuses the oldest attempt of the source, or of the one that has the most,
+// if there are too many.
+func (p *passwords) makeRoom(source netip.Prefix) {
+	of := map[netip.Prefix]int{}
+	for _, a := range p.waiting {
+		of[a.source]++
+	}
+	switch {
+	case of[source] > maxPerSource:
+	case len(p.waiting) > maxWaiting:
+		for s, n := range of {
+			if n > of[source] {
+				source = s
+			}
+		}
+	default:
+		return
+	}
+	i := slices.IndexFunc(p.waiting, func(a *attempt) bool { return a.source == source })
+	p.finish(p.waiting[i], http.StatusTooManyRequests)
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+}
+
+// finish tells those who wait for an attempt.
+func (p *passwords) finish(a *attempt, status int) {
+	a.status = status
+	delete(p.attempts, a.mac)
+	close(a.done)
+}
+
+// run checks attempts until none waits.
+func (p *passwords) run() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.waiting) > 0 {
+		a := p.next()
+		p.mu.Unlock()
+		right := bcrypt.CompareHashAndPassword(a.hash, []byte(a.password)) == nil && a.known
+		p.mu.Lock()
+		if right {
+			if len(p.right) >= maxRemembered {
+				clear(p.right)
+			}
+			p.right[a.mac] = struct{}{}
+			p.finish(a, http.StatusOK)
+		} else {
+			p.note(a)
+			p.finish(a, http.StatusUnauthorized)
+		}
+	}
+	clear(p.served)
+	p.busy = false
+}
+
+// note remembers that an attempt was wrong.
+func (p *passwords) note(a *attempt) {
+	if len(p.wrong) >= maxRemembered {
+		maps.DeleteFunc(p.wrong, func(_ mac, at time.Time) bool { return time.Since(at) >= wrongTime })
+	}
+	if len(p.wrong) >= maxRemembered {
+		clear(p.wrong)
+	}
+	p.wrong[a.mac] = time.Now()
+}
+
+// next takes the newest attempt of the source that was served the longest ago.
+func (p *passwords) next() *attempt {
+	best := 0
+	for i, a := range p.waiting {
+		if p.served[a.source] <= p.served[p.waiting[best].source] {
+			if p.served[a.source] < p.served[p.waiting[best].source] || a.source == p.waiting[best].source {
+				best = i
+			}
+		}
+	}
+	a := p.waiting[best]
+	p.waiting = slices.Delete(p.waiting, best, best+1)
+	p.turns++
+	p.served[a.source] = p.turns
+	return a
+}
+
+func (p *passwords) mac(name, password string) (sum mac) {
+	h := hmac.New(sha256.New, p.key[:])
+	h.Write([]byte(name))
+	h.Write([]byte{0}) // no header has one
+	h.Write([]byte(password))
+	h.Sum(sum[:0])
+	return sum
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/mod/semver"
 )
 
 // Streams is how streams are made if there are none. Those that exist are used
@@ -80,9 +81,28 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	return c.partitions(ctx)
 }
 
+// minServer is the oldest nats-server that keeps streams' metadata.
+const minServer = "2.10.0"
+
+// checkVersion fails if the server is too old. Streams that one makes forget how
+// many partitions there are.
+func (c *Conn) checkVersion() error {
+	version := c.nc.ConnectedServerVersion()
+	if version == "" || semver.Compare("v"+version, "v"+minServer) >= 0 {
+		return nil // or not connected: nothing works anyway
+	}
+	return &Error{
+		fmt.Errorf("bus %s: nats-server %s is too old: streams have no metadata before %s", c.target, version, minServer),
+		"install nats-server " + minServer + " or newer on all servers",
+	}
+}
+
 // partitions is how many the first stream says there are. It checks that they
 // will do.
 func (c *Conn) partitions(ctx context.Context) (int, error) {
+	if err := c.checkVersion(); err != nil {
+		return 0, err
+	}
 	first, err := c.js.Stream(ctx, c.target.streamName(0))
 	if err != nil {
 		return 0, err

@@ -135,6 +135,8 @@ func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	r.FlowID = 0
 	r.MGENSeq = 0
 	r.Packets = 0
+	r.Digest = 0
+	r.Reason = 0
 	r.SrcPort, r.DstPort = 0, 0
 	if !d.packet(&p, proto, r) {
 		return false

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/test/doclinks"
 )
 
 // programs are all, built as in a release but for the page of recollect.
@@ -180,21 +182,43 @@ func flags(pattern *regexp.Regexp, text string) (list []string) {
 
 // TestSBOM: the document names each module that the Go tool sees.
 func TestSBOM(t *testing.T) {
-	out, err := exec.Command("go", "run", "./sbom", filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect")).Output()
+	cmd := exec.Command("go", "run", "./packaging/sbom", "-version", "1.0", filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect"))
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1000000000")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
 		SPDXVersion       string
 		DocumentNamespace string
-		Packages          []struct{ Name, VersionInfo, SPDXID string }
+		CreationInfo      struct{ Created string }
+		Packages          []struct{ Name, VersionInfo, SPDXID, LicenseConcluded string }
 	}
 	if err := json.Unmarshal(out, &doc); err != nil {
 		t.Fatal(err)
 	}
-	have := map[string]bool{}
+	have, licenses := map[string]bool{}, map[string]string{}
 	for _, p := range doc.Packages {
 		have[p.Name+"@"+p.VersionInfo] = true
+		licenses[p.Name] = p.LicenseConcluded
+	}
+	for name, want := range map[string]string{
+		"pcapper": "BSD-3-Clause", "stdlib": "BSD-3-Clause", "github.com/cilium/ebpf": "MIT", "github.com/vishvananda/netlink": "Apache-2.0",
+		"github.com/twpayne/go-geom": "BSD-2-Clause", "github.com/klauspost/compress": "Apache-2.0 AND BSD-3-Clause AND MIT",
+	} {
+		if licenses[name] != want {
+			t.Errorf("%s has the license %q, want %q", name, licenses[name], want)
+		}
+	}
+	for _, program := range []string{"pcapper", "recollect"} { // as -version says
+		said, err := exec.Command(filepath.Join(bin(t), program), "-version").Output()
+		if version, ok := strings.CutPrefix(strings.TrimSpace(string(said)), program+" "); err != nil || !ok || !have[program+"@"+version] {
+			t.Errorf("%s says that it is %q, which is not in the document", program, said)
+		}
+	}
+	if doc.CreationInfo.Created != "2001-09-09T01:46:40Z" {
+		t.Errorf("created %q", doc.CreationInfo.Created)
 	}
 	deps, err := exec.Command("go", "version", "-m", filepath.Join(bin(t), "pcapper"), filepath.Join(bin(t), "recollect")).Output()
 	if err != nil {
@@ -210,6 +234,19 @@ func TestSBOM(t *testing.T) {
 	}
 	if n < 5 || doc.SPDXVersion != "SPDX-2.3" || !strings.HasPrefix(doc.DocumentNamespace, "https://") {
 		t.Errorf("%d modules; %+v", n, doc)
+	}
+}
+
+// TestCollectorUnitIsQuiet: a line per packet would fill the disk or the journal.
+func TestCollectorUnitIsQuiet(t *testing.T) {
+	unit, err := os.ReadFile("systemd/recollect.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nStandardOutput=null\n", "\nStandardError=journal\n"} {
+		if !strings.Contains(string(unit), want) {
+			t.Errorf("recollect.service has no %q", strings.TrimSpace(want))
+		}
 	}
 }
 
@@ -364,7 +401,7 @@ func TestDebianPackage(t *testing.T) {
 		"/usr/bin/pcapper", "/usr/bin/recollect", "/lib/systemd/system/pcapper@.service", "/lib/systemd/system/recollect.service",
 		"/usr/share/man/man1/pcapper.1.gz", "/usr/share/bash-completion/completions/pcapper", "/usr/share/doc/pcapper/sbom.spdx.json",
 		"/usr/share/doc/pcapper/copyright", "/etc/default/pcapper", "/usr/bin/pcapper-core",
-		"/usr/share/pcapper/core/install-core", "/usr/share/pcapper/core/pcapper_service.py", "/usr/share/doc/pcapper/core/wlan.xml",
+		"/usr/share/pcapper/core/install-core", "/usr/share/pcapper/core/pcapper_service.py", "/usr/share/doc/pcapper/core/examples/wlan.xml",
 	} {
 		if !m.has(path) {
 			t.Errorf("no %s", path)
@@ -375,6 +412,9 @@ func TestDebianPackage(t *testing.T) {
 	}
 	if got := m.run("dpkg", "-V", "pcapper"); got != "" {
 		t.Errorf("dpkg -V: %s", got)
+	}
+	if broken, err := doclinks.Broken(filepath.Join(m.root, "/usr/share/doc/pcapper")); err != nil || len(broken) > 0 || !m.has("/usr/share/doc/pcapper/README.md") {
+		t.Errorf("links in the package's documents lead nowhere: %q, %v", broken, err)
 	}
 	m.run("logrotate", "-d", "/etc/logrotate.d/pcapper")
 	m.startUnit()
@@ -460,8 +500,15 @@ func (m *machine) startUnit() {
 	}
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	done := make(chan struct{})
+	defer close(done)
 	go func() {
-		for range 100 { // traffic on lo
+		for { // traffic on lo
+			select {
+			case <-done:
+				return
+			default:
+			}
 			if c, err := net.Dial("udp", "127.0.0.1:9"); err == nil {
 				c.Write([]byte("x"))
 				c.Close()
@@ -472,6 +519,7 @@ func (m *machine) startUnit() {
 	if _, err := conn.Read(buf[:28]); err != nil {
 		t.Errorf("no record from the unit's agent: %v\n%s", err, said.String())
 	}
+	m.rotate(cmd.Process.Pid, "127.0.0.1:17075")
 	conn.Close()
 	cmd.Process.Signal(unix.SIGTERM)
 	if err := cmd.Wait(); err != nil {
@@ -535,4 +583,86 @@ func unevenQuotes(text string) string {
 		}
 	}
 	return ""
+}
+
+// rotate has logrotate rotate the logs of a running agent, and of a collector
+// whose output is appended to one as by the unit: afterwards both write to the
+// new one, and the old one does not grow.
+func (m *machine) rotate(agent int, addr string) {
+	t := m.t
+	t.Helper()
+	// As systemd opens it for StandardOutput=append: with that UMask.
+	lines, err := os.OpenFile(filepath.Join(m.root, "var/log/recollect.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lines.Close()
+	m.write("/run/agents.conf", "a:"+addr+"\n")
+	collector := exec.Command("chroot", m.root, "setpriv", "--reuid", "pcapper", "--regid", "pcapper", "--clear-groups", "--no-new-privs",
+		"/usr/bin/recollect", "-c", "/run/agents.conf", "-lines")
+	collector.Stdout = lines
+	if err := collector.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { collector.Process.Kill(); collector.Wait() }()
+
+	// What the postrotate script calls, for the agent that runs without systemd.
+	m.run("mkdir", "-p", "/run/systemd/system")
+	defer m.run("rmdir", "/run/systemd/system")
+	m.write("/usr/sbin/systemctl", fmt.Sprintf("#!/bin/sh\n[ \"$*\" != 'kill --kill-who=main -s HUP pcapper@*.service' ] || kill -HUP %d\n", agent))
+	defer m.run("rm", "/usr/sbin/systemctl")
+
+	logs := []string{"/var/log/pcapper/lo.log", "/var/log/recollect.log"}
+	for turn := range 2 {
+		for _, name := range logs {
+			m.await(name+" is written to", func() bool { return m.size(name) > 0 })
+		}
+		out := m.run("logrotate", "-f", "-s", "/run/logrotate.state", "/etc/logrotate.d/pcapper")
+		if out != "" {
+			t.Errorf("logrotate says\n%s", out)
+		}
+		for _, name := range logs {
+			m.await(name+" is begun anew", func() bool { return m.size(name) > 0 })
+			old := m.size(name + ".1")
+			before := m.size(name)
+			m.await(name+" grows", func() bool { return m.size(name) > before })
+			if now := m.size(name + ".1"); now != old || old <= 0 {
+				t.Errorf("turn %d: the old %s had %d bytes, and has %d", turn, name, old, now)
+			}
+		}
+		data, err := os.ReadFile(filepath.Join(m.root, logs[1]))
+		if err != nil || len(data) == 0 || data[0] == 0 {
+			t.Errorf("turn %d: the new recollect.log begins with %.20q, %v", turn, data, err)
+		}
+	}
+	if !m.has(logs[0]+".2.gz") || !m.has(logs[1]+".2.gz") {
+		t.Error("rotated twice, the oldest logs are not compressed")
+	}
+}
+
+func (m *machine) write(path, text string) {
+	m.t.Helper()
+	if err := os.WriteFile(filepath.Join(m.root, path), []byte(text), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// size is -1 for a file that is not there.
+func (m *machine) size(path string) int64 {
+	info, err := os.Stat(filepath.Join(m.root, path))
+	if err != nil {
+		return -1
+	}
+	return info.Size()
+}
+
+func (m *machine) await(what string, ok func() bool) {
+	m.t.Helper()
+	for range 300 {
+		if ok() {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	m.t.Fatalf("not within 15 s: %s", what)
 }

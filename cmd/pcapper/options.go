@@ -328,8 +328,8 @@ func (o *options) feed() error {
 			return wrong(agent.ExitBadPort, "-listen %q: want an IP address; the port is that of -p", o.listen)
 		}
 	}
-	if cfg.Allow, err = parseNetworks(o.allow); err != nil {
-		return err
+	if cfg.Allow, err = option.Networks(o.allow); err != nil {
+		return wrong(agent.ExitBadPort, "-allow %v", err)
 	}
 	return nil
 }
@@ -380,21 +380,6 @@ func (o *options) spool() error {
 func (o *options) given(name string) (given bool) {
 	o.Visit(func(f *flag.Flag) { given = given || f.Name == name })
 	return given
-}
-
-// parseNetworks reads the value of -allow: networks and single addresses.
-func parseNetworks(list string) (networks []netip.Prefix, err error) {
-	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
-		p, err := netip.ParsePrefix(text)
-		if a, aerr := netip.ParseAddr(text); aerr == nil && a.Zone() == "" {
-			p, err = netip.PrefixFrom(a, a.BitLen()), nil
-		}
-		if err != nil {
-			return nil, wrong(agent.ExitBadPort, "-allow %q: want networks such as 10.0.0.0/8 or fd00::/8, or addresses, separated by commas", text)
-		}
-		networks = append(networks, p.Masked())
-	}
-	return networks, nil
 }
 
 // file settles what belongs to -read.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -64,6 +65,7 @@ type options struct {
 	verbose     bool
 	replay      []string // logs and directories
 	listen      []feed.Listen
+	allow       []netip.Prefix // for listen
 	speed, from string
 	recorded    bool // times of a replay
 	sinks       []string
@@ -107,6 +109,10 @@ func parse(command string, args []string) (*options, error) {
 		o.listen = append(o.listen, l)
 		return err
 	})
+	flags.Func("allow", "", func(text string) (err error) {
+		o.allow, err = option.Networks(text)
+		return err
+	})
 	flags.Func("sink", "", func(text string) error { o.sinks = append(o.sinks, text); return nil })
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
@@ -140,6 +146,9 @@ func parse(command string, args []string) (*options, error) {
 		}
 		if o.replay == nil && (f.Name == "speed" || f.Name == "from" || f.Name == "recorded-times") {
 			err = fmt.Errorf("-%s without -replay: want logs to play", f.Name)
+		}
+		if f.Name == "allow" && o.listen == nil {
+			err = errors.New("-allow without -listen: want an address that exporters send to")
 		}
 		if f.Name == "detail" && !o.keeps() {
 			err = errors.New("-detail without -store, -bus or -sink: want something that keeps records")
@@ -302,11 +311,11 @@ func (o *options) readAgents(cfg *collector.Config) (err error) {
 	case o.hosts != nil:
 		var hosts []collector.Host
 		if hosts, err = collector.ParseHosts(o.hosts); err == nil {
-			cfg.Listen = o.listen
+			cfg.Listen, cfg.Allow = o.listen, o.allow
 			cfg.File, err = o.readFlows(hosts)
 		}
 	case o.listen != nil || o.keep.bus != "":
-		cfg.Listen = o.listen
+		cfg.Listen, cfg.Allow = o.listen, o.allow
 		// Nobody need be dialled then.
 		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
 			cfg.File, err = &collector.File{}, nil

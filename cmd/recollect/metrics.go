@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/collector/keep"
 	"github.com/pcapper/pcapper/internal/transport/spool"
@@ -68,6 +69,36 @@ var (
 	descHistoryDamaged = desc("history_damaged_files_total", "Files that were found damaged, and set aside.")
 	descHistoryFailing = desc("history_failing", "1 while the history cannot be compacted, or old files removed.")
 )
+
+// viewMetrics are those of a collector itself.
+type viewMetrics struct{ *collector.View }
+
+var (
+	descListenSessions   = prometheus.NewDesc("recollect_listen_sessions", "Exporters that send to -listen now.", nil, nil)
+	descListenEvicted    = prometheus.NewDesc("recollect_listen_evicted_sessions_total", "Exporters that were forgotten to make room for others.", nil, nil)
+	descListenMalformed  = prometheus.NewDesc("recollect_listen_malformed_datagrams_total", "Datagrams that are no IPFIX messages.", nil, nil)
+	descListenNotAllowed = prometheus.NewDesc("recollect_listen_not_allowed_total", "Datagrams and connections from outside -allow.", nil, nil)
+	descListenRefused    = prometheus.NewDesc("recollect_listen_refused_connections_total", "Connections that were refused, as there were too many.", nil, nil)
+	descWithheld         = prometheus.NewDesc("recollect_withheld_records_total", "Records that were left out, as another collector might have had them too.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (viewMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descListenSessions, descListenEvicted, descListenMalformed, descListenNotAllowed, descListenRefused, descWithheld} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (v viewMetrics) Collect(ch chan<- prometheus.Metric) {
+	m, l := meter{ch}, v.Listening()
+	m.gauge(descListenSessions, float64(l.Sessions))
+	m.counter(descListenEvicted, l.Evicted)
+	m.counter(descListenMalformed, l.Malformed)
+	m.counter(descListenNotAllowed, l.NotAllowed)
+	m.counter(descListenRefused, l.Refused)
+	m.counter(descWithheld, v.Withheld())
+}
 
 // Describe implements prometheus.Collector.
 func (s sinks) Describe(ch chan<- *prometheus.Desc) {

@@ -11,6 +11,7 @@ package collector
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,8 @@ type Config struct {
 	TLS certs.Files
 	// Listen is where agents that are not dialled send to.
 	Listen []feed.Listen
+	// Allow lists the networks that they may be in; nil is everywhere.
+	Allow []netip.Prefix
 	// RecordedTimes prints the records' own times to a pipe, too, when logs are
 	// played, and not when they are played.
 	RecordedTimes bool
@@ -193,7 +196,7 @@ func (c *collector) makeAgents(cfg Config) error {
 		c.followAgents(cfg.Follow)
 		return nil
 	}
-	if err := c.listen(cfg.Listen, cfg.TLS); err != nil {
+	if err := c.listen(cfg.Listen, cfg.Allow, cfg.TLS); err != nil {
 		return err
 	}
 	for i := range c.file.Hosts {

@@ -136,6 +136,10 @@ func (c *collector) summarize(out output) {
 	if c.batcher != nil {
 		fmt.Fprintf(&b, "\n%s  %s", Prefix, c.batcher.summary())
 	}
+	if l := c.listening(); l.Evicted+l.Malformed+l.NotAllowed+l.Refused > 0 {
+		fmt.Fprintf(&b, "\n%s  -listen: %s forgotten to make room, %s malformed, %d not allowed, %s refused", Prefix,
+			count(l.Evicted, "session"), count(l.Malformed, "datagram"), l.NotAllowed, count(l.Refused, "connection"))
+	}
 	if n := c.withheld.Load(); n > 0 {
 		fmt.Fprintf(&b, "\n%s  %s left to other collectors, for want of a bus that says whose they are", Prefix, count(n, "record"))
 	}

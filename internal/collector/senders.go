@@ -34,7 +34,7 @@ type sender struct {
 const othersLabel = "other"
 
 // listen opens the ports, and makes room for those that will send.
-func (c *collector) listen(list []feed.Listen, files certs.Files) error {
+func (c *collector) listen(list []feed.Listen, allow []netip.Prefix, files certs.Files) error {
 	if len(list) == 0 {
 		for i := range c.file.Hosts {
 			if h := &c.file.Hosts[i]; h.From {
@@ -54,6 +54,8 @@ func (c *collector) listen(list []feed.Listen, files certs.Files) error {
 		}
 		r, err := feed.NewReceiver(feed.ReceiverConfig{
 			Listen:  l,
+			Allow:   allow,
+			Known:   c.knownSender,
 			TLS:     secure,
 			Records: func(from feed.Sender, records []wire.Record) { c.senderAt(from).take(records) },
 			Losses:  func(from feed.Sender, l feed.Losses) { c.lose(sender{i, from}, l) },
@@ -122,6 +124,25 @@ func (c *collector) session(from feed.Sender, port uint16) {
 		a.c.say.printf("%v: sends from %v", a, netip.AddrPortFrom(from.Addr, port))
 	}
 	a.state.Store(&feed.ClientState{Phase: feed.Connected})
+}
+
+// knownSender reports whether an agent is expected at an address (from://address).
+func (c *collector) knownSender(a netip.Addr) bool {
+	_, ok := c.senders.by[a.WithZone("")]
+	return ok
+}
+
+// listening adds up what all receivers did not take.
+func (c *collector) listening() (sum feed.ReceiverStatus) {
+	for _, r := range c.senders.receivers {
+		s := r.Status()
+		sum.Sessions += s.Sessions
+		sum.Evicted += s.Evicted
+		sum.Malformed += s.Malformed
+		sum.NotAllowed += s.NotAllowed
+		sum.Refused += s.Refused
+	}
+	return sum
 }
 
 // maxSenders bounds how many senders' losses are told apart.

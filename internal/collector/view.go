@@ -77,6 +77,13 @@ func (v *View) Counting() Counting {
 	return Counting{Records: v.counted.Load(), Lost: v.reader.Status().Lost}
 }
 
+// Listening counts what Config.Listen has not taken, of all its ports together.
+func (v *View) Listening() feed.ReceiverStatus { return v.c.listening() }
+
+// Withheld counts records that were left out, as another collector might have had
+// them too.
+func (v *View) Withheld() uint64 { return v.c.withheld.Load() }
+
 // Agents are the connections, in file order.
 func (v *View) Agents() []AgentStatus {
 	list := make([]AgentStatus, len(v.c.agents))

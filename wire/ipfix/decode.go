@@ -23,12 +23,16 @@ type Decoder struct {
 	// PEN is the enterprise number of our own elements; 0 means DefaultPEN, or
 	// another one that templates like ours turn out to have, which then is here.
 	PEN uint32
+	// MaxTemplateBytes bounds the memory of templates, in bytes; 0 is no bound but
+	// that of their numbers. A message with a template beyond it is malformed.
+	MaxTemplateBytes int
 
-	counts  Counts
-	names   map[uint32]Names
-	domains map[uint32]*domain
-	cached  *domain // the last one used
-	id      uint32  // of cached
+	templateBytes int
+	counts        Counts
+	names         map[uint32]Names
+	domains       map[uint32]*domain
+	cached        *domain // the last one used
+	id            uint32  // of cached
 }
 
 // Counts is what a decoder has done.
@@ -69,6 +73,9 @@ func (d *Decoder) Missing() (list []Gap) {
 
 // Counts gives the counters.
 func (d *Decoder) Counts() Counts { return d.counts }
+
+// TemplateBytes estimates the memory that templates take.
+func (d *Decoder) TemplateBytes() int { return d.templateBytes }
 
 // Statistics is what the exporter has last said of its work, all domains
 // together.
@@ -396,20 +403,33 @@ func (m *message) templates(b []byte, options bool) error {
 		case t == nil && (id == setTemplates || id == setOptions):
 			for k, v := range known {
 				if v.options == (id == setOptions) {
-					delete(known, k)
+					m.d.withdraw(known, k)
 				}
 			}
 		case id < TemplateIPv4:
 			return fmt.Errorf("a template with the reserved ID %d", id)
 		case t == nil:
-			delete(known, id)
+			m.d.withdraw(known, id)
 		case known[id] == nil && len(known) >= maxTemplates:
 			return fmt.Errorf("more than %d templates", maxTemplates)
 		default:
+			m.d.withdraw(known, id)
+			if limit := m.d.MaxTemplateBytes; limit > 0 && m.d.templateBytes+t.bytes() > limit {
+				return fmt.Errorf("templates of more than %d bytes", limit)
+			}
 			known[id] = t
+			m.d.templateBytes += t.bytes()
 		}
 	}
 	return nil
+}
+
+// withdraw forgets a template, if there is one of that ID.
+func (d *Decoder) withdraw(known map[uint16]*template, id uint16) {
+	if t := known[id]; t != nil {
+		d.templateBytes -= t.bytes()
+		delete(known, id)
+	}
 }
 
 // own reads records that Append has made.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"unsafe"
 )
 
 // kind says how a template's records are read.
@@ -100,6 +101,11 @@ type template struct {
 	size    int // of a record, the least there can be
 	fixed   bool
 	has     [meanings]bool
+}
+
+// bytes estimates the memory that a template takes, its place in a map included.
+func (t *template) bytes() int {
+	return int(unsafe.Sizeof(*t)) + len(t.parts)*int(unsafe.Sizeof(part{})) + 48
 }
 
 // Limits keep what a decoder remembers of an exporter bounded, whatever it

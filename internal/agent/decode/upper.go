@@ -35,7 +35,6 @@ func (d *Decoder) upper(p *ipPacket, r *wire.Record) {
 	if p.frame.GSOType != packet.GSONone {
 		d.plan(p, r)
 	}
-	d.digest(p, r)
 }
 
 // ports reads the ports at p.l4, where all protocols that have ports have

@@ -9,6 +9,8 @@ const (
 	// holdLimit bounds the bytes of messages that wait for their template, of
 	// all sessions of a receiver together: ten seconds of 20,000 records each.
 	holdLimit = 16 << 20
+	// strangersLimit is how much of that unknown exporters may take.
+	strangersLimit = holdLimit / 2
 	// holdTime is how long they wait: exporters repeat templates, but not for
 	// ever the same ones.
 	holdTime = 45 * time.Second
@@ -36,7 +38,11 @@ func (r *Receiver) hold(s *session, b []byte) (waits bool) {
 	} else if time.Since(s.held.since) > holdTime {
 		r.release(s, func([]byte) bool { return true })
 	}
-	if r.holding+len(b) > holdLimit {
+	limit := holdLimit
+	if !s.ours {
+		limit = strangersLimit
+	}
+	if r.holding+len(b) > limit {
 		return false // it counts as unknown
 	}
 	r.holding += len(b)
@@ -55,7 +61,7 @@ func (r *Receiver) release(s *session, ready func([]byte) bool) {
 		}
 		r.holding -= len(b)
 		if r.take(s, b) != nil {
-			r.refuse(s.from)
+			r.refuse(s.from, b)
 		}
 	}
 }

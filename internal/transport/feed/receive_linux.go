@@ -1,15 +1,19 @@
 package feed
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,9 +26,13 @@ const (
 	// receiveBuffer is what the kernel may hold for a receiver of datagrams,
 	// as far as net.core.rmem_max lets it.
 	receiveBuffer = 16 << 20
-	// maxSessions bounds the exporters that one receiver knows; the one that
-	// was silent longest makes room.
-	maxSessions = 1024
+	// maxSessions bounds the sessions of one receiver. The one that was silent
+	// longest makes room, those of known exporters last.
+	maxSessions = 16384
+	// maxTemplateBytes bounds the memory of a session's templates, and
+	// maxTemplateTotal that of all sessions of unknown exporters.
+	maxTemplateBytes = 256 << 10
+	maxTemplateTotal = 32 << 20
 	// repairAfter and repairSpread are how long a receiver waits before it asks
 	// for what is missing: late datagrams may come yet, and not all receivers
 	// should ask at once.
@@ -40,6 +48,12 @@ const (
 // ReceiverConfig says where a Receiver listens and who takes what it gets.
 type ReceiverConfig struct {
 	Listen Listen
+	// Allow lists the networks that exporters may be in; nil is everywhere.
+	Allow []netip.Prefix
+	// Known reports whether an address is a configured exporter's. Others cannot take
+	// its session away, and only its datagrams, and a group's, are asked for again
+	// when they are missing. nil is nobody.
+	Known func(netip.Addr) bool
 	// TLS is our side's configuration. Valid iff Listen.TLS.
 	TLS *tls.Config
 	// Records takes an exporter's records in the order of their arrival, from
@@ -72,32 +86,55 @@ type Receiver struct {
 	ctx    context.Context // of Run
 	asking sync.WaitGroup  // repairs
 
-	mu       sync.Mutex
-	sessions map[netip.AddrPort]*session
-	losses   map[Sender]Losses // of all sessions, also those that are over
-	batch    []wire.Record
-	holding  int // bytes of held messages
+	mu        sync.Mutex
+	sessions  map[netip.AddrPort]*session
+	known     list.List         // of *session, those of known exporters; most recently used first
+	strangers list.List         // the others
+	templates int               // bytes of strangers' templates
+	losses    map[Sender]Losses // of all sessions, also those that are over
+	batch     []wire.Record
+	holding   int // bytes of held messages
 
-	refused    uint64 // datagrams that are no messages
-	complained time.Time
+	status     ReceiverStatus
+	complained map[string]time.Time // by what about
+}
+
+// ReceiverStatus counts what a receiver did not take.
+type ReceiverStatus struct {
+	Sessions   int    // now
+	Evicted    uint64 // sessions that were ended to make room for others
+	Malformed  uint64 // datagrams that are no IPFIX messages
+	NotAllowed uint64 // datagrams and connections from outside ReceiverConfig.Allow
+	Refused    uint64 // connections, as there were too many
+}
+
+// Status may be called by any goroutine.
+func (r *Receiver) Status() ReceiverStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.status
+	s.Sessions = len(r.sessions)
+	return s
 }
 
 // session is one exporter's stream.
 type session struct {
-	from    netip.AddrPort
-	decoder ipfix.Decoder
-	last    time.Time
-	known   bool          // Session was told
-	names   ipfix.Names   // the first that were said, for Losses and Session
-	held    held          // messages that no template has come for
-	asking  bool          // a repair is on its way, or put off
-	pause   time.Duration // before the next, 0 while they succeed
-	losses  Losses        // of this session
+	from      netip.AddrPort
+	decoder   ipfix.Decoder
+	place     *list.Element // in Receiver.known or strangers
+	ours      bool          // of a known exporter
+	templates int           // bytes of Receiver.templates
+	begun     bool          // Session was told
+	names     ipfix.Names   // the first that were said, for Losses and Session
+	held      held          // messages that no template has come for
+	asking    bool          // a repair is on its way, or put off
+	pause     time.Duration // before the next, 0 while they succeed
+	losses    Losses        // of this session
 }
 
 // NewReceiver opens the port.
 func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
-	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[Sender]Losses{}}
+	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[Sender]Losses{}, complained: map[string]time.Time{}}
 	var err error
 	if cfg.Listen.TCP {
 		r.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Listen.Addr))
@@ -176,8 +213,11 @@ func (r *Receiver) Run(ctx context.Context) error {
 func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.allowed(from) {
+		return
+	}
 	if n, err := ipfix.Length(b); err != nil || n != len(b) {
-		r.refuse(from) // before it makes an exporter be forgotten
+		r.refuse(from, b) // before it makes an exporter be forgotten
 		return
 	}
 	s := r.session(from)
@@ -185,50 +225,117 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 		return
 	}
 	if err := r.take(s, b); err != nil {
-		r.refuse(from)
+		r.refuse(from, b)
 		if s.decoder.Counts().Messages == 0 {
 			r.end(s) // no exporter
 		}
 		return
 	}
+	r.limitTemplates(s)
 	r.repair(s)
 }
 
+// allowed reports whether an exporter may be where it is, and counts those that may
+// not.
+func (r *Receiver) allowed(from netip.AddrPort) bool {
+	if r.cfg.Allow == nil || slices.ContainsFunc(r.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(from.Addr().WithZone("")) }) {
+		return true
+	}
+	r.status.NotAllowed++
+	r.complain("allow", "%d datagrams or connections so far from outside -allow, the last from %v", r.status.NotAllowed, from)
+	return false
+}
+
 // refuse counts a datagram that is no IPFIX message.
-func (r *Receiver) refuse(from netip.AddrPort) {
-	r.refused++
-	if time.Since(r.complained) >= complainEvery {
-		r.complained = time.Now()
-		r.cfg.Say("%v: %d datagrams so far that are no IPFIX messages, the last from %v", r, r.refused, from)
+func (r *Receiver) refuse(from netip.AddrPort, b []byte) {
+	r.status.Malformed++
+	r.complain("malformed", "%d datagrams so far that are no IPFIX messages, the last from %v%s", r.status.Malformed, from, protocolOf(b))
+}
+
+// protocolOf names what a datagram is likely to be instead of IPFIX.
+func protocolOf(b []byte) string {
+	if len(b) < 20 {
+		return ""
+	}
+	switch version := binary.BigEndian.Uint16(b); {
+	case version == 5 || version == 9:
+		return fmt.Sprintf(": it is NetFlow v%d; have its sender export IPFIX (version 10)", version)
+	case version == 1 || version == 7 || version == 8:
+		return fmt.Sprintf(": it is NetFlow v%d; only IPFIX (version 10) is read", version)
+	case version == 0 && binary.BigEndian.Uint32(b) == 5:
+		return ": it is sFlow v5; only IPFIX is read"
+	}
+	return ""
+}
+
+// complain tells the user of one thing at a time, now and then.
+func (r *Receiver) complain(about, format string, args ...any) {
+	if time.Since(r.complained[about]) >= complainEvery {
+		r.complained[about] = time.Now()
+		r.cfg.Say("%v: "+format, append([]any{r}, args...)...)
 	}
 }
 
 // session finds an exporter's stream, or begins it.
 func (r *Receiver) session(from netip.AddrPort) *session {
-	now := time.Now()
-	s := r.sessions[from]
-	if s == nil {
-		if len(r.sessions) >= maxSessions {
-			var oldest *session
-			for _, o := range r.sessions {
-				if oldest == nil || o.last.Before(oldest.last) {
-					oldest = o
-				}
-			}
-			r.end(oldest)
-		}
-		s = &session{from: from}
-		s.decoder.PEN = r.cfg.Listen.PEN
-		r.sessions[from] = s
+	if s := r.sessions[from]; s != nil {
+		r.placeOf(s).MoveToFront(s.place)
+		return s
 	}
-	s.last = now
+	if len(r.sessions) >= maxSessions {
+		r.evict()
+	}
+	s := &session{from: from, ours: r.knows(from.Addr())}
+	s.decoder.PEN, s.decoder.MaxTemplateBytes = r.cfg.Listen.PEN, maxTemplateBytes
+	s.place = r.placeOf(s).PushFront(s)
+	r.sessions[from] = s
 	return s
+}
+
+func (r *Receiver) knows(a netip.Addr) bool { return r.cfg.Known != nil && r.cfg.Known(a) }
+
+func (r *Receiver) placeOf(s *session) *list.List {
+	if s.ours {
+		return &r.known
+	}
+	return &r.strangers
+}
+
+// evict ends the session that was silent longest, those of known exporters last.
+func (r *Receiver) evict() {
+	oldest := r.strangers.Back()
+	if oldest == nil {
+		oldest = r.known.Back()
+	}
+	s := oldest.Value.(*session)
+	r.status.Evicted++
+	r.complain("evicted", "%d sessions so far were forgotten to make room for others, the last of %v: more than %d exporters, or %d MiB of templates",
+		r.status.Evicted, s.from, maxSessions, maxTemplateTotal>>20)
+	r.end(s)
+}
+
+// limitTemplates keeps the memory of strangers' templates bounded, after s had a message.
+func (r *Receiver) limitTemplates(s *session) {
+	if s.ours {
+		return
+	}
+	now := s.decoder.TemplateBytes()
+	r.templates += now - s.templates
+	s.templates = now
+	for r.templates > maxTemplateTotal && r.strangers.Len() > 1 {
+		r.evict()
+	}
 }
 
 // end forgets a session, but not what it has lost.
 func (r *Receiver) end(s *session) {
+	if r.sessions[s.from] != s {
+		return // it was evicted
+	}
 	r.release(s, func([]byte) bool { return true })
 	delete(r.sessions, s.from)
+	r.placeOf(s).Remove(s.place)
+	r.templates -= s.templates
 	if l, ok := r.losses[s.sender()]; ok {
 		l.Ignored -= s.losses.Ignored // counts since the exporter's start
 		r.losses[s.sender()] = l
@@ -247,8 +354,8 @@ func (r *Receiver) take(s *session, b []byte) (err error) {
 		r.rename(s, names)
 	}
 	// Names come in a second message, after the templates.
-	if begun := len(r.batch) > 0 || s.decoder.Counts().Messages > 1; err == nil && begun && (!s.known || learned) {
-		s.known = true
+	if begun := len(r.batch) > 0 || s.decoder.Counts().Messages > 1; err == nil && begun && (!s.begun || learned) {
+		s.begun = true
 		r.cfg.Session(s.sender(), s.from.Port())
 	}
 	if len(r.batch) > 0 {
@@ -256,8 +363,8 @@ func (r *Receiver) take(s *session, b []byte) (err error) {
 	}
 	if now := lossesOf(&s.decoder); now != s.losses {
 		l, known := r.losses[s.sender()]
-		if !known && len(r.losses) >= maxSessions {
-			clear(r.losses) // addresses without end are nobody's agents
+		if !known && len(r.losses) >= maxSessions { // addresses without end are nobody's agents
+			maps.DeleteFunc(r.losses, func(s Sender, _ Losses) bool { return !r.knows(s.Addr) })
 		}
 		l = l.Plus(now).minus(s.losses)
 		r.losses[s.sender()], s.losses = l, now
@@ -283,10 +390,11 @@ func (r *Receiver) rename(s *session, names ipfix.Names) {
 	r.cfg.Losses(before, l)
 }
 
-// repair asks for what is missing, after a while.
+// repair asks for what is missing, after a while. Nobody else than a known exporter,
+// or one of the group that was joined, makes us dial its address, which may be forged.
 func (r *Receiver) repair(s *session) {
 	port := s.decoder.Statistics().RepairPort
-	if s.asking || port == 0 || len(s.decoder.Missing()) == 0 {
+	if s.asking || !s.ours && !r.cfg.Listen.group() || port == 0 || len(s.decoder.Missing()) == 0 {
 		return
 	}
 	s.asking = true
@@ -395,7 +503,19 @@ func (r *Receiver) accept(ctx context.Context) error {
 		select {
 		case slots <- struct{}{}:
 		default:
-			conn.Close() // more than anyone needs
+			r.mu.Lock()
+			r.status.Refused++
+			r.complain("refused", "%d connections so far were refused, the last from %v: there are %d already", r.status.Refused, peer(conn), maxSessions)
+			r.mu.Unlock()
+			conn.Close()
+			continue
+		}
+		r.mu.Lock()
+		allowed := r.allowed(peer(conn))
+		r.mu.Unlock()
+		if !allowed {
+			<-slots
+			conn.Close()
 			continue
 		}
 		conn.SetKeepAliveConfig(keepAlive)
@@ -427,7 +547,11 @@ func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
 	err := readMessages(in, func(b []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		s.last = time.Now()
+		if r.sessions[from] != s {
+			return errEvicted
+		}
+		r.placeOf(s).MoveToFront(s.place)
+		defer r.limitTemplates(s)
 		return r.take(s, b)
 	})
 	if errors.Is(err, ipfix.ErrMalformed) {
@@ -437,6 +561,9 @@ func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
 	defer r.mu.Unlock()
 	r.end(s)
 }
+
+// errEvicted ends a connection whose session had to make room.
+var errEvicted = errors.New("its session made room for others")
 
 // ReadFile gives the records of a file of IPFIX messages (RFC 5655), in its
 // order; the slice is used again after each call.

@@ -129,6 +129,19 @@ func (as *agents) end(name string) error {
 	return err
 }
 
+// closed waits until the collector has closed the connection.
+func (as *agents) closed(name string) error {
+	a, err := as.attached(name)
+	if err != nil {
+		return err
+	}
+	conn := a.conn
+	a.conn = nil
+	defer conn.Close()
+	_, err = io.Copy(io.Discard, conn)
+	return err
+}
+
 // kill ends the agent as a killed process does.
 func (as *agents) kill(name string) error {
 	as.mu.Lock()
@@ -162,6 +175,7 @@ func (as *agents) close() {
 //	agent send NAME FILE [SIZE]  sends log lines as records, in pieces of SIZE bytes
 //	agent bytes NAME FILE        sends a file as it is
 //	agent end NAME               closes the connection once all has been read
+//	agent closed NAME            waits until the collector has closed the connection
 //	agent kill NAME              resets the connection and stops listening
 func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -190,6 +204,8 @@ func agentCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(a.write([]byte(ts.ReadFile(args[2])), 0))
 	case "end":
 		ts.Check(as.end(name))
+	case "closed":
+		ts.Check(as.closed(name))
 	case "kill":
 		ts.Check(as.kill(name))
 	default:

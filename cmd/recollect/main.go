@@ -319,8 +319,11 @@ func (o *options) readAgents(cfg *collector.Config) (err error) {
 		// Nobody need be dialled then.
 		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
 			cfg.File, err = &collector.File{}, nil
+		} else if err == nil && (o.listen != nil || len(cfg.File.Hosts) > 0) {
+			cfg.Reload = o.config
 		}
 	default:
+		cfg.Reload = o.config
 		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
 			return hinted{err, `name agents, "recollect HOST", or a configuration, "recollect -c FILE"; "recollect -h" shows one`}
 		}
@@ -347,9 +350,10 @@ func (o *options) readFlows(hosts []collector.Host) (*collector.File, error) {
 }
 
 // untilSignal is done at the first signal that ends the program; a second kills.
-func untilSignal() (context.Context, context.CancelFunc) {
+// SIGHUP ends it, too, unless it is for something else.
+func untilSignal(hangup bool) (context.Context, context.CancelFunc) {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
+	if hangup && !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
@@ -359,8 +363,13 @@ func untilSignal() (context.Context, context.CancelFunc) {
 }
 
 func start(cfg collector.Config, sinks sinks) int {
-	ctx, stop := untilSignal()
+	ctx, stop := untilSignal(cfg.Replay != nil)
 	defer stop()
+	if cfg.Replay == nil && !signal.Ignored(syscall.SIGHUP) {
+		reread := make(chan os.Signal, 1)
+		signal.Notify(reread, syscall.SIGHUP)
+		cfg.Reread = reread
+	}
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	cfg.Summary = summary

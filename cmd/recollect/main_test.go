@@ -250,25 +250,88 @@ func TestReplayProgress(t *testing.T) {
 	tty.Expect(t, len(out), "\r\x1b[Krecollect: 1 record from 1 log in ")
 }
 
-// TestLiveViewTerminated: SIGTERM and SIGHUP leave the terminal in order, too.
+// TestLiveViewTerminated: SIGTERM leaves the terminal in order, too; SIGHUP reads
+// the configuration again, unless the terminal has hung up.
 func TestLiveViewTerminated(t *testing.T) {
 	// What a test's parent ignores, as nohup(1) does, its child would, too.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGHUP)
 	defer signal.Stop(caught)
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
-		tty := screentest.New(t, 100, 20)
-		cmd := startLive(t, tty, "a:127.0.0.1:1\n")
-		tty.Expect(t, 0, "no agent answers yet")
-		if err := cmd.Process.Signal(s); err != nil {
+	tty := screentest.New(t, 100, 20)
+	cmd := startLive(t, tty, "a:127.0.0.1:1\n")
+	out := tty.Expect(t, 0, "no agent answers yet")
+	changeConfig(t, cmd, "bee:127.0.0.1:1\n")
+	cmd.Process.Signal(syscall.SIGHUP)
+	tty.Expect(t, len(out), "bee")
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if tty.Expect(t, 0, leaveScreen); !tty.Echoes(t) {
+		t.Error("the terminal does not echo any more")
+	}
+
+	for _, args := range [][]string{nil, {"-lines"}} {
+		tty = screentest.New(t, 100, 20)
+		cmd = startLive(t, tty, "a:127.0.0.1:1\n", args...)
+		tty.Expect(t, 0, "127.0.0.1:1")
+		tty.HangUp()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%q: the terminal has hung up: %v", args, err)
+		}
+	}
+}
+
+// TestLiveReload: the live view shows agents and flows that the configuration
+// has got, and does not show those any more that it has lost.
+func TestLiveReload(t *testing.T) {
+	agents := newAgents()
+	t.Cleanup(agents.close)
+	for _, name := range []string{"A", "B"} {
+		if err := agents.start(name); err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v: %v", s, err)
+	}
+	a, b := agents.byName["A"].address, agents.byName["B"].address
+	t.Setenv("NO_COLOR", "1")
+	tty := screentest.New(t, 100, 20)
+	cmd := startLive(t, tty, "1=2000\nay:"+a+"\n")
+	record := []byte("1560390672.895279:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n")
+	if err := agents.send("A", record, 0); err != nil {
+		t.Fatal(err)
+	}
+	out := tty.Expect(t, 0, "■ 1  2000")
+	tty.Expect(t, 0, "1 of 1 agent connected")
+	changeConfig(t, cmd, "1=2001\n7=2000\nay:"+a+"\nbee:"+b+"\n")
+	out += tty.Expect(t, len(out), "bee")[len(out):]
+	for _, name := range []string{"A", "B"} {
+		if err := agents.send(name, record, 0); err != nil {
+			t.Fatal(err)
 		}
-		if tty.Expect(t, 0, leaveScreen); !tty.Echoes(t) {
-			t.Errorf("%v: the terminal does not echo any more", s)
-		}
+	}
+	out = tty.Expect(t, len(out), "■ 7  2000")
+	out = tty.Expect(t, len(out), "2 of 2 agents connected")
+	changeConfig(t, cmd, "7=none\n")
+	out = tty.Expect(t, len(out), "collector.conf:1: \"none\": not a port")
+	changeConfig(t, cmd, "7=2000\nbee:"+b+"\n")
+	out = tty.Expect(t, len(out), "1 of 1 agent connected")
+	tty.Type(t, "q")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	out = tty.Expect(t, len(out), "3 records from 1 agent in ")
+	tty.Expect(t, 0, "2 records, 1 connection; no longer configured")
+}
+
+// changeConfig replaces the configuration of a program that startLive has started.
+func changeConfig(t *testing.T, cmd *exec.Cmd, config string) {
+	t.Helper()
+	name := filepath.Join(cmd.Dir, "collector.conf")
+	if err := os.WriteFile(name+".new", []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(name+".new", name); err != nil {
+		t.Fatal(err)
 	}
 }
 

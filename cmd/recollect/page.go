@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector"
@@ -50,25 +52,44 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 type pageSource struct {
 	*rollup.Store
 	view  *collector.View
-	setup *web.Setup
+	files collector.Config
 	names *collector.Names
+	run   string
+
+	mu      sync.Mutex
+	setup   *web.Setup
+	edition uint64 // of the view, that setup has
 }
 
 func newPageSource(cfg collector.Config, v *collector.View) *pageSource {
-	s := &pageSource{Store: v.Store(), view: v, names: cfg.Names}
-	s.setup = &web.Setup{Version: version, Run: rand.Text(), Started: v.Started(), Flows: []web.Flow{}, Hosts: []web.Host{}}
+	s := &pageSource{Store: v.Store(), view: v, files: cfg, names: cfg.Names, run: rand.Text()}
+	s.edition = v.Edition()
+	s.setup = s.newSetup()
+	return s
+}
+
+// newSetup is what the view has now. Each edition is a run of its own to a page,
+// which asks for everything anew then.
+func (s *pageSource) newSetup() *web.Setup {
+	v, cfg := s.view, &s.files
+	setup := &web.Setup{
+		Version: version, Run: fmt.Sprintf("%s-%d", s.run, s.edition), Started: v.Started(), Flows: []web.Flow{}, Hosts: []web.Host{},
+	}
 	for _, row := range v.Rows() {
 		style := cfg.Palette.Flow(row.Number)
-		s.setup.Flows = append(s.setup.Flows, web.Flow{
+		setup.Flows = append(setup.Flows, web.Flow{
 			ID: row.Name, Name: style.Name, Detail: row.Detail,
 			Color: style.Color.String(), Relay: style.Relay.String(), Former: row.Former,
 		})
 	}
-	hosts := v.Hosts()
+	hosts, agents := v.Hosts(), v.Agents()
 	for i := range hosts {
 		h := &hosts[i]
 		host := web.Host{Label: h.Label, Name: cfg.Names.Label(h.Label), Address: h.Address(), Feed: "28-byte"}
+		host.Former = i < len(agents) && agents[i].Gone
 		switch {
+		case host.Former:
+			host.Feed = ""
 		case h.From:
 			host.Feed = "ipfix"
 		case h.Port == 0: // a log that is played
@@ -76,15 +97,20 @@ func newPageSource(cfg collector.Config, v *collector.View) *pageSource {
 		case h.IPFIX:
 			host.Feed = "ipfix"
 		}
-		s.setup.Hosts = append(s.setup.Hosts, host)
+		setup.Hosts = append(setup.Hosts, host)
 	}
-	for _, h := range v.Former() {
-		s.setup.Hosts = append(s.setup.Hosts, web.Host{Label: h.Label, Name: cfg.Names.Label(h.Label), Address: h.Address, Former: true})
-	}
-	return s
+	return setup
 }
 
-func (s *pageSource) Setup() *web.Setup { return s.setup }
+func (s *pageSource) Setup() *web.Setup {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if edition := s.view.Edition(); edition != s.edition {
+		s.edition = edition
+		s.setup = s.newSetup()
+	}
+	return s.setup
+}
 
 // Replay and Steer are of a web.Player.
 func (s *pageSource) Replay() *web.Replay {
@@ -119,6 +145,8 @@ func (s *pageSource) Agents() []web.Agent {
 	for i, a := range s.view.Agents() {
 		agent := web.Agent{State: web.Dialling, Status: a.Status, Records: a.Records, Connections: a.Connections}
 		switch {
+		case a.Gone:
+			agent.State = web.Removed
 		case a.Phase == feed.Connected:
 			agent.State = web.Connected
 		case a.Failed:
@@ -131,7 +159,7 @@ func (s *pageSource) Agents() []web.Agent {
 				{Stage: "on the way", Count: a.Losses.Missing},
 			}
 		}
-		if !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
+		if i < len(hosts) && !a.Gone && !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
 			agent.Losses = []web.Loss{{Stage: "malformed", Count: a.Losses.Malformed}}
 		}
 		if d := a.Detail; d != nil {

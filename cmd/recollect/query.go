@@ -51,7 +51,7 @@ func runQuery(args []string) int {
 	if err := q.readFlows(); err != nil {
 		return explain(err)
 	}
-	ctx, stop := untilSignal()
+	ctx, stop := untilSignal(true)
 	defer stop()
 	return explain(q.run(ctx))
 }

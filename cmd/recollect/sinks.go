@@ -108,9 +108,9 @@ func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 	return list, nil
 }
 
-// collecting tells whether there are agents.
+// collecting tells whether there are agents, or will be.
 func collecting(cfg *collector.Config) bool {
-	return len(cfg.File.Hosts)+len(cfg.Listen) > 0
+	return cfg.Reload != "" || len(cfg.File.Hosts)+len(cfg.Listen) > 0
 }
 
 // Publish gives all of them a batch.

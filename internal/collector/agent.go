@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -22,6 +23,12 @@ type agent struct {
 	index  uint32
 	host   *Host
 	client *feed.Client
+	cancel context.CancelFunc // ends client, whose end closes ended
+	ended  chan struct{}
+
+	// gone: the configuration has it no more, or only the archive knows it.
+	gone atomic.Bool
+	out  *outgoing // its batches, nil without any
 
 	number      uint32        // of the next item; for whoever fills the hub
 	records     atomic.Uint64 // received
@@ -41,8 +48,8 @@ type agent struct {
 }
 
 // newAgent uses files if the agent's line asks for TLS.
-func newAgent(c *collector, index uint32, files certs.Files) *agent {
-	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+func newAgent(c *collector, index uint32, host *Host, files certs.Files) *agent {
+	a := &agent{c: c, index: index, host: host}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
 	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change, IPFIX: a.host.IPFIX, PEN: a.host.PEN}
 	if a.host.TLS != nil {
@@ -71,6 +78,7 @@ func (a *agent) take(records []wire.Record) {
 // publish gives records to the hub; again: it has had them before. played is when
 // records of a log were played, nil if they are no log's.
 func (a *agent) publish(records []wire.Record, played []int64, again bool) {
+	classes := a.c.classes.Load()
 	for len(records) > 0 {
 		a.c.hub.Fill(func(free []Item) int {
 			n := min(len(free), len(records))
@@ -81,7 +89,7 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 				if !again {
 					a.number++
 				}
-				item.match = a.c.classes.match(&item.Record)
+				item.match, item.generation = classes.match(&item.Record), classes.generation
 			}
 			for i := range min(n, len(played)) {
 				free[i].played = played[i]

@@ -42,8 +42,9 @@ func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 	if err != nil {
 		return err
 	}
-	rows := make([]rollup.Row, len(v.rows))
-	for i, row := range v.rows {
+	f := v.flows.Load() // nobody else has it yet
+	rows := make([]rollup.Row, len(f.rows))
+	for i, row := range f.rows {
 		rows[i] = rollup.Row{Name: row.Name, Detail: row.Detail}
 	}
 	v.records, v.after = cfg.Records, cfg.After
@@ -52,23 +53,15 @@ func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 		return err
 	}
 	known := v.archive.Rows()
-	none := v.rows[len(v.rows)-1]
-	v.rows = v.rows[:len(v.rows)-1]
-	for _, row := range known[len(v.rows) : len(known)-1] {
+	none := f.rows[v.none]
+	f.rows = f.rows[:v.none]
+	for _, row := range known[v.none : len(known)-1] {
 		number, _ := strconv.ParseUint(row.Name, 10, 32) // as rowsOf has written it
-		v.rows = append(v.rows, Row{Name: row.Name, Number: uint32(number), Detail: row.Detail, Former: true})
+		f.rows = append(f.rows, Row{Name: row.Name, Number: uint32(number), Detail: row.Detail, Former: true})
 	}
-	v.rows = append(v.rows, none)
+	v.none = len(f.rows)
+	f.rows = append(f.rows, none)
 	return nil
-}
-
-// Former are hosts that only the archive knows. The store numbers them after
-// Hosts.
-func (v *View) Former() []rollup.Host {
-	if v.archive == nil {
-		return nil
-	}
-	return v.archive.Hosts()[len(v.c.file.Hosts):]
 }
 
 const (
@@ -125,8 +118,9 @@ func (v *View) refilling() (end func()) {
 func (v *View) recount(ctx context.Context, from, to int64) (n uint64, err error) {
 	config := v.config
 	config.Classify = v.classify()
+	config.Hosts = v.archive.Hosts()
 	hostOf := make(map[string]int)
-	for i, h := range v.archive.Hosts() {
+	for i, h := range config.Hosts {
 		if _, ok := hostOf[h.Label]; !ok {
 			hostOf[h.Label] = i
 		}

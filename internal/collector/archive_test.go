@@ -51,8 +51,8 @@ func TestArchiveOverRestart(t *testing.T) {
 	if rows := v.Rows(); len(rows) != 3 || rows[0].Name != "7" || rows[1].Name != "4" || !rows[1].Former || rows[2].Name != wire.Unmatched {
 		t.Fatalf("rows %+v", rows)
 	}
-	if former := v.Former(); len(former) != 1 || former[0].Label != "h1" {
-		t.Fatalf("former hosts %+v", former)
+	if all, agents := v.Hosts(), v.Agents(); len(all) != 2 || all[1].Label != "h1" || agents[0].Gone || !agents[1].Gone {
+		t.Fatalf("hosts %+v, agents %+v", all, agents)
 	}
 	snap := awaitSnapshot(t, v, func(s *rollup.Snapshot) bool { return s.Oldest != 0 && s.Complete >= at/1e9 })
 	if snap.Since <= at/1e9-30 || snap.Records != 0 {

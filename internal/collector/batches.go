@@ -43,7 +43,8 @@ type batcher struct {
 	c      *collector
 	to     Batches
 	reader *hub.Reader[Item]
-	agents []outgoing
+	detail *degrade.Rules
+	agents []*outgoing // that fleet has
 	fleet  *degrade.Fleet
 	now    time.Time // as exact as countEvery
 
@@ -56,6 +57,7 @@ type batcher struct {
 type outgoing struct {
 	batch.Batch // being filled
 	degrade     *degrade.Agent
+	enlisted    bool      // the batcher's alone, as all but published and lost
 	next        uint32    // the number that the hub's next item of this agent has
 	since       time.Time // when Records got its first
 
@@ -67,18 +69,39 @@ func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
 		rules := degrade.DefaultRules()
 		detail = &rules
 	}
-	b := &batcher{c: c, to: to, reader: c.hub.NewReader(), agents: make([]outgoing, len(c.agents))}
+	b := &batcher{c: c, to: to, reader: c.hub.NewReader()}
+	b.detail = detail
 	var fleet []*degrade.Agent
-	for i, a := range c.agents {
-		o := &b.agents[i]
-		o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
-		o.degrade = degrade.NewAgent(detail.For(a.host.Label),
-			func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
-			func(ch degrade.Change) { b.changes = append(b.changes, change{a, ch}) })
-		fleet = append(fleet, o.degrade)
+	for _, a := range c.present() {
+		b.prepare(a)
+		a.out.enlisted = true
+		b.agents = append(b.agents, a.out)
+		fleet = append(fleet, a.out.degrade)
 	}
 	b.fleet = degrade.NewFleet(detail.Fleet, fleet)
 	return b
+}
+
+// prepare gives an agent a stream of batches. It is called before there are items
+// of the agent's.
+func (b *batcher) prepare(a *agent) {
+	o := &outgoing{}
+	o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
+	o.degrade = degrade.NewAgent(b.detail.For(a.host.Label),
+		func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
+		func(ch degrade.Change) { b.changes = append(b.changes, change{a, ch}) })
+	a.out = o
+}
+
+// enlist takes on the agents that are new.
+func (b *batcher) enlist() {
+	for _, a := range b.c.all() {
+		if a.out != nil && !a.out.enlisted {
+			a.out.enlisted = true
+			b.agents = append(b.agents, a.out)
+			b.fleet.Add(a.out.degrade)
+		}
+	}
 }
 
 // batchName is a label as batches may have it.
@@ -99,6 +122,7 @@ func (b *batcher) run() error {
 	defer look.Stop()
 	for now := range look.C {
 		b.now = now
+		b.enlist()
 		b.fleet.Tick(now.UnixNano())
 		b.take()
 		b.flushOlder(now.Add(-batchAge))
@@ -107,9 +131,10 @@ func (b *batcher) run() error {
 			break
 		}
 	}
-	for i := range b.agents {
-		b.agents[i].degrade.Flush()
-		b.flush(&b.agents[i])
+	b.enlist()
+	for _, o := range b.agents {
+		o.degrade.Flush()
+		b.flush(o)
 	}
 	return nil
 }
@@ -129,7 +154,7 @@ func (b *batcher) take() {
 // add gives one item to its agent's stream. Its number tells how many before it
 // were overwritten.
 func (b *batcher) add(item *Item) {
-	o := &b.agents[item.Host]
+	o := b.c.all()[item.Host].out
 	if gap := item.number - o.next; gap != 0 {
 		b.drop(o, uint64(gap))
 	}
@@ -184,8 +209,8 @@ func (b *batcher) flush(o *outgoing) {
 
 // flushOlder publishes the batches that were begun before then.
 func (b *batcher) flushOlder(then time.Time) {
-	for i := range b.agents {
-		if o := &b.agents[i]; len(o.Records) > 0 && o.since.Before(then) {
+	for _, o := range b.agents {
+		if len(o.Records) > 0 && o.since.Before(then) {
 			b.flush(o)
 		}
 	}
@@ -194,8 +219,11 @@ func (b *batcher) flushOlder(then time.Time) {
 // summary is what has become of the records.
 func (b *batcher) summary() string {
 	var changes, records, lost uint64
-	for i := range b.agents {
-		o := &b.agents[i]
+	for _, a := range b.c.all() {
+		o := a.out
+		if o == nil {
+			continue
+		}
 		changes += o.degrade.Status().Changes
 		records += o.published.Load()
 		lost += o.lost.Load()

@@ -115,9 +115,10 @@ func benchBatcher(t testing.TB, agents int, to Batches, rule string) *batcher {
 	for i := range agents {
 		file.Hosts = append(file.Hosts, Host{Label: "h" + string(rune('a'+i)), Name: "10.0.0.1", Port: uint16(7000 + i)})
 	}
-	c := &collector{file: file, classes: mustClassify(t, nil), hub: newHub(), say: newPrinter(io.Discard)}
+	c := &collector{file: file, hub: newHub(), say: newPrinter(io.Discard)}
+	c.classes.Store(mustClassify(t, nil))
 	for i := range agents {
-		c.agents = append(c.agents, newAgent(c, uint32(i), certs.Files{}))
+		c.add(newAgent(c, uint32(i), &c.file.Hosts[i], certs.Files{}))
 	}
 	rules := degrade.DefaultRules()
 	if err := rules.Set(rule); err != nil {
@@ -135,7 +136,7 @@ func TestBatchesLost(t *testing.T) {
 	k := newKeeper(t)
 	b := benchBatcher(t, 3, k, "packets=all")
 	send := func(agent, n int) {
-		a := b.c.agents[agent]
+		a := b.c.all()[agent]
 		records := make([]wire.Record, 500)
 		for i := range records {
 			records[i] = udp(1, 0, 100, 0)
@@ -169,7 +170,7 @@ func TestBatchesLost(t *testing.T) {
 			t.Errorf("%s: %d records, %d dropped, want %d", label, s.next, s.dropped, total[agent])
 		}
 		lost += s.dropped
-		if d := b.c.agents[agent].detail(); d.Records != s.next || d.Lost != s.dropped {
+		if d := b.c.all()[agent].detail(); d.Records != s.next || d.Lost != s.dropped {
 			t.Errorf("%s: %+v", label, d)
 		}
 	}
@@ -185,13 +186,13 @@ func TestBatchesLetMemoryGo(t *testing.T) {
 	for i := range records {
 		records[i] = udp(1, 0, 100, 0)
 	}
-	b.c.agents[0].take(records)
+	b.c.all()[0].take(records)
 	b.take()
-	if o := &b.agents[0]; cap(o.Records) < batchRecords || len(o.Records) != 3 {
+	if o := b.agents[0]; cap(o.Records) < batchRecords || len(o.Records) != 3 {
 		t.Fatalf("%d records, room for %d", len(o.Records), cap(o.Records))
 	}
 	b.flushOlder(b.now.Add(time.Second))
-	if o := &b.agents[0]; cap(o.Records) > mostSpare*3 || o.Next() != batchRecords+3 {
+	if o := b.agents[0]; cap(o.Records) > mostSpare*3 || o.Next() != batchRecords+3 {
 		t.Errorf("room for %d after a batch of 3; next is %d", cap(o.Records), o.Next())
 	}
 }
@@ -222,7 +223,7 @@ func benchmarkBatches(b *testing.B, w *batcher) {
 	for b.Loop() {
 		b.StopTimer()
 		for i := range 100 {
-			w.c.agents[i%len(w.c.agents)].take(records)
+			w.c.all()[i%len(w.c.all())].take(records)
 		}
 		for i := range records {
 			records[i].Time += 1e9 / 20 // 100,000 records/s of each

@@ -16,8 +16,9 @@ import (
 func benchCollector(t testing.TB, out io.Writer) (*collector, *lineWriter) {
 	t.Helper()
 	file := &File{Flows: benchFlows(), Hosts: []Host{{Label: "h1", Name: "10.0.0.1", Port: 7073}}}
-	c := &collector{file: file, classes: mustClassify(t, file.Flows), hub: newHub(), say: newPrinter(io.Discard)}
-	c.agents = []*agent{newAgent(c, 0, certs.Files{})}
+	c := &collector{file: file, hub: newHub(), say: newPrinter(io.Discard)}
+	c.classes.Store(mustClassify(t, file.Flows))
+	c.add(newAgent(c, 0, &c.file.Hosts[0], certs.Files{}))
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +53,7 @@ func BenchmarkTake(b *testing.B) {
 		for i := range batch {
 			_ = wire.DecodeBinary(stream[i*wire.Size:], &batch[i])
 		}
-		c.agents[0].take(batch)
+		c.all()[0].take(batch)
 		n += len(batch)
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds()/1e6, "Mrecords/s")
@@ -67,7 +68,7 @@ func BenchmarkLines(b *testing.B) {
 		for i := range batch {
 			_ = wire.DecodeBinary(stream[i*wire.Size:], &batch[i])
 		}
-		c.agents[0].take(batch)
+		c.all()[0].take(batch)
 		for w.reader.Status().Pending > 0 {
 			items := w.reader.Items()
 			for i := range items {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/pcapper/pcapper/wire"
 )
@@ -22,8 +23,9 @@ type Item struct {
 	// a reader that lost some can tell whose they were.
 	number uint32
 	// match says which lines of File.Flows the record belongs to; only the
-	// classifier can read it.
-	match match
+	// classifier of that generation can read it.
+	match      match
+	generation uint16
 	// played is when a log's record was played, nanoseconds since the epoch.
 	// Valid iff logs are played.
 	played int64
@@ -36,6 +38,9 @@ type match struct{ ports, mgen uint32 }
 // classifier finds the flow lines of a record. What it knows it knows from
 // the start, so any number of goroutines may use it.
 type classifier struct {
+	generation uint16 // another one for each change of the configuration's flows
+	flows      []Flow
+	names      []string // of flows' numbers, as printed
 	// sets of indexes of flow lines, each in file order. Set 0 is the empty one.
 	sets [][]uint32
 	// ports has the set of each destination port.
@@ -50,7 +55,10 @@ type classifier struct {
 const maxSetMembers = 4 << 20
 
 func newClassifier(flows []Flow) (*classifier, error) {
-	c := &classifier{sets: [][]uint32{nil}}
+	c := &classifier{sets: [][]uint32{nil}, flows: flows}
+	for _, f := range flows {
+		c.names = append(c.names, strconv.FormatUint(uint64(f.ID), 10))
+	}
 	sets := setTable{of: map[string]uint32{"": 0}, sets: &c.sets}
 	starts, ids, err := sets.partition(flows, Port)
 	if err != nil {
@@ -142,6 +150,15 @@ func (c *classifier) match(r *wire.Record) match {
 		m.mgen = c.ids[i]
 	}
 	return m
+}
+
+// of gives the lines of an item, which may have been classified before the flows
+// were what they are now.
+func (c *classifier) of(item *Item, scratch []uint32) []uint32 {
+	if item.generation != c.generation {
+		return c.lines(c.match(&item.Record), scratch)
+	}
+	return c.lines(item.match, scratch)
 }
 
 // lines gives the indexes of m's flow lines in file order. The result is

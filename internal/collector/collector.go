@@ -13,6 +13,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -73,6 +74,11 @@ type Config struct {
 	Report func() []string
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
+	// Reload is the configuration that File was read from; agents and flows follow
+	// it while the collector runs. It may be empty. Reread asks for that at once,
+	// once per signal.
+	Reload string
+	Reread <-chan os.Signal
 	// Unconfined keeps all privileges, Verbose says which were given up.
 	Unconfined, Verbose bool
 }
@@ -95,12 +101,14 @@ const drainTime = time.Second
 // collector is one run.
 type collector struct {
 	file    *File
-	classes *classifier
+	classes atomic.Pointer[classifier]
 	hub     *hub.Hub[Item]
-	agents  []*agent
-	senders senders // agents that are not dialled
-	share   Share   // nil: all agents are ours
-	follow  *Follow // nil: nobody is followed
+	roster  atomic.Pointer[[]*agent] // see all
+	edition atomic.Uint64            // counts changes of agents and flows
+	notice  atomic.Pointer[string]   // why an edit of the configuration is not in force
+	senders senders                  // agents that are not dialled
+	share   Share                    // nil: all agents are ours
+	follow  *Follow                  // nil: nobody is followed
 	// withheld are records of agents that another collector may have had by then.
 	withheld atomic.Uint64
 	player   *replay.Player     // nil: agents are dialled
@@ -112,6 +120,31 @@ type collector struct {
 	say      *printer
 	manager  *service.Manager
 	started  time.Time
+}
+
+// all are the agents that there are, and those that there have been since the
+// start or in the archive; an agent's index stays what it is. The slice never
+// changes: there will be another one.
+func (c *collector) all() []*agent {
+	if list := c.roster.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// present are the agents that there are.
+func (c *collector) present() []*agent {
+	return slices.DeleteFunc(slices.Clone(c.all()), func(a *agent) bool { return a.gone.Load() })
+}
+
+// add gives an agent, or another one of the same index, its place.
+func (c *collector) add(a *agent) {
+	list := slices.Clone(c.all())
+	if int(a.index) == len(list) {
+		list = append(list, a)
+	}
+	list[a.index] = a
+	c.roster.Store(&list)
 }
 
 // output shows what the hub carries. It returns once the hub is closed and
@@ -142,10 +175,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if c.names == nil {
 		c.names = NewNames(nil, false)
 	}
-	var err error
-	if c.classes, err = newClassifier(c.file.Flows); err != nil {
+	classes, err := newClassifier(c.file.Flows)
+	if err != nil {
 		return err
 	}
+	c.classes.Store(classes)
 	c.hub = newHub()
 	if err := c.makeAgents(cfg); err != nil {
 		return err
@@ -187,7 +221,7 @@ func (c *collector) makeAgents(cfg Config) error {
 	if cfg.Replay != nil {
 		c.file = &File{Flows: cfg.File.Flows, Hosts: cfg.Replay.hosts()}
 		for i := range c.file.Hosts {
-			c.agents = append(c.agents, newLog(c, uint32(i)))
+			c.add(newLog(c, uint32(i)))
 		}
 		c.startReplay(cfg.Replay, cfg.View != nil || live(cfg))
 		return nil
@@ -201,14 +235,14 @@ func (c *collector) makeAgents(cfg Config) error {
 	}
 	for i := range c.file.Hosts {
 		if c.file.Hosts[i].From {
-			c.agents = append(c.agents, c.newSender(uint32(i)))
+			c.add(c.newSender(uint32(i), &c.file.Hosts[i]))
 			continue
 		}
 		files, err := c.file.Hosts[i].certs(cfg.TLS)
 		if err != nil {
 			return err
 		}
-		c.agents = append(c.agents, newAgent(c, uint32(i), files))
+		c.add(newAgent(c, uint32(i), &c.file.Hosts[i], files))
 	}
 	return nil
 }
@@ -253,28 +287,34 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 		if c.player != nil {
 			return c.runPlayer(ctx)
 		}
-		return c.runAgents(ctx, out)
+		return c.runAgents(ctx, cfg, out)
 	})
 	return g.Wait()
 }
 
-func (c *collector) runAgents(ctx context.Context, out output) error {
+func (c *collector) runAgents(ctx context.Context, cfg Config, out output) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range c.senders.receivers {
 		g.Go(guarded(out, func() error { return r.Run(ctx) }))
 	}
-	for _, a := range c.agents {
+	launch := func(a *agent) {
 		if a.client == nil {
-			continue
+			return
 		}
-		g.Go(guarded(out, func() error { return c.runClient(ctx, a) }))
+		ctx, cancel := context.WithCancel(ctx)
+		a.cancel, a.ended = cancel, make(chan struct{})
+		g.Go(guarded(out, func() error {
+			defer close(a.ended)
+			return c.runClient(ctx, a)
+		}))
+	}
+	for _, a := range c.all() {
+		launch(a)
 	}
 	if c.follow != nil {
 		g.Go(guarded(out, func() error { return c.follow.Run(ctx, c.follow.take) }))
 	}
-	if len(c.agents) == 0 { // we are here for something else
-		<-ctx.Done()
-	}
+	c.followFile(ctx, cfg, launch)
 	return g.Wait()
 }
 

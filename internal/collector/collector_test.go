@@ -478,6 +478,7 @@ func TestGuardedPanics(t *testing.T) {
 	term := screentest.New(t, 80, 24)
 	c := &collector{file: &File{}, say: newPrinter(io.Discard)}
 	c.hub = newHub()
+	c.classes.Store(mustClassify(t, nil))
 	out, err := newLiveView(c, Config{Stdout: term.TTY, Stderr: term.TTY})
 	if err != nil {
 		t.Fatal(err)
@@ -504,7 +505,7 @@ func TestLinesOfFlows(t *testing.T) {
 		r := udp(9, 0, length, 0)
 		r.Time, r.Packets = 1560390672_700000_000, packets
 		out.Reset()
-		item := Item{Record: r, match: c.classes.match(&r)}
+		item := Item{Record: r, match: c.classes.Load().match(&r)}
 		if err := w.write(&item); err != nil {
 			t.Fatal(err)
 		}
@@ -536,7 +537,7 @@ func TestTakeDoesNotAllocate(t *testing.T) {
 	c, w := benchCollector(t, io.Discard)
 	records := benchRecords()
 	allocs := testing.AllocsPerRun(100, func() {
-		c.agents[0].take(records)
+		c.all()[0].take(records)
 		for w.reader.Status().Pending > 0 {
 			items := w.reader.Items()
 			for i := range items {

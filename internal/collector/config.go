@@ -2,6 +2,7 @@ package collector
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,8 @@ type File struct {
 	Hosts []Host
 	// Notes are the lines that Check rejects, in file order.
 	Notes []Note
+
+	sum [sha256.Size]byte // of the file's contents
 }
 
 // Note is what is wrong with a line of a File, and what was made of it.
@@ -36,6 +39,8 @@ type Note struct {
 	Read string
 	// Flow: it is a flow's line and no agent's.
 	Flow bool
+	// Double: nothing is wrong but that the file has it, or its label, before.
+	Double bool
 }
 
 // String is the note without the file's name: "12: what is wrong; what was done".
@@ -226,7 +231,7 @@ func (e *ReadError) Unwrap() error { return e.Err }
 // collector.conf(5) describes is read as the C program reads it, or skipped if
 // that skips it; Notes has both.
 func Parse(name string, data []byte) *File {
-	p := parser{file: File{Name: name}, agents: make(map[hostKey]int), labels: make(map[string]int), flows: make(map[Flow]int)}
+	p := parser{file: File{Name: name, sum: sha256.Sum256(data)}, agents: make(map[hostKey]int), labels: make(map[string]int), flows: make(map[Flow]int)}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	for text := range bytes.Lines(data) {
 		p.line++
@@ -314,7 +319,7 @@ func (p *parser) parseLine(text string) {
 	}
 	if err != nil {
 		p.flow = strings.Contains(text, "=")
-		p.note(err, p.readAsC(text))
+		p.note(err, p.readAsC(text), false)
 	}
 }
 
@@ -382,15 +387,15 @@ func (p *parser) appendFlow(flow Flow) {
 	flow.Line = 0
 	if first := p.flows[flow]; first != 0 {
 		p.note(wrong(flow.String(), fmt.Sprintf("the same flow as in line %d", first), "one of them"),
-			"packets of it have two lines each")
+			"packets of it have two lines each", true)
 		return
 	}
 	p.flows[flow] = p.line
 }
 
 // note notes what is wrong with a line that was read nevertheless.
-func (p *parser) note(err error, read string) {
-	p.file.Notes = append(p.file.Notes, Note{p.line, err, read, p.flow})
+func (p *parser) note(err error, read string, double bool) {
+	p.file.Notes = append(p.file.Notes, Note{p.line, err, read, p.flow, double})
 }
 
 // parseNumber reads a number from 0 to limit, with white space around it.
@@ -431,10 +436,10 @@ func (p *parser) appendHost(host Host) error {
 	switch {
 	case same != 0:
 		p.note(wrong(host.String(), fmt.Sprintf("the same agent as in line %d", same), "another label, host or port"),
-			"both are dialled, so all its packets count twice")
+			"both are dialled, so all its packets count twice", true)
 	case label != 0:
 		p.note(wrong(host.Label, fmt.Sprintf("the same label as in line %d", label), "another one"),
-			"both agents are dialled, and shown under one label")
+			"both agents are dialled, and shown under one label", true)
 	}
 	return nil
 }

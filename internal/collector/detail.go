@@ -33,10 +33,10 @@ func (a *agent) detail() *Detail {
 		d := *a.followed.level.Load()
 		return &d
 	}
-	if a.c.batcher == nil {
+	o := a.out
+	if o == nil {
 		return nil
 	}
-	o := &a.c.batcher.agents[a.index]
 	s := o.degrade.Status()
 	d := &Detail{
 		Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes,

@@ -49,10 +49,10 @@ func (c *collector) followAgents(f *Follow) {
 		a := &agent{c: c, index: uint32(i), host: &file.Hosts[i], followed: &followed{}}
 		a.state.Store(&feed.ClientState{Phase: feed.Dialling})
 		a.followed.level.Store(&Detail{})
-		c.agents = append(c.agents, a)
+		c.add(a)
 		f.by[a.host.Label] = a
 	}
-	f.others = c.agents[len(c.agents)-1]
+	f.others = c.all()[len(c.all())-1]
 }
 
 // take takes a batch. What stands for ten seconds is spread over them.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,7 +28,7 @@ type lineWriter struct {
 	// nothing that is older than itself.
 	asPlayed bool
 
-	ids     []string // of flow lines, as printed
+	labels  []string // of agents
 	scratch []uint32
 }
 
@@ -46,9 +45,6 @@ func newLineWriter(c *collector, cfg Config) (*lineWriter, error) {
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 	}
 	w.asPlayed = c.player != nil && !cfg.RecordedTimes && isPipe(stdout)
-	for _, f := range c.file.Flows {
-		w.ids = append(w.ids, strconv.FormatUint(uint64(f.ID), 10))
-	}
 	return w, nil
 }
 
@@ -129,7 +125,7 @@ func (w *lineWriter) shorten(d time.Duration, packets uint64) time.Duration {
 func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
 	line := wire.GrapherLine{
 		Time:  at,
-		Host:  w.c.file.Hosts[item.Host].Label,
+		Host:  w.label(item.Host),
 		ID:    wire.Unmatched,
 		Value: value,
 	}
@@ -143,18 +139,27 @@ func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
 	case wire.Memory:
 		line.ID = "M"
 	}
-	flows := w.c.classes.lines(item.match, w.scratch)
+	classes := w.c.classes.Load()
+	flows := classes.of(item, w.scratch)
 	if len(flows) == 0 {
 		return w.graph.Line(&line)
 	}
 	for _, flow := range flows {
-		line.ID = w.ids[flow]
+		line.ID = classes.names[flow]
 		if err := w.graph.Line(&line); err != nil {
 			return err
 		}
 		line.Level = 1
 	}
 	return nil
+}
+
+// label is that of an agent. It is the same as long as there is the agent.
+func (w *lineWriter) label(host uint32) string {
+	for int(host) >= len(w.labels) {
+		w.labels = append(w.labels, w.c.all()[len(w.labels)].host.Label)
+	}
+	return w.labels[host]
 }
 
 func (w *lineWriter) count() {

@@ -44,9 +44,14 @@ type liveView struct {
 	poked   chan struct{}
 	counted atomic.Uint64 // records
 
-	rows   []screen.Flow // of any agent: flows in file order, then the rest
-	rowOf  []int         // by index of flow line
-	agents []tally
+	known   []*agent       // that there is room for
+	edition uint64         // of the collector's agents
+	shown   []screen.Agent // of known, as it was last
+
+	rows    []screen.Flow // of any agent: flows in file order, then the rest
+	rowOf   []int         // by index of flow line
+	classes *classifier   // whose flow lines they are
+	agents  []tally
 
 	states []*feed.ClientState // as last shown, by agent
 
@@ -136,26 +141,52 @@ func newPainter() screen.Painter {
 }
 
 func (l *liveView) makeAgents() {
-	n := len(l.c.agents)
-	l.agents, l.states = make([]tally, n), make([]*feed.ClientState, n)
-	l.view.Agents = make([]screen.Agent, n)
-	for i, a := range l.c.agents {
-		l.agents[i].rows = make([]counts, len(l.rows))
+	l.known = l.c.all()
+	for i, a := range l.known {
+		if i == len(l.agents) {
+			l.agents = append(l.agents, tally{rows: make([]counts, len(l.rows))})
+			l.states = append(l.states, nil)
+			l.shown = append(l.shown, screen.Agent{State: screen.Dialling, Status: "dialling"})
+		}
 		address := a.host.Address()
 		if name := l.c.names.Label(a.host.Label); name != "" {
 			address = name + "  " + address
 		}
-		l.view.Agents[i] = screen.Agent{
-			Label: a.host.Label, Address: address,
-			State: screen.Dialling, Status: "dialling",
+		l.shown[i].Label, l.shown[i].Address = a.host.Label, address
+	}
+}
+
+// meet makes room for agents that are new.
+func (l *liveView) meet() {
+	if edition := l.c.edition.Load(); edition != l.edition {
+		l.edition = edition
+		if l.classes != l.c.classes.Load() {
+			l.makeRows()
+			for i := range l.agents {
+				l.agents[i].rows = make([]counts, len(l.rows))
+			}
+		}
+		l.makeAgents()
+	}
+}
+
+// present are the agents to show: those that the configuration has now.
+func (l *liveView) present() []screen.Agent {
+	l.view.Agents = l.view.Agents[:0]
+	for i, a := range l.known {
+		if !a.gone.Load() {
+			l.view.Agents = append(l.view.Agents, l.shown[i])
 		}
 	}
+	return l.view.Agents
 }
 
 // makeRows gives each flow number one row.
 func (l *liveView) makeRows() {
-	rows, rowOf := rowsOf(l.c.file.Flows)
-	l.rowOf = rowOf
+	l.classes = l.c.classes.Load()
+	rows, rowOf := rowsOf(l.classes.flows)
+	l.rowOf, l.rows = rowOf, nil
+	clear(l.quality)
 	for i, row := range rows {
 		flow := screen.Flow{Name: row.Name, Detail: row.Detail, Color: i}
 		if i == len(rows)-1 {
@@ -276,6 +307,9 @@ func (l *liveView) add(item *Item, now time.Time) {
 	if item.Flags&wire.NotTraffic != 0 {
 		return
 	}
+	if int(item.Host) >= len(l.agents) {
+		l.makeAgents()
+	}
 	t := &l.agents[item.Host]
 	value := item.GrapherValue()
 	switch item.Stat() {
@@ -287,7 +321,7 @@ func (l *liveView) add(item *Item, now time.Time) {
 		return
 	}
 	t.sum.add(item.Count(), value)
-	lines := l.c.classes.lines(item.match, l.scratch)
+	lines := l.classes.of(item, l.scratch)
 	if len(lines) == 0 {
 		t.rows[len(t.rows)-1].add(item.Count(), value)
 	}
@@ -299,7 +333,15 @@ func (l *liveView) add(item *Item, now time.Time) {
 // update brings the view up to date and says whether anything has changed:
 // rates each second, states of connections at once.
 func (l *liveView) update(now time.Time) bool {
-	changed := l.updateStates()
+	changed := l.edition != l.c.edition.Load()
+	l.meet()
+	changed = l.updateStates() || changed
+	notice := ""
+	if n := l.c.notice.Load(); n != nil {
+		notice = *n
+	}
+	changed = changed || notice != l.view.Notice
+	l.view.Notice = notice
 	since := now.Sub(l.since)
 	if since < drawEvery-lookEvery/2 {
 		return changed
@@ -406,11 +448,11 @@ func (l *liveView) poke() {
 }
 
 func (l *liveView) updateRates(host int, now time.Time, seconds float64) {
-	a, t := &l.view.Agents[host], &l.agents[host]
+	a, t := &l.shown[host], &l.agents[host]
 	a.Rate = t.sum.take(seconds)
 	a.CPU, a.Memory = t.cpu.show(now), t.memory.show(now)
-	if a.Missing = ""; l.c.agents[host].losses().Any() {
-		a.Missing = l.c.agents[host].losses().String()
+	if a.Missing = ""; l.known[host].losses().Any() {
+		a.Missing = l.known[host].losses().String()
 	}
 	a.Flows = a.Flows[:0]
 	for i := range t.rows {
@@ -425,14 +467,14 @@ func (l *liveView) updateRates(host int, now time.Time, seconds float64) {
 }
 
 func (l *liveView) updateStates() (changed bool) {
-	for i, a := range l.c.agents {
+	for i, a := range l.known {
 		if s := a.state.Load(); l.states[i] != s {
 			l.states[i] = s
-			changed = showState(&l.view.Agents[i], s) || changed
+			changed = showState(&l.shown[i], s) || changed
 		}
-		changed = showElsewhere(&l.view.Agents[i], a.elsewhere.Load()) || changed
-		if less := a.less(); l.view.Agents[i].Less != less {
-			l.view.Agents[i].Less = less
+		changed = showElsewhere(&l.shown[i], a.elsewhere.Load()) || changed
+		if less := a.less(); l.shown[i].Less != less {
+			l.shown[i].Less = less
 			changed = true
 		}
 	}
@@ -465,6 +507,7 @@ func showElsewhere(a *screen.Agent, elsewhere bool) (changed bool) {
 }
 
 func (l *liveView) draw() error {
+	l.view.Agents = l.present()
 	width, height := l.term.Size()
 	if err := l.term.Draw(l.painter.Paint(&l.view, width, height)); err != nil {
 		if errors.Is(err, syscall.EIO) {

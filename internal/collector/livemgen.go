@@ -70,7 +70,7 @@ func (l *liveView) updateMGEN() {
 // belongs to.
 func (l *liveView) addQuality(f *rollup.MGENFlow, r *rollup.MGENReceiver) {
 	record := wire.Record{DstPort: f.DstPort, Proto: f.Proto, FlowID: f.ID, Flags: wire.MGEN}
-	lines := l.c.classes.lines(l.c.classes.match(&record), l.scratch)
+	lines := l.classes.lines(l.classes.match(&record), l.scratch)
 	if len(lines) == 0 {
 		l.addTo(len(l.rows)-1, r)
 	}
@@ -106,7 +106,7 @@ func (l *liveView) mgenRows(f *rollup.MGENFlow, seconds float64) (rows []screen.
 	}
 	for i := range f.Receivers {
 		r := &f.Receivers[i]
-		row.At = l.c.file.Hosts[r.Host].Label
+		row.At = l.c.all()[r.Host].host.Label
 		row.Rate = rateOf(r.Received.Counts, seconds)
 		row.Loss = screen.Gauge{Value: 100 * r.Loss.Fraction(), Valid: r.Loss.Valid && r.Loss.Expected > 0}
 		row.Delay = screen.Seconds(r.MeanDelay, r.Delayed > 0)
@@ -128,7 +128,7 @@ func (l *liveView) endpoint(a netip.Addr, host int, port uint16) string {
 	switch {
 	case name != "":
 	case host >= 0:
-		name = l.c.file.Hosts[host].Label
+		name = l.c.all()[host].host.Label
 	default:
 		name = a.String()
 	}

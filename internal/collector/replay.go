@@ -81,7 +81,7 @@ func (c *collector) startReplay(r *Replay, stay bool) {
 	c.player = replay.New(replay.Config{
 		Files: r.files, Speed: r.speed, From: r.from, Stay: stay,
 		Records: func(file int, records []wire.Record, played []int64, again bool) {
-			c.agents[file].play(records, played, again)
+			c.all()[file].play(records, played, again)
 		},
 		Wait: c.caughtUp,
 		Say:  c.say.printf,
@@ -165,7 +165,7 @@ func (c *collector) showProgress(ctx context.Context, out output, stderr *os.Fil
 const progressEvery = 500 * time.Millisecond
 
 func (c *collector) totalRecords() (n uint64) {
-	for _, a := range c.agents {
+	for _, a := range c.all() {
 		n += a.records.Load()
 	}
 	return n

@@ -84,7 +84,7 @@ func (c *collector) report(ctx context.Context, out output, cfg Config) {
 			if n := losses.news(now, out.status().lost); n > 0 {
 				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)
 			}
-			for _, a := range c.agents {
+			for _, a := range c.present() {
 				a.reportLosses(now)
 			}
 			if c.player != nil && !ended && c.player.Status().Ended {
@@ -117,9 +117,12 @@ func (l *lossReport) news(now time.Time, lost uint64) uint64 {
 func (c *collector) summarize(out output) {
 	var b strings.Builder
 	total := uint64(0)
-	for _, a := range c.agents {
+	for _, a := range c.all() {
 		n := a.records.Load()
 		total += n
+		if a.gone.Load() && n == 0 {
+			continue
+		}
 		if c.player != nil {
 			fmt.Fprintf(&b, "\n%s  %v: %s", Prefix, a, a.done())
 			continue
@@ -128,6 +131,10 @@ func (c *collector) summarize(out output) {
 			count(n, "record"), count(a.connections.Load(), "connection"))
 		if l := a.losses(); l.Any() {
 			fmt.Fprintf(&b, "; missing: %v", l)
+		}
+		if a.gone.Load() {
+			b.WriteString("; no longer configured")
+			continue
 		}
 		if d := a.detail(); d != nil && d.Level > batch.Packets {
 			fmt.Fprintf(&b, "; %s are kept: %s", kept(d.Level), d.Why)
@@ -149,7 +156,7 @@ func (c *collector) summarize(out output) {
 		source = "log"
 	}
 	c.say.printf("%s from %s in %v; %s, %s lost%s",
-		count(total, "record"), count(uint64(len(c.agents)), source),
+		count(total, "record"), count(uint64(len(c.present())), source),
 		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.lost, "record"), b.String())
 }
 

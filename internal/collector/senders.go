@@ -3,6 +3,7 @@ package collector
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -16,9 +17,11 @@ import (
 // senders are agents that are not dialled but send to us.
 type senders struct {
 	receivers []*feed.Receiver
-	by        map[netip.Addr]*agent  // agents with a line from://address
-	named     map[ipfix.Names]*agent // agents with a line from://node/interface
-	others    *agent                 // all the rest together
+
+	who    sync.RWMutex           // for the next three
+	by     map[netip.Addr]*agent  // agents with a line from://address
+	named  map[ipfix.Names]*agent // agents with a line from://node/interface
+	others *agent                 // all the rest together
 
 	mu     sync.Mutex
 	losses map[sender]feed.Losses
@@ -38,7 +41,7 @@ func (c *collector) listen(list []feed.Listen, allow []netip.Prefix, files certs
 	if len(list) == 0 {
 		for i := range c.file.Hosts {
 			if h := &c.file.Hosts[i]; h.From {
-				return fmt.Errorf("line %d: %v: an agent that is not dialled takes -listen URL, where it sends to", h.Line, h)
+				return h.needsListen()
 			}
 		}
 		return nil
@@ -71,6 +74,11 @@ func (c *collector) listen(list []feed.Listen, allow []netip.Prefix, files certs
 	return nil
 }
 
+// needsListen is the error of a host that has nowhere to send to.
+func (h *Host) needsListen() error {
+	return fmt.Errorf("line %d: %v: an agent that is not dialled takes -listen URL, where it sends to", h.Line, h)
+}
+
 // listenTLS is our side's configuration, with the certificates as they are now.
 func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
 	if !l.TLS {
@@ -87,9 +95,11 @@ func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
 }
 
 // newSender is an agent whose records come by themselves.
-func (c *collector) newSender(index uint32) *agent {
-	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
+func (c *collector) newSender(index uint32, host *Host) *agent {
+	a := &agent{c: c, index: index, host: host}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	c.senders.who.Lock()
+	defer c.senders.who.Unlock()
 	if addr, err := netip.ParseAddr(a.host.Name); err == nil {
 		c.senders.by[addr] = a
 	} else if names, ok := observed(a.host.Name); ok {
@@ -100,6 +110,15 @@ func (c *collector) newSender(index uint32) *agent {
 	return a
 }
 
+// forget has what a sends be the others' from now on, unless that is a.
+func (s *senders) forget(a *agent) {
+	s.who.Lock()
+	defer s.who.Unlock()
+	isIt := func(other *agent) bool { return other == a }
+	maps.DeleteFunc(s.by, func(_ netip.Addr, other *agent) bool { return isIt(other) })
+	maps.DeleteFunc(s.named, func(_ ipfix.Names, other *agent) bool { return isIt(other) })
+}
+
 // observed reads node/interface.
 func observed(text string) (names ipfix.Names, ok bool) {
 	names.Node, names.Interface, ok = strings.Cut(text, "/")
@@ -108,6 +127,8 @@ func observed(text string) (names ipfix.Names, ok bool) {
 
 // senderAt finds the agent that has a name, or sends from an address.
 func (c *collector) senderAt(from feed.Sender) *agent {
+	c.senders.who.RLock()
+	defer c.senders.who.RUnlock()
 	if a := c.senders.named[from.Names]; a != nil {
 		return a
 	}
@@ -128,6 +149,8 @@ func (c *collector) session(from feed.Sender, port uint16) {
 
 // knownSender reports whether an agent is expected at an address (from://address).
 func (c *collector) knownSender(a netip.Addr) bool {
+	c.senders.who.RLock()
+	defer c.senders.who.RUnlock()
 	_, ok := c.senders.by[a.WithZone("")]
 	return ok
 }

@@ -33,7 +33,7 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 			}
 		}
 	}
-	c.manager.Ready(fmt.Sprintf("collecting from %s", count(uint64(len(c.agents)), "agent")))
+	c.manager.Ready(fmt.Sprintf("collecting from %s", count(uint64(len(c.present())), "agent")))
 	context.AfterFunc(ctx, c.manager.Stopping)
 	return nil
 }

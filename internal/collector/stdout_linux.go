@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // errStdoutClosed: nobody reads what we write any more. It is a way to end a
@@ -47,6 +48,21 @@ func openAgain(f *os.File) (*os.File, error) {
 func isPipe(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
+}
+
+// watchTerminals remembers which of the standard files are terminals. The result
+// tells whether one of them has hung up.
+func watchTerminals() (hungUp func() bool) {
+	var fds []unix.PollFd
+	for fd := range int32(3) {
+		if term.IsTerminal(int(fd)) {
+			fds = append(fds, unix.PollFd{Fd: fd})
+		}
+	}
+	return func() bool {
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0
+	}
 }
 
 // watchClosed returns errStdoutClosed as soon as nobody can read f any more,

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,10 +22,12 @@ import (
 type View struct {
 	c       *collector
 	store   *rollup.Store
-	rows    []Row
-	rowOf   []int // by flow line
+	flows   atomic.Pointer[viewFlows]
 	reader  *hub.Reader[Item]
 	counted atomic.Uint64
+	known   *[]*agent // the roster that store knows
+	edition atomic.Uint64
+	none    int // the row of the traffic of no flow
 
 	archive *rollup.Archive // nil: memory is all
 	records func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error
@@ -49,6 +52,9 @@ type AgentStatus struct {
 	HasLosses bool
 	// Detail is what is kept of its records; nil if nobody keeps any.
 	Detail *Detail
+	// Gone: the configuration does not have it any more, or it has not since the
+	// start, and only the archive knows it.
+	Gone bool
 }
 
 // Counting is how the store's own reading of records goes.
@@ -62,12 +68,23 @@ type Counting struct {
 // Store has the traffic. Its rows are View.Rows, its hosts View.Hosts.
 func (v *View) Store() *rollup.Store { return v.store }
 
-// Rows are the flows, those that only the archive knows after the others, and the
-// traffic of no flow last.
-func (v *View) Rows() []Row { return v.rows }
+// Rows are the flows, then those that only the archive knows, then the traffic of
+// no flow, and behind that those that came to the configuration later. A row's
+// index stays what it is.
+func (v *View) Rows() []Row { return v.flows.Load().rows }
 
-// Hosts are the agents: those of the configuration, or a replay's logs.
-func (v *View) Hosts() []Host { return v.c.file.Hosts }
+// Hosts are the agents: those of the configuration, or a replay's logs, those that
+// only the archive knows, and those that came to the configuration later. An
+// agent's index stays what it is.
+func (v *View) Hosts() (hosts []Host) {
+	for _, a := range v.c.all() {
+		hosts = append(hosts, *a.host)
+	}
+	return hosts
+}
+
+// Edition is another number each time when Hosts or Rows are not what they were.
+func (v *View) Edition() uint64 { return v.edition.Load() }
 
 // Started is when the collector began.
 func (v *View) Started() time.Time { return v.c.started }
@@ -84,11 +101,10 @@ func (v *View) Listening() feed.ReceiverStatus { return v.c.listening() }
 // them too.
 func (v *View) Withheld() uint64 { return v.c.withheld.Load() }
 
-// Agents are the connections, in file order.
-func (v *View) Agents() []AgentStatus {
-	list := make([]AgentStatus, len(v.c.agents))
-	for i, a := range v.c.agents {
-		list[i] = a.status()
+// Agents are the connections of Hosts.
+func (v *View) Agents() (list []AgentStatus) {
+	for _, a := range v.c.all() {
+		list = append(list, a.status())
 	}
 	return list
 }
@@ -101,6 +117,10 @@ func (a *agent) status() AgentStatus {
 	}
 	st.Losses = a.losses()
 	st.Detail = a.detail()
+	if st.Gone = a.gone.Load(); st.Gone {
+		st.Phase, st.Status = feed.Dialling, "no longer configured"
+		return st
+	}
 	if s.Phase == feed.Connected {
 		return st
 	}
@@ -140,25 +160,26 @@ func limitMemory() {
 func newView(c *collector, archive *Archive) (*View, error) {
 	limitMemory()
 	v := &View{c: c, reader: c.hub.NewReader()}
-	v.rows, v.rowOf = rowsOf(c.file.Flows)
-	hosts := make([]rollup.Host, len(c.file.Hosts))
-	for i := range c.file.Hosts {
-		h := &c.file.Hosts[i]
-		hosts[i].Label = h.Label
-		hosts[i].Addr, _ = netip.ParseAddr(h.Name) // a host name is none
-		hosts[i].Address = h.Address()
+	v.setFlows(c.classes.Load())
+	var hosts []rollup.Host
+	for _, a := range c.all() {
+		hosts = append(hosts, a.host.counted())
 	}
 	if archive != nil {
 		if err := v.openArchive(archive, hosts); err != nil {
 			return nil, err
 		}
+		for _, h := range v.archive.Hosts()[len(hosts):] {
+			c.add(c.newFormer(h))
+		}
 		hosts = v.archive.Hosts()
 	}
+	v.known = c.roster.Load()
 	clock := rollup.ByWall
 	if c.player != nil {
 		clock = rollup.ByNewest
 	}
-	v.config = rollup.Config{Hosts: hosts, Rows: len(v.rows) - 1, Clock: clock, Archive: v.archive, Classify: v.classify()}
+	v.config = rollup.Config{Hosts: hosts, Rows: v.none, Clock: clock, Archive: v.archive, Classify: v.classify()}
 	if c.follow != nil {
 		v.config.Late = followLate
 	}
@@ -166,13 +187,93 @@ func newView(c *collector, archive *Archive) (*View, error) {
 	return v, nil
 }
 
+// counted is the host as a store knows it.
+func (h *Host) counted() rollup.Host {
+	host := rollup.Host{Label: h.Label, Address: h.Address()}
+	host.Addr, _ = netip.ParseAddr(h.Name) // a host name is none
+	return host
+}
+
+// viewFlows are a View's rows, and what belongs to them.
+type viewFlows struct {
+	classes *classifier
+	rows    []Row
+	rowOf   []int // by flow line
+}
+
+// setFlows makes the first rows.
+func (v *View) setFlows(classes *classifier) {
+	f := &viewFlows{classes: classes}
+	f.rows, f.rowOf = rowsOf(classes.flows)
+	v.none = len(f.rows) - 1
+	v.flows.Store(f)
+}
+
+// changeFlows has the store count by other flows from now on. Those that are new
+// get rows behind all others.
+func (v *View) changeFlows(classes *classifier) {
+	f := &viewFlows{classes: classes, rows: slices.Clone(v.flows.Load().rows)}
+	named := make(map[string]int)
+	for i := range f.rows {
+		f.rows[i].Former = i != v.none
+		named[f.rows[i].Name] = i
+	}
+	rows, rowOf := rowsOf(classes.flows)
+	at := make([]int, len(rows))
+	for i, row := range rows[:len(rows)-1] {
+		index, known := named[row.Name]
+		if !known {
+			index = len(f.rows)
+			f.rows = append(f.rows, row)
+		}
+		f.rows[index], at[i] = row, index
+		v.store.SetRow(index, rollup.Row{Name: row.Name, Detail: row.Detail})
+	}
+	for _, row := range rowOf {
+		f.rowOf = append(f.rowOf, at[row])
+	}
+	v.flows.Store(f)
+	v.store.Reclassify()
+}
+
+// newFormer is an agent that only the archive knows.
+func (c *collector) newFormer(h rollup.Host) *agent {
+	a := &agent{c: c, index: uint32(len(c.all())), host: &Host{Label: h.Label, Name: h.Address}}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	a.gone.Store(true)
+	return a
+}
+
+// meet tells the store of agents that are new, or others.
+func (v *View) meet() {
+	edition := v.c.edition.Load() // all that it stands for is there by now
+	defer func() { v.edition.Store(edition) }()
+	if classes := v.c.classes.Load(); classes != v.flows.Load().classes {
+		v.changeFlows(classes)
+	}
+	roster := v.c.roster.Load()
+	if roster == v.known {
+		return
+	}
+	var before []*agent
+	if v.known != nil {
+		before = *v.known
+	}
+	for i, a := range *roster {
+		if i >= len(before) || before[i] != a {
+			v.store.SetHost(i, a.host.counted())
+		}
+	}
+	v.known = roster
+}
+
 // classify is for one store, which calls it from one goroutine.
 func (v *View) classify() func([]int, *wire.Record) []int {
 	var scratch []uint32
 	return func(rows []int, r *wire.Record) []int {
-		scratch = scratch[:0]
-		for _, line := range v.c.classes.lines(v.c.classes.match(r), scratch) {
-			rows = append(rows, v.rowOf[line])
+		f := v.flows.Load()
+		for _, line := range f.classes.lines(f.classes.match(r), scratch) {
+			rows = append(rows, f.rowOf[line])
 		}
 		return rows
 	}
@@ -218,7 +319,9 @@ func ended(r *hub.Reader[Item]) bool {
 // than it can count: snapshots must go on.
 func (v *View) count() {
 	start := time.Now()
+	v.meet()
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
+		v.meet() // whoever they are of was there before them
 		arrived := time.Now()
 		if arrived.Sub(start) > countEvery {
 			v.reader.Advance(0)

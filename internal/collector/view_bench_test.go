@@ -70,9 +70,10 @@ func variedStreams(tb testing.TB) [variedHosts][]byte {
 func variedCollector(tb testing.TB) *collector {
 	tb.Helper()
 	file := variedFile()
-	c := &collector{file: file, classes: mustClassify(tb, file.Flows), hub: newHub(), say: newPrinter(io.Discard)}
+	c := &collector{file: file, hub: newHub(), say: newPrinter(io.Discard)}
+	c.classes.Store(mustClassify(tb, file.Flows))
 	for i := range file.Hosts {
-		c.agents = append(c.agents, newAgent(c, uint32(i), certs.Files{}))
+		c.add(newAgent(c, uint32(i), &c.file.Hosts[i], certs.Files{}))
 	}
 	return c
 }
@@ -94,7 +95,7 @@ func BenchmarkView(b *testing.B) {
 					_ = wire.DecodeBinary(stream[at+i*wire.Size:], &batch[i])
 					batch[i].Time += second * 1e9
 				}
-				c.agents[host].take(batch)
+				c.all()[host].take(batch)
 				n += len(batch)
 				for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
 					for i := range items {
@@ -172,7 +173,7 @@ func BenchmarkVariedLines(b *testing.B) {
 				for i := range batch {
 					_ = wire.DecodeBinary(stream[at+i*wire.Size:], &batch[i])
 				}
-				c.agents[host].take(batch)
+				c.all()[host].take(batch)
 				for items := w.reader.Items(); len(items) > 0; items = w.reader.Items() {
 					for i := range items {
 						_ = w.write(&items[i])

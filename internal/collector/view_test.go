@@ -126,7 +126,7 @@ func TestViewOverload(t *testing.T) {
 				batch[i].Time = time.Now().UnixNano()
 				batch[i].SrcPort, batch[i].Src = uint16(i+n), [16]byte{10: 0xff, 11: 0xff, 12: 10, 13: byte(n), 14: byte(i), 15: byte(n >> 8)}
 			}
-			c.agents[0].take(batch)
+			c.all()[0].take(batch)
 		}
 	}()
 	first := awaitSnapshot(t, v, func(s *rollup.Snapshot) bool { return s.Records > 0 })
@@ -137,7 +137,7 @@ func TestViewOverload(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	taken := c.agents[0].records.Load()
+	taken := c.all()[0].records.Load()
 	if n := v.Counting(); n.Records+n.Lost != taken || v.Store().Snapshot().Records != n.Records {
 		t.Errorf("%+v of %d, store has %d", n, taken, v.Store().Snapshot().Records)
 	}

@@ -54,7 +54,7 @@ export interface Detail {
 	lost: number;
 }
 export interface HostState {
-	state: 'dialling' | 'connected' | 'failed';
+	state: 'dialling' | 'connected' | 'failed' | 'removed';
 	status: string;
 	records: number;
 	connections: number;

@@ -22,7 +22,7 @@ export function flowColors(flows: FlowSetup[], row: number): Colors {
 	const flow = flows[row];
 	const night = isDark();
 	const base = night ? dark : light;
-	const own = row === flows.length - 1 ? (night ? greyDark : greyLight) : shade(base[row % base.length]!, Math.floor(row / base.length), night);
+	const own = flow?.id === 'X' ? (night ? greyDark : greyLight) : shade(base[row % base.length]!, Math.floor(row / base.length), night);
 	const primary = flow?.color || own;
 	return { primary, secondary: flow?.relay || mix(primary, night ? '#161b22' : '#ffffff', 0.5) };
 }

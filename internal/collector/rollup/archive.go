@@ -186,8 +186,12 @@ func (a *Archive) findMissing(from int64) {
 }
 
 // Hosts are those of the configuration and, after them, the ones that only the
-// past knows.
-func (a *Archive) Hosts() []Host { return a.names.hosts }
+// past knows; then those that Store.SetHost has added.
+func (a *Archive) Hosts() []Host {
+	a.names.mu.Lock()
+	defer a.names.mu.Unlock()
+	return slices.Clone(a.names.hosts)
+}
 
 // Rows are the flows of the configuration, then those that only the past knows,
 // then the traffic of no flow.

@@ -470,7 +470,7 @@ func (o *appender) host(host uint32) uint32 {
 		n = o.nhosts
 		o.nhosts++
 		o.hosts[host] = n
-		h := &o.names.hosts[host]
+		h := o.names.at(host)
 		o.newHosts = appendString(appendString(o.newHosts, h.Label), h.Address)
 	}
 	return n
@@ -485,7 +485,7 @@ func (o *appender) row(row uint32) uint32 {
 		n = o.nrows
 		o.nrows++
 		o.rows[row] = n
-		r := &o.names.rows[row]
+		r := o.names.rowAt(row)
 		o.newRows = appendString(appendString(o.newRows, r.Name), r.Detail)
 	}
 	return n

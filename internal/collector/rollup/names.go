@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // Row is a flow as the configuration names it.
@@ -21,8 +22,9 @@ type Row struct {
 // the store gives them. A host is known by its label, and by its address among
 // those with the same label; a flow by its name.
 type names struct {
-	hosts  []Host // of the configuration, then former ones
-	rows   []Row  // likewise, but the traffic of no flow is the last
+	mu     sync.Mutex // for all that may change while the archive is used
+	hosts  []Host     // of the configuration, then former ones
+	rows   []Row      // likewise, but the traffic of no flow is the last
 	hostOf map[hostID]uint32
 	rowOf  map[string]uint32
 	owners map[[16]byte]int // addresses that were hosts' own
@@ -124,8 +126,51 @@ func (n *names) rememberRow(r Row) {
 	n.rowOf[r.Name], n.rowOf[n.rows[none+1].Name] = uint32(none), uint32(none+1)
 }
 
+// setHost makes h the host with a number, which may be a new one: the next.
+func (n *names) setHost(i int, h Host) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i == len(n.hosts) {
+		n.hosts = append(n.hosts, h)
+	} else {
+		n.hosts[i] = h
+	}
+	if _, ok := n.hostOf[hostID{label: h.Label}]; !ok {
+		n.hostOf[hostID{label: h.Label}] = uint32(i)
+	}
+	n.hostOf[hostID{h.Label, h.Address}] = uint32(i)
+}
+
+// setRow makes r the row with a number, which may be a new one: the next.
+func (n *names) setRow(i int, r Row) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if i == len(n.rows) {
+		n.rows = append(n.rows, r)
+	} else {
+		n.rows[i] = r
+	}
+	n.rowOf[r.Name] = uint32(i)
+}
+
+// rowAt is the row with a number.
+func (n *names) rowAt(i uint32) Row {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rows[i]
+}
+
+// at is the host with a number.
+func (n *names) at(i uint32) Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.hosts[i]
+}
+
 // host is the store's number, or unknown.
 func (n *names) host(h Host) uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if host, ok := n.hostOf[hostID{h.Label, h.Address}]; ok {
 		return host
 	}
@@ -136,6 +181,8 @@ func (n *names) host(h Host) uint32 {
 }
 
 func (n *names) row(r Row) uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if row, ok := n.rowOf[r.Name]; ok {
 		return row
 	}
@@ -145,6 +192,8 @@ func (n *names) row(r Row) uint32 {
 // save writes what the file lacks of the configuration and of the addresses that
 // hosts have.
 func (n *names) save(owners map[[16]byte]int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var text []byte
 	var lines []nameLine
 	add := func(l nameLine) {

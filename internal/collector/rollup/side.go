@@ -65,6 +65,23 @@ func newAddresses(hosts []Host) *addresses {
 	return a
 }
 
+// set makes h the host of an agent, which may be a new one: the next.
+func (a *addresses) set(agent int, h Host) {
+	if agent == len(a.agents) {
+		a.agents = append(a.agents, witness{host: agent})
+	}
+	addr := h.Addr.Unmap()
+	if !addr.IsValid() || addr.IsLoopback() {
+		return
+	}
+	key := addr.As16()
+	if o := a.owner[key]; o.certain {
+		a.agents[agent].host = o.host
+		return
+	}
+	a.learn(agent, key)
+}
+
 // learn: addr is certainly one of the agent's host.
 func (a *addresses) learn(agent int, addr [16]byte) {
 	w := &a.agents[a.agents[agent].host]

@@ -146,6 +146,33 @@ func (s *Store) forget() {
 	s.changed = nil
 }
 
+// SetHost makes h the host with a number: another one for an agent that has
+// changed, or a new one, with the next number. It is called by who calls Add.
+func (s *Store) SetHost(host int, h Host) {
+	if host == len(s.hosts) {
+		s.hosts = append(s.hosts, hostState{})
+	}
+	s.addrs.set(host, h)
+	if s.cfg.Archive != nil {
+		s.cfg.Archive.names.setHost(host, h)
+	}
+}
+
+// SetRow makes r the flow with a number: of a flow that there is, or a new one,
+// whose number is the next, above Config.Rows. It is called by who calls Add.
+func (s *Store) SetRow(row int, r Row) {
+	if s.cfg.Archive != nil {
+		s.cfg.Archive.names.setRow(row, r)
+	}
+}
+
+// Reclassify asks Config.Classify again for all conversations, which has changed.
+// It is called by who calls Add.
+func (s *Store) Reclassify() {
+	s.flushAll()
+	clear(s.conns)
+}
+
 // Reset forgets all traffic, for a replay that goes back in time. Counters since
 // the start go on, except Snapshot.Sum; older snapshots keep what they have.
 func (s *Store) Reset() {

@@ -18,6 +18,8 @@ type View struct {
 	// HasMGEN: there is something to see there.
 	MGEN              []MGENFlow
 	ShowMGEN, HasMGEN bool
+	// Notice is something else worth knowing, or empty.
+	Notice string
 }
 
 // Replay is where a replay of logs is.
@@ -532,6 +534,9 @@ func (p *Painter) footer(v *View, hidden, width int) string {
 		if width < 114 {
 			left = []cell{{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "↑↓ speed"}, {dim, "n next"}, {dim, "m MGEN"}, {dim, "q ends"}}
 		}
+	}
+	if v.Notice != "" {
+		left = []cell{left[len(left)-1], {yellow, fit(v.Notice, max(0, width-12))}}
 	}
 	if hidden > 0 {
 		more := []cell{{yellow, fmt.Sprintf("+%d more", hidden)}}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -176,7 +177,7 @@ func (s *Server) watch(ctx context.Context) error {
 // health is 200 while snapshots are made; whether agents answer is not this
 // program's health.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	agents, connected := s.source.Agents(), 0
+	agents, connected := slices.DeleteFunc(s.source.Agents(), func(a Agent) bool { return a.State == Removed }), 0
 	for i := range agents {
 		if agents[i].State == Connected {
 			connected++

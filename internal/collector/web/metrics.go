@@ -80,8 +80,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	hosts, seen := m.source.Setup().Hosts, make(map[[2]string]bool)
 	snap := m.source.Snapshot()
 	for i, state := range hostStates(m.source, snap) {
+		if state.State == Removed || i >= len(hosts) {
+			continue
+		}
 		labels := []string{hosts[i].Label, hosts[i].Address}
-		if seen[[2]string(labels)] { // the same line twice, which collector.conf refuses
+		if seen[[2]string(labels)] { // the same line twice
 			continue
 		}
 		seen[[2]string(labels)] = true

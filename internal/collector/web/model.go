@@ -11,13 +11,12 @@ import (
 // Source is the collector behind the page. Its methods may be called by any
 // number of goroutines at once.
 type Source interface {
-	// Setup is what stays the same as long as the program runs.
+	// Setup is what stays the same until the configuration changes.
 	Setup() *Setup
 	// Snapshot is the newest one; Next waits for one with a Seq above after.
 	Snapshot() *rollup.Snapshot
 	Next(ctx context.Context, after uint64) (*rollup.Snapshot, error)
-	// Agents are the connections, as Setup.Hosts without former ones. The caller may change what it
-	// gets.
+	// Agents are the connections, as Setup.Hosts. The caller may change what it gets.
 	Agents() []Agent
 	// Name is what people call an address, or "".
 	Name(netip.Addr) string
@@ -25,16 +24,17 @@ type Source interface {
 	Lost() uint64
 }
 
-// Setup is what stays the same as long as the program runs.
+// Setup is what stays the same until the configuration changes. Numbers of flows
+// and hosts stay what they are even then.
 type Setup struct {
 	Version string `json:"version"`
-	// Run is another one for each start of the program, so that a page knows
-	// that what it has is of an earlier run.
+	// Run is another one for each start of the program and each change of the
+	// configuration, so that a page knows that what it has is of an earlier one.
 	Run     string    `json:"run"`
 	Started time.Time `json:"started"`
-	// Flows are the rows of rollup; the last one is the traffic of no flow.
+	// Flows are the rows of rollup; the one with the ID X is the traffic of no flow.
 	Flows []Flow `json:"flows"`
-	Hosts []Host `json:"hosts"` // agents, in the order of the configuration; then former ones
+	Hosts []Host `json:"hosts"` // agents, in the order of the configuration; then former ones, then later ones
 }
 
 // Flow is a row of the page.
@@ -58,7 +58,7 @@ type Host struct {
 	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
 	// that is played.
 	Feed string `json:"feed"`
-	// Former, after the others: only the history knows it, and it has no Agent.
+	// Former: the configuration does not have it any more.
 	Former bool `json:"former,omitempty"`
 }
 
@@ -70,6 +70,8 @@ const (
 	Dialling  AgentState = "dialling"
 	Connected AgentState = "connected"
 	Failed    AgentState = "failed" // and is dialled again
+	// Removed: the configuration does not have it any more; see Host.Former.
+	Removed AgentState = "removed"
 )
 
 // Agent is an agent's connection.

@@ -75,6 +75,12 @@ func (p *Terminal) Resize(t testing.TB, columns, rows int) {
 	p.control(t, func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, size) })
 }
 
+// HangUp ends the terminal, as when its window is closed.
+func (p *Terminal) HangUp() {
+	p.TTY.Close()
+	p.master.Close()
+}
+
 // Echoes tells whether the terminal shows what is typed.
 func (p *Terminal) Echoes(t testing.TB) bool {
 	t.Helper()

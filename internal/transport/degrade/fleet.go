@@ -2,6 +2,7 @@ package degrade
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -25,6 +26,15 @@ func NewFleet(limits FleetLimits, agents []*Agent) *Fleet {
 		a.settled = settledFrom + (settledTo-settledFrom)*time.Duration(i)/time.Duration(len(agents))
 	}
 	return &Fleet{limits: limits, agents: agents, order: slices.Clone(agents)}
+}
+
+// Add watches one more agent.
+func (f *Fleet) Add(a *Agent) {
+	const golden = 0.6180339887 // spreads any number evenly
+	_, part := math.Modf(golden * float64(len(f.agents)))
+	a.settled = settledFrom + time.Duration(part*float64(settledTo-settledFrom))
+	f.agents = append(f.agents, a)
+	f.order = append(f.order, a)
 }
 
 // shortest is the least time that rates are judged by.

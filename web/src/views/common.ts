@@ -37,7 +37,7 @@ export function hostName(setup: Setup | null, host: number): string {
 export function flowName(setup: Setup | null, row: number): string {
 	const f = setup?.flows[row];
 	if (!f) return String(row);
-	if (row === setup!.flows.length - 1) return f.name || 'no flow';
+	if (f.id === 'X') return f.name || 'no flow';
 	return f.name || f.id;
 }
 
@@ -146,8 +146,9 @@ export function emptyState(): { el: HTMLElement; say: (title: string, ...lines: 
 export function whyNothing(app: App): [string, ...(string | { code: string })[]] {
 	const { setup, frame } = app.feed;
 	if (!setup || !frame) return ['Waiting for the collector', 'The page asks once a second.'];
-	const failed = frame.hosts.map((s, i) => ({ s, host: setup.hosts[i] })).filter(({ s }) => s.state !== 'connected');
-	if (failed.length === frame.hosts.length) {
+	const agents = frame.hosts.map((s, i) => ({ s, host: setup.hosts[i] })).filter(({ s }) => s.state !== 'removed');
+	const failed = agents.filter(({ s }) => s.state !== 'connected');
+	if (failed.length === agents.length) {
 		const first = failed[0];
 		return [
 			failed.length === 1 ? 'The agent does not answer' : `None of ${failed.length} agents answers`,

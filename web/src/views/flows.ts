@@ -90,7 +90,7 @@ export function flows(app: App): Page {
 		update() {
 			const rows = (feed.setup?.flows ?? []).map((_, row) => row)
 				.filter((row) => (state.flow >= 0 ? row === state.flow : !state.hidden.has(row) || false))
-				.filter((row) => (row < (feed.setup?.flows.length ?? 0) - 1 && !feed.setup?.flows[row]?.former) || state.flow === row || feed.overview?.flows.some((f) => f.row === row));
+				.filter((row) => (feed.setup?.flows[row] && feed.setup.flows[row].id !== 'X' && !feed.setup.flows[row].former) || state.flow === row || feed.overview?.flows.some((f) => f.row === row));
 			back.hidden = state.flow < 0;
 			toggle(grid, 'solo', state.flow >= 0);
 			const quiet = feed.overview !== null && feed.overview.flows.length === 0;

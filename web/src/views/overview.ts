@@ -150,16 +150,17 @@ export function overview(app: App): Page {
 			text(packets.value, pn);
 			text(packets.unit, pu);
 			text(packets.note, now.packets ? `${whole(now.bits / 8 / now.packets)} bytes on average` : 'none in this second');
-			const active = current?.flows.filter((f) => f.primary.packets + f.secondary.packets > 0 && f.row < setup.flows.length - 1).length ?? 0;
+			const active = current?.flows.filter((f) => f.primary.packets + f.secondary.packets > 0 && setup.flows[f.row]?.id !== 'X').length ?? 0;
 			const configured = setup.flows.filter((f) => !f.former).length - 1;
 			text(flowsFigure.value, String(active));
 			text(flowsFigure.unit, `of ${Math.max(active, configured)}`);
 			text(flowsFigure.note, state.end === null ? 'with traffic now' : 'with traffic then');
-			const up = frame.hosts.filter((s) => s.state === 'connected').length;
+			const there = frame.hosts.filter((s) => s.state !== 'removed');
+			const up = there.filter((s) => s.state === 'connected').length;
 			text(agents.value, String(up));
-			text(agents.unit, `of ${frame.hosts.length}`);
-			text(agents.note, up === frame.hosts.length ? 'connected' : `${frame.hosts.length - up} not connected`);
-			toggle(agents.el, 'alert', up < frame.hosts.length);
+			text(agents.unit, `of ${there.length}`);
+			text(agents.note, up === there.length ? 'connected' : `${there.length - up} not connected`);
+			toggle(agents.el, 'alert', up < there.length);
 			const gone = frame.store.lost + frame.hosts.reduce((sum, s) => sum + s.losses.reduce((a, l) => a + l.count, 0), 0);
 			text(lost.value, short(gone));
 			text(lost.unit, 'records');
@@ -174,12 +175,12 @@ export function overview(app: App): Page {
 			split.hidden = nothing;
 
 			const list = current ? [...current.hosts] : [];
-			for (let i = 0; i < frame.hosts.length; i++) if (!list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });
+			for (let i = 0; i < frame.hosts.length; i++) if (frame.hosts[i]!.state !== 'removed' && !list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });
 			list.sort((a, b) => a.host - b.host);
 			most = Math.max(1, ...list.map((x) => x.flows.filter((f) => !state.hidden.has(f.row)).reduce((sum, f) => sum + measure(total(f), state.unit), 0)));
 			barList.set(list);
 			text(barNote, state.end === null ? 'as each sees it, now' : `as each sees it, ${moment(state.end - 1)}`);
-			rows.set(frame.hosts.map((_, i) => i));
+			rows.set(frame.hosts.map((_, i) => i).filter((i) => frame.hosts[i]!.state !== 'removed'));
 			if (!o) return;
 			chart.set(times(o.window), o.flows.filter((f) => !state.hidden.has(f.row)).map((f) => primaryLine(app, o, f)), axisRange(o.window), o.window.gaps);
 			legendList.set(o.flows.map((f) => f.row));

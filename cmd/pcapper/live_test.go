@@ -482,6 +482,77 @@ func TestAgentWaitsForItsInterface(t *testing.T) {
 	compare(t, "the collector", collect(t, c, 20), wants, begin, end)
 }
 
+// TestTwoAgentsOnOnePort: the second is told who has the port, and what to
+// write instead.
+func TestTwoAgentsOnOnePort(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	first := start(t, a, "-i", "lo", "-i", "eth0", "-f", "/dev/null")
+	who := fmt.Sprintf("cannot listen on port 7073: listen tcp :7073: bind: address already in use: pcapper (process %d), which watches eth0, has it\n",
+		first.cmd.Process.Pid)
+	for args, hint := range map[string]string{
+		"-i lo -engine ring":   "hint: -p 7074 takes another port; or one agent for both: -i eth0,lo\n",
+		"-i eth0 -engine ring": "hint: any number of collectors can connect to that one; or -p 7074 takes another port\n",
+	} {
+		p := launch(t, a, strings.Fields(args)...)
+		if code := p.wait(); code != 2 || !strings.Contains(p.said(), who) || !strings.Contains(p.said(), hint) {
+			t.Errorf("%s: exit code %d, want 2, %q and %q:\n%s", args, code, who, hint, p.said())
+		}
+	}
+}
+
+// TestCheckTriesTheLog: -check opens the log, and leaves none behind.
+func TestCheckTriesTheLog(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	dir := t.TempDir()
+	old := filepath.Join(dir, "old.log")
+	if err := os.WriteFile(old, []byte("old\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		log        string
+		code       int
+		says, hint string
+	}{
+		{"/nonexistent/x", 18, "-f: cannot write the log: open /nonexistent/x: no such file or directory", "mkdir -p /nonexistent; or"},
+		{dir, 18, "is a directory", "-f " + dir + "/pcapper.conf"},
+		{filepath.Join(dir, "new.log"), 0, "all is well", ""},
+		{old, 0, "all is well", ""},
+		{"/dev/null", 0, "all is well", ""},
+		{"", 0, "all is well", ""},
+	} {
+		p := launch(t, a, "-check", "-engine", "ring", "-f", tt.log)
+		if code := p.wait(); code != tt.code || !strings.Contains(p.said(), tt.says) || !strings.Contains(p.said(), tt.hint) {
+			t.Errorf("-f %q: exit code %d, want %d, %q and %q:\n%s", tt.log, code, tt.code, tt.says, tt.hint, p.said())
+		}
+	}
+	left, err := filepath.Glob(dir + "/*")
+	if text := read(t, old); err != nil || len(left) != 1 || text != "old\n" {
+		t.Errorf("left behind: %q, and in the old log %q", left, text)
+	}
+}
+
+// TestInterruptedWait: neither the agent nor its check speaks of contexts.
+func TestInterruptedWait(t *testing.T) {
+	a, _ := nettest.Pair(t)
+	if err := a.Down("eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]struct {
+		code int
+		said string
+	}{
+		"-check": {1, "pcapper: eth0 is down: waiting up to 60 s\npcapper: interrupted before everything was tried\n"},
+		"-v":     {0, "pcapper: eth0 is down: waiting up to 60 s\n"},
+	} {
+		p := launch(t, a, args)
+		p.await("waiting up to", 1)
+		p.signal(syscall.SIGINT)
+		if code := p.wait(); code != want.code || p.said() != want.said {
+			t.Errorf("%s: exit code %d, said %q, want %d and %q", args, code, p.said(), want.code, want.said)
+		}
+	}
+}
+
 // TestAgentWithoutAddresses: bridge ports, mirror ports and taps have no IP
 // address, and are watched at once in modes that need none.
 func TestAgentWithoutAddresses(t *testing.T) {
@@ -526,7 +597,7 @@ func TestRefusals(t *testing.T) {
 		says []string
 	}{
 		{"-i eth7", 4, []string{`cannot capture on "eth7": no such interface`, "hint: this host has lo, ", "eth0"}},
-		{"-p 7200", 2, []string{"cannot listen on port 7200", "-p takes another port"}},
+		{"-p 7200", 2, []string{"cannot listen on port 7200", fmt.Sprintf("(process %d) has it", os.Getpid()), "hint: -p 7201 takes another port"}},
 		{"-m ((", 6, []string{`filter "(("`}},
 		{"-m nonsense", 6, []string{`filter "nonsense"`}},
 		{"-r eth8", 22, []string{`-r: cannot take a MAC address`, "eth8"}},

@@ -50,15 +50,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.RunMany(ctx, cmd.cfg)
 	default:
 		err = agent.Run(ctx, cmd.cfg)
-		if errors.Is(err, context.Canceled) {
-			err = nil // stopped while waiting for the interface
-		}
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case !errors.Is(err, context.Canceled) || ctx.Err() == nil:
 		return report(stderr, err)
+	case cmd.action == actionCheck:
+		return report(stderr, errInterrupted)
 	}
-	return 0
+	return 0 // stopped while waiting for the interface
 }
+
+// errInterrupted says that nothing is known to be well.
+var errInterrupted = errors.New("interrupted before everything was tried")
 
 // report prints an error with the next step and gives its exit code.
 func report(stderr io.Writer, err error) int {

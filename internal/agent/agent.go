@@ -143,6 +143,9 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := a.confine(); err != nil {
 		return err
 	}
+	if err := a.checkLog(); err != nil {
+		return err
+	}
 	if err := a.openSpool(); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ const (
 	ExitNoPort        = 14 // -p without value
 	ExitBadPort       = 15 // also for another bad number or address of the feed
 	ExitNoAddress     = 16
-	ExitNoLogFile     = 18 // -f without value
+	ExitNoLogFile     = 18 // -f without value; with -check, a log that cannot be written
 	ExitNoMode        = 20 // -m without value
 	ExitNoMAC         = 22
 	// ExitRemoved: the interface was removed while it was watched.

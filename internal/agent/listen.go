@@ -67,7 +67,7 @@ func (a *agent) listen() error {
 		if p.port == 0 {
 			continue
 		}
-		ln, err := listen(a.cfg.Listen, p.port, p.option)
+		ln, err := listen(a.cfg.Listen, p.port, p.option, a.target.iface.Name)
 		if err != nil {
 			a.closePorts()
 			return err
@@ -137,8 +137,9 @@ func (a *agent) announcePorts() {
 	}
 }
 
-// listen opens a port at an address of this host, or at all.
-func listen(addr netip.Addr, port int, option string) (*net.TCPListener, error) {
+// listen opens a port at an address of this host, or at all. option takes
+// another port, and watched is the interface that the agent is for.
+func listen(addr netip.Addr, port int, option, watched string) (*net.TCPListener, error) {
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()})
 	if err == nil {
 		return ln, nil
@@ -147,7 +148,11 @@ func listen(addr netip.Addr, port int, option string) (*net.TCPListener, error) 
 	err = fmt.Errorf("cannot listen on port %d: %w", port, err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		err = hinted{err, "another pcapper may be running; " + option + " takes another port"}
+		h, known := findHolder(port)
+		if known {
+			err = fmt.Errorf("%w: %v has it", err, h)
+		}
+		err = hinted{err, h.hint(known, port, option, watched)}
 	case errors.Is(err, syscall.EACCES):
 		err = hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE; " + option + " takes another port"}
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

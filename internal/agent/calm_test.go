@@ -10,6 +10,9 @@ import (
 
 // One thread, and not the first, is allowed to be late.
 func TestCalmMonitor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("reading another thread's timer slack needs CAP_SYS_NICE")
+	}
 	if err := calmMonitor(); err != nil {
 		t.Fatal(err)
 	}

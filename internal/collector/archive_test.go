@@ -78,6 +78,9 @@ func TestArchiveOverRestart(t *testing.T) {
 // After a crash the seconds that were not on disk come back from records, if there
 // are any; if not, it is said that they are gone.
 func TestArchiveAfterCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	dir := filepath.Join(t.TempDir(), "history")
 	r, v := archiveRun(t, 1, "4=2000", &Archive{Dir: dir})
 	conn := r.accept(t, 0)

@@ -107,6 +107,9 @@ func TestRunViewFails(t *testing.T) {
 // TestViewOverload: snapshots go on while more arrives than can be counted, and
 // what is lost is told.
 func TestViewOverload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	c := variedCollector(t)
 	v, _ := newView(c, nil)
 	done := make(chan error, 1)

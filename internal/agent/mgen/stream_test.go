@@ -122,6 +122,9 @@ func cuts(rng *rand.Rand, n, longest int) (segs [][2]int) {
 // TestStreamInOrder: with every byte captured, whatever the segments, every
 // header is found and every segment has its flow, also when flows mix.
 func TestStreamInOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, longest := range []int{1, 5, 24, 30, 100, 1448, 65000} {
 		for seed := range uint64(8) {
 			rng := rand.New(rand.NewPCG(seed, uint64(longest)))

@@ -321,6 +321,9 @@ func TestArchiveAfterNewConfiguration(t *testing.T) {
 
 // Wherever the end of a file is cut off, what is before is there, and it goes on.
 func TestArchiveTorn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	cfg := testArchive
 	cfg.Dir = t.TempDir()
 	s, end := openArchived(t, cfg)
@@ -368,6 +371,9 @@ func TestArchiveTorn(t *testing.T) {
 
 // A process that is killed has lost the seconds that were open, and no others.
 func TestArchiveKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	if dir := os.Getenv("ROLLUP_ARCHIVE"); dir != "" {
 		cfg := testArchive
 		cfg.Dir = dir

@@ -110,6 +110,9 @@ func TestOverflow(t *testing.T) {
 // TestDay: seconds for an hour, then tens of seconds, then minutes for a day; no
 // number changes on the way.
 func TestDay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	const day = 24 * 3600
 	s := New(testConfig(2))
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -173,6 +176,9 @@ func TestDay(t *testing.T) {
 // TestBudget: memory stays within its bound, whatever comes; what there is no
 // room for is in Other, and hosts and flows stay exact.
 func TestBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	cfg := testConfig(20)
 	cfg.Budget = 1 << 18
 	s := New(cfg)

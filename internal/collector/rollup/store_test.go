@@ -143,6 +143,9 @@ func newScene(t testing.TB, seed uint64) *scene {
 // doubled and reordered packets, at several observers, are exactly those of an
 // implementation that keeps everything.
 func TestAgainstReference(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, seed := range []uint64{1, 2, 3, rand.Uint64()} {
 		s := newScene(t, seed)
 		cfg := testConfig(4)

@@ -125,6 +125,9 @@ func (g traffic) packet(at int64) wire.Record {
 // packets and wrong clocks among them. Nothing is lost, and nothing counts in
 // another second, or in another ten where only those are kept.
 func TestSumsStayExact(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for seed := range uint64(30) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		limits := Limits{Packets: rnd.Uint64N(300), Flows: rnd.Uint64N(200), Top: 1 + rnd.IntN(30), Calm: time.Duration(1+rnd.IntN(5)) * time.Second}

@@ -310,6 +310,9 @@ func recv28(fd int, buf []byte) (int, error) {
 // and then until its window is closed and the kernel probes it, and with
 // windows from tiny to large.
 func TestCCollectorNeverLosesItsPlace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	for _, rcvbuf := range []int{2048, 16 << 10, 0} {
 		t.Run(fmt.Sprintf("rcvbuf=%d", rcvbuf), func(t *testing.T) {
 			t.Parallel()
@@ -358,6 +361,9 @@ func dialRaw(addr string, rcvbuf int) (int, error) {
 }
 
 func TestStalledCollectorLosesItsOwnOldest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	const n = 1_500_000 // 42 MB, more than the kernel holds for a connection
 	for _, says := range []string{"", "bulk\n"} {
 		b := serve(t, 16)
@@ -496,6 +502,9 @@ func mustDup(t *testing.T, fd int) int {
 // TestNetcat: a person reads along as the manual says, with or without closing
 // the own direction first.
 func TestNetcat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs nc")
+	}
 	for _, options := range [][]string{nil, {"-N"}} {
 		b := serve(t, 64)
 		host, port, _ := net.SplitHostPort(b.addr)

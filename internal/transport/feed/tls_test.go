@@ -291,6 +291,9 @@ func TestTLSWrongProtocol(t *testing.T) {
 // go after the time for a handshake; there is a bound on them; and a proper
 // collector attaches beside them.
 func TestTLSHalfHandshakesEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	files := testCerts(t)
 	b := serveTLS(t, 64, files("agent"), Limits{})
 	var conns []net.Conn

@@ -383,6 +383,9 @@ func TestLogFilePause(t *testing.T) {
 // TestLogFileRotation renames the file again and again while it is written to,
 // as logrotate does: no line is lost, none is there twice, all are in order.
 func TestLogFileRotation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	const rotations, batch = 200, 37
 	path := filepath.Join(t.TempDir(), "log")
 	l := NewLogFile(path, healthy(t))

@@ -264,6 +264,9 @@ func TestOverflow(t *testing.T) {
 
 // TestRandom compares with what a queue is supposed to do.
 func TestRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	rnd := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
 	seed := rnd.Uint64()
 	t.Logf("seed %d", seed)
@@ -368,6 +371,9 @@ func child(path string) {
 // TestKilled: what Sync has promised is there after SIGKILL, in order; and what
 // was acknowledged comes again at most as far as it was not yet told.
 func TestKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	path := t.TempDir()
 	next, taken := 0, -1
 	for range 8 {

@@ -73,9 +73,8 @@ type options struct {
 	named       bool // the configuration was named, so it must be there
 }
 
-// parse reads what follows a command, or the program's name if there is none.
-func parse(command string, args []string) (*options, error) {
-	o := &options{command: command}
+// newFlags are the flags of the program, which fill o; all but those of query.
+func newFlags(o *options) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.config, "c", "collector.conf", "")
@@ -118,6 +117,13 @@ func parse(command string, args []string) (*options, error) {
 	flags.StringVar(&o.speed, "speed", "1", "")
 	flags.StringVar(&o.from, "from", "", "")
 	flags.BoolVar(&o.recorded, "recorded-times", false, "")
+	return flags
+}
+
+// parse reads what follows a command, or the program's name if there is none.
+func parse(command string, args []string) (*options, error) {
+	o := &options{command: command}
+	flags := newFlags(o)
 	// Flags may follow hosts and paths: recollect -replay a b -speed 2.
 	for more := args; ; more = flags.Args()[1:] {
 		if err := flags.Parse(more); err != nil {

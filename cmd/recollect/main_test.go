@@ -1,12 +1,14 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,6 +75,50 @@ func TestUsageNamesFlags(t *testing.T) {
 			t.Errorf("the usage text has a line too long or with blanks at its end: %q", line)
 		}
 	}
+}
+
+// TestDocumentsAgree: usage, man page and program have the same flags, and so have
+// query's.
+func TestDocumentsAgree(t *testing.T) {
+	page, err := os.ReadFile("../../man/recollect.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	general, queries, _ := strings.Cut(string(page), "\n.Sh QUERIES\n")
+	queries, _, _ = strings.Cut(queries, "\n.Sh ")
+	_, general, _ = strings.Cut(general, "\nThe options are:\n")
+	for name, c := range map[string]struct {
+		flags      *flag.FlagSet
+		usage, man string
+		more       []string
+	}{
+		"recollect":       {newFlags(new(options)), usage, general, []string{"h", "query"}},
+		"recollect query": {newQueryFlags(&question{}, time.Now()), queryUsage, queries, []string{"h"}},
+	} {
+		want := slices.Clone(c.more)
+		c.flags.VisitAll(func(f *flag.Flag) { want = append(want, f.Name) })
+		slices.Sort(want)
+		if got := flagsIn(c.usage, `(?m)(?:^  |[A-Z], )-([a-z][a-z-]*)`); !slices.Equal(got, want) {
+			t.Errorf("the usage of %s has the flags\n%q, the program\n%q", name, got, want)
+		}
+		man := regexp.MustCompile(`(?m)^\.It .*`).FindAllString(c.man, -1)
+		got := flagsIn(strings.Join(man, "\n"), `Fl ([a-z][a-z-]*)`)
+		if name == "recollect query" { // what it shares with the others
+			want = slices.DeleteFunc(want, func(f string) bool { return f == "c" || f == "h" })
+			got = slices.DeleteFunc(got, func(f string) bool { return f == "c" || f == "h" })
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the man page of %s has the flags\n%q, the program\n%q", name, got, want)
+		}
+	}
+}
+
+func flagsIn(text, pattern string) (list []string) {
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		list = append(list, m[1])
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // startLive runs the program on a terminal of its own, as a shell would.

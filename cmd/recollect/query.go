@@ -56,8 +56,8 @@ func runQuery(args []string) int {
 	return explain(q.run(ctx))
 }
 
-func parseQuery(args []string, now time.Time) (*question, error) {
-	q := &question{}
+// newQueryFlags are the flags of query, which fill q.
+func newQueryFlags(q *question, now time.Time) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect query", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&q.store, "store", "", "")
@@ -72,6 +72,12 @@ func parseQuery(args []string, now time.Time) (*question, error) {
 		return err
 	})
 	q.filters(flags, now)
+	return flags
+}
+
+func parseQuery(args []string, now time.Time) (*question, error) {
+	q := &question{}
+	flags := newQueryFlags(q, now)
 	if err := flags.Parse(args); err != nil {
 		return nil, explainFlag(flags, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -229,6 +230,7 @@ func child(config string, view bool) error {
 	defer stop()
 	cfg := collector.Config{File: file, Stdout: null, Stderr: os.Stderr, Lines: true}
 	if view {
+		debug.SetMemoryLimit(400 << 20) // as recollect -http does
 		cfg.View = func(ctx context.Context, v *collector.View) error {
 			<-ctx.Done()
 			n, snap := v.Counting(), v.Store().Snapshot()

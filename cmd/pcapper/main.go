@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/pcapper/pcapper/internal/agent"
@@ -47,6 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case actionCheck:
 		err = agent.Check(ctx, cmd.cfg)
 	case actionMany:
+		limitProcessors()
 		err = agent.RunMany(ctx, cmd.cfg)
 	default:
 		err = agent.Run(ctx, cmd.cfg)
@@ -63,6 +65,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // errInterrupted says that nothing is known to be well.
 var errInterrupted = errors.New("interrupted before everything was tried")
+
+// limitProcessors lets an eighth of the processors run our code at the same time,
+// unless the environment says how many (GOMAXPROCS). With many interfaces, work
+// comes in small pieces, and waking another thread for each costs more than the
+// piece; one processor is enough for millions of packets a second.
+func limitProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(runtime.NumCPU()/8, 1))
+	}
+}
 
 // report prints an error with the next step and gives its exit code.
 func report(stderr io.Writer, err error) int {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -120,7 +119,6 @@ func RunMany(ctx context.Context, cfg Config) error {
 	}
 	raiseFileLimit(f.out.printf)
 	_ = calmMonitor() // what it costs otherwise is no reason to complain
-	fewProcessors()
 	if err := f.confine(); err != nil {
 		return err
 	}
@@ -131,16 +129,6 @@ func RunMany(ctx context.Context, cfg Config) error {
 	err = f.run(ctx)
 	f.summary()
 	return err
-}
-
-// fewProcessors lets an eighth of the processors run our code at the same time,
-// unless the environment says how many (GOMAXPROCS). Work comes in small pieces of many
-// interfaces, and to wake another thread for each costs more than the piece; one
-// processor is enough for millions of packets a second.
-func fewProcessors() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(runtime.NumCPU()/8, 1))
-	}
 }
 
 func newFleet(cfg Config) (*fleet, error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"io"
 	"net/netip"
-	"os"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -146,19 +144,7 @@ const tickAt = 350 * time.Millisecond
 // takes to fill it, and cheaper than to be woken for each batch.
 const countEvery = 50 * time.Millisecond
 
-// memoryLimit makes the garbage collector work harder before a collector with a
-// full history and a thousand agents takes more than 512 MiB. It does not limit
-// what is needed: it is where memory is no longer traded for time.
-const memoryLimit = 400 << 20
-
-func limitMemory() {
-	if os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) > memoryLimit {
-		debug.SetMemoryLimit(memoryLimit)
-	}
-}
-
 func newView(c *collector, archive *Archive) (*View, error) {
-	limitMemory()
 	v := &View{c: c, reader: c.hub.NewReader()}
 	v.setFlows(c.classes.Load())
 	var hosts []rollup.Host

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -47,8 +46,6 @@ const (
 	// The queue holds what is not in the history yet: an eighth of what that may be,
 	// within these bounds.
 	minQueue, maxQueue = 128 << 20, 4 << 30
-	// memoryLimit is where memory is no longer traded for time, with a history.
-	memoryLimit = 160 << 20
 	// tableGroup is the group of writers for tables; theirs are rows of tableAge.
 	tableGroup = "clickhouse"
 	tableAge   = 2 * time.Second
@@ -117,9 +114,6 @@ func (k *Keeper) openStore() (err error) {
 		return &history.Error{Err: err, Hint: "-store DIR wants a directory that recollect may write to"}
 	}
 	k.store, err = history.Open(filepath.Join(k.cfg.Dir, "records"), history.Config{Keep: k.cfg.Keep, Logf: k.cfg.Say})
-	if err == nil && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
 	return err
 }
 

@@ -212,3 +212,27 @@ func imports(t *testing.T, file string) (list []string) {
 	}
 	return list
 }
+
+// TestOnlyMainSetsProcessState keeps settings of the whole process, of which the
+// last one set wins, out of packages.
+func TestOnlyMainSetsProcessState(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if !strings.HasPrefix(f, "internal/") && !strings.HasPrefix(f, "wire/") || strings.HasPrefix(f, "internal/test/") || strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(root, f))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{"debug.SetMemoryLimit(", "debug.SetGCPercent(", "os.Setenv(", "os.Chdir("} {
+			if strings.Contains(string(text), call) {
+				t.Errorf("%s calls %s...): only a main package sets the state of the process", f, call)
+			}
+		}
+		for _, line := range strings.Split(string(text), "\n") {
+			if strings.Contains(line, "runtime.GOMAXPROCS(") && !strings.Contains(line, "runtime.GOMAXPROCS(0)") {
+				t.Errorf("%s: %q: only a main package sets the state of the process", f, strings.TrimSpace(line))
+			}
+		}
+	}
+}

@@ -598,6 +598,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"-i eth7", 4, []string{`cannot capture on "eth7": no such interface`, "hint: this host has lo, ", "eth0"}},
 		{"-p 7200", 2, []string{"cannot listen on port 7200", fmt.Sprintf("(process %d) has it", os.Getpid()), "hint: -p 7201 takes another port"}},
+		{"-metrics :7200", 2, []string{`-metrics: cannot listen on ":7200"`, fmt.Sprintf("(process %d) has it", os.Getpid()), "hint: -metrics :7201 takes another port"}},
 		{"-m ((", 6, []string{`filter "(("`}},
 		{"-m nonsense", 6, []string{`filter "nonsense"`}},
 		{"-r eth8", 22, []string{`-r: cannot take a MAC address`, "eth8"}},

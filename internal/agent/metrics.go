@@ -8,6 +8,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/transport/hub"
@@ -37,8 +39,7 @@ type metricsServer struct {
 func newMetricsServer(addr string, registry *prometheus.Registry) (*metricsServer, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fail(listenCode(err), hinted{fmt.Errorf("-metrics: cannot listen on %q: %w", addr, err),
-			"-metrics takes address:port, such as 127.0.0.1:9173 or :9173"})
+		return nil, metricsError(addr, err)
 	}
 	registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
@@ -53,6 +54,21 @@ func newMetricsServer(addr string, registry *prometheus.Registry) (*metricsServe
 			ErrorLog: log.New(io.Discard, "", 0), // what visitors do wrong is theirs
 		},
 	}, nil
+}
+
+// metricsError says why there is no listening on addr, and what to write instead.
+func metricsError(addr string, err error) error {
+	code := listenCode(err)
+	err = fmt.Errorf("-metrics: cannot listen on %q: %w", addr, err)
+	hint := "-metrics takes address:port, such as 127.0.0.1:9173 or :9173"
+	host, text, _ := net.SplitHostPort(addr)
+	if port, bad := strconv.Atoi(text); bad == nil && errors.Is(err, syscall.EADDRINUSE) {
+		if h, known := findHolder(port); known {
+			err = fmt.Errorf("%w: %v has it", err, h)
+		}
+		hint = "-metrics " + net.JoinHostPort(host, strconv.Itoa(freePort(port))) + " takes another port"
+	}
+	return fail(code, hinted{err, hint})
 }
 
 // announce says where metrics are, and to whom.

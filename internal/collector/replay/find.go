@@ -61,12 +61,14 @@ func Find(paths []string) (files []File, skipped []string, err error) {
 	return files, skipped, nil
 }
 
-// example says of one of the files that are no logs what it is.
+// example says of one of the files that are no logs what it is, if one is known.
 func example(skipped []string) string {
-	if len(skipped) == 0 {
-		return ""
+	for _, path := range skipped {
+		if err, ok := errors.AsType[*foreignError](sniff(path)); ok {
+			return fmt.Sprintf("; %s: %v", path, err)
+		}
 	}
-	return fmt.Sprintf("; %s: %v", skipped[0], sniff(skipped[0]))
+	return ""
 }
 
 // search looks for logs in a directory. Hidden files and empty ones are
@@ -144,17 +146,30 @@ func sniff(path string) error {
 func foreign(path string, head []byte) error {
 	t := filetype.Of(head)
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-	log := filetype.Quote(strings.TrimSuffix(name, ".log") + ".log")
-	switch t.Kind {
-	case filetype.Capture:
-		return fmt.Errorf("it is %s: to make a log of it: pcapper -read %s >%s", t.Name, filetype.Quote(path), log)
-	case filetype.Foreign:
-		return fmt.Errorf("it is %s: to make a log of it: %s | pcapper -read - >%s", t.Name, t.Command(path), log)
-	case filetype.Packed:
-		return fmt.Errorf("it is %s: to unpack it: %s >%s", t.Name, t.Command(path), log)
+	toLog := func(command string) error {
+		return &foreignError{fmt.Sprintf("it is %s: to make a log of it: %s >%s", t.Name, command,
+			filetype.Quote(strings.TrimSuffix(name, ".log")+".log"))}
+	}
+	switch {
+	case t.Kind == filetype.Capture:
+		return toLog("pcapper -read " + filetype.Quote(path))
+	case t.Kind == filetype.Foreign, t.Kind == filetype.Packed && isCaptureName(name):
+		return toLog(t.Command(path) + " | pcapper -read -")
+	case t.Kind == filetype.Packed:
+		return &foreignError{fmt.Sprintf("it is %s: to unpack it: %s >%s", t.Name, t.Command(path), filetype.Quote(name))}
 	}
 	return nil
 }
+
+// isCaptureName reports whether capture files are named so.
+func isCaptureName(name string) bool {
+	return slices.Contains([]string{".pcap", ".pcapng", ".cap"}, filepath.Ext(name))
+}
+
+// foreignError says what a file is that is no log.
+type foreignError struct{ text string }
+
+func (e *foreignError) Error() string { return e.text }
 
 // unpack gives the text of f, which may be compressed by gzip, and what its
 // lines are parsed with.

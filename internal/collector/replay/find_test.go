@@ -70,6 +70,7 @@ func TestFind(t *testing.T) {
 	pcap := write(t, dir, "caps/x y.pcap", "\xd4\xc3\xb2\xa1\x02\x00\x04\x00")
 	ng := write(t, dir, "ng.pcapng.gz", packed("\x0a\x0d\x0d\x0a\x1c\x00\x00\x00"))
 	snoop := write(t, dir, "x.snoop", "snoop\x00\x00\x00")
+	packedPcap := write(t, dir, "x.pcap.zst", "\x28\xb5\x2f\xfd\n\n\n")
 	zst := write(t, dir, "n1.log.zst", "\x28\xb5\x2f\xfd\n\n\n")
 	for path, want := range map[string]string{
 		bad:               `README": no log line in it; the first line: wire: log line "Read this.": time "Read this.": want seconds with six decimals`,
@@ -78,9 +79,10 @@ func TestFind(t *testing.T) {
 		pcap:              `x y.pcap": it is a pcap capture file: to make a log of it: pcapper -read '` + pcap + `' >'x y.log'`,
 		filepath.Dir(pcap): "no agent's log in " + filepath.Dir(pcap) + ": want files with lines time:src:port:dst:port:length:flow:protocol, " +
 			"as pcapper -f writes them; " + pcap + ": it is a pcap capture file",
-		ng:    "it is a pcapng capture file: to make a log of it: pcapper -read " + ng + " >ng.pcapng.log",
-		snoop: "it is a snoop capture file: to make a log of it: editcap -F pcap " + snoop + " - | pcapper -read - >x.log",
-		zst:   "it is compressed by zstd: to unpack it: zstd -dc " + zst + " >n1.log",
+		ng:         "it is a pcapng capture file: to make a log of it: pcapper -read " + ng + " >ng.pcapng.log",
+		snoop:      "it is a snoop capture file: to make a log of it: editcap -F pcap " + snoop + " - | pcapper -read - >x.log",
+		packedPcap: "to make a log of it: zstd -dc " + packedPcap + " | pcapper -read - >x.pcap.log",
+		zst:        "it is compressed by zstd: to unpack it: zstd -dc " + zst + " >n1.log",
 	} {
 		if _, _, err := Find([]string{path}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", path, err, want)

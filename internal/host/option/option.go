@@ -38,9 +38,13 @@ func Nearest(flags *flag.FlagSet, name string) string {
 	}
 	best, distance := "", limit(name)+1
 	flags.VisitAll(func(f *flag.Flag) {
-		d := edits(strings.ToLower(name), strings.ToLower(f.Name))
-		if d > 0 && (len(f.Name) == 1 || len(name) == 1) {
-			return // one letter is near to any other
+		known := f.Name
+		if len(known) == 1 && len(name) > 1 { // one letter is near to any other
+			known = longName(f)
+		}
+		d := edits(strings.ToLower(name), strings.ToLower(known))
+		if d > 0 && (known == "" || len(name) == 1) {
+			return
 		}
 		if d < distance {
 			best, distance = f.Name, d
@@ -62,12 +66,20 @@ func limit(name string) int { return (len(name) + 2) / 4 }
 // "interface".
 func longForm(flags *flag.FlagSet, name string) (found string) {
 	flags.VisitAll(func(f *flag.Flag) {
-		value, _ := flag.UnquoteUsage(f)
-		if len(f.Name) == 1 && f.Usage != "" && value == strings.ToLower(name) && found == "" {
+		if len(f.Name) == 1 && longName(f) == strings.ToLower(name) && found == "" {
 			found = f.Name
 		}
 	})
 	return found
+}
+
+// longName is what a flag's value goes by in its usage, or "".
+func longName(f *flag.Flag) string {
+	if f.Usage == "" {
+		return ""
+	}
+	value, _ := flag.UnquoteUsage(f)
+	return value
 }
 
 // beginning returns the only flag that begins with name, or "".

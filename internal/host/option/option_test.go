@@ -34,6 +34,7 @@ func TestExplain(t *testing.T) {
 		{"-include", "unknown flag -include: did you mean -include-self?"},
 		{"-htt", "unknown flag -htt: did you mean -http?"},
 		{"-interface", "unknown flag -interface: did you mean -i?"},
+		{"-interfce", "unknown flag -interfce: did you mean -i?"},
 		{"-mode", "unknown flag -mode: did you mean -m?"},
 		{"-port", "unknown flag -port: did you mean -p?"},
 		{"-d", "unknown flag -d: did you mean -D?"},

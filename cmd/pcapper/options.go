@@ -139,6 +139,7 @@ func newOptions() *options {
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
 	o.StringVar(&cfg.Engine, "engine", agent.DefaultEngine, "capture `engine`: auto, ebpf, ring, or libpcap if built in")
 	o.BoolVar(&cfg.IncludeSelf, "include-self", false, "report the feed's own packets too")
+	o.StringVar(&cfg.ExcludeFeeds, "exclude-feeds", "", "leave out feeds of the agents in this `file`, a collector.conf")
 	o.StringVar(&cfg.Fragments, "fragments", "every", "`which` fragments of a datagram to report: every, or first")
 	o.BoolVar(&cfg.MarkRelayed, "mark-relayed", false, "mark packets that this host sent for others, in the record's last byte")
 	o.BoolVar(&cfg.BMF, "bmf", false, "look into BMF encapsulation (olsrd): report the packet inside")

@@ -346,6 +346,9 @@ func (a *agent) run(ctx context.Context) error {
 	if a.stats != nil {
 		start(&producers, a.stats.run)
 	}
+	if a.cfg.ExcludeFeeds != "" {
+		start(&producers, a.followFeeds)
+	}
 	err := producers.Wait()
 	a.hub.Close()
 	err = cmp.Or(err, readers.Wait())

@@ -78,6 +78,9 @@ type Config struct {
 	MarkRelayed bool   // say in the 28-byte record which packets were relayed
 	BMF         bool   // look into BMF encapsulation
 	Inner       bool   // look into tunnels
+	// ExcludeFeeds is a collector.conf, or a directory of such files: the feeds of the agents in
+	// it are not reported. "" is none.
+	ExcludeFeeds string
 
 	// Listen is the address that the feeds' ports are on; the zero Addr is all.
 	Listen netip.Addr

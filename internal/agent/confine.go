@@ -33,6 +33,9 @@ func (a *agent) confine() (err error) {
 	if f := a.cfg.TLS; f.Any() {
 		cfg.Read = append(cfg.Read, f.Cert, f.Key, f.CA)
 	}
+	if f := a.cfg.ExcludeFeeds; f != "" {
+		cfg.Read = append(cfg.Read, f)
+	}
 	for _, x := range a.exports {
 		x.needs(&cfg)
 	}

@@ -268,6 +268,9 @@ func (f *fleet) files() (write, read []string) {
 			}
 		}
 	}
+	if f.cfg.ExcludeFeeds != "" {
+		read = append(read, f.cfg.ExcludeFeeds)
+	}
 	return write, read
 }
 

@@ -15,13 +15,15 @@ import (
 // have that port there.
 type self struct {
 	ports []uint16
-	peers atomic.Pointer[[]netip.AddrPort] // of our exports
+	peers atomic.Pointer[[]netip.AddrPort]            // of our exports
+	feeds atomic.Pointer[map[netip.AddrPort]struct{}] // other agents, see feeds
 	addrs atomic.Pointer[map[netip.Addr]struct{}]
 }
 
 func newSelf(ports []uint16, addrs []netip.Addr) *self {
 	s := &self{ports: ports}
 	s.peers.Store(&[]netip.AddrPort{})
+	s.feeds.Store(&map[netip.AddrPort]struct{}{})
 	s.set(addrs)
 	return s
 }
@@ -61,6 +63,9 @@ func (s *self) leaveOut(recs []wire.Record) int {
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {
 	if peers := *s.peers.Load(); len(peers) > 0 && exported(r, peers) {
+		return true
+	}
+	if agents := *s.feeds.Load(); len(agents) > 0 && r.Proto == wire.ProtoTCP && fed(r, agents) {
 		return true
 	}
 	from, to := s.serves(r.SrcPort), s.serves(r.DstPort)

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// feedsEvery is how often the list of other agents is looked at for changes.
+const feedsEvery = time.Second
+
+// feeds are other agents, whose feeds are no traffic either: on a collector's host an
+// agent of its own would report what the collector receives, and its answers. They are in
+// a collector.conf, or in the files of a directory that are like one.
+type feeds struct {
+	path    string
+	changed time.Time
+	size    int64
+}
+
+// read returns the addresses of the agents if they may have changed. There being no
+// file yet is no error.
+func (f *feeds) read() (agents map[netip.AddrPort]struct{}, fresh bool, err error) {
+	info, err := os.Stat(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("-exclude-feeds: %w", err)
+	}
+	if info.ModTime().Equal(f.changed) && info.Size() == f.size {
+		return nil, false, nil
+	}
+	files := []string{f.path}
+	if info.IsDir() {
+		if files, err = filepath.Glob(filepath.Join(f.path, "[^.]*")); err != nil {
+			return nil, false, fmt.Errorf("-exclude-feeds: %w", err)
+		}
+	}
+	agents = map[netip.AddrPort]struct{}{}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) { // it was replaced: the next look tells
+			continue
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("-exclude-feeds: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			if a, ok := parseAgent(line); ok {
+				agents[a] = struct{}{}
+			}
+		}
+	}
+	// A file that was changed just now may change again within the clock's tick.
+	if f.changed = info.ModTime(); time.Since(f.changed) < 2*feedsEvery {
+		f.changed = time.Time{}
+	}
+	f.size = info.Size()
+	return agents, true, nil
+}
+
+// parseAgent takes a line of a collector.conf, LABEL:[SCHEME://]ADDRESS:PORT. Hosts by name
+// are left out: an agent asks no name servers.
+func parseAgent(line string) (netip.AddrPort, bool) {
+	line, _, _ = strings.Cut(line, "#")
+	_, at, ok := strings.Cut(strings.TrimSpace(line), ":")
+	if _, rest, scheme := strings.Cut(at, "://"); scheme {
+		at = rest
+	}
+	i := strings.LastIndexByte(at, ':')
+	if !ok || i < 0 {
+		return netip.AddrPort{}, false
+	}
+	addr, err := netip.ParseAddr(strings.Trim(at[:i], "[]"))
+	port, err2 := strconv.ParseUint(at[i+1:], 10, 16)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), err == nil && err2 == nil
+}
+
+// followFeeds keeps the list of other agents up to date until ctx is done.
+func (a *agent) followFeeds(ctx context.Context) error {
+	f := feeds{path: a.cfg.ExcludeFeeds}
+	said := ""
+	look := time.NewTicker(feedsEvery)
+	defer look.Stop()
+	for {
+		agents, fresh, err := f.read()
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			a.out.printf("%s", said)
+		case fresh:
+			said = ""
+			a.self.feeds.Store(&agents)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+	}
+}
+
+// fed reports whether a TCP packet is one of another agent's feed.
+func fed(r *wire.Record, agents map[netip.AddrPort]struct{}) bool {
+	_, from := agents[netip.AddrPortFrom(r.SrcAddr(), r.SrcPort)]
+	_, to := agents[netip.AddrPortFrom(r.DstAddr(), r.DstPort)]
+	return from || to
+}

@@ -1,0 +1,162 @@
+package scripts
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// below are the processes that a process has started, and theirs.
+func below(pid int) (list []int) {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // it may have ended
+	for _, f := range strings.Fields(string(data)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			list = append(append(list, child), below(child)...)
+		}
+	}
+	return list
+}
+
+// ends sends a signal to a script, and expects that it ends with this exit code and that
+// none of its processes is left.
+func ends(t *testing.T, cmd *exec.Cmd, s syscall.Signal, code int) {
+	t.Helper()
+	all := below(cmd.Process.Pid)
+	if len(all) == 0 {
+		t.Error("it runs nothing")
+	}
+	if err := cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		cmd.Process.Kill()
+		t.Errorf("%v does not end it", s)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		t.Errorf("%v: exit code %d, want %d", s, got, code)
+	}
+	for _, pid := range all {
+		eventually(t, fmt.Sprintf("process %d has ended after %v", pid, s), func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	}
+}
+
+// TestSignals: a signal to a script ends what it runs, and its EXIT trap is run.
+func TestSignals(t *testing.T) {
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"group":    "trap 'echo ended' EXIT\nsupervise setsid sh -c 'sleep 600; :' || exit $?\n",
+		"exec":     "trap 'echo ended' EXIT\nsupervise sleep 600 || exit $?\n",
+		"in_group": "in_group \"$0\"\ntrap 'echo ended' EXIT\nsh -c 'sh -c \"sleep 600; :\"; :' | cat\n",
+	} {
+		for s, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 143, syscall.SIGINT: 143} {
+			script := filepath.Join(t.TempDir(), "script")
+			text := "#!/bin/sh\nset -eu\n. " + here + "/signals\n" + text
+			if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(script)
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			sleeping := func() bool {
+				for _, pid := range below(cmd.Process.Pid) {
+					if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "sleep\n" {
+						return true
+					}
+				}
+				return false
+			}
+			eventually(t, name+" sleeps", sleeping)
+			ends(t, cmd, s, code)
+			if !strings.HasSuffix(out.String(), "ended\n") {
+				t.Errorf("%s, %v: the EXIT trap has not run: %q", name, s, &out)
+			}
+		}
+	}
+	// The command's exit code and input are the script's.
+	cmd := exec.Command("sh", "-euc", ". "+here+"/signals; supervise sh -c 'read line; exit $line' || exit $?")
+	cmd.Stdin = strings.NewReader("7\n")
+	if cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("exit code %d, want 7", cmd.ProcessState.ExitCode())
+	}
+}
+
+// TestLabEnds: the laboratory, and a host's own view, leave nothing behind when they get a signal.
+func TestLabEnds(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces take root")
+	}
+	dir, err := workspace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespaces := func() string {
+		out, _ := exec.Command("ip", "netns", "list").Output()
+		return string(out)
+	}
+	for _, script := range []string{"lab", "run"} {
+		tmp := t.TempDir()
+		cmd := exec.Command(filepath.Join(here, script))
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HTTP=127.0.0.1:0", "IFACE=lo", "PORT=17099")
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, script+" collects", func() bool {
+			for _, pid := range below(cmd.Process.Pid) {
+				if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "recollect\n" {
+					return true
+				}
+			}
+			return false
+		})
+		time.Sleep(500 * time.Millisecond) // until recollect knows what to do with signals
+		before := fmt.Sprintf("pcapper-lab-%d-", cmd.Process.Pid)
+		if script == "lab" && !strings.Contains(namespaces(), before) {
+			t.Errorf("no namespaces %s*", before)
+		}
+		ends(t, cmd, syscall.SIGTERM, 0)
+		if strings.Contains(namespaces(), before) {
+			t.Errorf("namespaces are left:\n%s", namespaces())
+		}
+		if left, _ := filepath.Glob(filepath.Join(tmp, "*")); len(left) > 0 {
+			text, _ := os.ReadFile(out.Name())
+			t.Errorf("%s left %v\n%s", script, left, text)
+		}
+	}
+}

@@ -9,10 +9,13 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/agent/match"
+	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
 // target is what is watched, and how.
@@ -142,7 +145,7 @@ func (t *target) resolve(cfg *Config) (match.Target, error) {
 		return match.Target{}, fail(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
 	}
 	m := match.Target{
-		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
+		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Loopback: t.iface.Loopback, MAC: t.mac, Addrs: t.addrs,
 	}
 	if len(v4) > 0 {
@@ -186,10 +189,22 @@ func filterCode(err error) int {
 	return ExitFilterSyntax
 }
 
+// wifiLink is what frames begin with on an interface of that hardware type, if
+// it is a wireless one in monitor mode; otherwise 0.
+func wifiLink(typ uint16) packet.LinkType {
+	switch typ {
+	case unix.ARPHRD_IEEE80211:
+		return packet.IEEE80211
+	case unix.ARPHRD_IEEE80211_RADIOTAP:
+		return packet.Radiotap
+	}
+	return 0
+}
+
 // captureConfig is what every engine is opened with.
 func (t *target) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
-		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet,
+		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
 		// A host's own frames are seen in any case.
 		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",

@@ -41,6 +41,9 @@ type Config struct {
 	// it they begin at the network header (packet.Network), whatever link
 	// header the interface has, and the filter sees them in the same way.
 	Ethernet bool
+	// WiFi is packet.Radiotap or packet.IEEE80211 if frames begin with such a
+	// header and Ethernet is false: on interfaces in monitor mode.
+	WiFi packet.LinkType
 	// Filter is a program for the kernel's socket filter; none takes all. What
 	// it returns says accept (not 0) or reject; accepted frames are cut at
 	// Snaplen even if it returns more.
@@ -85,6 +88,17 @@ const (
 	FromMAC      // those whose source is Judge.MAC
 	Others       // those whose source is not
 )
+
+// link is what the frames begin with.
+func (c *Config) link() packet.LinkType {
+	switch {
+	case c.Ethernet:
+		return packet.Ethernet
+	case c.WiFi != 0:
+		return c.WiFi
+	}
+	return packet.Network
+}
 
 // withDefaults fills in what is zero and refuses what cannot be.
 func (c Config) withDefaults() (Config, error) {

@@ -43,6 +43,7 @@ func headerless(fd int, name string) bool {
 	case unix.ARPHRD_NONE, // tun, wireguard
 		unix.ARPHRD_RAWIP, // mobile modems
 		unix.ARPHRD_PPP,
+		unix.ARPHRD_IEEE80211, unix.ARPHRD_IEEE80211_RADIOTAP,
 		unix.ARPHRD_TUNNEL, unix.ARPHRD_TUNNEL6, unix.ARPHRD_SIT:
 		return true
 	}

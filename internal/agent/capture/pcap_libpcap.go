@@ -219,7 +219,17 @@ func (p *Pcap) checkLinkType() error {
 	p.linkType = C.pcap_datalink(p.handle)
 	ethernet := p.linkType == C.DLT_EN10MB
 	cooked := p.linkType == C.DLT_LINUX_SLL || p.linkType == C.DLT_RAW
-	if p.cfg.Ethernet && ethernet || !p.cfg.Ethernet && cooked {
+	wifi := p.cfg.WiFi == packet.Radiotap && p.linkType == C.DLT_IEEE802_11_RADIO ||
+		p.cfg.WiFi == packet.IEEE80211 && p.linkType == C.DLT_IEEE802_11
+	switch p.cfg.link() {
+	case packet.Ethernet:
+		cooked, wifi = false, false
+	case packet.Network:
+		ethernet, wifi = false, false
+	default:
+		ethernet, cooked = false, false
+	}
+	if ethernet || cooked || wifi {
 		return nil
 	}
 	return fmt.Errorf("libpcap gives frames of link type %s", C.GoString(C.pcap_datalink_val_to_name(p.linkType)))
@@ -321,6 +331,8 @@ func (p *Pcap) strip(f *packet.Frame) {
 	switch {
 	case p.linkType == C.DLT_EN10MB:
 		return
+	case p.linkType == C.DLT_IEEE802_11_RADIO, p.linkType == C.DLT_IEEE802_11:
+		f.Link = p.cfg.WiFi
 	case p.linkType == C.DLT_RAW:
 		f.Link, f.Protocol = packet.Network, unix.ETH_P_IP
 		if len(f.Data) > 0 && f.Data[0]>>4 == 6 {

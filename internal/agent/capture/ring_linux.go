@@ -425,14 +425,13 @@ func (r *Ring) read(slot []byte, status uint32, f *packet.Frame) bool {
 		}
 	}
 	wireLen := binary.NativeEndian.Uint32(hdr[tpLen:])
-	f.Link = packet.Ethernet
-	if !r.cfg.Ethernet {
+	f.Link = r.cfg.link()
+	if f.Link == packet.Network {
 		// A raw socket's frame may begin with a link header after all.
 		net := uint32(binary.NativeEndian.Uint16(hdr[tpNet:]))
 		if skip := net - start; net > start && uint64(net) <= end && skip <= wireLen {
 			start, wireLen = net, wireLen-skip
 		}
-		f.Link = packet.Network
 	}
 	f.Data = slot[start:end:end]
 	f.WireLen = max(int(wireLen), len(f.Data))

@@ -454,7 +454,7 @@ func (b *Block) nextInTap(f *packet.Frame) bool {
 			f.VLAN = packet.VLAN{TCI: e.tci, TPID: e.tpid, Present: true}
 		}
 		if !t.cfg.Ethernet {
-			f.Link, f.Protocol = packet.Network, e.protocol
+			f.Link, f.Protocol = t.cfg.link(), e.protocol
 		}
 	}
 	f.Data = unsafe.Slice((*byte)(data), min(int(s.cap), t.cfg.Snaplen))

@@ -268,7 +268,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	name := cfg.Interface == "" || cfg.Interface == old.Interface
 	index := cfg.Index == 0 || cfg.Index == old.Index
 	if here.Inode() != p.ns.Inode() || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
-		cfg.Inside != old.Inside ||
+		cfg.Inside != old.Inside || cfg.WiFi != old.WiFi ||
 		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
 		return errors.New("these programs are for other frames")
 	}

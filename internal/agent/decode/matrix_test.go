@@ -242,7 +242,8 @@ func TestMatrix(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			from, to, ok := w.open(t, a, b)
 			if !ok {
-				t.Skip("this kernel has no such devices")
+				t.Log("this kernel has no such devices")
+				return
 			}
 			for family, name := range []string{"IPv4", "IPv6"} {
 				if w.only4 && family > 0 {
@@ -277,7 +278,11 @@ func (s *shot) run(t *testing.T, taps *capture.Taps, a, b *nettest.Host) {
 		for _, name := range []string{device, "eth0"} {
 			defer setBig(t, a, name, false)
 			if !setBig(t, a, name, true) {
-				t.Skipf("%s of this kernel takes no super-packets of more than 64 KiB", name)
+				if s.way.link == nil {
+					t.Fatal("no BIG TCP on eth0")
+				}
+				t.Logf("%s of this kernel takes no super-packets of more than 64 KiB", name)
+				return
 			}
 		}
 	}

@@ -76,6 +76,7 @@ func complains(t *testing.T, url, hint string) {
 }
 
 func TestWhoWeAre(t *testing.T) {
+	t.Parallel()
 	pair := makeKey(t, nkeys.CreateUser)
 	public := publicKey(t, pair)
 	seed, _ := pair.Seed()

@@ -71,6 +71,7 @@ func (p *publishing) settled() {
 // A bus that stands still for a while, and has lost nothing, is asked with the
 // oldest batch only.
 func TestSlowBus(t *testing.T) {
+	t.Parallel()
 	p := startPublishing(t)
 	p.publish(10)
 	p.settled()
@@ -86,6 +87,7 @@ func TestSlowBus(t *testing.T) {
 
 // A server that dies has lost what was under way to it.
 func TestDyingBus(t *testing.T) {
+	t.Parallel()
 	p := startPublishing(t)
 	for range 5 {
 		p.publish(40)

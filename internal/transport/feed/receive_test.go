@@ -202,6 +202,7 @@ func dropSome(t *testing.T, c *net.UDPConn) {
 
 // TestUDPLossIsCounted: what does not arrive is known exactly.
 func TestUDPLossIsCounted(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	g := receive(t, fmt.Sprintf("ipfix+udp://127.0.0.1:%d", port))
 	g.run()
@@ -226,6 +227,7 @@ func TestUDPLossIsCounted(t *testing.T) {
 // TestRepair: two receivers of a group, each of which loses a twentieth, get
 // everything in the end, once.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	port, repair := freePort(t), freePort(t)
 	url := fmt.Sprintf("ipfix+udp://239.192.70.73:%d?iface=lo", port)
 	receivers := []*receiving{receive(t, url).run(), receive(t, url).run()}
@@ -257,6 +259,7 @@ func TestRepair(t *testing.T) {
 // TestTemplatesComeLate: what comes before its templates waits for them, also
 // if the exporter repairs; what waits in vain counts as unknown.
 func TestTemplatesComeLate(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	g := receive(t, fmt.Sprintf("ipfix+udp://127.0.0.1:%d", port)).run()
 	conn, err := net.Dial("udp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -439,6 +442,7 @@ func TestRubbishDatagrams(t *testing.T) {
 // TestNamesThatComeLate: what a sender has lost before it said who it is moves to
 // its name, and is told once in all.
 func TestNamesThatComeLate(t *testing.T) {
+	t.Parallel()
 	losses, sessions := map[Sender]Losses{}, []Sender{}
 	records := map[Sender]int{}
 	r := &Receiver{losses: map[Sender]Losses{}, sessions: map[netip.AddrPort]*session{}, cfg: ReceiverConfig{

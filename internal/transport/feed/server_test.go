@@ -225,6 +225,7 @@ func TestStreamBeginsWithTheConnection(t *testing.T) {
 }
 
 func TestAnnouncementInPieces(t *testing.T) {
+	t.Parallel()
 	b := serve(t, 64)
 	c := b.dial("te")
 	b.publish(0, 1)
@@ -313,6 +314,7 @@ func TestCCollectorNeverLosesItsPlace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel()
 	for _, rcvbuf := range []int{2048, 16 << 10, 0} {
 		t.Run(fmt.Sprintf("rcvbuf=%d", rcvbuf), func(t *testing.T) {
 			t.Parallel()

@@ -263,6 +263,7 @@ func TestTLSClient(t *testing.T) {
 
 // TestTLSWrongProtocol: both ways of mixing up the two kinds of port.
 func TestTLSWrongProtocol(t *testing.T) {
+	t.Parallel()
 	files := testCerts(t)
 	b := serveTLS(t, 64, files("agent"), Limits{})
 	conn, err := net.Dial("tcp", b.addr)
@@ -294,6 +295,7 @@ func TestTLSHalfHandshakesEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
+	t.Parallel()
 	files := testCerts(t)
 	b := serveTLS(t, 64, files("agent"), Limits{})
 	var conns []net.Conn

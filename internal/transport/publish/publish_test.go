@@ -240,6 +240,7 @@ func openSpool(t *testing.T, path string) (*spool.Queue, func()) {
 
 // TestPublish: every packet is in a batch, and in a batch of flows.
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	s := bustest.Start(t, "")
 	b := begin(t, s.URL(), false, nil)
 	b.publish(0, 5000) // before there are streams
@@ -274,6 +275,7 @@ func TestPublish(t *testing.T) {
 // TestServerKilled: under traffic, several times; what the agent had numbered
 // arrives in order, once after leaving out what came again.
 func TestServerKilled(t *testing.T) {
+	t.Parallel()
 	s := bustest.Start(t, "")
 	makeStreams(t, s.URL())
 	q, _ := openSpool(t, t.TempDir())
@@ -302,6 +304,7 @@ func TestServerKilled(t *testing.T) {
 // TestAwayForTwoLives: there is no server at first. The batches of a life that
 // has ended arrive under its numbers, before those of the next.
 func TestAwayForTwoLives(t *testing.T) {
+	t.Parallel()
 	s := bustest.Start(t, "")
 	s.Kill()
 	path := t.TempDir()
@@ -328,6 +331,7 @@ func TestAwayForTwoLives(t *testing.T) {
 
 // TestNotLetIn: is said with the next step, and waited for.
 func TestNotLetIn(t *testing.T) {
+	t.Parallel()
 	s := bustest.Start(t, `authorization: { user: "ann", password: "secret" }`)
 	b := begin(t, s.URL(), false, nil)
 	b.awaitMessage("name who we are")

@@ -12,6 +12,7 @@ import (
 
 // TestTLS: both sides show certificates; whoever has none is told so and waits.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, r := range []certs.Request{{Name: "server", Hosts: []string{"127.0.0.1"}}, {Name: "client", Client: true}} {
 		r.Dir, r.Valid = dir, time.Hour

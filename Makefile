@@ -11,7 +11,7 @@ GO      ?= go
 VERSION ?= $(shell scripts/version)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak deb sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak deb release sbom vuln fuzz lint install-core clean
 
 build: go page bin/pcapper bin/recollect ## build the two static programs
 
@@ -61,6 +61,9 @@ siege: go ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate
 
 deb: go ## a Debian package of both programs, in bin
 	@scripts/deb
+
+release: go ## tarballs, .deb, .rpm, SBOM and checksums for amd64 and arm64, in bin/release
+	@scripts/release
 
 sbom: build ## the modules that are compiled in, as an SPDX document
 	@scripts/sbom bin/pcapper bin/recollect

@@ -1,0 +1,460 @@
+package path
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Defaults of Config.
+const (
+	DefaultWindow = 5 * time.Second
+	DefaultMemory = 96 << 20
+)
+
+// Config of an Engine. The zero value is ready to use.
+type Config struct {
+	// Window is how long after a packet's first observation others of it are waited for;
+	// 0 means DefaultWindow.
+	Window time.Duration
+	// Memory is how many bytes packets may take that are waited for; 0 means DefaultMemory.
+	// Flows and hops take up to 40 MiB beside it.
+	Memory int
+	// Node is the node that an agent is of; nil means [NodeOf].
+	Node func(agent string) string
+}
+
+// NodeOf is what is in front of a label's last slash, or all of it.
+func NodeOf(agent string) string {
+	if i := strings.LastIndexByte(agent, '/'); i > 0 {
+		return agent[:i]
+	}
+	return agent
+}
+
+// stage is where at an interface a packet was seen.
+type stage uint8
+
+const (
+	in stage = iota
+	queue
+	out
+	dropped
+)
+
+func (s stage) String() string { return [...]string{"in", "queue", "out", "dropped"}[s] }
+
+// place is an agent's number << 2 | stage.
+type place uint32
+
+func (p place) agent() int32 { return int32(p >> 2) }
+func (p place) stage() stage { return stage(p & 3) }
+
+// observation is one agent's of a packet.
+type observation struct {
+	time   int64
+	next   int32 // of the same packet, or -1; a free one's is the next free one
+	length uint32
+	place  place
+	reason wire.Reason
+	ttl    uint8
+}
+
+// flowKey is what a flow's packets have in common at its sender.
+type flowKey struct {
+	src, dst         [16]byte
+	id               uint32 // MGEN flow, valid iff mgen
+	srcPort, dstPort uint16
+	proto            uint8
+	v6, mgen         bool
+}
+
+// packet is one that is waited for.
+type packet struct {
+	digest  uint64
+	arrived int64
+	flow    flowKey
+	seq     uint32 // MGEN sequence number
+	first   int32
+	n       int32
+	origin  bool // flow is as its sender says, not as NAT has made it
+}
+
+// What a packet takes: the struct, its places in the map and the queue.
+const (
+	packetBytes      = 88 + 24 + 8
+	observationBytes = 32
+	// maxObservations of one packet; it goes round in circles, or is no single one.
+	maxObservations = 64
+)
+
+type agent struct {
+	label   string
+	node    int32
+	since   int64 // when it began to be observed; 0 is not yet
+	gaps    []span
+	open    bool // the last gap has no end
+	hasOut  bool // it reports what is behind the queue
+	records uint64
+}
+
+type span struct{ from, to int64 }
+
+// Engine joins observations. Its methods may be called by any goroutine.
+type Engine struct {
+	mu     sync.Mutex
+	cfg    Config
+	window int64
+	now    int64
+
+	agents []agent
+	labels map[string]int32
+	nodes  []string
+	nodeOf map[string]int32
+	owners map[[16]byte]int32 // nodes by their addresses
+
+	packets      []packet
+	freePackets  []int32
+	observations []observation
+	freeObs      int32 // head of a list, -1 is none
+	usedObs      int
+	index        map[uint64]int32
+	waiting      []int32 // packets in the order in which they arrived
+	head         int
+
+	shift    uint  // digests of which the upper bits are 0 are kept
+	changed  int64 // when shift was lowered the last time
+	pressed  int64 // when it was raised
+	lowered  bool
+	flows    map[flowKey]*flow
+	others   flow
+	links    map[link]*stats
+	clocks   clocks
+	members  map[[16]byte]map[int32]bool
+	ended    ring
+	counters Counters
+	scratch  []seen
+}
+
+// Counters are of all observations since the start.
+type Counters struct {
+	Observations uint64 `json:"observations"`
+	NoDigest     uint64 `json:"no_digest"`     // packets whose digest is unknown
+	NotSelected  uint64 `json:"not_selected"`  // observations that memory did not suffice for
+	Packets      uint64 `json:"packets"`       // that were joined and counted
+	Ambiguous    uint64 `json:"ambiguous"`     // packets that look like another, and are counted in nothing else
+	Overflowed   uint64 `json:"overflowed"`    // packets with more observations than are kept
+	FlowsInRest  uint64 `json:"flows_in_rest"` // packets of flows for which there was no room
+}
+
+// New makes an engine that knows no agents.
+func New(cfg Config) *Engine {
+	if cfg.Window <= 0 {
+		cfg.Window = DefaultWindow
+	}
+	if cfg.Memory <= 0 {
+		cfg.Memory = DefaultMemory
+	}
+	if cfg.Node == nil {
+		cfg.Node = NodeOf
+	}
+	return &Engine{
+		cfg: cfg, window: int64(cfg.Window), labels: map[string]int32{}, nodeOf: map[string]int32{}, owners: map[[16]byte]int32{},
+		index: map[uint64]int32{}, freeObs: -1, flows: map[flowKey]*flow{}, links: map[link]*stats{},
+		clocks: clocks{map[pair]*clock{}}, members: map[[16]byte]map[int32]bool{},
+	}
+}
+
+// Agent is the number of the agent with a label, for Add.
+func (e *Engine) Agent(label string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i, ok := e.labels[label]; ok {
+		return int(i)
+	}
+	i := int32(len(e.agents))
+	e.labels[label] = i
+	e.agents = append(e.agents, agent{label: label, node: e.node(e.cfg.Node(label))})
+	return int(i)
+}
+
+func (e *Engine) node(name string) int32 {
+	n, ok := e.nodeOf[name]
+	if !ok {
+		n = int32(len(e.nodes))
+		e.nodeOf[name] = n
+		e.nodes = append(e.nodes, name)
+	}
+	return n
+}
+
+// Watch says that an agent's records begin to come, or have stopped coming, at a time
+// (nanoseconds since 1970, this host's clock).
+func (e *Engine) Watch(agent int, now int64, comes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a := &e.agents[agent]
+	switch {
+	case comes && a.open:
+		a.gaps[len(a.gaps)-1].to = now
+		a.open = false
+	case comes && a.since == 0:
+		a.since = now
+	case !comes && !a.open && a.since != 0:
+		a.gap(span{now, 1<<63 - 1})
+		a.open = true
+	}
+}
+
+// Missed says that some of an agent's records of a time are missing.
+func (e *Engine) Missed(agent int, from, to int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a := &e.agents[agent]; !a.open {
+		a.gap(span{from, to})
+	}
+}
+
+// maxGaps of an agent are remembered, the newest.
+const maxGaps = 64
+
+func (a *agent) gap(s span) {
+	if n := len(a.gaps); n > 0 && s.from <= a.gaps[n-1].to {
+		a.gaps[n-1].to = max(a.gaps[n-1].to, s.to)
+		return
+	}
+	if len(a.gaps) == maxGaps {
+		a.gaps = append(a.gaps[:0], a.gaps[1:]...)
+	}
+	a.gaps = append(a.gaps, s)
+}
+
+// slack is how long before and after a gap nothing is concluded from silence.
+const slack = int64(time.Second)
+
+// observed reports whether an agent surely would have reported a packet that arrived
+// elsewhere at a time.
+func (a *agent) observed(at int64) bool {
+	if a.since == 0 || at < a.since {
+		return false
+	}
+	for i := len(a.gaps) - 1; i >= 0; i-- {
+		if g := a.gaps[i]; at > g.from-slack && (g.to == 1<<63-1 || at < g.to+slack) {
+			return false
+		}
+	}
+	return true
+}
+
+// Add takes records of an agent. now is this host's time, nanoseconds since 1970; it
+// must not go back.
+func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now = max(e.now, now)
+	a := &e.agents[agent]
+	if a.since == 0 {
+		a.since = now
+	}
+	for i := range records {
+		e.add(now, int32(agent), &records[i])
+	}
+}
+
+// AddOne is Add of one record, which is not kept.
+func (e *Engine) AddOne(now int64, agent int, r *wire.Record) {
+	e.mu.Lock()
+	e.now = max(e.now, now)
+	if a := &e.agents[agent]; a.since == 0 {
+		a.since = now
+	}
+	e.add(now, int32(agent), r)
+	e.mu.Unlock()
+}
+
+func stageOf(r *wire.Record) stage {
+	switch {
+	case r.Flags&wire.Dropped != 0:
+		return dropped
+	case r.Flags&wire.Outgoing == 0:
+		return in
+	case r.Flags&wire.BeforeQueue != 0:
+		return queue
+	}
+	return out
+}
+
+func (e *Engine) add(now int64, number int32, r *wire.Record) {
+	if r.Flags&wire.HostStat != 0 {
+		return
+	}
+	e.counters.Observations++
+	if r.Digest == 0 || r.Packets > 1 {
+		e.counters.NoDigest++
+		return
+	}
+	a := &e.agents[number]
+	a.records++
+	s := stageOf(r)
+	origin := r.Flags&(wire.Outgoing|wire.Relayed|wire.Dropped) == wire.Outgoing
+	if s == out {
+		a.hasOut = true
+	}
+	if r.Digest>>(64-e.shift) != 0 {
+		e.counters.NotSelected++
+		return
+	}
+	i, ok := e.index[r.Digest]
+	if !ok {
+		i = e.newPacket(now, r)
+	}
+	p := &e.packets[i]
+	if p.n >= maxObservations {
+		return
+	}
+	if origin && !p.origin {
+		p.flow, p.origin = keyOf(r), true
+	}
+	if r.Flags&wire.MGENHeader != 0 {
+		p.seq = r.MGENSeq
+	}
+	o := e.newObservation()
+	e.observations[o] = observation{time: r.Time, next: p.first, length: r.Length, place: place(number)<<2 | place(s), reason: r.Reason, ttl: r.TTL}
+	p.first = o
+	p.n++
+}
+
+func keyOf(r *wire.Record) flowKey {
+	k := flowKey{src: r.Src, dst: r.Dst, srcPort: r.SrcPort, dstPort: r.DstPort, proto: r.Proto, v6: r.Flags&wire.IPv6 != 0}
+	if r.Flags&wire.MGEN != 0 {
+		k.mgen, k.id = true, r.FlowID
+	}
+	return k
+}
+
+func (e *Engine) newPacket(now int64, r *wire.Record) int32 {
+	if e.used() >= e.cfg.Memory {
+		e.raise()
+	}
+	var i int32
+	if n := len(e.freePackets); n > 0 {
+		i, e.freePackets = e.freePackets[n-1], e.freePackets[:n-1]
+	} else {
+		i = int32(len(e.packets))
+		e.packets = append(e.packets, packet{})
+	}
+	e.packets[i] = packet{digest: r.Digest, arrived: now, flow: keyOf(r), first: -1}
+	e.index[r.Digest] = i
+	e.waiting = append(e.waiting, i)
+	return i
+}
+
+func (e *Engine) newObservation() int32 {
+	e.usedObs++
+	if i := e.freeObs; i >= 0 {
+		e.freeObs = e.observations[i].next
+		return i
+	}
+	e.observations = append(e.observations, observation{})
+	return int32(len(e.observations) - 1)
+}
+
+// used is how many bytes the packets take that are waited for.
+func (e *Engine) used() int { return len(e.index)*packetBytes + e.usedObs*observationBytes }
+
+// forget frees a packet.
+func (e *Engine) forget(i int32) {
+	p := &e.packets[i]
+	for o := p.first; o >= 0; {
+		next := e.observations[o].next
+		e.observations[o].next = e.freeObs
+		e.freeObs = o
+		e.usedObs--
+		o = next
+	}
+	if e.index[p.digest] == i {
+		delete(e.index, p.digest)
+	}
+	e.freePackets = append(e.freePackets, i)
+}
+
+// raise gives up half of the digests.
+func (e *Engine) raise() {
+	e.shift++
+	e.pressed = e.now
+	kept := e.waiting[:0]
+	for _, i := range e.waiting[e.head:] {
+		if p := &e.packets[i]; p.digest>>(64-e.shift) != 0 {
+			e.counters.NotSelected += uint64(p.n)
+			e.forget(i)
+		} else {
+			kept = append(kept, i)
+		}
+	}
+	e.waiting, e.head = kept, 0
+}
+
+// lower takes twice as many digests again once there has been room for a while. Those
+// that are new may have been under way: they count a window later.
+func (e *Engine) lower() {
+	if e.shift == 0 || e.used() > e.cfg.Memory/4 || e.now-max(e.pressed, e.changed) < 3*e.window {
+		return
+	}
+	e.shift--
+	e.changed, e.lowered = e.now, true
+}
+
+// Tick finishes the packets whose window is over. It is to be called some times a second.
+func (e *Engine) Tick(now int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now = max(e.now, now)
+	e.tick(e.now - e.window)
+	e.lower()
+}
+
+// Flush finishes all packets.
+func (e *Engine) Flush() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tick(1<<63 - 1)
+}
+
+func (e *Engine) tick(until int64) {
+	for e.head < len(e.waiting) {
+		i := e.waiting[e.head]
+		p := &e.packets[i]
+		if p.arrived > until {
+			break
+		}
+		e.head++
+		if p.digest>>(63-e.shift) != 0 && e.lowered && p.arrived < e.changed+e.window {
+			e.counters.NotSelected += uint64(p.n)
+		} else {
+			e.finish(p)
+		}
+		e.forget(i)
+	}
+	if e.head > len(e.waiting)/2 {
+		e.waiting = append(e.waiting[:0], e.waiting[e.head:]...)
+		e.head = 0
+	}
+}
+
+// Join says that a node is a member of a multicast group, or no longer.
+func (e *Engine) Join(node string, group [16]byte, member bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := e.members[group]
+	if m == nil {
+		m = map[int32]bool{}
+		e.members[group] = m
+	}
+	if member {
+		m[e.node(node)] = true
+	} else {
+		delete(m, e.node(node))
+	}
+}

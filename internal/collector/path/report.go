@@ -1,0 +1,385 @@
+package path
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Outcome is how a packet ended.
+type Outcome string
+
+// Outcomes.
+const (
+	Delivered  Outcome = "delivered"  // to the interface of its destination
+	Dropped    Outcome = "dropped"    // a kernel said so, and why
+	Lost       Outcome = "lost"       // it did not come where it was to come next
+	Unheard    Outcome = "unheard"    // it was seen last leaving, or entering, and nobody is known who should have heard it
+	Unobserved Outcome = "unobserved" // who should have heard it was not watching
+	Waiting    Outcome = "waiting"    // others may still see it
+)
+
+// At is a place: an interface of a node, which an agent watches, and on which side of it.
+type At struct {
+	Node  string `json:"node"`
+	Agent string `json:"agent"`
+	Stage string `json:"stage"` // in, queue (before the queueing discipline), out, dropped
+}
+
+// Ended is a packet that did not arrive.
+type Ended struct {
+	Time    int64   `json:"time_ns"`
+	Digest  uint64  `json:"digest,string"`
+	Flow    Tuple   `json:"flow"`
+	Seq     *uint32 `json:"mgen_seq,omitempty"`
+	Outcome Outcome `json:"outcome"`
+	At      At      `json:"at"`
+	Towards At      `json:"towards,omitzero"`
+	Reason  string  `json:"reason,omitempty"`
+
+	key flowKey
+	seq uint32
+}
+
+// ring keeps the newest packets that did not arrive.
+type ring struct {
+	list []Ended
+	next int
+}
+
+const ringSize = 4096
+
+func (r *ring) add(w Ended) {
+	if len(r.list) < ringSize {
+		r.list = append(r.list, w)
+		return
+	}
+	r.list[r.next] = w
+	r.next = (r.next + 1) % ringSize
+}
+
+// Tuple names a flow, as its sender does.
+type Tuple struct {
+	Src     netip.Addr `json:"src"`
+	Dst     netip.Addr `json:"dst"`
+	SrcPort uint16     `json:"src_port,omitempty"`
+	DstPort uint16     `json:"dst_port,omitempty"`
+	Proto   uint8      `json:"proto"`
+	MGEN    *uint32    `json:"mgen,omitempty"`
+}
+
+func (k *flowKey) tuple() Tuple {
+	r := wire.Record{Src: k.src, Dst: k.dst}
+	if k.v6 {
+		r.Flags = wire.IPv6
+	}
+	t := Tuple{Src: r.SrcAddr(), Dst: r.DstAddr(), SrcPort: k.srcPort, DstPort: k.dstPort, Proto: k.proto}
+	if k.mgen {
+		id := k.id
+		t.MGEN = &id
+	}
+	return t
+}
+
+// Query says which flows are asked for. The zero value is all.
+type Query struct {
+	Src, Dst netip.Addr // invalid is any; Dst may be a group
+	MGEN     *uint32
+}
+
+func (q *Query) matches(k *flowKey) bool {
+	t := k.tuple()
+	return (!q.Src.IsValid() || q.Src == t.Src) && (!q.Dst.IsValid() || q.Dst == t.Dst) && (q.MGEN == nil || t.MGEN != nil && *q.MGEN == *t.MGEN)
+}
+
+// Hop of a flow, or of all. Ends without a To are those that nobody has seen go further.
+type Hop struct {
+	From At  `json:"from"`
+	To   *At `json:"to,omitempty"`
+	Counts
+	Delivered float64           `json:"delivered"` // of those whose arrival was observable, 0 to 1
+	Delay     *Delay            `json:"delay,omitempty"`
+	Drops     map[string]uint64 `json:"drops,omitempty"` // of Lost, by reason
+}
+
+// Flow is what is known of one.
+type Flow struct {
+	Tuple
+	Multicast bool   `json:"multicast,omitempty"`
+	Packets   uint64 `json:"packets"` // seen anywhere
+	Bytes     uint64 `json:"bytes"`
+	// Arrived at the destination's interface; not of multicast.
+	Arrived uint64 `json:"arrived"`
+	Lost    uint64 `json:"lost"`
+	// Unheard were seen last where nobody is known who comes next; Unobserved where that
+	// agent was not watching.
+	Unheard    uint64            `json:"unheard,omitempty"`
+	Unobserved uint64            `json:"unobserved,omitempty"`
+	Drops      map[string]uint64 `json:"drops,omitempty"`
+	Loops      uint64            `json:"loops,omitempty"`
+	MinHops    uint8             `json:"min_hops"` // routers passed, by the TTL
+	MaxHops    uint8             `json:"max_hops"`
+	Hops       []Hop             `json:"hops"`
+	Paths      []Path            `json:"paths,omitempty"`
+	Changes    []Change          `json:"changes,omitempty"`
+	Changed    uint64            `json:"changed,omitempty"`
+	Nodes      []Role            `json:"nodes,omitempty"` // of a multicast
+}
+
+// Role is what a node has to do with a multicast.
+type Role struct {
+	Node     string  `json:"node"`
+	Role     string  `json:"role"`     // source, relay, member, overhearer, or receiver if memberships are not known
+	Received uint64  `json:"received"` // packets, each once
+	Copies   uint64  `json:"copies,omitempty"`
+	Relayed  uint64  `json:"relayed,omitempty"`
+	Share    float64 `json:"share"` // of the flow's packets, 0 to 1
+}
+
+// Report is what the engine knows.
+type Report struct {
+	Now      int64   `json:"now_ns"`
+	Sampled  float64 `json:"sampled"` // share of the packets that are looked at now
+	Window   int64   `json:"window_ns"`
+	Waiting  int     `json:"waiting"` // packets that are not counted yet
+	Counters         // since the start
+	Flows    []Flow  `json:"flows"`
+}
+
+// Report tells of the flows that q asks for, those with most packets first, at most limit of them;
+// 0 means all.
+func (e *Engine) Report(q Query, limit int) Report {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := Report{Now: e.now, Sampled: 1 / float64(uint64(1)<<e.shift), Window: e.window, Waiting: len(e.index), Counters: e.counters}
+	var list []*flow
+	for k, f := range e.flows {
+		if q.matches(&k) {
+			list = append(list, f)
+		}
+	}
+	slices.SortFunc(list, func(a, b *flow) int {
+		return cmp.Or(cmp.Compare(b.packets, a.packets), cmp.Compare(a.key.srcPort, b.key.srcPort))
+	})
+	if limit > 0 && len(list) > limit {
+		list = list[:limit]
+	}
+	r.Flows = []Flow{}
+	for _, f := range list {
+		r.Flows = append(r.Flows, e.report(f))
+	}
+	return r
+}
+
+func (e *Engine) at(p place) At {
+	a := &e.agents[p.agent()]
+	return At{Node: e.nodes[a.node], Agent: a.label, Stage: p.stage().String()}
+}
+
+func (e *Engine) report(f *flow) Flow {
+	r := Flow{
+		Tuple: f.key.tuple(), Multicast: f.key.multicast(), Packets: f.packets, Bytes: f.bytes, Arrived: f.reached, Lost: f.lost,
+		Unobserved: f.unseen, Drops: reasons(f.dropped), Loops: f.loops, MinHops: f.hopsTTL[0], MaxHops: f.hopsTTL[1],
+		Paths: slices.Clone(f.paths), Changes: slices.Clone(f.changes), Changed: f.changed, Hops: []Hop{},
+	}
+	for i := range f.hops {
+		r.Hops = append(r.Hops, e.hopReport(f.hops[i].link, &f.hops[i].stats))
+	}
+	for _, en := range f.ends {
+		switch {
+		case en.from.stage() != in:
+			r.Unheard += en.packets
+			r.Hops = append(r.Hops, Hop{From: e.at(en.from), Counts: Counts{Unobserved: en.packets}})
+		default:
+			r.Arrived += en.packets
+		}
+	}
+	order(r.Hops)
+	r.Nodes = e.roles(f)
+	return r
+}
+
+func reasons(m map[wire.Reason]uint64) map[string]uint64 {
+	var list map[string]uint64
+	for r, n := range m {
+		if list == nil {
+			list = map[string]uint64{}
+		}
+		name := r.String()
+		if name == "" {
+			name = "NOT_SPECIFIED"
+		}
+		list[name] += n
+	}
+	return list
+}
+
+func (e *Engine) hopReport(l link, s *stats) Hop {
+	h := Hop{From: e.at(l.from), Counts: s.Counts, Drops: reasons(s.drops)}
+	if n := s.Packets + s.Lost; n > 0 {
+		h.Delivered = float64(s.Packets) / float64(n)
+	}
+	if l.to == nowhere {
+		return h
+	}
+	to := e.at(l.to)
+	h.To = &to
+	if d := e.delay(l, s); d.Count > 0 {
+		h.Delay = &d
+	}
+	return h
+}
+
+// delay corrects a hop's delays if the clocks at its ends surely differ.
+func (e *Engine) delay(l link, s *stats) Delay {
+	from, to := e.agents[l.from.agent()].node, e.agents[l.to.agent()].node
+	if from == to {
+		d := s.report(0)
+		d.Clock = "same"
+		return d
+	}
+	offset, uncertainty, known := e.clocks.offset(from, to)
+	switch {
+	case !known:
+		d := s.report(0)
+		d.Clock = "unknown"
+		return d
+	case offset <= uncertainty && -offset <= uncertainty:
+		d := s.report(0)
+		d.Clock, d.Offset, d.Uncertainty = "common", offset, uncertainty
+		return d
+	}
+	d := s.report(offset)
+	d.Clock, d.Offset, d.Uncertainty = "estimated", offset, uncertainty
+	return d
+}
+
+// order sorts hops as packets take them: breadth first from where they begin.
+func order(hops []Hop) {
+	depth := map[At]int{}
+	for range hops {
+		changed := false
+		for _, h := range hops {
+			if h.To == nil {
+				continue
+			}
+			if d := depth[h.From] + 1; d > depth[*h.To] && d <= len(hops) {
+				depth[*h.To] = d
+				changed = true
+			}
+		}
+		if !changed {
+			break
+		}
+	}
+	slices.SortStableFunc(hops, func(a, b Hop) int {
+		return cmp.Or(cmp.Compare(depth[a.From], depth[b.From]), cmp.Compare(a.From.Agent, b.From.Agent))
+	})
+}
+
+// roles of the nodes in a multicast, its members that received nothing included.
+func (e *Engine) roles(f *flow) (list []Role) {
+	if !f.key.multicast() {
+		return nil
+	}
+	members, known := e.members[f.key.dst]
+	for n, r := range f.nodes {
+		role := Role{Node: e.nodes[n], Received: r.received, Copies: r.copies, Relayed: r.relayed, Share: float64(r.received) / float64(max(f.packets, 1))}
+		switch {
+		case r.sent > 0:
+			role.Role, role.Share = "source", 1
+		case members[n]:
+			role.Role = "member"
+		case r.relayed > 0:
+			role.Role = "relay"
+		case known:
+			role.Role = "overhearer"
+		default:
+			role.Role = "receiver"
+		}
+		list = append(list, role)
+	}
+	for n := range members {
+		if f.nodes[n] == nil {
+			list = append(list, Role{Node: e.nodes[n], Role: "member"})
+		}
+	}
+	slices.SortFunc(list, func(a, b Role) int { return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Node, b.Node)) })
+	return list
+}
+
+// Hops are those of all flows together, with most packets first.
+func (e *Engine) Hops() (list []Hop) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for l, s := range e.links {
+		list = append(list, e.hopReport(l, s))
+	}
+	slices.SortFunc(list, func(a, b Hop) int {
+		return cmp.Or(cmp.Compare(b.Packets+b.Lost, a.Packets+a.Lost), cmp.Compare(a.From.Agent, b.From.Agent))
+	})
+	return list
+}
+
+// Ended lists the newest packets of flows that q asks for that did not arrive, oldest first.
+func (e *Engine) Ended(q Query) []Ended {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := []Ended{}
+	for _, w := range slices.Concat(e.ended.list[e.ended.next:], e.ended.list[:e.ended.next]) {
+		if q.matches(&w.key) {
+			list = append(list, w.named())
+		}
+	}
+	return list
+}
+
+// named fills in what is shown.
+func (w Ended) named() Ended {
+	w.Flow = w.key.tuple()
+	if w.key.mgen {
+		w.Seq = &w.seq
+	}
+	return w
+}
+
+// Sight is one observation of a packet.
+type Sight struct {
+	At
+	Time   int64  `json:"time_ns"`
+	TTL    uint8  `json:"ttl"`
+	Length uint32 `json:"length"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Packet is one packet, in the order of its way. Of packets that are not waited for any
+// more, those are known that did not arrive, and of these only how they ended.
+type Packet struct {
+	Digest uint64  `json:"digest,string"`
+	Flow   Tuple   `json:"flow"`
+	Seen   []Sight `json:"seen,omitempty"`
+	Ended  *Ended  `json:"ended,omitempty"`
+}
+
+// Packet finds one by its digest.
+func (e *Engine) Packet(digest uint64) (Packet, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if i, ok := e.index[digest]; ok {
+		p := &e.packets[i]
+		r := Packet{Digest: digest, Flow: p.flow.tuple()}
+		for _, o := range e.gather(p) {
+			r.Seen = append(r.Seen, Sight{At: e.at(o.place), Time: o.time, TTL: o.ttl, Length: o.length, Reason: o.reason.String()})
+		}
+		return r, true
+	}
+	for i := len(e.ended.list) - 1; i >= 0; i-- {
+		if w := e.ended.list[i]; w.Digest == digest {
+			w = w.named()
+			return Packet{Digest: digest, Flow: w.Flow, Ended: &w}, true
+		}
+	}
+	return Packet{}, false
+}

@@ -207,7 +207,7 @@ func explainFlag(flags *flag.FlagSet, err error) error {
 var errNoConfig = errors.New("flag needs an argument: -c: want the name of a configuration")
 
 // commands are what may be the first argument.
-var commands = []string{"query", "replay", "view"}
+var commands = []string{"query", "replay", "trace", "view"}
 
 // cutCommand finds what is to be done, and the arguments for that. The flag
 // -query, the older spelling, may be anywhere.
@@ -229,6 +229,8 @@ func usageOf(command string) string {
 		return queryUsage
 	case "replay":
 		return replayUsage
+	case "trace":
+		return traceUsage
 	case "view":
 		return viewUsage
 	}
@@ -252,6 +254,9 @@ func run(args []string) int {
 	command, args := cutCommand(args)
 	if command == "query" {
 		return runQuery(args)
+	}
+	if command == "trace" {
+		return runTrace(args)
 	}
 	o, err := parse(command, args)
 	switch {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/transport/feed"
@@ -27,6 +28,9 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		return err
 	}
 	server.Measure(s)
+	cfg.Paths = path.New(path.Config{})
+	server.Measure(path.Metrics{Engine: cfg.Paths})
+	server.Handle(path.Handlers(cfg.Paths))
 	for _, one := range s {
 		if k, ok := one.(keeper); ok {
 			server.Watch(k.Failing)

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/internal/collector/replay"
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/host/service"
@@ -62,6 +63,8 @@ type Config struct {
 	// Detail allows; nil is degrade.DefaultRules.
 	Batches Batches
 	Detail  *degrade.Rules
+	// Paths, if it is not nil, joins what agents saw of the same packets.
+	Paths *path.Engine
 	// Share, if it is not nil, tells which agents are dialled by us, and not by
 	// another collector.
 	Share Share
@@ -117,6 +120,7 @@ type collector struct {
 	names    *Names
 	view     *View    // nil if nobody asked for one
 	batcher  *batcher // likewise
+	paths    *pathReader
 	say      *printer
 	manager  *service.Manager
 	started  time.Time
@@ -191,6 +195,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Batches != nil {
 		c.batcher = newBatcher(c, cfg.Batches, cfg.Detail)
+	}
+	if cfg.Paths != nil {
+		c.paths = newPathReader(c, cfg.Paths)
 	}
 	told := ctx // to end, by somebody else
 	ctx, c.quit = context.WithCancel(ctx)
@@ -277,6 +284,9 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	}
 	if c.batcher != nil {
 		start(c.batcher.run)
+	}
+	if c.paths != nil {
+		start(c.paths.run)
 	}
 	if cfg.View != nil {
 		start(func() error { return cfg.View(ctx, c.view) })

@@ -55,6 +55,7 @@ type Server struct {
 	totals   totals
 	more     []prometheus.Collector
 	failing  []func() string
+	handlers map[string]http.Handler
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.
 	ending context.Context
@@ -96,6 +97,10 @@ func Listen(address string, access Access) (*Server, error) {
 
 // Measure has /metrics say more. It is for before Run.
 func (s *Server) Measure(more ...prometheus.Collector) { s.more = append(s.more, more...) }
+
+// Handle has the server answer at more addresses, by their patterns for http.ServeMux. It is for
+// before Run.
+func (s *Server) Handle(handlers map[string]http.Handler) { s.handlers = handlers }
 
 // Watch makes /healthz fail while failing returns a reason. Call it before Run.
 func (s *Server) Watch(failing func() string) { s.failing = append(s.failing, failing) }
@@ -228,6 +233,9 @@ func (s *Server) handler() http.Handler {
 		mux.Handle("GET "+name, a)
 	}
 	s.addAPI(mux)
+	for pattern, h := range s.handlers {
+		mux.Handle(pattern, h)
+	}
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET "+healthPath, s.health)
 	return secure(s.host, newGuard(s.access, welcoming(mux)))

@@ -1,0 +1,425 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
+
+	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/path"
+)
+
+//go:embed trace.txt
+var traceUsage string
+
+// tracing is what the command line of trace says.
+type tracing struct {
+	options
+	query      path.Query
+	lost, json bool
+	every, end time.Duration
+	window     time.Duration
+	top        int
+
+	engine *path.Engine
+	out    io.Writer
+	screen bool
+	told   map[uint64]int64 // lost packets that were printed, by digest: their time
+}
+
+// runTrace shows paths, and gives the exit code.
+func runTrace(args []string) int {
+	t, err := parseTrace(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(traceUsage)
+		return 0
+	}
+	if err != nil {
+		return misused("trace", err)
+	}
+	return explain(t.run())
+}
+
+func parseTrace(args []string) (*tracing, error) {
+	t := &tracing{out: os.Stdout, screen: term.IsTerminal(int(os.Stdout.Fd())), told: map[uint64]int64{}}
+	flags := flag.NewFlagSet("recollect trace", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&t.config, "c", "collector.conf", "")
+	flags.DurationVar(&t.every, "every", 0, "")
+	flags.DurationVar(&t.end, "for", 0, "")
+	flags.DurationVar(&t.window, "window", path.DefaultWindow, "")
+	flags.IntVar(&t.top, "top", 10, "")
+	flags.Func("flow", "", t.setFlow)
+	flags.Func("src", "", address(&t.query.Src))
+	flags.Func("dst", "", address(&t.query.Dst))
+	flags.Func("group", "", address(&t.query.Dst))
+	flags.Func("packets", "", word(&t.lost, "lost", ""))
+	flags.Func("format", "", word(&t.json, "json", "text"))
+	for more := args; ; more = flags.Args()[1:] {
+		if err := flags.Parse(more); err != nil {
+			return nil, explainFlag(flags, err)
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		host := flags.Arg(0)
+		if !strings.Contains(host, "://") {
+			host = "ipfix://" + host
+		}
+		t.hosts = append(t.hosts, host)
+	}
+	flags.Visit(func(f *flag.Flag) { t.named = t.named || f.Name == "c" })
+	if t.window <= 0 || t.every < 0 || t.end < 0 || t.top < 1 {
+		return nil, errors.New("-window, -every, -for and -top: want more than 0")
+	}
+	t.screen = t.screen && !t.json && !t.lost
+	if t.every == 0 && (t.screen || t.json || t.lost) {
+		t.every = 2 * time.Second
+	}
+	return t, t.checkHosts()
+}
+
+func (t *tracing) setFlow(text string) error {
+	id, err := strconv.ParseUint(strings.TrimPrefix(text, "M"), 10, 32)
+	if err != nil {
+		return errors.New("want the ID of an MGEN flow, such as 12 or M12")
+	}
+	short := uint32(id)
+	t.query.MGEN = &short
+	return nil
+}
+
+func address(to *netip.Addr) func(string) error {
+	return func(text string) (err error) {
+		if *to, err = netip.ParseAddr(text); err != nil {
+			return errors.New("want an address")
+		}
+		return nil
+	}
+}
+
+// word sets a flag to whether its value is yes; no is the other value that there is.
+func word(to *bool, yes, no string) func(string) error {
+	return func(text string) error {
+		if *to = text == yes; !*to && (no == "" || text != no) {
+			return fmt.Errorf("want %s", strings.Trim(yes+" or "+no, " or"))
+		}
+		return nil
+	}
+}
+
+func (t *tracing) run() error {
+	cfg := collector.Config{Stderr: os.Stderr, Lines: true}
+	if err := t.read(&cfg); err != nil {
+		return err
+	}
+	for _, h := range cfg.File.Hosts {
+		if !h.IPFIX && !h.From {
+			say("%s: sends 28-byte records, which no packet can be recognized by", h.Label)
+			say("hint: write ipfix://%s in %s, and start the agent with -ipfix-port 4739", h.Name, t.config)
+		}
+	}
+	nothing, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer nothing.Close()
+	cfg.Stdout = nothing
+	t.engine = path.New(path.Config{Window: t.window})
+	cfg.Paths = t.engine
+	ctx, stop := untilSignal()
+	defer stop()
+	if t.end > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.end)
+		defer cancel()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return collector.Run(ctx, cfg) })
+	g.Go(func() error { return t.show(ctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return t.print() // with the packets that were still waited for
+}
+
+// show prints now and then.
+func (t *tracing) show(ctx context.Context) error {
+	if t.every == 0 {
+		return nil
+	}
+	tick := time.NewTicker(t.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := t.print(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (t *tracing) print() error {
+	if t.lost {
+		return t.printLost()
+	}
+	r := t.engine.Report(t.query, t.top)
+	if t.json {
+		return t.printJSON(&r)
+	}
+	var b strings.Builder
+	if t.screen {
+		b.WriteString("\x1b[H\x1b[2J")
+	}
+	writeReport(&b, &r)
+	_, err := io.WriteString(t.out, b.String())
+	return err
+}
+
+// printJSON prints a line for each flow, with the time and what share of packets was looked at.
+func (t *tracing) printJSON(r *path.Report) error {
+	e := json.NewEncoder(t.out)
+	for i := range r.Flows {
+		line := struct {
+			Now     int64   `json:"now_ns"`
+			Sampled float64 `json:"sampled"`
+			*path.Flow
+		}{r.Now, r.Sampled, &r.Flows[i]}
+		if err := e.Encode(&line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printLost prints the packets that have not been printed yet.
+func (t *tracing) printLost() error {
+	e := json.NewEncoder(t.out)
+	list := t.engine.Ended(t.query)
+	kept := make(map[uint64]int64, len(list))
+	for i := range list {
+		w := &list[i]
+		kept[w.Digest] = w.Time
+		if t.told[w.Digest] == w.Time {
+			continue
+		}
+		var err error
+		if t.json {
+			err = e.Encode(w)
+		} else {
+			_, err = fmt.Fprintln(t.out, lostLine(w))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	t.told = kept
+	return nil
+}
+
+func lostLine(w *path.Ended) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %016x  %s", time.Unix(0, w.Time).UTC().Format("15:04:05.000000"), w.Digest, flowName(&w.Flow))
+	if w.Seq != nil {
+		fmt.Fprintf(&b, " seq %d", *w.Seq)
+	}
+	where := w.At.Agent
+	switch w.Outcome {
+	case path.Dropped:
+		fmt.Fprintf(&b, ": dropped at %s", where)
+		if w.Reason != "" {
+			fmt.Fprintf(&b, " because of %s", w.Reason)
+		}
+	case path.Lost:
+		fmt.Fprintf(&b, ": lost behind %s (%s)", where, w.At.Stage)
+		if w.Towards.Agent != "" {
+			fmt.Fprintf(&b, ", towards %s", w.Towards.Agent)
+		}
+	case path.Unobserved:
+		fmt.Fprintf(&b, ": seen last at %s (%s); %s was not watching", where, w.At.Stage, w.Towards.Agent)
+	default:
+		fmt.Fprintf(&b, ": seen last at %s (%s), and heard by nobody", where, w.At.Stage)
+	}
+	return b.String()
+}
+
+// flowName is "M12 10.0.0.1:1000 > 10.0.0.2:5000 udp".
+func flowName(t *path.Tuple) string {
+	name := ""
+	if t.MGEN != nil {
+		name = fmt.Sprintf("M%d ", *t.MGEN)
+	}
+	protocol := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}[t.Proto]
+	if protocol == "" {
+		protocol = fmt.Sprintf("protocol %d", t.Proto)
+	}
+	if t.SrcPort|t.DstPort == 0 {
+		return fmt.Sprintf("%s%v > %v %s", name, t.Src, t.Dst, protocol)
+	}
+	return fmt.Sprintf("%s%v > %v %s", name, netip.AddrPortFrom(t.Src, t.SrcPort), netip.AddrPortFrom(t.Dst, t.DstPort), protocol)
+}
+
+func writeReport(b *strings.Builder, r *path.Report) {
+	if len(r.Flows) == 0 {
+		fmt.Fprintf(b, "no packets yet: %d records", r.Observations)
+		if r.NoDigest > 0 {
+			fmt.Fprintf(b, ", %d of them of packets that cannot be recognized elsewhere", r.NoDigest)
+		}
+		fmt.Fprintf(b, "; a packet is counted %v after it was seen first\n", time.Duration(r.Window))
+		return
+	}
+	for i := range r.Flows {
+		writeFlow(b, &r.Flows[i])
+	}
+	fmt.Fprintf(b, "%d packets joined, %d ambiguous", r.Packets, r.Ambiguous)
+	if r.NoDigest > 0 {
+		fmt.Fprintf(b, ", %d records without a digest", r.NoDigest)
+	}
+	if r.NotSelected > 0 {
+		fmt.Fprintf(b, "; a sample: %.4g %% of the packets are looked at now", 100*r.Sampled)
+	}
+	b.WriteByte('\n')
+}
+
+func writeFlow(b *strings.Builder, f *path.Flow) {
+	fmt.Fprintf(b, "%s: %d packets", flowName(&f.Tuple), f.Packets)
+	if !f.Multicast {
+		fmt.Fprintf(b, ", %d arrived, %d lost", f.Arrived, f.Lost)
+		writeCount(b, f.Unheard, "heard by nobody")
+	}
+	writeCount(b, f.Unobserved, "not observed")
+	writeCount(b, f.Loops, "in a loop")
+	writeDrops(b, f.Drops)
+	b.WriteByte('\n')
+	if f.Multicast {
+		writeTree(b, f)
+		return
+	}
+	fmt.Fprintf(b, "  %-40s %9s %7s %9s %9s %9s\n", "hop", "delivered", "lost", "p50", "p95", "jitter")
+	for i := range f.Hops {
+		writeHop(b, "  ", &f.Hops[i])
+	}
+	for _, p := range f.Paths {
+		fmt.Fprintf(b, "  path %s: %d packets, %.1f %%\n", strings.Join(p.Nodes, " > "), p.Packets, 100*float64(p.Packets)/float64(max(f.Arrived, 1)))
+	}
+	for _, c := range f.Changes {
+		fmt.Fprintf(b, "  changed at %s from %s to %s\n", time.Unix(0, c.Time).UTC().Format("15:04:05.000"), strings.Join(c.Old, " > "), strings.Join(c.New, " > "))
+	}
+}
+
+func writeCount(b *strings.Builder, n uint64, what string) {
+	if n > 0 {
+		fmt.Fprintf(b, ", %d %s", n, what)
+	}
+}
+
+func writeDrops(b *strings.Builder, drops map[string]uint64) {
+	sep := "; dropped: "
+	for _, reason := range slices.Sorted(maps.Keys(drops)) {
+		fmt.Fprintf(b, "%s%s %d", sep, reason, drops[reason])
+		sep = ", "
+	}
+}
+
+func writeHop(b *strings.Builder, indent string, h *path.Hop) {
+	if h.To == nil && h.Lost == 0 {
+		fmt.Fprintf(b, "%s%-40s %d seen last here\n", indent, hopName(h), h.Unobserved)
+		return
+	}
+	delivered := "-"
+	if h.Packets+h.Lost > 0 {
+		delivered = fmt.Sprintf("%.1f %%", 100*h.Delivered)
+	}
+	fmt.Fprintf(b, "%s%-40s %9s %7d", indent, hopName(h), delivered, h.Lost)
+	if d := h.Delay; d != nil {
+		fmt.Fprintf(b, " %9s %9s %9s", milliseconds(d.P50), milliseconds(d.P95), milliseconds(d.Jitter))
+		switch d.Clock {
+		case "estimated":
+			fmt.Fprintf(b, "  clock %s ahead ± %s, estimated", milliseconds(d.Offset), milliseconds(d.Uncertainty))
+		case "unknown":
+			b.WriteString("  if clocks agree")
+		}
+	}
+	writeCount(b, h.Unobserved, "not observed")
+	writeCount(b, h.Duplicates, "duplicates")
+	writeCount(b, h.Reordered, "reordered")
+	writeDrops(b, h.Drops)
+	b.WriteByte('\n')
+}
+
+func milliseconds(ns int64) string { return fmt.Sprintf("%.3f ms", float64(ns)/1e6) }
+
+// hopName is "r1/a > r2/b", or what is inside a node: "r1: a > b", "n1: queue of eth0".
+func hopName(h *path.Hop) string {
+	switch {
+	case h.To == nil && h.From.Stage == "in":
+		return h.From.Node + ": received, and no further"
+	case h.To == nil:
+		return h.From.Agent + " > ?"
+	case h.From.Agent == h.To.Agent && h.From.Stage == "queue":
+		return h.From.Agent + ": its queue"
+	case h.From.Node == h.To.Node:
+		return "through " + h.From.Node
+	}
+	return h.From.Agent + " > " + h.To.Agent
+}
+
+// writeTree writes a multicast's hops from its sources on, and what each node got.
+func writeTree(b *strings.Builder, f *path.Flow) {
+	roles := map[string]path.Role{}
+	for _, r := range f.Nodes {
+		roles[r.Node] = r
+	}
+	written := map[string]bool{}
+	for _, r := range f.Nodes {
+		if r.Role == "source" {
+			writeBranch(b, f, roles, written, r.Node, "  ")
+		}
+	}
+	for _, r := range f.Nodes {
+		if !written[r.Node] {
+			writeBranch(b, f, roles, written, r.Node, "  ")
+		}
+	}
+}
+
+func writeBranch(b *strings.Builder, f *path.Flow, roles map[string]path.Role, written map[string]bool, node, indent string) {
+	r := roles[node]
+	if !written[node] {
+		fmt.Fprintf(b, "%s%s (%s): %.1f %%", indent, node, r.Role, 100*r.Share)
+		writeCount(b, r.Copies, "more copies")
+		writeCount(b, r.Relayed, "relayed")
+		b.WriteByte('\n')
+	}
+	if written[node] {
+		return
+	}
+	written[node] = true
+	for i := range f.Hops {
+		h := &f.Hops[i]
+		if h.To == nil || h.From.Node != node || h.To.Node == node {
+			continue
+		}
+		writeHop(b, indent+"  ", h)
+		if !written[h.To.Node] {
+			writeBranch(b, f, roles, written, h.To.Node, indent+"    ")
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/hub"
+)
+
+// pathReader hands what the hub carries to an engine that joins packets, and tells it
+// when agents are away or have lost records. It is one goroutine.
+type pathReader struct {
+	c      *collector
+	engine *path.Engine
+	reader *hub.Reader[Item]
+	agents []pathAgent // by host
+	lost   uint64      // items that it was too slow for
+	looked int64
+}
+
+type pathAgent struct {
+	number int // the engine's
+	there  bool
+	losses feed.Losses
+}
+
+func newPathReader(c *collector, e *path.Engine) *pathReader {
+	return &pathReader{c: c, engine: e, reader: c.hub.NewReader()}
+}
+
+func (p *pathReader) run() error {
+	defer p.reader.Close()
+	look := time.NewTicker(countEvery)
+	defer look.Stop()
+	for now := range look.C {
+		p.watch(now.UnixNano())
+		p.take(now.UnixNano())
+		p.engine.Tick(now.UnixNano())
+		if ended(p.reader) {
+			break
+		}
+	}
+	p.engine.Flush()
+	return nil
+}
+
+func (p *pathReader) take(now int64) {
+	for items := p.reader.Items(); len(items) > 0; items = p.reader.Items() {
+		for i := range items {
+			if !items[i].Again {
+				p.engine.AddOne(now, p.agent(items[i].Host).number, &items[i].Record)
+			}
+		}
+		p.reader.Advance(len(items))
+	}
+}
+
+// agent is the one of a host, which may be new.
+func (p *pathReader) agent(host uint32) *pathAgent {
+	for uint32(len(p.agents)) <= host {
+		label := p.c.file.Hosts[len(p.agents)].Label
+		p.agents = append(p.agents, pathAgent{number: p.engine.Agent(label)})
+	}
+	return &p.agents[host]
+}
+
+// watch compares the agents' connections and losses with those of the last time.
+func (p *pathReader) watch(now int64) {
+	since := p.looked
+	if since == 0 {
+		since = now
+	}
+	p.looked = now
+	lost := p.reader.Status().Lost
+	for i, a := range p.c.agents {
+		o := p.agent(uint32(i))
+		if there := a.state.Load().Phase == feed.Connected; there != o.there {
+			o.there = there
+			p.engine.Watch(o.number, now, there)
+		}
+		l := a.losses()
+		if l.Missing > o.losses.Missing || l.NotSent > o.losses.NotSent || l.Ignored > o.losses.Ignored {
+			// What exporters say of themselves may be some seconds old.
+			p.engine.Missed(o.number, since-lossesAge, now)
+		} else if lost > p.lost {
+			p.engine.Missed(o.number, since, now)
+		}
+		o.losses = l
+	}
+	p.lost = lost
+}
+
+// lossesAge is how old an exporter's statistics may be, nanoseconds.
+const lossesAge = int64(5 * time.Second)

@@ -12,9 +12,8 @@ const DigestSize = 24
 // keeps fewer bytes of a packet cannot compute its digest.
 const DigestPayload = 16
 
-// Digest is the digest of a packet: XXH64 with seed 0 of 24 bytes, which are three
-// words in the order of the bytes in memory (little-endian). It is never 0, which
-// stands for an unknown digest; a hash of 0 becomes 1.
+// Digest is the digest of a packet: XXH3_64bits (xxHash 0.8, its own secret, seed 0) of
+// 24 bytes. It is never 0, which stands for an unknown digest; a hash of 0 becomes 1.
 //
 // The digest is the same wherever the packet is seen, so that two agents that report
 // it have seen the same packet. Nothing goes into it that changes on the way: not TTL
@@ -46,7 +45,10 @@ const DigestPayload = 16
 //	                units of 8 bytes << 3 | 1 if more fragments follow (2), 0 (2), bytes 8-15
 //	                of the fragment's payload (8)
 //
-// Bytes behind the end of the packet are 0. An atomic fragment of IPv6 (RFC 6946) is not
+// Bytes behind the end of the packet are 0. In packets to a link-local multicast address,
+// 224.0.0.0/24 or ff02::/16 whatever the flags, bytes 20-23 are XORed with the last four bytes of the source
+// address, the last one first: no router forwards them, and neighbours send the same reports and
+// greetings. An atomic fragment of IPv6 (RFC 6946) is not
 // a fragment. Each segment of a super-packet has the digest of the packet that it becomes:
 // its own length and sequence number, the identification plus its number from 0 on, and FIN in
 // the last segment only.
@@ -54,25 +56,22 @@ func Digest(b *[DigestSize]byte) uint64 {
 	return DigestWords(binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:]))
 }
 
+// The constants of XXH3 that inputs of 17 to 32 bytes meet: the first four words of its
+// secret, and two primes.
 const (
-	prime1 = 0x9e3779b185ebca87
-	prime2 = 0xc2b2ae3d27d4eb4f
-	prime3 = 0x165667b19e3779f9
-	prime4 = 0x85ebca77c2b2ae63
-	prime5 = 0x27d4eb2f165667c5
+	secret0    = 0xbe4ba423396cfeb8
+	secret1    = 0x1cad21f72c81017c
+	secret2    = 0xdb979083e96dd4de
+	secret3    = 0x1f67b3b7a4a44072
+	primeMX    = 0x165667919e3779f9
+	lengthTerm = DigestSize * 0x9e3779b185ebca87 & (1<<64 - 1) // prime 1
 )
 
 // DigestWords is [Digest] of bytes that were read as little-endian words.
 func DigestWords(a, b, c uint64) uint64 {
-	h := uint64(DigestSize)
-	h += prime5
-	h = bits.RotateLeft64(h^mix(a), 27)*prime1 + prime4
-	h = bits.RotateLeft64(h^mix(b), 27)*prime1 + prime4
-	h = bits.RotateLeft64(h^mix(c), 27)*prime1 + prime4
-	h = (h ^ h>>33) * prime2
-	h = (h ^ h>>29) * prime3
-	h ^= h >> 32
-	return max(h, 1)
+	hi1, lo1 := bits.Mul64(a^secret0, b^secret1)
+	hi2, lo2 := bits.Mul64(b^secret2, c^secret3)
+	h := lengthTerm + (hi1 ^ lo1) + (hi2 ^ lo2)
+	h = (h ^ h>>37) * primeMX
+	return max(h^h>>32, 1)
 }
-
-func mix(w uint64) uint64 { return bits.RotateLeft64(w*prime2, 31) * prime1 }

@@ -282,6 +282,7 @@ func (a *agent) openCapture() error {
 	a.capture.fill = a.hub.Fill
 	a.capture.keep = a.leaveOut()
 	a.capture.local.Store(a.target.local())
+	a.capture.wanted.Store(a.target.wanted())
 	return nil
 }
 
@@ -459,6 +460,7 @@ func (a *agent) refresh(ctx context.Context) error {
 		return nil
 	}
 	a.out.printf("filter is now: %s", now.filter.Text)
+	a.capture.wanted.Store(now.wanted())
 	return a.capture.setFilter(now.filter.Instructions())
 }
 

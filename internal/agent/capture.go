@@ -40,8 +40,12 @@ type capturer struct {
 
 	decoder  *decode.Decoder              // owned by read
 	local    atomic.Pointer[decode.Local] // news for the decoder, until taken
+	wanted   atomic.Pointer[wanted]       // likewise
 	counters counts                       // published by read after each block
 }
+
+// wanted says which fragments are, or is nil if the kernel has decided.
+type wanted func(*packet.Frame) bool
 
 // counts is what the user may ask about while packets pass.
 type counts struct {
@@ -308,6 +312,9 @@ func (c *capturer) read(src capture.Source) error {
 		}
 		if l := c.local.Swap(nil); l != nil {
 			c.decoder.SetLocal(*l)
+		}
+		if w := c.wanted.Swap(nil); w != nil {
+			c.decoder.SetWanted(*w)
 		}
 		for block.Len() > 0 || c.decoder.Pending() {
 			c.fill(fill)

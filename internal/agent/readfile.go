@@ -32,6 +32,7 @@ func ReadFile(ctx context.Context, cfg Config) error {
 		recs: make([]wire.Record, 512), text: make([]byte, 0, lineBuffer+512*wire.MaxLine+wire.LineRoom),
 		self: newSelf(nil, cfg.Addrs),
 	}
+	p.decoder.SetWanted(p.wantedFragment)
 	p.decoder.SetLocal(decode.Local{MAC: cfg.MAC, Addrs: cfg.Addrs})
 	err = p.all(in)
 	if flushErr := p.flush(); flushErr != nil {
@@ -68,6 +69,8 @@ func (p *filePrinter) account(in *pcapfile.Reader) {
 	}
 	c := p.decoder.Counters()
 	c.ShortLink += in.Short()
+	p.unmatched += c.FragmentsUnwanted
+	c.FragmentsUnwanted = 0
 	c.WithoutRecord(func(reason string, n uint64) {
 		if n > 0 {
 			out.printf("%s gave no record: %s", frames(n), reason)
@@ -129,9 +132,18 @@ func (p *filePrinter) wanted(f *packet.Frame) (bool, error) {
 		if err != nil {
 			return false, fail(filterCode(err), err)
 		}
+		if filter.Limit != "" {
+			fmt.Fprintf(p.cfg.Stderr, "pcapper: warning: -m: %s\n", filter.Limit)
+		}
 		p.filters[f.Link] = filter
 	}
 	return p.filters[f.Link].Match(f), nil
+}
+
+// wantedFragment judges fragments that the filter lets pass unseen.
+func (p *filePrinter) wantedFragment(f *packet.Frame) bool {
+	filter := p.filters[f.Link]
+	return filter == nil || filter.Wanted(f)
 }
 
 func (p *filePrinter) print(n int) {

@@ -177,6 +177,15 @@ func (t *target) affected(cfg *Config, m match.Target) bool {
 // local is the host as the decoder knows it.
 func (t *target) local() *decode.Local { return &decode.Local{MAC: t.mac, Addrs: t.addrs} }
 
+// wanted is the test of fragments that the filter lets pass unseen.
+func (t *target) wanted() *wanted {
+	var w wanted
+	if t.filter.Fragments() {
+		w = t.filter.Wanted
+	}
+	return &w
+}
+
 func filterCode(err error) int {
 	switch {
 	case errors.Is(err, match.ErrNoMAC):

@@ -60,6 +60,9 @@ func addStatus(sum *hub.Status, s hub.Status) {
 func (a *agent) announce() {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
+	if limit := a.target.filter.Limit; limit != "" {
+		a.out.printf("warning: -m: %s", limit)
+	}
 	a.announcePorts()
 	if a.stats != nil {
 		a.out.printf("CPU and memory: %v", a.stats)

@@ -57,7 +57,7 @@ const (
 // or delay anything; else when the frame is handed to the driver, by a program on
 // a packet socket. It follows changes of the queueing discipline.
 //
-// Of a frame only those bytes are kept that a decoder can want, 48 to 256, and
+// Of a frame only those bytes are kept that a decoder can want, 64 to 256, and
 // the filter sees no more than 256.
 // Needs Linux 6.6 with BTF, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 type Tap struct {

@@ -12,16 +12,17 @@ type Counters struct {
 	ARP, RARP, LLC, LLDP, EAPOL, PPPoEDiscovery, PPP, MPLS, BATMAN, WiFi, OtherEtherType uint64
 
 	// Frames without record, by reason.
-	ShortLink        uint64 // the link header, or a tag or label, is cut off
-	ShortIP          uint64 // the IP header's fixed part is cut off
-	BadVersion       uint64 // the IP version is not the one announced
-	BadIHL           uint64 // the IPv4 header length is below 20 bytes
-	BadLength        uint64 // the IPv4 total length is below the header's
-	BATMANParts      uint64 // parts of packets that batman-adv has divided, but for the first
-	WiFiEncrypted    uint64 // 802.11 data that cannot be read
-	WiFiFragments    uint64 // later fragments of 802.11 frames
-	WiFiDamaged      uint64 // 802.11 frames with a wrong frame check sequence
-	FragmentsLeftOut uint64 // later fragments with FirstOnly
+	ShortLink         uint64 // the link header, or a tag or label, is cut off
+	ShortIP           uint64 // the IP header's fixed part is cut off
+	BadVersion        uint64 // the IP version is not the one announced
+	BadIHL            uint64 // the IPv4 header length is below 20 bytes
+	BadLength         uint64 // the IPv4 total length is below the header's
+	BATMANParts       uint64 // parts of packets that batman-adv has divided, but for the first
+	WiFiEncrypted     uint64 // 802.11 data that cannot be read
+	WiFiFragments     uint64 // later fragments of 802.11 frames
+	WiFiDamaged       uint64 // 802.11 frames with a wrong frame check sequence
+	FragmentsLeftOut  uint64 // later fragments with FirstOnly
+	FragmentsUnwanted uint64 // fragments of datagrams that the filter does not want
 
 	// Records with something special.
 	Truncated         uint64 // an upper-layer or extension header is cut off
@@ -113,6 +114,7 @@ func (c *Counters) WithoutRecord(f func(reason string, frames uint64)) {
 	f("bad ip header length", c.BadIHL)
 	f("bad ip total length", c.BadLength)
 	f("later fragments left out", c.FragmentsLeftOut)
+	f("fragments of datagrams that the filter leaves out", c.FragmentsUnwanted)
 }
 
 // Each calls f for every counter, with a name that a summary can print.

@@ -62,8 +62,9 @@ type Decoder struct {
 	seed      seed
 	fragments table[fragment]
 	streams   streams
-	rest      super     // what a super-packet still stands for
-	aggregate aggregate // what is left of an A-MSDU
+	rest      super                    // what a super-packet still stands for
+	aggregate aggregate                // what is left of an A-MSDU
+	wanted    func(*packet.Frame) bool // see SetWanted
 }
 
 // New returns a decoder with its tables allocated: it never grows.
@@ -84,6 +85,21 @@ func New(cfg Config) *Decoder {
 	}
 	d.streams = newStreams(cfg.TCPEntries)
 	return d
+}
+
+// SetWanted sets the test that says of a first fragment whether its datagram is
+// to be reported, and of a later one without its first whether it is by itself.
+// It is for filters that let all fragments pass, as they cannot judge later
+// ones; nil reports all.
+func (d *Decoder) SetWanted(wanted func(*packet.Frame) bool) { d.wanted = wanted }
+
+// leftOut counts a fragment that is not wanted.
+func (d *Decoder) leftOut(f *packet.Frame) bool {
+	if d.wanted == nil || d.wanted(f) {
+		return false
+	}
+	d.c.FragmentsUnwanted++
+	return true
 }
 
 // Decode writes the records that f gives to the beginning of dst and returns
@@ -135,6 +151,8 @@ func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	r.FlowID = 0
 	r.MGENSeq = 0
 	r.Packets = 0
+	r.Digest = 0
+	r.Reason = 0
 	r.SrcPort, r.DstPort = 0, 0
 	if !d.packet(&p, proto, r) {
 		return false

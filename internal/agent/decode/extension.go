@@ -58,6 +58,9 @@ func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 				id := binary.BigEndian.Uint32(b[off+4:])
 				return d.fragment(p, r, id, int(frag&^7), frag&1 != 0)
 			}
+			if d.leftOut(p.frame) {
+				return false
+			}
 		}
 		if len(b)-off < n {
 			return d.cutOff(r, next)

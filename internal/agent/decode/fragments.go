@@ -15,6 +15,7 @@ type fragment struct {
 	srcPort, dstPort uint16
 	flags            wire.Flags // MGEN or none
 	proto            uint8
+	unwanted         bool // the filter does not want the datagram
 }
 
 // How long a first fragment is remembered: what Linux keeps for reassembly
@@ -33,6 +34,7 @@ const (
 func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more bool) bool {
 	d.c.Fragments++
 	r.Flags |= wire.Fragment
+	r.Digest = fragmentDigest(p, r, id, off, more)
 	if d.cfg.Fragments == FirstOnly {
 		return d.firstOnly(p, r, off)
 	}
@@ -49,8 +51,16 @@ func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more
 		e = nil
 	}
 	if e == nil {
+		if d.leftOut(p.frame) {
+			return false
+		}
 		d.c.FragmentsUnknown++
 		return true
+	}
+	if e.unwanted {
+		d.c.FragmentsUnwanted++
+		e.add(r, p.total-p.l4, off, more)
+		return false
 	}
 	r.SrcPort, r.DstPort, r.Proto = e.srcPort, e.dstPort, e.proto
 	r.FlowID = e.flow
@@ -63,7 +73,10 @@ func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more
 // remembers what it says.
 func (d *Decoder) firstFragment(p *ipPacket, r *wire.Record, k *key, hash uint32) bool {
 	payload := p.total - p.l4
-	if r.Flags&wire.IPv6 != 0 {
+	unwanted := d.leftOut(p.frame)
+	if unwanted {
+		// Its record is not for anybody.
+	} else if r.Flags&wire.IPv6 != 0 {
 		// the rest of the header chain; it is in the first fragment (RFC 7112)
 		d.extensions(p, r, r.Proto)
 	} else {
@@ -74,17 +87,20 @@ func (d *Decoder) firstFragment(p *ipPacket, r *wire.Record, k *key, hash uint32
 		e = d.fragments.put(k, hash)
 	}
 	*e = fragment{
-		seen: r.Time, bytes: uint32(payload),
+		seen: r.Time, bytes: uint32(payload), unwanted: unwanted,
 		srcPort: r.SrcPort, dstPort: r.DstPort, proto: r.Proto,
 		flow: r.FlowID, flags: r.Flags & wire.MGEN,
 	}
-	return true
+	return !unwanted
 }
 
 // firstOnly is the view that sees datagrams instead of fragments.
 func (d *Decoder) firstOnly(p *ipPacket, r *wire.Record, off int) bool {
 	if off != 0 {
 		d.c.FragmentsLeftOut++
+		return false
+	}
+	if d.leftOut(p.frame) {
 		return false
 	}
 	if r.Flags&wire.IPv6 != 0 {

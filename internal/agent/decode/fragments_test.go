@@ -1,9 +1,11 @@
 package decode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"testing"
 
+	"github.com/pcapper/pcapper/internal/agent/mgen"
 	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -235,5 +237,78 @@ func TestFirstOnly(t *testing.T) {
 			}
 			checkBalance(t, d)
 		})
+	}
+}
+
+// TestUnwantedFragments: a datagram's fragments share the fate of its first one,
+// and one without its first is judged by itself.
+func TestUnwantedFragments(t *testing.T) {
+	wanted, other := udp(4001, 5001, noise(3000)), udp(7, 9, noise(3000))
+	pieces := []piece{{to: 1480}, {from: 1480, to: 2960}, {from: 2960, to: 3008, last: true}}
+	for name, cut := range map[string]func(byte, []byte, piece) packet.Frame{"IPv4": fragment4, "IPv6": fragment6} {
+		d := New(Config{})
+		alone := 0
+		d.SetWanted(func(f *packet.Frame) bool {
+			if bytes.Contains(f.Data, wanted[:8]) {
+				return true
+			}
+			if !bytes.Contains(f.Data, other[:8]) {
+				alone++
+			}
+			return false
+		})
+		play := func(datagram []byte, id uint32, order ...int) (got int) {
+			for _, n := range order {
+				p := pieces[n]
+				p.id = id
+				f := cut(wire.ProtoUDP, datagram, p)
+				f.Time = int64(id)
+				var dst [1]wire.Record
+				got += d.Decode(&f, dst[:])
+			}
+			return got
+		}
+		for _, tt := range []struct {
+			datagram           []byte
+			order              []int
+			want, unseen, less int // records, fragments judged alone, fragments left out
+		}{
+			{wanted, []int{0, 1, 2}, 3, 0, 0},
+			{other, []int{0, 1, 2}, 0, 0, 3},
+			{wanted, []int{2, 0, 1}, 2, 1, 1},
+			{other, []int{1, 2, 0}, 0, 2, 3},
+			{other, []int{0, 0, 1}, 0, 0, 3},
+		} {
+			alone = 0
+			before := d.Counters().FragmentsUnwanted
+			id := uint32(before) + 100
+			got := play(tt.datagram, id, tt.order...)
+			less := int(d.Counters().FragmentsUnwanted - before)
+			if got != tt.want || alone != tt.unseen || less != tt.less {
+				t.Errorf("%s, order %v: %d records, %d judged alone, %d left out; want %d, %d, %d", name, tt.order,
+					got, alone, less, tt.want, tt.unseen, tt.less)
+			}
+			checkBalance(t, d)
+		}
+		if c := d.Counters(); c.MGEN[mgen.Accepted] != 0 || c.FragmentsUnknown != 0 {
+			t.Errorf("%s: what is left out is counted elsewhere, too: %+v", name, c)
+		}
+		d.SetWanted(nil)
+		if got := play(other, 1<<15, 0, 1, 2); got != 3 {
+			t.Errorf("%s: without a test %d records, want 3", name, got)
+		}
+		d = New(Config{Fragments: FirstOnly})
+		d.SetWanted(func(f *packet.Frame) bool { return bytes.Contains(f.Data, wanted[:8]) })
+		if got := play(wanted, 1, 0, 1, 2) + 10*play(other, 2, 0, 1, 2); got != 1 {
+			t.Errorf("%s: with FirstOnly %d", name, got)
+		}
+		checkBalance(t, d)
+	}
+	// An atomic fragment is a whole packet (RFC 6946).
+	d := New(Config{})
+	d.SetWanted(func(*packet.Frame) bool { return false })
+	f := fragment6(wire.ProtoUDP, other, piece{to: 100, last: true})
+	if n := d.Decode(&f, make([]wire.Record, 1)); n != 0 || d.Counters().FragmentsUnwanted != 1 {
+		t.Errorf("atomic fragment: %d records, %+v", n, d.Counters())
 	}
 }

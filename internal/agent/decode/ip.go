@@ -59,6 +59,7 @@ func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
 		return false
 	}
 	r.Flags = 0
+	r.TTL = b[8]
 	r.Proto = b[9]
 	binary.LittleEndian.PutUint64(r.Src[:], 0)
 	binary.LittleEndian.PutUint64(r.Src[8:], 0xffff0000|uint64(binary.LittleEndian.Uint32(b[12:]))<<32)
@@ -124,6 +125,7 @@ func (d *Decoder) ipv6(p *ipPacket, r *wire.Record) bool {
 		return false
 	}
 	r.Flags = wire.IPv6
+	r.TTL = b[7]
 	r.Src = [16]byte(b[8:])
 	r.Dst = [16]byte(b[24:])
 	p.total = ipv6Len + int(binary.BigEndian.Uint16(b[4:]))

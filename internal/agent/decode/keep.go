@@ -14,7 +14,8 @@ import (
 
 // Bytes of a frame that are kept.
 const (
-	keepPlain   = 48  // tells a UDP datagram over IPv4 that is not MGEN's
+	keepFirst   = 48  // tell a UDP datagram over IPv4 that is not MGEN's
+	keepPlain   = 64  // such a datagram, with the payload that its digest takes in
 	keepHeaders = 112 // any headers up to an MGEN header with its IPv6 address
 	keepMost    = 256 // everything else: options, tunnels, TCP data, checksums
 )
@@ -72,7 +73,7 @@ const (
 	mgenFlags   = 3
 )
 
-// keepIPv4 are the rules for the first keepPlain bytes of an Ethernet frame.
+// keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame.
 // They judge a payload as mgen.UDP does.
 var keepIPv4 = append(append([]keepRule{
 	{[]keepTest{superPacket}, keepMost},
@@ -111,7 +112,7 @@ func keepInsidePorts(at int) []keepRule {
 // kept is how many bytes of a frame the eBPF engine keeps.
 func kept(f *packet.Frame, inside bool) int {
 	most := min(len(f.Data), keepMost)
-	if f.Link != packet.Ethernet || most < keepPlain {
+	if f.Link != packet.Ethernet || most < keepFirst {
 		return most
 	}
 	n := firstRule(keepIPv4, f, inside)

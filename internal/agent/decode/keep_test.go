@@ -25,7 +25,7 @@ func TestKeepHeader(t *testing.T) {
 
 `)
 	fmt.Fprintf(&b, "#define KEEP_PLAIN %d\n#define KEEP_HEADERS %d\n#define KEEP_MOST %d\n", keepPlain, keepHeaders, keepMost)
-	writeKeep(&b, "enough", "says how many bytes of an Ethernet frame a decoder can need, given the first KEEP_PLAIN.", keepIPv4)
+	writeKeep(&b, "enough", "says how many bytes of an Ethernet frame a decoder can need, given the first 48.", keepIPv4)
 	writeKeep(&b, "enough6", "says it of a frame of which enough() said KEEP_MOST, given the first KEEP_HEADERS.", keepIPv6)
 	if *updateKeep {
 		if err := os.WriteFile(keepHeader, b.Bytes(), 0o644); err != nil {

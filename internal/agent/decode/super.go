@@ -17,6 +17,9 @@ type super struct {
 	seq  uint32      // TCP sequence number of what is left
 	kind superKind
 	more bool // the first packet is out
+	// What the next packet's digest is computed from, valid iff digests; its length is not in it.
+	words   words
+	digests bool
 }
 
 type superKind uint8
@@ -131,9 +134,15 @@ func (d *Decoder) cut(r *wire.Record) {
 	s.data = s.data[len(data):]
 	switch s.kind {
 	case superTCP:
+		if s.digests {
+			r.Digest = s.words.segment(r.Length, s.seq, s.left == 0)
+		}
 		d.segment(r, s.seq, n, data)
 		s.seq += uint32(n)
 	case superUDP:
+		if s.digests {
+			r.Digest = s.datagramDigest(r.Length, n, data)
+		}
 		if s.more {
 			d.datagram(r, n, data)
 		}

@@ -35,6 +35,7 @@ func (d *Decoder) upper(p *ipPacket, r *wire.Record) {
 	if p.frame.GSOType != packet.GSONone {
 		d.plan(p, r)
 	}
+	d.digest(p, r)
 }
 
 // ports reads the ports at p.l4, where all protocols that have ports have

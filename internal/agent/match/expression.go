@@ -66,11 +66,9 @@ func (s *scope) compileExpression(ctx context.Context, text string) (*Filter, er
 	defer cancel()
 	prog, compiler, err := s.translate(ctx, expression)
 	once := s.seenTwice() && !asksDirection(prog)
-	if once {
-		prog = slices.Concat(mustAssemble(dropOutgoing()), prog)
-	}
+	var w wider
 	if err == nil {
-		prog, err = s.adapt(prog)
+		w, err = s.adapt(prog, expression)
 	}
 	if err != nil {
 		return nil, s.failure(ctx, expression, err)
@@ -79,8 +77,25 @@ func (s *scope) compileExpression(ctx context.Context, text string) (*Filter, er
 	if once {
 		shown += s.onceText()
 	}
-	test := &machine{prog: prog, link: s.link, index: uint32(s.index)}
-	return &Filter{Text: shown, Compiler: compiler, prog: prog, test: test}, nil
+	if once {
+		w.prog = onlyIncoming(w.prog)
+		if w.narrow != nil {
+			w.narrow = onlyIncoming(w.narrow)
+		}
+	}
+	f := &Filter{Text: shown, Compiler: compiler, Limit: w.limit, prog: w.prog, test: s.machine(w.prog)}
+	if w.narrow != nil {
+		f.narrow = s.machine(w.narrow)
+	}
+	return f, nil
+}
+
+func (s *scope) machine(prog []bpf.RawInstruction) *machine {
+	return &machine{prog: prog, link: s.link, index: uint32(s.index)}
+}
+
+func onlyIncoming(prog []bpf.RawInstruction) []bpf.RawInstruction {
+	return slices.Concat(mustAssemble(dropOutgoing()), prog)
 }
 
 // expand puts MAC and IP in the place of %m and %i. A % before anything else
@@ -173,24 +188,28 @@ func asksVLAN(expression string) bool {
 
 // adapt makes a compiled program one for our kind of frames, and refuses one
 // that cannot be.
-func (s *scope) adapt(prog []bpf.RawInstruction) ([]bpf.RawInstruction, error) {
+func (s *scope) adapt(prog []bpf.RawInstruction, expression string) (wider, error) {
 	if s.link == packet.Network {
 		for i := range prog {
 			if err := uncook(&prog[i]); err != nil {
-				return nil, err
+				return wider{}, err
 			}
 		}
 	}
 	if len(prog) > maxInstructions {
-		return nil, fmt.Errorf("%w: %d instructions, and the kernel takes %d", ErrTooLong, len(prog), maxInstructions)
+		return wider{}, fmt.Errorf("%w: %d instructions, and the kernel takes %d", ErrTooLong, len(prog), maxInstructions)
 	}
 	if err := verify(prog); err != nil {
-		return nil, fmt.Errorf("its program cannot be used: %w", err)
+		return wider{}, fmt.Errorf("its program cannot be used: %w", err)
 	}
 	if !s.live && slices.ContainsFunc(prog, s.unknownInFile) {
-		return nil, errors.New("it asks for something, such as the direction or the interface, that this capture file does not tell")
+		return wider{}, errors.New("it asks for something, such as the direction or the interface, that this capture file does not tell")
 	}
-	return prog, nil
+	w := s.widen(prog, expression)
+	if err := verify(w.prog); err != nil {
+		return wider{}, fmt.Errorf("its program cannot be used: %w", err)
+	}
+	return w, nil
 }
 
 // cookedSize is the length of a Linux cooked header (LINKTYPE_LINUX_SLL), in

@@ -317,6 +317,21 @@ func passing(f *Filter, sights []sight, seen []*packet.Frame) []int {
 	return list
 }
 
+// withTags are the expressions of tcpdump for what ours says of frames with no,
+// one and two tags.
+func withTags(expression string) string {
+	return expression + ", vlan and " + expression + ", vlan and vlan and " + expression
+}
+
+// asWritten is the filter that an expression is to tcpdump.
+func asWritten(t *testing.T, expression string, target Target) *Filter {
+	t.Helper()
+	s := scope{name: target.Interface, link: packet.Ethernet, index: target.Index, live: true}
+	prog, _, err := s.translate(t.Context(), expression)
+	must(t, err)
+	return &Filter{Text: expression, prog: prog, test: s.machine(prog)}
+}
+
 // TestLive: on a veth pair, three opinions of every filter: the kernel's with
 // our program, Match of what an unfiltered socket saw, and tcpdump's.
 func TestLive(t *testing.T) {
@@ -331,15 +346,15 @@ func TestLive(t *testing.T) {
 		{"dst", "not ether src 02:00:00:00:00:0a"},
 		// In the language of tcpdump, "vlan" moves all offsets behind it: each
 		// number of tags is an expression of its own, separated by commas.
-		{"spoof", spoofed + ", vlan and " + spoofed + ", vlan and vlan and " + spoofed},
+		{"spoof", withTags(spoofed)},
 		{"none", "len > 0"},
-		{"udp dst port 5001", "udp dst port 5001"},
-		{"src host %i and not ether src %m", "src host 10.0.0.1 and not ether src 02:00:00:00:00:0a"},
+		{"udp dst port 5001", withTags("udp dst port 5001")},
+		{"src host %i and not ether src %m", withTags("src host 10.0.0.1 and not ether src 02:00:00:00:00:0a")},
 		{"vlan", "vlan"},
 		{"vlan 5 and ip6", "vlan 5 and ip6"},
 		{"vlan 7 and vlan 5", "vlan 7 and vlan 5"},
 		{"not vlan", "not vlan"},
-		{"inbound and ip", "inbound and ip"},
+		{"inbound and ip", withTags("inbound and ip")},
 		{"outbound", "outbound"},
 		{"len %% 2 = 0 or arp", "len % 2 = 0 or arp"},
 		{"ether broadcast or mpls", "ether broadcast or mpls"},
@@ -351,7 +366,7 @@ func TestLive(t *testing.T) {
 		filters[i] = compile(t, tt.mode, target)
 		sockets[i] = listen(t, index, packet.Ethernet, filters[i])
 		for expression := range strings.SplitSeq(tt.tcpdump, ", ") {
-			same := compile(t, strings.ReplaceAll(expression, "%", "%%"), target)
+			same := asWritten(t, expression, target)
 			opinions[i] = append(opinions[i], opinion{dump(t, expression), same})
 		}
 	}

@@ -45,9 +45,12 @@ type Filter struct {
 	// Compiler says who made the program: "built in", "libpcap 1.10.3",
 	// "tcpdump -ddd".
 	Compiler string
+	// Limit says which frames the filter cannot judge as it should, or is "".
+	Limit string
 
-	prog []bpf.RawInstruction
-	test tester
+	prog   []bpf.RawInstruction
+	test   tester
+	narrow *machine // see Wanted; nil if fragments need no other test
 }
 
 // tester is the filter in Go.
@@ -58,7 +61,8 @@ type tester interface {
 // Instructions returns the program for the kernel. The caller owns the slice.
 func (f *Filter) Instructions() []bpf.RawInstruction { return slices.Clone(f.prog) }
 
-// Match reports whether the kernel would let the frame pass. It does not
+// Match reports whether the kernel would let the frame pass; of fragments, see
+// Wanted. It does not
 // allocate and keeps nothing. What Match cannot see, because it lies behind
 // the snapshot length, it takes for absent, as libpcap does with files.
 func (f *Filter) Match(frame *packet.Frame) bool { return f.test.match(frame) }

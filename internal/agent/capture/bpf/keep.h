@@ -1,10 +1,10 @@
 // Code generated from keep.go of package decode by "go generate"; DO NOT EDIT.
 
-#define KEEP_PLAIN 48
+#define KEEP_PLAIN 64
 #define KEEP_HEADERS 112
 #define KEEP_MOST 256
 
-// enough says how many bytes of an Ethernet frame a decoder can need, given the first KEEP_PLAIN.
+// enough says how many bytes of an Ethernet frame a decoder can need, given the first 48.
 INLINE u32 enough(const u8 *d, u32 gso_size)
 {
 	if (gso_size != 0x0)

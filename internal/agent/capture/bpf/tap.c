@@ -1,6 +1,6 @@
 // The kernel half of capture.Tap. It copies the first bytes of each frame that
 // passes the filter, and what the kernel knows about it, into a ring of the
-// processor that it runs on. Decoding is left to user space: copying 48 bytes
+// processor that it runs on. Decoding is left to user space: copying 64 bytes
 // costs less than taking them apart here, and there is one decoder only.
 //
 // `go generate` in the directory above compiles it; the objects are committed.
@@ -312,6 +312,7 @@ struct what {
 	u8 gso_kind;
 	u16 gso_size, tpid;
 	const u64 *direct; // 48 bytes that can be read at once, or 0
+	const u64 *plain;  // the next 16 up to KEEP_PLAIN, likewise
 	// Of many interfaces: this one's number, and where it is counted. Else 0.
 	u32 id;
 	struct watched *watched;
@@ -357,6 +358,11 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 		to[3] = from[3];
 		to[4] = from[4];
 		to[5] = from[5];
+		if (likely(w->plain)) {
+			cap = KEEP_PLAIN;
+			to[6] = w->plain[0];
+			to[7] = w->plain[1];
+		}
 	} else {
 		cap = w->len;
 		if (cap > SNAP)
@@ -391,7 +397,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	u64 now = bpf_ktime_get_ns();
 	if (cap >= 48 && link_len == 14) {
 		u32 want = enough(d, w->gso_size);
-		if (want > 48 && w->direct && !ext && look <= 48) {
+		if (want > cap && w->direct && !ext && look <= 48) {
 			// The rest: up to 112 bytes, then up to SNAP.
 			u32 more = w->len < 112 ? w->len - 48 : 64;
 			if (more > 64)
@@ -469,6 +475,8 @@ INLINE int see(struct __sk_buff *skb, struct what *w)
 	const u8 *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	if (likely(data + 48 <= end))
 		w->direct = (const u64 *)data;
+	if (likely(data + KEEP_PLAIN <= end))
+		w->plain = (const u64 *)(data + 48);
 	take(skb, w);
 	return TCX_NEXT;
 }

@@ -141,7 +141,7 @@ func (t *tracing) run() error {
 	cfg.Stdout = nothing
 	t.engine = path.New(path.Config{Window: t.window})
 	cfg.Paths = t.engine
-	ctx, stop := untilSignal()
+	ctx, stop := untilSignal(true)
 	defer stop()
 	if t.end > 0 {
 		var cancel context.CancelFunc

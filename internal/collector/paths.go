@@ -59,7 +59,7 @@ func (p *pathReader) take(now int64) {
 // agent is the one of a host, which may be new.
 func (p *pathReader) agent(host uint32) *pathAgent {
 	for uint32(len(p.agents)) <= host {
-		label := p.c.file.Hosts[len(p.agents)].Label
+		label := p.c.all()[len(p.agents)].host.Label
 		p.agents = append(p.agents, pathAgent{number: p.engine.Agent(label)})
 	}
 	return &p.agents[host]
@@ -73,9 +73,9 @@ func (p *pathReader) watch(now int64) {
 	}
 	p.looked = now
 	lost := p.reader.Status().Lost
-	for i, a := range p.c.agents {
+	for i, a := range p.c.all() {
 		o := p.agent(uint32(i))
-		if there := a.state.Load().Phase == feed.Connected; there != o.there {
+		if there := !a.gone.Load() && a.state.Load().Phase == feed.Connected; there != o.there {
 			o.there = there
 			p.engine.Watch(o.number, now, there)
 		}

@@ -223,10 +223,17 @@ func TestQuality(t *testing.T) {
 	if !nettest.Eventually(40*time.Second, complete) {
 		t.Fatalf("MGEN %+v", snap.MGEN(snap.Span()))
 	}
-	time.Sleep(1500 * time.Millisecond) // for the snapshot after the last message
-	snap = v.Store().Snapshot()
 	m2, m3, m4 := readMGEN(t, log2), readMGEN(t, log3), readMGEN(t, log4)
-	m := snap.MGEN(snap.Span())
+	var m *rollup.MGEN
+	// What is at the receivers comes with a later snapshot.
+	if !nettest.Eventually(20*time.Second, func() bool {
+		snap = v.Store().Snapshot()
+		m = snap.MGEN(snap.Span())
+		at := func(flow, host int) int { return int(receiverAt(m.Flows[flow], host).Received.Messages) }
+		return at(0, 1) >= m2[7].n && at(1, 2) >= m3[8].n && at(2, 1) >= m2[9].n && at(2, 3) >= m4[9].n && at(3, 1) >= 108
+	}) {
+		t.Errorf("not all is in a snapshot: %+v", m)
+	}
 	f7, f8, f9 := m.Flows[0], m.Flows[1], m.Flows[2]
 	checkLoss(t, "flow 7 at n2", f7, 1, sent7, m2[7])
 	checkLoss(t, "flow 8 at n3", f8, 2, sent8, m3[8])

@@ -396,6 +396,7 @@ func TestRepairs(t *testing.T) {
 	w := ipfix.Writer{Domain: 3}
 	r.begin(5555)
 	const n = 100_000 // of about 1,200 bytes: far more than is kept
+	per := 0          // records of a message: as many of 18 as fit
 	for range n {
 		var cells []byte
 		ends := []uint32{0}
@@ -404,28 +405,29 @@ func TestRepairs(t *testing.T) {
 			cells, _ = ipfix.Append(cells, &rec)
 			ends = append(ends, uint32(len(cells)))
 		}
-		m, _ := w.Message(nil, time.Now(), ipfix.MaxDatagram, cells, ends)
+		var m []byte
+		m, per = w.Message(nil, time.Now(), ipfix.MaxDatagram, cells, ends)
 		r.keep(m)
 	}
 	if r.bytes > repairBuffer || len(r.messages) > repairMessages {
 		t.Errorf("%d bytes in %d messages are kept", r.bytes, len(r.messages))
 	}
 	next := w.Sequence()
-	if got := r.find(5555, 3, next-36, 36); len(got) != 2 {
+	if got := r.find(5555, 3, next-uint32(2*per), uint32(2*per)); len(got) != 2 {
 		t.Errorf("%d messages, want two", len(got))
 	}
-	if r.find(5556, 3, next-36, 36) != nil || r.find(5555, 0, next-36, 36) != nil || r.find(5555, 3, 0, 36) != nil {
+	if r.find(5556, 3, next-uint32(2*per), uint32(2*per)) != nil || r.find(5555, 0, next-uint32(2*per), uint32(2*per)) != nil || r.find(5555, 3, 0, uint32(2*per)) != nil {
 		t.Error("messages of another session or domain, or from long ago")
 	}
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	go func() { defer theirs.Close(); r.serve(theirs) }()
-	go fmt.Fprintf(ours, "repair 5555 3 %d 18\nnonsense\n", next-18)
+	go fmt.Fprintf(ours, "repair 5555 3 %d %d\nnonsense\n", next-uint32(per), per)
 	data, _ := io.ReadAll(ours)
 	var d ipfix.Decoder
 	d.Decode(w.Templates(nil, time.Now()), nil)
-	if got := messages(t, &d, data); len(got) != 18 || r.served.Load() != 1 {
-		t.Errorf("%d records, %d messages", len(got), r.served.Load())
+	if got := messages(t, &d, data); len(got) != per || r.served.Load() != 1 {
+		t.Errorf("%d records, %d messages, want %d and one", len(got), r.served.Load(), per)
 	}
 }
 

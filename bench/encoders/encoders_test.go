@@ -15,7 +15,7 @@ import (
 )
 
 // perMessage is how many records fit a datagram.
-const perMessage = 18
+const perMessage = 16
 
 var now = time.Unix(1_560_390_680, 0)
 
@@ -23,6 +23,7 @@ func record(i int) wire.Record {
 	r := wire.Record{
 		Time: 1560390672_895279_000 + int64(i), SrcPort: 5001, DstPort: uint16(i), Length: 732, Proto: wire.ProtoUDP,
 		Flags: wire.MGEN | wire.MGENHeader | wire.Outgoing, FlowID: 1000, MGENSeq: uint32(i), MGENTime: 1560390672_895000,
+		TTL: 64, Digest: 0x0123456789abcdef + uint64(i),
 	}
 	r.SetSrc4([4]byte{10, 0, 0, 1})
 	r.SetDst4([4]byte{10, 0, 0, 2})
@@ -85,6 +86,7 @@ func newLibrary() *library {
 			u16(7, 0), u16(11, 0), u8(4), u8(60), u8(61), u32(1, 0), u32(2, 0), ms(152), ms(153), u64(325, 0),
 			u32(1, pen), u32(2, pen),
 			entities.NewSigned64InfoElement(e(3, pen, 8, entities.Signed64), 0), u16(4, pen),
+			u8(192), u64(326, 0),
 		}
 	}
 	return l
@@ -129,6 +131,8 @@ func (l *library) fill(i int, r *wire.Record) {
 	e[13].SetUnsigned32Value(r.MGENSeq)
 	e[14].SetSigned64Value(r.MGENTime)
 	e[15].SetUnsigned16Value(uint16(r.Flags & flagsSent))
+	e[16].SetUnsigned8Value(r.TTL)
+	e[17].SetUnsigned64Value(r.Digest)
 }
 
 // ntp is nanoseconds since 1970 as RFC 7011, section 6.1.10, has them.

@@ -121,7 +121,7 @@ func (e *Engine) evict() bool {
 // finish puts a packet in order and counts it.
 func (e *Engine) finish(p *packet) {
 	if p.n >= maxObservations {
-		e.counters.Overflowed++
+		e.overflowed(p)
 		return
 	}
 	list := e.gather(p)
@@ -151,6 +151,26 @@ func (e *Engine) finish(p *packet) {
 	}
 	if loops(list) {
 		f.loops++
+	}
+}
+
+// overflowed counts a packet of which not all observations were kept: it went round in
+// circles, which the TTL tells.
+func (e *Engine) overflowed(p *packet) {
+	e.counters.Overflowed++
+	f := e.flowOf(p)
+	f.last = e.now
+	least, most := uint8(255), uint8(0)
+	for o := p.first; o >= 0; o = e.observations[o].next {
+		least, most = min(least, e.observations[o].ttl), max(most, e.observations[o].ttl)
+	}
+	if most-least < maxObservations/8 {
+		return
+	}
+	f.packets++
+	f.loops++
+	if !f.key.multicast() {
+		f.lost++
 	}
 }
 

@@ -198,3 +198,29 @@ func (h *Host) knows(link netlink.Link, other *Host) error {
 	}
 	return errors.Join(errs...)
 }
+
+// NewHost makes a host without any interface but lo; see Cable.
+func NewHost(t TB, name string) *Host {
+	t.Helper()
+	needPrivilege(t)
+	return newHost(t, name)
+}
+
+// Cable joins two hosts by interfaces of these names, without addresses. Both are up; they
+// have the offloads that the kernel gives them.
+func Cable(t TB, a *Host, aName string, b *Host, bName string) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = aName
+	cable := netlink.NewVeth(attrs)
+	cable.PeerName = bName
+	cable.PeerNamespace = netlink.NsFd(b.ns)
+	if err := a.nl.LinkAdd(cable); err != nil {
+		t.Fatalf("veth between %s and %s: %v", a.Name, b.Name, err)
+	}
+	for h, name := range map[*Host]string{a: aName, b: bName} {
+		if err := h.up(name); err != nil {
+			t.Fatalf("%s: %v", h.Name, err)
+		}
+	}
+}

@@ -40,10 +40,12 @@ func TestStore(t *testing.T) {
 	var total sums
 	for round := range 4 {
 		total.add(publishTo(publisher, uint64(round), 40))
-		writeFor(t, conn, streams, server.at(cut.port, ""), dir, 700*time.Millisecond)
+		writeFor(t, conn, streams, server.at(cut.port, ""), dir, 700*time.Millisecond, func() bool { return false })
 		cut.idle() // what has a killed process's request does not begin with it later
 	}
-	store := writeFor(t, conn, streams, server.target(""), dir, 6*time.Second)
+	store := writeFor(t, conn, streams, server.target(""), dir, 60*time.Second, func() bool {
+		return server.Query("lab", ofRecords) == total.String()
+	})
 	server.holds(total)
 	if left := append(store.Pending(), store.list(ready)...); len(left) > 0 {
 		t.Errorf("segments are left: %v", left)
@@ -55,8 +57,8 @@ func (s *sums) add(o sums) {
 }
 
 // writeFor writes for a while, and then ends without letting an INSERT end, as when
-// the process is killed.
-func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *Target, dir string, d time.Duration) *Store {
+// the process is killed; or until it is done and nothing waits.
+func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *Target, dir string, d time.Duration, done func() bool) *Store {
 	t.Helper()
 	s, err := OpenStore(target, dir, t.Logf)
 	if err != nil {
@@ -78,6 +80,9 @@ func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *Target,
 				}
 			}
 			time.Sleep(20 * time.Millisecond)
+			if len(s.list(ready))+len(s.Pending()) == 0 && done() {
+				cancel()
+			}
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/test/doclinks"
@@ -18,6 +19,27 @@ func TestLinks(t *testing.T) {
 	}
 	for _, b := range broken {
 		t.Error(b)
+	}
+}
+
+// TestIndex: docs/README.md links to each page and manual page.
+func TestIndex(t *testing.T) {
+	index, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatal(pages, err)
+	}
+	manual, err := filepath.Glob("../man/*.[0-9]")
+	if err != nil || len(manual) == 0 {
+		t.Fatal(manual, err)
+	}
+	for _, page := range append(pages, manual...) {
+		if page != "README.md" && !strings.Contains(string(index), "]("+page+")") {
+			t.Errorf("README.md does not link to %s", page)
+		}
 	}
 }
 

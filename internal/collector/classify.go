@@ -32,7 +32,7 @@ type Item struct {
 }
 
 // match names the two sets of flow lines that a record belongs to: those that
-// look at its port, and those that look at its MGEN flow ID. Set 0 is empty.
+// look at its ports, and those that look at its MGEN flow ID. Set 0 is empty.
 type match struct{ ports, mgen uint32 }
 
 // classifier finds the flow lines of a record. What it knows it knows from
@@ -45,6 +45,9 @@ type classifier struct {
 	sets [][]uint32
 	// ports has the set of each destination port.
 	ports [1 << 16]uint32
+	// services has the set of each port that is one on either side; nil if no flow
+	// is of that kind.
+	services *[1 << 16]uint32
 	// MGEN flow IDs from starts[i] on, up to the next start, have the set ids[i].
 	starts []uint32
 	ids    []uint32
@@ -60,21 +63,33 @@ func newClassifier(flows []Flow) (*classifier, error) {
 		c.names = append(c.names, strconv.FormatUint(uint64(f.ID), 10))
 	}
 	sets := setTable{of: map[string]uint32{"": 0}, sets: &c.sets}
-	starts, ids, err := sets.partition(flows, Port)
-	if err != nil {
+	if err := sets.fill(&c.ports, flows, Port); err != nil {
 		return nil, err
 	}
-	for i, start := range starts {
-		end := uint32(len(c.ports))
+	if slices.ContainsFunc(flows, func(f Flow) bool { return f.Kind == Service }) {
+		c.services = new([1 << 16]uint32)
+		if err := sets.fill(c.services, flows, Service); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	c.starts, c.ids, err = sets.partition(flows, MGEN)
+	return c, err
+}
+
+// fill gives each port the set of the flows of a kind that have it.
+func (t *setTable) fill(ports *[1 << 16]uint32, flows []Flow, kind FlowKind) error {
+	starts, ids, err := t.partition(flows, kind)
+	for i, start := range starts[:len(ids)] {
+		end := uint32(len(ports))
 		if i+1 < len(starts) {
 			end = starts[i+1]
 		}
 		for port := start; port < end; port++ {
-			c.ports[port] = ids[i]
+			ports[port] = ids[i]
 		}
 	}
-	c.starts, c.ids, err = sets.partition(flows, MGEN)
-	return c, err
+	return err
 }
 
 // setTable numbers sets so that equal ones are stored once.
@@ -141,6 +156,9 @@ func (c *classifier) match(r *wire.Record) match {
 	var m match
 	if r.Proto == wire.ProtoTCP || r.Proto == wire.ProtoUDP {
 		m.ports = c.ports[r.DstPort]
+		if m.ports == 0 && c.services != nil {
+			m.ports = c.service(r)
+		}
 	}
 	if r.Flags&wire.MGEN != 0 {
 		i, found := slices.BinarySearch(c.starts, r.FlowID)
@@ -150,6 +168,16 @@ func (c *classifier) match(r *wire.Record) match {
 		m.mgen = c.ids[i]
 	}
 	return m
+}
+
+// service is the set of the service that r is of. Where both ports are services, the
+// lower one is it: a client that has port 8080 by chance asks a server on 443.
+func (c *classifier) service(r *wire.Record) uint32 {
+	low, high := min(r.SrcPort, r.DstPort), max(r.SrcPort, r.DstPort)
+	if set := c.services[low]; set != 0 {
+		return set
+	}
+	return c.services[high]
 }
 
 // of gives the lines of an item, which may have been classified before the flows

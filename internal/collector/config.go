@@ -59,14 +59,17 @@ const (
 	Port FlowKind = iota
 	// MGEN: the MGEN flow ID.
 	MGEN
+	// Service: the port of TCP or UDP on either side, so that what a server sends
+	// belongs to the same flow as what it is sent. No line of a file says so.
+	Service
 )
 
 // limit is the highest number of a kind.
 func (k FlowKind) limit() uint32 {
-	if k == Port {
-		return 1<<16 - 1
+	if k == MGEN {
+		return 1<<32 - 1
 	}
-	return 1<<32 - 1
+	return 1<<16 - 1
 }
 
 // Flow is a line N=first-last or N=Mfirst-last.

@@ -37,6 +37,10 @@ type Config struct {
 	// Stderr gets one line for each thing worth saying, each with Prefix.
 	Stderr *os.File
 	Lines  bool
+	// ShowTalk has the live view begin with who talks to whom; Page is an address that
+	// it shows.
+	ShowTalk bool
+	Page     string
 	// TLS are the certificate, key and authorities for agents with tls://,
 	// unless their line names others.
 	TLS certs.Files

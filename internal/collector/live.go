@@ -57,6 +57,10 @@ type liveView struct {
 
 	quality  map[hostRow]*quality // of MGEN messages
 	showMGEN atomic.Bool          // asked for by a key
+	showTalk atomic.Bool          // likewise, or from the start
+
+	said   map[talkKey]uint64 // bytes of conversations since the start,
+	saidTo int64              // up to this second
 
 	since   time.Time // when counting for the rates began
 	played  int64     // the replay's time then
@@ -118,9 +122,12 @@ func newLiveView(c *collector, cfg Config) (*liveView, error) {
 		stopped: make(chan struct{}),
 		poked:   make(chan struct{}, 1),
 		quality: make(map[hostRow]*quality),
+		said:    make(map[talkKey]uint64),
 		scratch: make([]uint32, 0, len(c.file.Flows)),
 		since:   time.Now(),
 	}
+	l.showTalk.Store(cfg.ShowTalk)
+	l.view.ShowTalk, l.view.Page = cfg.ShowTalk, cfg.Page
 	l.makeRows()
 	l.makeAgents()
 	if l.term, err = screen.Open(stdout); err != nil {
@@ -351,6 +358,7 @@ func (l *liveView) update(now time.Time) bool {
 	l.view.Lost = l.reader.Status().Lost
 	l.view.Records = l.c.totalRecords()
 	l.updateMGEN()
+	l.updateTalk()
 	seconds := since.Seconds()
 	if l.c.player != nil {
 		seconds = l.showReplay()
@@ -381,8 +389,9 @@ func (l *liveView) showReplay() (seconds float64) {
 
 // hurry shows what a key has changed before it is time for new rates.
 func (l *liveView) hurry() {
-	l.view.ShowMGEN = l.showMGEN.Load()
+	l.view.ShowMGEN, l.view.ShowTalk = l.showMGEN.Load(), l.showTalk.Load()
 	l.updateMGEN()
+	l.updateTalk()
 	if l.c.player != nil {
 		l.showPosition()
 	}
@@ -408,6 +417,9 @@ func (l *liveView) typed(k screen.Key) {
 		l.c.quit()
 	case 'm':
 		l.showMGEN.Store(!l.showMGEN.Load())
+	case 'c':
+		l.showTalk.Store(l.showMGEN.Load() || !l.showTalk.Load())
+		l.showMGEN.Store(false)
 	}
 	if l.c.player != nil {
 		l.seek(k, l.c.player)

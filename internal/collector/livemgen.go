@@ -40,16 +40,22 @@ func (q *quality) meanDelay() screen.Gauge {
 	return screen.Gauge{Value: q.delay / float64(q.delayed), Valid: true}
 }
 
+// last is the newest snapshot, and so many seconds before what is shown now.
+func (l *liveView) last(seconds int64) (*rollup.Snapshot, rollup.Window) {
+	snap := l.c.view.Store().Snapshot()
+	w := snap.Last(seconds)
+	if l.c.player != nil { // which may have gone back
+		if now := l.played / int64(time.Second); now < w.To {
+			w = rollup.Window{From: now - seconds, To: now}
+		}
+	}
+	return snap, w
+}
+
 // updateMGEN brings loss and delay up to date: those of each flow number at
 // each host, and the table of MGEN flows.
 func (l *liveView) updateMGEN() {
-	snap := l.c.view.Store().Snapshot()
-	w := snap.Last(mgenSeconds)
-	if l.c.player != nil { // which may have gone back
-		if now := l.played / int64(time.Second); now < w.To {
-			w = rollup.Window{From: now - mgenSeconds, To: now}
-		}
-	}
+	snap, w := l.last(mgenSeconds)
 	m := snap.MGEN(w)
 	clear(l.quality)
 	l.view.MGEN = l.view.MGEN[:0]

@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"math"
+	"net/netip"
 )
 
 // maxPoints is how many points a series has if the query may choose.
@@ -23,6 +24,9 @@ func (s *Snapshot) Span() Window {
 	}
 	return Window{From: s.Oldest, To: max(s.Complete+1, s.Oldest)}
 }
+
+// Owner is the agent whose address it is, or -1.
+func (s *Snapshot) Owner(a netip.Addr) int { return s.history.owner(a.As16()) }
 
 // Fit is the window that a result for w has.
 func (s *Snapshot) Fit(w Window) Window {

@@ -28,7 +28,7 @@ func TestPaintMGEN(t *testing.T) {
                                        c              10   82.0 kbit/s    80 %   -1.50 s
  4294967295  10.0.0.9:1 → 10.0.0.10:2                  5   4.00 kbit/s  not seen arriving
 
- m hosts   q ends`)
+ m hosts   q ends   c conversations`)
 	expectFrame(t, p.Paint(mgenView(), 80, 7), `
  recollect   2 of 4 agents   up 1:23             12.3 k packets/s   98.8 Mbit/s
 
@@ -36,7 +36,7 @@ func TestPaintMGEN(t *testing.T) {
         101  n1:5001 → 10.0.0.2:5001   gateway   430 kbit/s   1.2 %   12.3 ms
         299  n1:5001 → 224.1.2.3:5001  b         410 kbit/s     0 %
                                        c        82.0 kbit/s    80 %   -1.50 s
- +1 more   a taller window shows them   m hosts   q ends`)
+ +1 more   a taller window shows them   m hosts   q ends   c conversations`)
 	v := mgenView()
 	v.MGEN = nil
 	expectFrame(t, p.Paint(v, 80, 6), `
@@ -45,7 +45,7 @@ func TestPaintMGEN(t *testing.T) {
 
  no MGEN flows in the last seconds
 
- m hosts   q ends`)
+ m hosts   q ends   c conversations`)
 }
 
 // TestPaintLoss: flows have loss and delay as soon as something is known of
@@ -65,7 +65,7 @@ func TestPaintLoss(t *testing.T) {
     ■ 2   2020-2029, M7       345    25.0 Mbit/s   0.1 %    1.23 s                   ██████
     ■ 10  M1000                 0        0 bit/s
     ■ X   no flow           2.00 k   23.8 Mbit/s                                     █████▊
- m MGEN flows   q ends`)
+ m MGEN flows   q ends   c conversations`)
 	expectFrame(t, p.Paint(v, 80, 8), `
  recollect   1 of 1 agent   up 1:23              12.3 k packets/s   98.8 Mbit/s
 

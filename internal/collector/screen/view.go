@@ -2,6 +2,7 @@ package screen
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,6 +19,11 @@ type View struct {
 	// HasMGEN: there is something to see there.
 	MGEN              []MGENFlow
 	ShowMGEN, HasMGEN bool
+	// Conversations, the heaviest first, are shown instead of agents if ShowTalk.
+	Conversations []Conversation
+	ShowTalk      bool
+	// Page is where a browser finds the same, or empty.
+	Page string
 	// Notice is something else worth knowing, or empty.
 	Notice string
 }
@@ -94,6 +100,7 @@ type Painter struct {
 	// that all do. It says so in COLORTERM.
 	TrueColor bool
 	scale     scale
+	talkScale scale // of conversations
 }
 
 // Styles, as parameters of SGR (ECMA-48, 8.3.117).
@@ -217,6 +224,9 @@ func extra(width int) int {
 func (p *Painter) Paint(v *View, width, height int) []byte {
 	if v.ShowMGEN {
 		return p.paintWith(v, width, height, func(room int) ([]string, int) { return p.paintMGEN(v, width, room) })
+	}
+	if v.ShowTalk {
+		return p.paintWith(v, width, height, func(room int) ([]string, int) { return p.paintTalk(v, width, room) })
 	}
 	cols := layout(v, width)
 	full := p.scale.fit(peak(v))
@@ -522,21 +532,27 @@ func (p *Painter) notes(v *View, width int) []string {
 }
 
 func (p *Painter) footer(v *View, hidden, width int) string {
-	left := []cell{{dim, "q ends"}}
+	left := []cell{{dim, "q ends"}, {dim, "c " + map[bool]string{false: "conversations", true: "hosts"}[v.ShowTalk && !v.ShowMGEN]}}
 	if v.HasMGEN || v.ShowMGEN {
-		left = []cell{{dim, "m " + map[bool]string{false: "MGEN flows", true: "hosts"}[v.ShowMGEN]}, left[0]}
+		text := "m MGEN flows"
+		if v.ShowMGEN && v.ShowTalk {
+			text = "m back"
+		} else if v.ShowMGEN {
+			text = "m hosts"
+		}
+		left = slices.Insert(left, 0, cell{dim, text})
 	}
 	if v.Replay != nil {
 		left = []cell{
 			{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "PgUp PgDn 1 min"}, {dim, "↑↓ speed"},
-			{dim, "n next traffic"}, {dim, "Home start"}, {dim, "m MGEN"}, {dim, "q ends"},
+			{dim, "n next traffic"}, {dim, "Home start"}, {dim, "c who"}, {dim, "m MGEN"}, {dim, "q ends"},
 		}
-		if width < 114 {
+		if width < 122 {
 			left = []cell{{dim, "space pause"}, {dim, "←→ 10 s"}, {dim, "↑↓ speed"}, {dim, "n next"}, {dim, "m MGEN"}, {dim, "q ends"}}
 		}
 	}
 	if v.Notice != "" {
-		left = []cell{left[len(left)-1], {yellow, fit(v.Notice, max(0, width-12))}}
+		left = []cell{{dim, "q ends"}, {yellow, fit(v.Notice, max(0, width-12))}}
 	}
 	if hidden > 0 {
 		more := []cell{{yellow, fmt.Sprintf("+%d more", hidden)}}
@@ -545,5 +561,9 @@ func (p *Painter) footer(v *View, hidden, width int) string {
 		}
 		left = append(more, left...)
 	}
-	return " " + p.spread(left, nil, width-2)
+	var right []cell
+	if v.Page != "" {
+		right = []cell{{dim, "page at " + clean(v.Page)}}
+	}
+	return " " + p.spread(left, right, width-2)
 }

@@ -64,7 +64,7 @@ func TestPaint(t *testing.T) {
 
 
 
- q ends`)
+ q ends   c conversations`)
 }
 
 // TestPaintLess: an agent of which less is kept has a mark, and says what.
@@ -134,7 +134,7 @@ func TestPaintEmpty(t *testing.T) {
  ports can be reached from here. recollect keeps trying.
 
 
- q ends`)
+ q ends   c conversations`)
 	v.Agents[0].State = Connected
 	if text := string(p.Paint(v, 90, 10)); !strings.Contains(text, "no traffic yet: the agents are connected") {
 		t.Errorf("an idle view says\n%s", text)
@@ -338,7 +338,7 @@ func TestPaintReplay(t *testing.T) {
 		head, footer string
 	}{
 		{130, func(*Replay) {}, " replay   2019-06-13 03:51:12   x4   42 %   traffic in 1:30   1 234 567 records                    12.3 k packets/s   98.8 Mbit/s",
-			" space pause   ←→ 10 s   PgUp PgDn 1 min   ↑↓ speed   n next traffic   Home start   m MGEN   q ends"},
+			" space pause   ←→ 10 s   PgUp PgDn 1 min   ↑↓ speed   n next traffic   Home start   c who   m MGEN   q ends"},
 		{80, func(r *Replay) { r.Gap = 0 }, " replay   2019-06-13 03:51:12   x4   42 %        12.3 k packets/s   98.8 Mbit/s",
 			" space pause   ←→ 10 s   ↑↓ speed   n next   m MGEN   q ends"},
 		{60, func(r *Replay) { r.Paused = true }, " replay   2019-06-13 03:51:12   paused   42 %   98.8 Mbit/s", ""},

@@ -86,6 +86,8 @@ func TestDocumentsAgree(t *testing.T) {
 	}
 	general, queries, _ := strings.Cut(string(page), "\n.Sh QUERIES\n")
 	queries, _, _ = strings.Cut(queries, "\n.Sh ")
+	_, traces, _ := strings.Cut(string(page), "\n.Sh TRACES\n")
+	traces, _, _ = strings.Cut(traces, "\n.Sh ")
 	_, general, _ = strings.Cut(general, "\nThe options are:\n")
 	for name, c := range map[string]struct {
 		flags      *flag.FlagSet
@@ -93,6 +95,7 @@ func TestDocumentsAgree(t *testing.T) {
 		more       []string
 	}{
 		"recollect":       {newFlags(new(options)), usage, general, []string{"h", "query"}},
+		"recollect trace": {newTraceFlags(&tracing{}), traceUsage, traces, []string{"h"}},
 		"recollect query": {newQueryFlags(&question{}, time.Now()), queryUsage, queries, []string{"h"}},
 	} {
 		want := slices.Clone(c.more)
@@ -103,7 +106,7 @@ func TestDocumentsAgree(t *testing.T) {
 		}
 		man := regexp.MustCompile(`(?m)^\.It .*`).FindAllString(c.man, -1)
 		got := flagsIn(strings.Join(man, "\n"), `Fl ([a-z][a-z-]*)`)
-		if name == "recollect query" { // what it shares with the others
+		if name != "recollect" { // what it shares with the others
 			want = slices.DeleteFunc(want, func(f string) bool { return f == "c" || f == "h" })
 			got = slices.DeleteFunc(got, func(f string) bool { return f == "c" || f == "h" })
 		}

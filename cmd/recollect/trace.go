@@ -54,8 +54,7 @@ func runTrace(args []string) int {
 	return explain(t.run())
 }
 
-func parseTrace(args []string) (*tracing, error) {
-	t := &tracing{out: os.Stdout, screen: term.IsTerminal(int(os.Stdout.Fd())), told: map[uint64]int64{}}
+func newTraceFlags(t *tracing) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect trace", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&t.config, "c", "collector.conf", "")
@@ -69,6 +68,12 @@ func parseTrace(args []string) (*tracing, error) {
 	flags.Func("group", "", address(&t.query.Dst))
 	flags.Func("packets", "", word(&t.lost, "lost", ""))
 	flags.Func("format", "", word(&t.json, "json", "text"))
+	return flags
+}
+
+func parseTrace(args []string) (*tracing, error) {
+	t := &tracing{out: os.Stdout, screen: term.IsTerminal(int(os.Stdout.Fd())), told: map[uint64]int64{}}
+	flags := newTraceFlags(t)
 	for more := args; ; more = flags.Args()[1:] {
 		if err := flags.Parse(more); err != nil {
 			return nil, explainFlag(flags, err)
@@ -115,10 +120,13 @@ func address(to *netip.Addr) func(string) error {
 // word sets a flag to whether its value is yes; no is the other value that there is.
 func word(to *bool, yes, no string) func(string) error {
 	return func(text string) error {
-		if *to = text == yes; !*to && (no == "" || text != no) {
-			return fmt.Errorf("want %s", strings.Trim(yes+" or "+no, " or"))
+		switch *to = text == yes; {
+		case *to, no != "" && text == no:
+			return nil
+		case no == "":
+			return fmt.Errorf("want %s", yes)
 		}
-		return nil
+		return fmt.Errorf("want %s or %s", yes, no)
 	}
 }
 

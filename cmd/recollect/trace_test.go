@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/test/nettest"
+)
+
+// traceLab is three hosts with agents, n1 to n3, on a bridge that drops some of what n1 sends to n2,
+// and a fourth for the collector.
+func traceLab(t *testing.T) *lab {
+	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
+	if out, err := exec.Command("go", "build", "-o", l.bin, ".", "../pcapper").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	l.hosts = nettest.Bridge(t, 4)
+	l.run(l.hosts[0].Switch, "nft", "add table bridge f; add chain bridge f forwarded { type filter hook forward priority 0; }; "+
+		"add rule bridge f forwarded udp dport 5000 numgen inc mod 10 == 3 counter drop")
+	for _, h := range l.hosts[:3] {
+		l.run(h, "ip", "route", "add", "224.0.0.0/4", "dev", h.Interface.Name)
+		l.start(h, filepath.Join(l.bin, "pcapper"), "-i", h.Interface.Name, "-m", "none", "-ipfix-port", "4739", "-f", filepath.Join(l.dir, h.Name+".log"))
+	}
+	return l
+}
+
+// talk sends numbered datagrams.
+func (l *lab) talk(from int, to string, n int) {
+	l.t.Helper()
+	c, err := l.hosts[from].ListenPacket("udp4", ":6000")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer c.Close()
+	addr, err := net.ResolveUDPAddr("udp4", to)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for i := range n {
+		if _, err := c.WriteTo(fmt.Appendf(nil, "%020d %s", i, to), addr); err != nil {
+			l.t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// TestTrace: agents and a trace as users start them find exactly the packets that a bridge drops.
+func TestTrace(t *testing.T) {
+	l := traceLab(t)
+	sink, err := l.hosts[1].ListenPacket("udp4", ":5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	addr := func(i int) string { return l.hosts[i].Interface.IPv4.String() }
+	trace := func(args ...string) (*nettest.Cmd, *bytes.Buffer) {
+		out := &bytes.Buffer{}
+		cmd := l.hosts[3].Command(t.Context(), filepath.Join(l.bin, "recollect"), append([]string{"trace", addr(0), addr(1), addr(2), "-window", "2s", "-for", "14s"}, args...)...)
+		cmd.Dir, cmd.Stdout, cmd.Stderr = l.dir, out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, out
+	}
+	text, textOut := trace("-dst", addr(1))
+	lines, linesOut := trace("-format", "json", "-every", "13s")
+	lost, lostOut := trace("-packets", "lost", "-dst", addr(1))
+	time.Sleep(4 * time.Second)
+	const n = 1000
+	l.talk(0, addr(1)+":5000", n)
+	l.talk(0, "239.1.1.1:5001", 100)
+	for _, cmd := range []*nettest.Cmd{text, lines, lost} {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s\n%s", err, textOut, linesOut)
+		}
+	}
+	out, err := l.hosts[0].Switch.Command(t.Context(), "nft", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`counter packets (\d+)`).FindSubmatch(out)
+	dropped, _ := strconv.Atoi(string(m[1]))
+	if dropped != n/10 {
+		t.Fatalf("the bridge dropped %d packets: %s", dropped, out)
+	}
+	if s := textOut.String(); !strings.Contains(s, fmt.Sprintf("%d packets, %d arrived, %d lost", n, n-dropped, dropped)) || !strings.Contains(s, "90.0 %") {
+		t.Errorf("%s", s)
+	}
+	if s := lostOut.String(); strings.Count(s, ": lost behind ") != dropped {
+		t.Errorf("%d lines, want %d:\n%s", strings.Count(s, ": lost behind "), dropped, s)
+	}
+	checkTrace(t, linesOut, addr(1), n, dropped)
+}
+
+// checkTrace checks the last JSON lines of both flows.
+func checkTrace(t *testing.T, out *bytes.Buffer, dst string, n, dropped int) {
+	last := map[string]path.Flow{}
+	for s := bufio.NewScanner(out); s.Scan(); {
+		var f path.Flow
+		if json.Unmarshal(s.Bytes(), &f) == nil && f.Dst.IsValid() {
+			last[f.Dst.String()] = f
+		}
+	}
+	if f := last[dst]; f.Packets != uint64(n) || f.Lost != uint64(dropped) || f.Arrived != uint64(n-dropped) {
+		t.Errorf("%+v", f)
+	}
+	f := last["239.1.1.1"]
+	got := uint64(0)
+	for _, r := range f.Nodes {
+		if r.Role == "receiver" {
+			got += r.Received
+		}
+	}
+	if f.Packets != 100 || got != 200 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestTraceUsage: mistakes are named.
+func TestTraceUsage(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"-flow x", "want the ID of an MGEN flow"},
+		{"-src n1", "want an address"},
+		{"-format xml", "want json or text"},
+		{"-packets all", "want lost"},
+		{"-top 0", "want more than 0"},
+	} {
+		if _, err := parseTrace(strings.Fields(tt.args)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.args, err, tt.want)
+		}
+	}
+	for _, line := range strings.Split(traceUsage, "\n") {
+		if len(line) > 80 {
+			t.Errorf("too long: %q", line)
+		}
+	}
+}

@@ -287,7 +287,7 @@ func TestSendersFrames(t *testing.T) {
 	}
 }
 
-// listen gives the frames that a sender sends, n of them.
+// listen returns the frames that a sender sends, n of them.
 func listen(t *testing.T, s *scene, n int, from sender) (frames [][]byte) {
 	index, err := indexOf(s.host)
 	if err != nil {

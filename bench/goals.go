@@ -41,7 +41,7 @@ func ratio(a, b func(*results) (float64, bool)) func(*results) (float64, bool) {
 	}
 }
 
-// slowSender tells whether a tap lost nothing at full speed: it cannot show more
+// slowSender reports whether a tap lost nothing at full speed: it cannot show more
 // than its sender sends.
 func slowSender(tap string) func(*results) string {
 	return func(r *results) string {

@@ -502,7 +502,7 @@ func (b *bench) slowSession(ctx context.Context, r *results, c contender) error 
 
 const idle = "idle"
 
-// counted tells whether losses are known.
+// counted reports whether losses are known.
 func (r *result) counted() bool {
 	return slices.ContainsFunc(r.samples, func(s sample) bool { return s.counted })
 }
@@ -570,7 +570,7 @@ func machineNs(s sample) float64 {
 	return s.machineNs - s.base.senderNs
 }
 
-// disturbed tells whether other programs were in the way.
+// disturbed reports whether other programs were in the way.
 func (s *sample) disturbed() bool { return s.others >= quiet }
 
 // keeps is the sender's rate with the tap by that without, both for each second

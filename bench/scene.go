@@ -151,7 +151,7 @@ func queue(h *nettest.Host) error {
 	})
 }
 
-// traffic gives a traffic's senders, one for each processor that sends.
+// traffic returns a traffic's senders, one for each processor that sends.
 func (b *bench) traffic(t traffic) ([]sender, error) {
 	if s := b.senders[t.name]; s != nil {
 		return s, nil

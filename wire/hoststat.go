@@ -42,7 +42,7 @@ func stat(t int64, addr [16]byte, port uint16, flow, value uint32) Record {
 	}
 }
 
-// Stat tells whether r is a host statistic, and which.
+// Stat reports whether r is a host statistic, and which.
 func (r *Record) Stat() Stat {
 	switch {
 	case r.Flags&HostStat == 0:

@@ -37,7 +37,7 @@ func putAddr6(b *[lineRoom]byte, n int, a *[16]byte) int {
 	return n
 }
 
-// longestZeros gives the first of the longest runs of two and more groups of
+// longestZeros returns the first of the longest runs of two and more groups of
 // 16 bits that are zero: from group to group, or 8 and 8.
 func longestZeros(high, low uint64) (from, to int) {
 	from, to = 8, 8

@@ -406,7 +406,7 @@ func goflow2(t *testing.T, h *nettest.Host, address string, port int) (sum func(
 	}, mgen
 }
 
-// lineWriter gives whole lines to take.
+// lineWriter passes whole lines to take.
 type lineWriter struct {
 	take func(line []byte)
 	rest []byte

@@ -25,7 +25,7 @@ type testDatagram struct {
 	id    uint16
 }
 
-// frames gives it as b sends it to a.
+// frames returns it as b sends it to a.
 func (d testDatagram) frames(a, b *nettest.Host) (frames [][]byte) {
 	const size = 48
 	body := make([]byte, size)
@@ -113,7 +113,7 @@ var filterCases = []struct {
 	{"host 192.0.2.1 or host 2001:db8::1", 4 + 4 + 3},
 }
 
-// readFrames gives the lines of -read.
+// readFrames returns the lines of -read.
 func readFrames(t *testing.T, frames [][]byte, args ...string) []string {
 	t.Helper()
 	var file bytes.Buffer

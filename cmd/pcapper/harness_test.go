@@ -175,7 +175,7 @@ func (a *agentProcess) stop() []string {
 	return strings.Split("pcapper: summary: "+summary, "\n")
 }
 
-// wait gives the exit code.
+// wait returns the exit code.
 func (a *agentProcess) wait() int {
 	a.t.Helper()
 	select {

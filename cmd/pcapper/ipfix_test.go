@@ -31,7 +31,7 @@ type messageReader struct {
 	buf  []byte
 }
 
-// read gives the first n records at least.
+// read returns the first n records at least.
 func (m *messageReader) read(t *testing.T, n int) (recs []wire.Record) {
 	t.Helper()
 	for len(recs) < n {

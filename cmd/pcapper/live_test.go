@@ -240,7 +240,7 @@ func testNobodyAttached(t *testing.T, engine string) {
 	}
 }
 
-// capturing tells whether a packet socket takes packets in the host's
+// capturing reports whether a packet socket takes packets in the host's
 // namespace, R being the sixth column of /proc/net/packet, or a tcx program
 // does on eth0.
 func capturing(t *testing.T, h *nettest.Host) bool {

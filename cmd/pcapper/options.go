@@ -377,7 +377,7 @@ func (o *options) spool() error {
 	return nil
 }
 
-// given tells whether a flag is on the command line.
+// given reports whether a flag is on the command line.
 func (o *options) given(name string) (given bool) {
 	o.Visit(func(f *flag.Flag) { given = given || f.Name == name })
 	return given

@@ -54,7 +54,7 @@ func open(t *testing.T, name string) io.Reader {
 	return r
 }
 
-// truth gives the lines that a capture's truth file asks for, by frame number
+// truth returns the lines that a capture's truth file asks for, by frame number
 // from 1; frames without record have none.
 func truth(t *testing.T, capture string) []string {
 	t.Helper()

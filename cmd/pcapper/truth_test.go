@@ -223,7 +223,7 @@ func TestRealMGENFragmentsAndTCP(t *testing.T) {
 	}
 }
 
-// listening tells whether a TCP socket of a host listens on a port: state 0A in
+// listening reports whether a TCP socket of a host listens on a port: state 0A in
 // /proc/net/tcp.
 func listening(t *testing.T, h *nettest.Host, port int) bool {
 	t.Helper()

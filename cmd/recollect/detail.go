@@ -11,5 +11,5 @@ func (o *options) setDetail(text string) error {
 	return o.detail.Set(text)
 }
 
-// keeps tells whether records go anywhere beside the collector's own output.
+// keeps reports whether records go anywhere beside the collector's own output.
 func (o *options) keeps() bool { return o.sinks != nil || o.keep.any() }

@@ -89,7 +89,7 @@ func (f *fleet) config(t *testing.T) string {
 	return name
 }
 
-// all tells whether each agent has one collector.
+// all reports whether each agent has one collector.
 func (f *fleet) all() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -108,12 +108,12 @@ func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 	return list, nil
 }
 
-// collecting tells whether there are agents, or will be.
+// collecting reports whether there are agents, or will be.
 func collecting(cfg *collector.Config) bool {
 	return cfg.Reload != "" || len(cfg.File.Hosts)+len(cfg.Listen) > 0
 }
 
-// Publish gives all of them a batch.
+// Publish passes a batch to all of them.
 func (s sinks) Publish(b *batch.Batch) {
 	for _, one := range s {
 		one.Publish(b)

@@ -75,7 +75,7 @@ func (a *agent) take(records []wire.Record) {
 	a.publish(records, nil, false)
 }
 
-// publish gives records to the hub; again: it has had them before. played is when
+// publish passes records to the hub; again: it has had them before. played is when
 // records of a log were played, nil if they are no log's.
 func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 	classes := a.c.classes.Load()

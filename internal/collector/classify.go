@@ -189,7 +189,7 @@ func (c *classifier) of(item *Item, scratch []uint32) []uint32 {
 	return c.lines(item.match, scratch)
 }
 
-// lines gives the indexes of m's flow lines in file order. The result is
+// lines returns the indexes of m's flow lines in file order. The result is
 // either the classifier's own, not to be changed, or in scratch, whose
 // capacity is used if it is enough.
 func (c *classifier) lines(m match, scratch []uint32) []uint32 {

@@ -258,7 +258,7 @@ func (c *collector) makeAgents(cfg Config) error {
 	return nil
 }
 
-// live tells whether the live view is shown.
+// live reports whether the live view is shown.
 func live(cfg Config) bool { return !cfg.Lines && canDraw(cfg.Stdout) }
 
 // openOutput chooses how to show things.

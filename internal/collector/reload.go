@@ -29,7 +29,7 @@ type follower struct {
 	told   string    // the last complaint
 }
 
-// fileState tells whether a file may be another one.
+// fileState reports whether a file may be another one.
 type fileState struct {
 	size, modified int64
 	inode          uint64

@@ -21,7 +21,7 @@ const (
 	maxNames    = 16384
 )
 
-// Names gives names of addresses: those of a file, and those that a name
+// Names has names of addresses: those of a file, and those that a name
 // server knows if there is a resolver. Any goroutine may use it.
 type Names struct {
 	file   *NameFile

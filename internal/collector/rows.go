@@ -20,7 +20,7 @@ type Row struct {
 // room for so many.
 const mostRanges = 30
 
-// rowsOf gives the rows in file order, and the row of each flow line.
+// rowsOf returns the rows in file order, and the row of each flow line.
 func rowsOf(flows []Flow) (rows []Row, rowOf []int) {
 	byNumber := make(map[uint32]int)
 	var ranges [][]string

@@ -8,10 +8,10 @@ import (
 
 // Share divides agents among collectors.
 type Share interface {
-	// Mine tells whether the agent with that label is ours. The channel is closed
+	// Mine reports whether the agent with that label is ours. The channel is closed
 	// when that may have changed.
 	Mine(label string) (bool, <-chan struct{})
-	// Holds tells whether any agent may be ours now.
+	// Holds reports whether any agent may be ours now.
 	Holds() bool
 }
 

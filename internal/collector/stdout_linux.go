@@ -51,7 +51,7 @@ func isPipe(f *os.File) bool {
 }
 
 // watchTerminals remembers which of the standard files are terminals. The result
-// tells whether one of them has hung up.
+// reports whether one of them has hung up.
 func watchTerminals() (hungUp func() bool) {
 	var fds []unix.PollFd
 	for fd := range int32(3) {

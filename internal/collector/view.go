@@ -294,7 +294,7 @@ func nextTick(now time.Time) time.Time {
 	return now.Add(-tickAt).Truncate(time.Second).Add(time.Second + tickAt)
 }
 
-// ended tells whether nothing will come any more.
+// ended reports whether nothing will come any more.
 func ended(r *hub.Reader[Item]) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -71,7 +71,7 @@ func (d *Decoder) Missing() (list []Gap) {
 	return list
 }
 
-// Counts gives the counters.
+// Counts returns the counters.
 func (d *Decoder) Counts() Counts { return d.counts }
 
 // TemplateBytes estimates the memory that templates take.
@@ -186,7 +186,7 @@ func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 	return dst, nil
 }
 
-// Knows tells whether msg can be decoded now: the templates that its data needs
+// Knows reports whether msg can be decoded now: the templates that its data needs
 // have come, or it brings templates itself, or it is malformed, which Decode
 // tells.
 func (d *Decoder) Knows(msg []byte) bool {
@@ -223,7 +223,7 @@ func (d *Decoder) Teach(msg []byte) {
 	}
 }
 
-// sets gives the sets of a message, as far as they are whole.
+// sets returns the sets of a message, as far as they are whole.
 func sets(msg []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for b := msg[HeaderSize:]; len(b) >= setHeaderSize; {
@@ -274,11 +274,11 @@ type message struct {
 	taught   bool   // it has templates
 }
 
-// begins tells whether the exporter has begun anew in the message's domain.
+// begins reports whether the exporter has begun anew in the message's domain.
 func (m *message) begins() bool { return m.taught && m.first == 0 }
 
 // account compares the message's sequence number with the one to come, and
-// tells whether the message came before.
+// reports whether the message came before.
 func (m *message) account() (twice bool) {
 	o := m.domain
 	if m.begins() || !m.counted {

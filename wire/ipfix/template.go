@@ -260,7 +260,7 @@ func same(a, b []field) bool {
 	return true
 }
 
-// packet tells whether records of the template describe packets.
+// packet reports whether records of the template describe packets.
 func (t *template) packet() bool {
 	return !t.options && (t.has[srcAddr4] && t.has[dstAddr4] || t.has[srcAddr6] && t.has[dstAddr6])
 }

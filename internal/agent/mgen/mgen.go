@@ -163,7 +163,7 @@ func addressLen(family, length byte) int {
 	return 0
 }
 
-// names tells whether b begins with the address dst, which is n bytes long in
+// names reports whether b begins with the address dst, which is n bytes long in
 // the message and in IPv4-mapped form here.
 func names(b []byte, n int, dst *[16]byte) bool {
 	if len(b) < n {
@@ -175,7 +175,7 @@ func names(b []byte, n int, dst *[16]byte) bool {
 	return [4]byte(b) == [4]byte(dst[12:]) && isIPv4(dst)
 }
 
-// isIPv4 tells whether a is an IPv4 address in its IPv4-mapped form.
+// isIPv4 reports whether a is an IPv4 address in its IPv4-mapped form.
 func isIPv4(a *[16]byte) bool { return [12]byte(a[:]) == [12]byte{10: 0xff, 11: 0xff} }
 
 // intact is false if b holds all of a message, size bytes, and its CRC is wrong.

@@ -55,7 +55,7 @@ func (c *clock) anyNS(stamp uint64) int64 {
 	return (s+c.offset)*nsPerSec + ns
 }
 
-// split gives a stamp's whole seconds and the rest in nanoseconds, cut and
+// split returns a stamp's whole seconds and the rest in nanoseconds, cut and
 // exact whatever the unit.
 func (c *clock) split(stamp uint64) (sec uint64, ns int64) {
 	e := c.exponent

@@ -65,7 +65,7 @@ type pcap struct {
 	unit   int64  // nanoseconds per unit of the fraction of a second
 }
 
-// isPcap tells whether four bytes are a classic file's magic number, and what
+// isPcap reports whether four bytes are a classic file's magic number, and what
 // that says.
 func isPcap(magic []byte) (p pcap, ok bool) {
 	for _, p.big = range []bool{false, true} {

@@ -60,7 +60,7 @@ type pcapng struct {
 	ifaces []iface // of this section
 }
 
-// isPcapng tells whether four bytes begin a pcapng file.
+// isPcapng reports whether four bytes begin a pcapng file.
 func isPcapng(magic []byte) bool {
 	return order{}.u32(magic) == blockSection
 }

@@ -71,7 +71,7 @@ type format interface {
 	next(f *packet.Frame) (link uint16, err error)
 }
 
-// Reader gives the frames of a capture file. It is for one goroutine.
+// A Reader reads the frames of a capture file. It is for one goroutine.
 type Reader struct {
 	name     string
 	in       buffer
@@ -191,7 +191,7 @@ func foreign(name string, head []byte, unpacked bool) error {
 	return e
 }
 
-// isGzip tells whether a stream begins as RFC 1952, 2.3.1 says, with the only
+// isGzip reports whether a stream begins as RFC 1952, 2.3.1 says, with the only
 // compression method there is.
 func isGzip(b []byte) bool {
 	return len(b) == 3 && b[0] == 0x1f && b[1] == 0x8b && b[2] == 8

@@ -106,7 +106,7 @@ func (g *Segment) seal() error {
 	return nil
 }
 
-// Abort gives it up. After Seal it does nothing.
+// Abort discards it. After Seal it does nothing.
 func (g *Segment) Abort() {
 	if g.buf == nil {
 		return

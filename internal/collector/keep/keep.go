@@ -298,7 +298,7 @@ func (k *Keeper) closeQueue() error {
 	return nil
 }
 
-// Known gives the agents whose batches are on the bus now. A bus that does not
+// Known returns the agents whose batches are on the bus now. A bus that does not
 // answer for a while is an error.
 func (k *Keeper) Known(ctx context.Context) ([]string, error) {
 	if k.conn == nil {

@@ -25,7 +25,7 @@ type File struct {
 	Path  string
 }
 
-// Find gives the logs that paths name: files, and all logs in and below
+// Find returns the logs that paths name: files, and all logs in and below
 // directories, in the order of their paths. skipped are files of directories
 // that are no logs. It is an error if a file that is named is none, or if
 // there is no log at all.
@@ -171,7 +171,7 @@ type foreignError struct{ text string }
 
 func (e *foreignError) Error() string { return e.text }
 
-// unpack gives the text of f, which may be compressed by gzip, and what its
+// unpack returns the text of f, which may be compressed by gzip, and what its
 // lines are parsed with.
 func unpack(f io.Reader) (in *bufio.Reader, packed bool, parse parser, err error) {
 	in = bufio.NewReaderSize(f, readSize)

@@ -31,7 +31,7 @@ func isIPFIX(head []byte) bool {
 	return err == nil && n > 0
 }
 
-// Read gives lines.
+// Read returns lines.
 func (u *unwrap) Read(b []byte) (int, error) {
 	for len(u.text) == 0 {
 		if err := u.next(); err != nil {
@@ -104,7 +104,7 @@ func rewrapped() parser {
 	}
 }
 
-// peekIPFIX tells whether messages follow in in.
+// peekIPFIX reports whether messages follow in in.
 func peekIPFIX(in *bufio.Reader) bool {
 	head, _ := in.Peek(4)
 	return isIPFIX(head)

@@ -152,7 +152,7 @@ func (l *log) markBefore(t int64) mark {
 	return l.marks[i-1]
 }
 
-// read gives the next whole line, with its newline, valid until the next read.
+// read returns the next whole line, with its newline, valid until the next read.
 func (l *log) read() ([]byte, bool) {
 	if l.broken != nil {
 		return nil, false
@@ -212,7 +212,7 @@ func (l *log) mark() {
 	}
 }
 
-// look tells whether the line is seen for the first time.
+// look reports whether the line is seen for the first time.
 func (l *log) look() bool {
 	if l.line <= l.looked {
 		return false

@@ -91,7 +91,7 @@ type Count struct {
 	Torn    bool   // the last line has no end, or the file could not be read to its end
 }
 
-// New makes a player; Run plays.
+// New returns a player; Run plays.
 func New(cfg Config) *Player {
 	p := &Player{cfg: cfg, commands: make(chan func(context.Context) error, 16), batch: make([]wire.Record, 0, batchSize)}
 	p.clock.speed, p.fast = cfg.Speed, minTime

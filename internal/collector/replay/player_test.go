@@ -496,7 +496,7 @@ func FuzzPlay(f *testing.F) {
 	})
 }
 
-// sorted tells whether the times of the lines do not go back.
+// sorted reports whether the times of the lines do not go back.
 func sorted(text []byte) bool {
 	last := int64(minTime)
 	for l := range bytes.Lines(text) {

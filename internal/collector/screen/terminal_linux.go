@@ -36,7 +36,7 @@ type Terminal struct {
 	open  bool
 }
 
-// CanDraw tells whether f is a terminal that understands control sequences.
+// CanDraw reports whether f is a terminal that understands control sequences.
 func CanDraw(f *os.File) bool {
 	name := os.Getenv("TERM")
 	return name != "" && name != "dumb" && term.IsTerminal(int(f.Fd()))

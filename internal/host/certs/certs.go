@@ -24,7 +24,7 @@ type Files struct {
 	CA   string // certificates of the authorities that the other side's must come from
 }
 
-// Any tells whether some file is named.
+// Any reports whether some file is named.
 func (f Files) Any() bool { return f.Cert != "" || f.Key != "" || f.CA != "" }
 
 // Pair is what Files held when they were read.

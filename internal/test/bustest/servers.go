@@ -102,7 +102,7 @@ func (s *Servers) Kill(i int) {
 	}
 }
 
-// Running tells whether server i was started and not killed.
+// Running reports whether server i was started and not killed.
 func (s *Servers) Running(i int) bool { return s.running[i] != nil }
 
 // Close kills all.

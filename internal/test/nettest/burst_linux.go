@@ -33,7 +33,7 @@ func (g *Generator) cutHere() {
 	g.prepare(frames)
 }
 
-// NewBurst makes a generator like NewGenerator, of frames that are all f but
+// NewBurst returns a generator like NewGenerator, of frames that are all f but
 // each with the next size bytes of its payload, at most 64 of them, and with an
 // IPv4 identification that counts up. f must be UDP over IPv4 without tags.
 //

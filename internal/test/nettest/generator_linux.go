@@ -43,7 +43,7 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// NewGenerator makes a sender of frames, in turn, on an interface of the
+// NewGenerator returns a sender of frames, in turn, on an interface of the
 // calling thread's namespace. The frames begin at the link header, if the
 // interface has one, and must not be changed afterwards.
 func NewGenerator(ifname string, frames [][]byte) (*Generator, error) {

@@ -199,7 +199,7 @@ func (h *Host) knows(link netlink.Link, other *Host) error {
 	return errors.Join(errs...)
 }
 
-// NewHost makes a host without any interface but lo; see Cable.
+// NewHost returns a host without any interface but lo; see Cable.
 func NewHost(t TB, name string) *Host {
 	t.Helper()
 	needPrivilege(t)

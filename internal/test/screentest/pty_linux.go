@@ -81,7 +81,7 @@ func (p *Terminal) HangUp() {
 	p.master.Close()
 }
 
-// Echoes tells whether the terminal shows what is typed.
+// Echoes reports whether the terminal shows what is typed.
 func (p *Terminal) Echoes(t testing.TB) bool {
 	t.Helper()
 	echo := false
@@ -119,7 +119,7 @@ func (p *Terminal) Output() string {
 }
 
 // Expect waits until text is in what was written after the first skip bytes,
-// and gives everything written so far.
+// and returns everything written so far.
 func (p *Terminal) Expect(t testing.TB, skip int, text string) string {
 	t.Helper()
 	timeout := time.After(20 * time.Second)

@@ -214,7 +214,7 @@ func (c *Conn) lost(err error) {
 	case strings.Contains(err.Error(), "tls"): // alerts of theirs have no type, and no certificate is no alert at all
 		hint = " (if the servers want our certificate: ?cert=FILE&key=FILE, one for a client)"
 	}
-	c.say("bus %s: away: %v; trying for ever%s", c.target, err, hint)
+	c.say("bus %s: away: %v; still trying%s", c.target, err, hint)
 }
 
 func (c *Conn) back(nc *nats.Conn) {
@@ -223,7 +223,7 @@ func (c *Conn) back(nc *nats.Conn) {
 	}
 }
 
-// Connected tells whether the bus is there.
+// Connected reports whether the bus is there.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
 // Close ends the connection.
@@ -243,7 +243,7 @@ func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 		}
 		if !said && !c.away.Load() {
 			said = true
-			c.say("bus %s: %s: %v; trying for ever", c.target, what, err)
+			c.say("bus %s: %s: %v; still trying", c.target, what, err)
 		}
 		if err := pause(ctx); err != nil {
 			return err

@@ -57,7 +57,7 @@ func (c *Conn) follow(ctx context.Context, partition int, f func(*batch.Batch) e
 	}
 }
 
-// Agents gives the names of the agents whose batches the streams have, in order.
+// Agents returns the names of the agents whose batches the streams have, in order.
 func (c *Conn) Agents(ctx context.Context, cfg Streams) (names []string, err error) {
 	partitions, err := c.EnsureStreams(ctx, cfg)
 	if err != nil {

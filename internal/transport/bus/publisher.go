@@ -82,7 +82,7 @@ type flying struct {
 // errAgain: what was sent is lost, but the streams take batches again.
 var errAgain = errors.New("sent again")
 
-// NewPublisher makes one. Run must run for batches to leave.
+// NewPublisher returns a Publisher. Run must run for batches to leave.
 func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 	p := &Publisher{conn: conn, queue: cfg.Queue, givens: map[string]given{}, patience: ackTime}
 	if p.queue == nil {
@@ -211,7 +211,7 @@ func (p *Publisher) complain(err error) {
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		hint = " (recollect -bus makes the streams, with agents or -store)"
 	}
-	p.conn.say("bus %s: batches are not taken: %v; trying for ever%s", p.conn.target, err, hint)
+	p.conn.say("bus %s: batches are not taken: %v; still trying%s", p.conn.target, err, hint)
 }
 
 // send sends until ctx is done and all was acknowledged, or something fails.

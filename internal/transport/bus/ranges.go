@@ -32,7 +32,7 @@ type mark struct {
 	Seen    uint64 `json:"s"`           // when, on the clock of marks
 }
 
-// take gives those of [from, to) that were not had before, and marks them.
+// take returns those of [from, to) that were not had before, and marks them.
 func (m *mark) take(from, to uint64) (fresh []span) {
 	fresh = m.fill(from, min(to, m.Next))
 	if from > m.Next {
@@ -102,7 +102,7 @@ func newMarks(list []mark) *marks {
 	return m
 }
 
-// take gives the spans of b's records that were not had before.
+// take returns the spans of b's records that were not had before.
 func (m *marks) take(b *batch.Batch) []span {
 	k := m.of[source{b.Agent, b.Boot}]
 	if k == nil {

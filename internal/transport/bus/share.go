@@ -64,7 +64,7 @@ type beat struct {
 	Beat uint64 `json:"beat"`
 }
 
-// NewShare makes a member of a group. name is for people: the host's. Run makes it
+// NewShare returns a member of a group. name is for people: the host's. Run makes it
 // live.
 func NewShare(conn *Conn, group, name string, cfg Streams) *Share {
 	return &Share{
@@ -73,7 +73,7 @@ func NewShare(conn *Conn, group, name string, cfg Streams) *Share {
 	}
 }
 
-// Mine tells whether a key is ours now. The channel is closed when that may have
+// Mine reports whether a key is ours now. The channel is closed when that may have
 // changed. A nil Share has all keys.
 func (s *Share) Mine(key string) (bool, <-chan struct{}) { return s.mine(key) }
 
@@ -90,7 +90,7 @@ func (s *Share) mine(key string) (bool, <-chan struct{}) {
 	return owner(s.members, key) == s.id, s.changed
 }
 
-// Holds tells whether anything is ours now, which it is not when the servers are
+// Holds reports whether anything is ours now, which it is not when the servers are
 // away for long, or this process was stopped: others may have it.
 func (s *Share) Holds() bool {
 	s.mu.Lock()

@@ -30,7 +30,7 @@ type Target struct {
 
 const defaultPort = "4222"
 
-// IsURL tells whether text looks like a Target.
+// IsURL reports whether text looks like a Target.
 func IsURL(text string) bool {
 	return strings.HasPrefix(text, "nats://") || strings.HasPrefix(text, "tls://")
 }

@@ -32,7 +32,7 @@ type Segment interface {
 	Add(b *batch.Batch) error
 	// Seal makes the segment outlive kill and loss of power, as pending.
 	Seal() error
-	// Abort gives it up.
+	// Abort discards it.
 	Abort()
 }
 
@@ -110,7 +110,7 @@ func (w *Writer) update(f func(s *WriterStatus)) {
 	f(&w.status)
 }
 
-// NewWriter makes one.
+// NewWriter returns a Writer.
 func NewWriter(conn *Conn, cfg WriterConfig) *Writer {
 	if cfg.Rows == 0 {
 		cfg.Rows = defaultRows
@@ -228,7 +228,7 @@ func (w *Writer) partition(ctx context.Context, i int) error {
 func (w *Writer) fail(err error) {
 	w.update(func(s *WriterStatus) {
 		if s.Failed != err.Error() {
-			w.conn.say("bus %s: cannot write records: %v; trying for ever", w.conn.target, err)
+			w.conn.say("bus %s: cannot write records: %v; still trying", w.conn.target, err)
 		}
 		s.Failed = err.Error()
 	})

@@ -184,7 +184,7 @@ func (c *client) explain(err error) error {
 	return &Error{fmt.Errorf("clickhouse %s: %w", c.t, err), hint}
 }
 
-// running tells whether the server still works on an attempt for a block.
+// running reports whether the server still works on an attempt for a block.
 func (c *client) running(ctx context.Context, id string) (bool, error) {
 	body, err := c.do(ctx, "SELECT count() FROM system.processes WHERE query_id LIKE "+quote(id+"-%"), "", nil)
 	return strings.TrimSpace(string(body)) != "0", err

@@ -31,7 +31,7 @@ func (s *inserter) trying(ctx context.Context, quit <-chan struct{}, f func(cont
 		}
 		if !said {
 			said = true
-			s.say("clickhouse %s: %v; trying for ever", s.client.t, err)
+			s.say("clickhouse %s: %v; still trying", s.client.t, err)
 		}
 		select {
 		case <-time.After(pause):

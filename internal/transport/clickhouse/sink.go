@@ -51,7 +51,7 @@ type Sink struct {
 	status  Status
 }
 
-// New makes a sink. say takes messages for the user.
+// New returns a sink. say takes messages for the user.
 func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	c, err := newClient(t)
 	if err != nil {

@@ -144,7 +144,7 @@ func (g *Segment) Seal() error {
 	return g.s.rename(temporary, g.s.path(g.id, sealed))
 }
 
-// Abort gives the segment up.
+// Abort discards the segment.
 func (g *Segment) Abort() { _ = os.Remove(g.s.path(g.id, ".tmp")) }
 
 // rename renames a file so that it stays so.

@@ -34,7 +34,7 @@ const (
 	minMemory     = 16 << 20 // a block on its way, one that fills, and some
 )
 
-// IsURL tells whether text looks like a Target.
+// IsURL reports whether text looks like a Target.
 func IsURL(text string) bool { return strings.HasPrefix(text, "clickhouse+") }
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

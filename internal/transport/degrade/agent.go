@@ -83,7 +83,7 @@ type pressure struct {
 	limit uint64
 }
 
-// NewAgent makes an agent whose records go to emit, which must not keep them,
+// NewAgent returns an agent whose records go to emit, which must not keep them,
 // and changes to change, which may be nil.
 func NewAgent(limits Limits, emit func(batch.Level, *wire.Record), change func(Change)) *Agent {
 	limits.Top = max(limits.Top, 1)
@@ -154,7 +154,7 @@ func (a *Agent) press(to batch.Level, cause Cause, limit uint64) {
 	}
 }
 
-// active tells whether the limit was passed, and things are not calm since.
+// active reports whether the limit was passed, and things are not calm since.
 func (a *Agent) active(p *pressure) bool {
 	return p.cause == Configured || p.ever && a.now-p.at < int64(a.limits.Calm)
 }

@@ -102,7 +102,7 @@ func (f *Fleet) shed(to batch.Level, cause Cause, limit uint64, rate func(*Agent
 	}
 }
 
-// ownReason tells whether the agent is held at a level, or a higher one, by its
+// ownReason reports whether the agent is held at a level, or a higher one, by its
 // own limits.
 func (a *Agent) ownReason(l batch.Level) bool {
 	own := func(p *pressure) bool {

@@ -59,7 +59,7 @@ func DefaultRules() Rules {
 	}
 }
 
-// For gives the limits of the agent with a label.
+// For returns the limits of the agent with a label.
 func (r *Rules) For(label string) Limits {
 	l := r.base
 	for _, rule := range r.rules {
@@ -105,7 +105,7 @@ func (r *Rules) Set(text string) error {
 	return nil
 }
 
-// parseSetting gives what a setting does to an agent's limits, or nil if it
+// parseSetting returns what a setting does to an agent's limits, or nil if it
 // changed the fleet's.
 func parseSetting(name, value string, fleet *FleetLimits) (set func(*Limits), err error) {
 	var n uint64

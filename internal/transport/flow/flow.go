@@ -52,7 +52,7 @@ type Table struct {
 	emit  func(*Flow)
 }
 
-// New makes a table of at most limit flows of one second that gives each
+// New returns a table of at most limit flows of one second that passes each
 // finished flow to emit, which must not keep it.
 func New(limit int, emit func(*Flow)) *Table { return NewSpan(time.Second, limit, emit) }
 
@@ -150,7 +150,7 @@ func (t *Table) reindex() {
 	}
 }
 
-// Shrink gives all but the n heaviest flows to rest, which must not keep them.
+// Shrink passes all but the n heaviest flows to rest, which must not keep them.
 func (t *Table) Shrink(n int, rest func(*Flow)) {
 	if len(t.flows) <= n {
 		return

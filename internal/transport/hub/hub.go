@@ -70,7 +70,7 @@ type Hub[T any] struct {
 	wake    chan struct{} // closed when there is something new
 }
 
-// New makes a hub. It panics on a Config that no program should have.
+// New returns a hub. It panics on a Config that no program should have.
 func New[T any](cfg Config[T]) *Hub[T] {
 	if cfg.Chunk < 1 || cfg.Chunk&(cfg.Chunk-1) != 0 || cfg.Chunks < 2 {
 		panic(fmt.Sprintf("hub: chunk of %d items, %d chunks", cfg.Chunk, cfg.Chunks))

@@ -34,7 +34,7 @@ type Status struct {
 	Pending   uint64 // items still to be read
 }
 
-// NewReader makes a reader of all items that are published from now on.
+// NewReader returns a reader of all items that are published from now on.
 func (h *Hub[T]) NewReader() *Reader[T] {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,7 +71,7 @@ func (r *Reader[T]) Wait(ctx context.Context) error {
 	return r.hub.wait(ctx, pos)
 }
 
-// Items gives unread items, in order, without copying: at least one if there
+// Items returns unread items, in order, without copying: at least one if there
 // is any, but not more than are stored together. They are valid until Advance,
 // which must be called before the next Items or Encoded.
 func (r *Reader[T]) Items() []T {

@@ -56,7 +56,7 @@ type Sink struct {
 	published, written, dropped atomic.Uint64
 }
 
-// New makes a sink, which connects when it has something to say. say takes messages
+// New returns a sink, which connects when it has something to say. say takes messages
 // for the user.
 func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	access, err := t.access()
@@ -146,7 +146,7 @@ func (s *Sink) check(ctx context.Context) error {
 		}
 		if !said && ctx.Err() == nil {
 			said = true
-			s.say("kafka %s: %v; trying for ever", s.t, err)
+			s.say("kafka %s: %v; still trying", s.t, err)
 		}
 		select {
 		case <-time.After(pause):

@@ -94,7 +94,7 @@ type Spool interface {
 	GivenUp() uint64
 }
 
-// New makes an exporter that does nothing until Run.
+// New returns an exporter that does nothing until Run.
 func New(cfg Config) *Exporter {
 	e := &Exporter{cfg: cfg}
 	e.out = batch.Batch{Agent: cfg.Agent, Boot: rand.Uint64()}

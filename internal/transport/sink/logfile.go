@@ -40,7 +40,7 @@ type LogFile struct {
 	reported, skip time.Time // last report; no attempt before
 }
 
-// NewLogFile makes a log; nothing is opened yet. report is told of failures,
+// NewLogFile returns a log; nothing is opened yet. report is told of failures,
 // at most every 30 seconds.
 func NewLogFile(path string, report func(error)) *LogFile {
 	return &LogFile{path: path, report: report, buf: make([]byte, 0, 2*logBuffer)}

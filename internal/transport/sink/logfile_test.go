@@ -26,7 +26,7 @@ func numbered(from, to int) []byte {
 	return b
 }
 
-// logged gives the numbers of a log's lines, which must all be whole.
+// logged returns the numbers of a log's lines, which must all be whole.
 func logged(t *testing.T, text []byte) (numbers []int) {
 	t.Helper()
 	for line := range bytes.Lines(text) {

@@ -385,7 +385,7 @@ func (q *Queue) create(s *segment) error {
 	return nil
 }
 
-// linked tells whether a file still has a name.
+// linked reports whether a file still has a name.
 func linked(f *os.File) bool {
 	var st syscall.Stat_t
 	err := syscall.Fstat(int(f.Fd()), &st)

@@ -138,7 +138,7 @@ func (q *Queue) push(e entry) {
 	q.memWeight += uint64(e.weight)
 }
 
-// buffer gives n bytes, used ones if there are.
+// buffer returns n bytes, used ones if there are.
 func (q *Queue) buffer(n int) []byte {
 	if last := len(q.free) - 1; last >= 0 {
 		b := q.free[last]
@@ -221,7 +221,7 @@ func (q *Queue) Wait(ctx context.Context) error {
 func (q *Queue) next() uint64 { return q.written + uint64(len(q.mem)) }
 
 // Next appends the data of the oldest entry that it has not given yet to dst;
-// ok tells whether there is one. It does not wait for one, but for the disk.
+// ok reports whether there is one. It does not wait for one, but for the disk.
 func (q *Queue) Next(dst []byte) (data []byte, weight uint32, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

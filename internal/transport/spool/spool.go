@@ -157,7 +157,7 @@ func OpenDir(path string) (*Dir, error) {
 // Close lets others have the directory. Its queues must be closed before.
 func (d *Dir) Close() error { return d.lock.Close() }
 
-// Others gives the bytes in segments of queues that are not among names.
+// Others returns the bytes in segments of queues that are not among names.
 func (d *Dir) Others(names ...string) (bytes map[string]int64) {
 	bytes = map[string]int64{}
 	entries, _ := os.ReadDir(d.path) // what cannot be read is no news here

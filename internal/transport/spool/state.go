@@ -32,7 +32,7 @@ func (s *state) append(b []byte) []byte {
 	return b
 }
 
-// read takes a slot; it tells whether that holds something.
+// read takes a slot; it reports whether that holds something.
 func (s *state) read(b []byte) bool {
 	if len(b) < slotSize || string(b[:4]) != stateMagic ||
 		crc32.Checksum(b[8:slotSize], castagnoli) != binary.BigEndian.Uint32(b[4:]) {

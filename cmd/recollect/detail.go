@@ -1,11 +1,11 @@
 package main
 
-import "github.com/pcapper/pcapper/internal/transport/degrade"
+import "github.com/pcapper/pcapper/internal/transport/downsample"
 
 // setDetail adds a rule of -detail to those before.
 func (o *options) setDetail(text string) error {
 	if o.detail == nil {
-		rules := degrade.DefaultRules()
+		rules := downsample.DefaultRules()
 		o.detail = &rules
 	}
 	return o.detail.Set(text)

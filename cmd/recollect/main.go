@@ -24,7 +24,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/host/option"
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
@@ -71,7 +71,7 @@ type options struct {
 	speed, from string
 	recorded    bool // times of a replay
 	sinks       []string
-	detail      *degrade.Rules
+	detail      *downsample.Rules
 	named       bool // the configuration was named, so it must be there
 }
 

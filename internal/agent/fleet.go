@@ -37,9 +37,9 @@ const (
 	lookEvery = time.Second
 	// againAfter is how long an interface that could not be watched is left alone.
 	againAfter = 5 * time.Second
-	// soonAfter is how often an interface asks whether the one that had its name
+	// retryInterval is how often an interface asks whether the one that had its name
 	// has been left.
-	soonAfter = 100 * time.Millisecond
+	retryInterval = 100 * time.Millisecond
 	// Of each interface of many, what the kernel or a reader may keep is less
 	// than an agent's own: traffic that one host makes is shared among them.
 	fleetRing   = 1 << 20 // bytes, ring engine
@@ -537,7 +537,7 @@ func (f *fleet) runNode(ctx context.Context, n *fleetNode) (err error) {
 	for {
 		var soon <-chan time.Time
 		if len(waiting) > 0 {
-			soon = time.After(soonAfter)
+			soon = time.After(retryInterval)
 		}
 		select {
 		case e, ok := <-events:

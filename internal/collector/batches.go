@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
@@ -43,9 +43,9 @@ type batcher struct {
 	c      *collector
 	to     Batches
 	reader *hub.Reader[Item]
-	detail *degrade.Rules
+	detail *downsample.Rules
 	agents []*outgoing // that fleet has
-	fleet  *degrade.Fleet
+	fleet  *downsample.Fleet
 	now    time.Time // as exact as countEvery
 
 	changes []change // of detail, to be told
@@ -56,7 +56,7 @@ type batcher struct {
 // outgoing is an agent's stream of batches.
 type outgoing struct {
 	batch.Batch // being filled
-	degrade     *degrade.Agent
+	downsample  *downsample.Agent
 	enlisted    bool      // the batcher's alone, as all but published and lost
 	next        uint32    // the number that the hub's next item of this agent has
 	since       time.Time // when Records got its first
@@ -64,21 +64,21 @@ type outgoing struct {
 	published, lost atomic.Uint64 // records; see Detail
 }
 
-func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
+func newBatcher(c *collector, to Batches, detail *downsample.Rules) *batcher {
 	if detail == nil {
-		rules := degrade.DefaultRules()
+		rules := downsample.DefaultRules()
 		detail = &rules
 	}
 	b := &batcher{c: c, to: to, reader: c.hub.NewReader()}
 	b.detail = detail
-	var fleet []*degrade.Agent
+	var fleet []*downsample.Agent
 	for _, a := range c.present() {
 		b.prepare(a)
 		a.out.enlisted = true
 		b.agents = append(b.agents, a.out)
-		fleet = append(fleet, a.out.degrade)
+		fleet = append(fleet, a.out.downsample)
 	}
-	b.fleet = degrade.NewFleet(detail.Fleet, fleet)
+	b.fleet = downsample.NewFleet(detail.Fleet, fleet)
 	return b
 }
 
@@ -87,9 +87,9 @@ func newBatcher(c *collector, to Batches, detail *degrade.Rules) *batcher {
 func (b *batcher) prepare(a *agent) {
 	o := &outgoing{}
 	o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
-	o.degrade = degrade.NewAgent(b.detail.For(a.host.Label),
+	o.downsample = downsample.NewAgent(b.detail.For(a.host.Label),
 		func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
-		func(ch degrade.Change) { b.changes = append(b.changes, change{a, ch}) })
+		func(ch downsample.Change) { b.changes = append(b.changes, change{a, ch}) })
 	a.out = o
 }
 
@@ -99,7 +99,7 @@ func (b *batcher) enlist() {
 		if a.out != nil && !a.out.enlisted {
 			a.out.enlisted = true
 			b.agents = append(b.agents, a.out)
-			b.fleet.Add(a.out.degrade)
+			b.fleet.Add(a.out.downsample)
 		}
 	}
 }
@@ -133,7 +133,7 @@ func (b *batcher) run() error {
 	}
 	b.enlist()
 	for _, o := range b.agents {
-		o.degrade.Flush()
+		o.downsample.Flush()
 		b.flush(o)
 	}
 	return nil
@@ -164,7 +164,7 @@ func (b *batcher) add(item *Item) {
 	case item.Time < 0:
 		b.drop(o, 1)
 	default:
-		o.degrade.Add(&item.Record)
+		o.downsample.Add(&item.Record)
 	}
 }
 
@@ -224,7 +224,7 @@ func (b *batcher) summary() string {
 		if o == nil {
 			continue
 		}
-		changes += o.degrade.Status().Changes
+		changes += o.downsample.Status().Changes
 		records += o.published.Load()
 		lost += o.lost.Load()
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -120,7 +120,7 @@ func benchBatcher(t testing.TB, agents int, to Batches, rule string) *batcher {
 	for i := range agents {
 		c.add(newAgent(c, uint32(i), &c.file.Hosts[i], certs.Files{}))
 	}
-	rules := degrade.DefaultRules()
+	rules := downsample.DefaultRules()
 	if err := rules.Set(rule); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func (discard) Publish(*batch.Batch) {}
 // packets; nothing is missing, and it is said.
 func TestDetail(t *testing.T) {
 	k := newKeeper(t)
-	rules := degrade.DefaultRules()
+	rules := downsample.DefaultRules()
 	for _, rule := range []string{"h1:packets=1000", "h2:packets=0,flows=0"} {
 		if err := rules.Set(rule); err != nil {
 			t.Fatal(err)

@@ -23,7 +23,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/replay"
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/host/service"
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 )
@@ -64,9 +64,9 @@ type Config struct {
 	// Archive keeps what the View has. It may be nil.
 	Archive *Archive
 	// Batches, if it is not nil, gets all packets, numbered, in as much detail as
-	// Detail allows; nil is degrade.DefaultRules.
+	// Detail allows; nil is downsample.DefaultRules.
 	Batches Batches
-	Detail  *degrade.Rules
+	Detail  *downsample.Rules
 	// Paths, if it is not nil, joins what agents saw of the same packets.
 	Paths *path.Engine
 	// Share, if it is not nil, tells which agents are dialled by us, and not by

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -37,7 +37,7 @@ func (a *agent) detail() *Detail {
 	if o == nil {
 		return nil
 	}
-	s := o.degrade.Status()
+	s := o.downsample.Status()
 	d := &Detail{
 		Level: s.Level, Limit: s.Cause.String(), Why: why(&s), Changes: s.Changes,
 		Records: o.published.Load(), Lost: o.lost.Load(),
@@ -49,17 +49,17 @@ func (a *agent) detail() *Detail {
 }
 
 // why tells which limit holds an agent at its level.
-func why(s *degrade.Status) string {
+func why(s *downsample.Status) string {
 	switch s.Cause {
-	case degrade.AgentPackets:
+	case downsample.AgentPackets:
 		return fmt.Sprintf("more than %d records/s", s.Limit)
-	case degrade.AgentFlows:
+	case downsample.AgentFlows:
 		return fmt.Sprintf("more than %d flows/s", s.Limit)
-	case degrade.FleetPackets:
+	case downsample.FleetPackets:
 		return fmt.Sprintf("more than %d records/s from all agents", s.Limit)
-	case degrade.FleetFlows:
+	case downsample.FleetFlows:
 		return fmt.Sprintf("more than %d flows/s from all agents", s.Limit)
-	case degrade.Configured:
+	case downsample.Configured:
 		return "by rule"
 	}
 	return ""
@@ -87,7 +87,7 @@ func (a *agent) less() string {
 // change is an agent's new level, until it is told.
 type change struct {
 	agent *agent
-	degrade.Change
+	downsample.Change
 }
 
 // text is what has changed, without whose.

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/pcapper/pcapper/internal/transport/degrade"
+	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
@@ -74,7 +74,7 @@ func (f *Follow) take(b *batch.Batch) {
 	if b.Level == batch.Top {
 		f.spread = f.spread[:0]
 		for i := range b.Records {
-			f.spread = degrade.Spread(f.spread, &b.Records[i])
+			f.spread = downsample.Spread(f.spread, &b.Records[i])
 		}
 		records = f.spread
 	}

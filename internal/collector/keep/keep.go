@@ -53,19 +53,19 @@ const (
 
 // Keeper is an open history, bus, or both. Publish may be called by one goroutine.
 type Keeper struct {
-	cfg       Config
-	streams   bus.Streams
-	conn      *bus.Conn       // nil without a bus
-	store     *history.Store  // nil without a history
-	local     *history.Writer // of a history without a bus
-	writer    *bus.Writer     // of a history with a bus
-	publisher *bus.Publisher  // nil without a bus, or without agents
-	spool     *spool.Dir      // nil: batches for the bus wait in memory
-	queue     *spool.Queue    // likewise; without a bus, the writer's
-	agents    *bus.Share      // nil: all agents are ours
-	parts     *bus.Share      // nil: all partitions are
-	tables    *bus.Writer     // nil without a table
-	tableOnes *bus.Share      // partitions for it
+	cfg        Config
+	streams    bus.Streams
+	conn       *bus.Conn       // nil without a bus
+	store      *history.Store  // nil without a history
+	local      *history.Writer // of a history without a bus
+	writer     *bus.Writer     // of a history with a bus
+	publisher  *bus.Publisher  // nil without a bus, or without agents
+	spool      *spool.Dir      // nil: batches for the bus wait in memory
+	queue      *spool.Queue    // likewise; without a bus, the writer's
+	agents     *bus.Share      // nil: all agents are ours
+	parts      *bus.Share      // nil: all partitions are
+	tables     *bus.Writer     // nil without a table
+	tableShare *bus.Share      // partitions for it
 }
 
 // Open opens what there is to be opened, before privileges are given up.
@@ -142,9 +142,9 @@ func (k *Keeper) assemble() {
 		k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
 	}
 	if k.cfg.Table != nil {
-		k.tableOnes = bus.NewShare(k.conn, tableGroup, name, k.streams)
+		k.tableShare = bus.NewShare(k.conn, tableGroup, name, k.streams)
 		k.tables = bus.NewWriter(k.conn, bus.WriterConfig{
-			Store: k.cfg.Table, Streams: k.streams, Group: tableGroup, Share: k.tableOnes, Age: tableAge,
+			Store: k.cfg.Table, Streams: k.streams, Group: tableGroup, Share: k.tableShare, Age: tableAge,
 			NewSegment: func(id string) (bus.Segment, error) { return k.cfg.Table.NewSegment(id) },
 		})
 	}
@@ -205,7 +205,7 @@ func (k *Keeper) Run(ctx context.Context) (err error) {
 	}
 	if k.tables != nil {
 		start(func() error { return k.cfg.Table.Run(writing) })
-		k.start(start, k.tableOnes, writing, k.tables.Run)
+		k.start(start, k.tableShare, writing, k.tables.Run)
 	}
 	k.start(start, k.agents, publishing, func(ctx context.Context) error {
 		defer stopWriting()

@@ -54,16 +54,16 @@ type Publisher struct {
 	buf     []byte
 	failed  bool // that a batch cannot be encoded was said
 
-	lost   sync.Mutex // guards the following
-	givens map[string]given
+	lost        sync.Mutex // guards the following
+	lossByAgent map[string]given
 
-	flying     []flying
-	flyingSize int
-	partitions int       // 0: not known
-	counted    time.Time // when it was asked how many
-	patience   time.Duration
-	failing    time.Time // since when nothing is acknowledged; zero: it is
-	stuck      bool      // that it is not was said
+	inFlight     []inFlight
+	inFlightSize int
+	partitions   int       // 0: not known
+	counted      time.Time // when it was asked how many
+	patience     time.Duration
+	failing      time.Time // since when nothing is acknowledged; zero: it is
+	stuck        bool      // that it is not was said
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 }
@@ -71,8 +71,8 @@ type Publisher struct {
 // given is what an agent's stream of batches lost on its way.
 type given struct{ boot, up uint64 }
 
-// flying is a batch that was sent.
-type flying struct {
+// inFlight is a batch that was sent.
+type inFlight struct {
 	future  jetstream.PubAckFuture // nil: given up
 	data    []byte
 	records uint64
@@ -84,7 +84,7 @@ var errAgain = errors.New("sent again")
 
 // NewPublisher returns a Publisher. Run must run for batches to leave.
 func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
-	p := &Publisher{conn: conn, queue: cfg.Queue, givens: map[string]given{}, patience: ackTime}
+	p := &Publisher{conn: conn, queue: cfg.Queue, lossByAgent: map[string]given{}, patience: ackTime}
 	if p.queue == nil {
 		if cfg.Memory == 0 {
 			cfg.Memory = DefaultMemory
@@ -155,18 +155,18 @@ func (p *Publisher) giveUp(agent string, boot, n uint64) {
 	p.dropped.Add(n)
 	p.lost.Lock()
 	defer p.lost.Unlock()
-	g := p.givens[agent]
+	g := p.lossByAgent[agent]
 	if g.boot != boot {
 		g = given{boot: boot}
 	}
 	g.up += n
-	p.givens[agent] = g
+	p.lossByAgent[agent] = g
 }
 
 func (p *Publisher) givenUp(agent string, boot uint64) uint64 {
 	p.lost.Lock()
 	defer p.lost.Unlock()
-	if g := p.givens[agent]; g.boot == boot {
+	if g := p.lossByAgent[agent]; g.boot == boot {
 		return g.up
 	}
 	return 0
@@ -223,7 +223,7 @@ func (p *Publisher) send(ctx, sending context.Context) error {
 		if err := p.fill(); err != nil {
 			return err
 		}
-		if len(p.flying) > 0 {
+		if len(p.inFlight) > 0 {
 			if err := p.await(sending); err != nil {
 				return err
 			}
@@ -262,7 +262,7 @@ func (p *Publisher) mayCount() bool {
 // last sends what was queued when ctx ended.
 func (p *Publisher) last(sending context.Context) error {
 	for {
-		if err := p.fill(); err != nil || len(p.flying) == 0 {
+		if err := p.fill(); err != nil || len(p.inFlight) == 0 {
 			return err
 		}
 		if err := p.await(sending); err != nil {
@@ -273,7 +273,7 @@ func (p *Publisher) last(sending context.Context) error {
 
 // fill sends as much as the window lets.
 func (p *Publisher) fill() error {
-	for len(p.flying) < window && p.flyingSize < windowBytes {
+	for len(p.inFlight) < window && p.inFlightSize < windowBytes {
 		data, _, ok := p.queue.Next(nil)
 		if !ok {
 			return nil
@@ -282,19 +282,19 @@ func (p *Publisher) fill() error {
 		if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, batch.ErrMalformed) {
 			p.drop(data)
 			p.conn.say("bus %s: a batch of %d bytes is given up: %v", p.conn.target, len(data), err)
-			f, err = flying{}, nil
+			f, err = inFlight{}, nil
 		}
 		if err != nil {
 			return err
 		}
 		f.data = data
-		p.flying = append(p.flying, f)
-		p.flyingSize += len(data)
+		p.inFlight = append(p.inFlight, f)
+		p.inFlightSize += len(data)
 	}
 	return nil
 }
 
-func (p *Publisher) publish(data []byte) (f flying, err error) {
+func (p *Publisher) publish(data []byte) (f inFlight, err error) {
 	h, err := batch.ReadHeader(data)
 	if err != nil {
 		return f, err
@@ -311,7 +311,7 @@ func (p *Publisher) publish(data []byte) (f flying, err error) {
 
 // await waits for the oldest's acknowledgement.
 func (p *Publisher) await(sending context.Context) error {
-	f := p.flying[0]
+	f := p.inFlight[0]
 	if f.future == nil { // given up
 		p.landed()
 		return nil
@@ -336,7 +336,7 @@ func (p *Publisher) await(sending context.Context) error {
 // first sending, the others are under way still; or else they are lost as it was,
 // which is errAgain. why is what went wrong.
 func (p *Publisher) probe(sending context.Context, why error) error {
-	sent := []jetstream.PubAckFuture{p.flying[0].future}
+	sent := []jetstream.PubAckFuture{p.inFlight[0].future}
 	tick := time.NewTicker(probeTime)
 	defer tick.Stop()
 	for {
@@ -362,7 +362,7 @@ func (p *Publisher) probe(sending context.Context, why error) error {
 		if !p.conn.Connected() || p.mayCount() {
 			return why
 		}
-		f, err := p.publish(p.flying[0].data)
+		f, err := p.publish(p.inFlight[0].data)
 		if err != nil {
 			return err
 		}
@@ -387,16 +387,16 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 // landed ends the oldest's way.
 func (p *Publisher) landed() {
 	p.queue.Ack(1)
-	p.acknowledged.Add(p.flying[0].records)
-	p.packets.Add(p.flying[0].packets)
-	p.flyingSize -= len(p.flying[0].data)
-	p.flying = p.flying[1:]
+	p.acknowledged.Add(p.inFlight[0].records)
+	p.packets.Add(p.inFlight[0].packets)
+	p.inFlightSize -= len(p.inFlight[0].data)
+	p.inFlight = p.inFlight[1:]
 }
 
 // abandon makes all that was not acknowledged be sent again. Some of it may
 // arrive yet.
 func (p *Publisher) abandon() {
-	p.again.Add(uint64(len(p.flying)))
-	p.flying, p.flyingSize = nil, 0
+	p.again.Add(uint64(len(p.inFlight)))
+	p.inFlight, p.inFlightSize = nil, 0
 	p.queue.Rewind()
 }

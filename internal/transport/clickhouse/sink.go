@@ -40,15 +40,15 @@ type Sink struct {
 	inserter
 	wake chan struct{}
 
-	mu      sync.Mutex
-	filling *block    // may be nil
-	since   time.Time // when filling got its first rows
-	waiting []*block  // oldest first
-	flying  *block    // the oldest, which Run has taken; nil if none
-	bytes   int64     // of all of them
-	full    bool      // that blocks are given up was said
-	ended   bool      // Run has: nothing leaves any more
-	status  Status
+	mu       sync.Mutex
+	filling  *block    // may be nil
+	since    time.Time // when filling got its first rows
+	waiting  []*block  // oldest first
+	inFlight *block    // the oldest, which Run has taken; nil if none
+	bytes    int64     // of all of them
+	full     bool      // that blocks are given up was said
+	ended    bool      // Run has: nothing leaves any more
+	status   Status
 }
 
 // New returns a sink. say takes messages for the user.
@@ -142,17 +142,17 @@ func (s *Sink) next(all bool) *block {
 	if len(s.waiting) == 0 {
 		return nil
 	}
-	s.flying = s.waiting[0]
+	s.inFlight = s.waiting[0]
 	s.waiting[0] = nil
 	s.waiting = s.waiting[1:]
-	return s.flying
+	return s.inFlight
 }
 
 func (s *Sink) landed(rows int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes -= s.flying.cost()
-	s.flying = nil
+	s.bytes -= s.inFlight.cost()
+	s.inFlight = nil
 	s.full = false
 	s.status.Written += uint64(rows)
 }
@@ -207,8 +207,8 @@ func final(err error) error {
 func (s *Sink) abandon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flying != nil {
-		s.waiting = append(s.waiting, s.flying)
+	if s.inFlight != nil {
+		s.waiting = append(s.waiting, s.inFlight)
 	}
 	if s.filling != nil {
 		s.waiting = append(s.waiting, s.filling)
@@ -216,5 +216,5 @@ func (s *Sink) abandon() {
 	for _, k := range s.waiting {
 		s.status.Dropped += uint64(k.rows)
 	}
-	s.waiting, s.filling, s.flying, s.bytes, s.ended = nil, nil, nil, 0, true
+	s.waiting, s.filling, s.inFlight, s.bytes, s.ended = nil, nil, nil, 0, true
 }

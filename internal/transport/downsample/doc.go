@@ -1,4 +1,4 @@
-// Package degrade sums records up when there are too many of them: packets
+// Package downsample sums records up when there are too many of them: packets
 // into flows of one second, and these into the heaviest of ten seconds and the
 // rest. It does so for each agent by rule and at once, and less after a while.
 //
@@ -29,4 +29,4 @@
 // An agent's own rates are measured in seconds of its records' time, so that
 // what arrives late, or is played faster than it was recorded, is not taken for
 // a flood. Rates of the fleet are measured as they arrive.
-package degrade
+package downsample

@@ -1,4 +1,4 @@
-package degrade
+package downsample
 
 import (
 	"math/rand/v2"

@@ -1,4 +1,4 @@
-package degrade
+package downsample
 
 import (
 	"cmp"

@@ -63,11 +63,16 @@ func TestStrangersTakeNothing(t *testing.T) {
 	g := receive(t, fmt.Sprintf("ipfix+udp://127.0.0.1:%d", freePort(t)))
 	known := datagrams{w: ipfix.Writer{Domain: 1}, from: netip.MustParseAddrPort("127.0.0.1:4000")}
 	g.r.datagram(known.from, known.templates())
-	const forged = maxSessions + 1000
+	const forged, greedy = maxSessions + 1000, 1000 // whose templates are too many together
 	for i := range forged {
 		from := stranger(i)
-		for k := range 4 {
-			g.r.datagram(from, manyTemplates(256+100*k))
+		if i < greedy {
+			for k := range 4 {
+				g.r.datagram(from, manyTemplates(256+100*k))
+			}
+		} else {
+			m := datagrams{w: ipfix.Writer{Domain: 1}, from: from}
+			g.r.datagram(from, m.templates())
 		}
 		if i%1000 == 0 {
 			g.r.datagram(known.from, known.packet(i/1000))

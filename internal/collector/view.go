@@ -24,6 +24,9 @@ type View struct {
 	reader  *hub.Reader[Item]
 	counted atomic.Uint64
 	known   *[]*agent // the roster that store knows
+	watched []watched // by agent, as store knows it
+	lost    uint64    // of the reader's records, at lostAt (s)
+	lostAt  int64
 	edition atomic.Uint64
 	none    int // the row of the traffic of no flow
 
@@ -306,6 +309,7 @@ func ended(r *hub.Reader[Item]) bool {
 func (v *View) count() {
 	start := time.Now()
 	v.meet()
+	v.observe(start)
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
 		v.meet() // whoever they are of was there before them
 		arrived := time.Now()

@@ -149,7 +149,7 @@ export class Calendar {
 		let sum = 0;
 		v.forEach((x, i) => {
 			const t = window.from + i * window.step;
-			if (t >= from && t < to) sum += x;
+			if (t >= from && t < to) sum += x ?? 0;
 		});
 		return sum / known;
 	}

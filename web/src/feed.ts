@@ -249,20 +249,23 @@ export class Feed {
 export function merge(o: Overview, t: Overview, to: number, coarse: boolean): Overview {
 	if (coarse && o.window.step !== 1) return mergeCoarse(o, t);
 	const from = to - o.window.points;
-	const window: Span = { from, to, step: 1, points: o.window.points };
+	const window: Span = { from, to, step: 1, points: o.window.points, gaps: joinGaps(o.window, t.window, from, to) };
 	const put = (a: Series | undefined, b: Series | undefined): Series => {
-		const out: Series = { packets: new Array<number>(window.points), bits: new Array<number>(window.points) };
+		const out: Series = { packets: new Array<number | null>(window.points), bits: new Array<number | null>(window.points) };
 		for (let i = 0; i < window.points; i++) {
 			const at = from + i;
 			const inTail = at >= t.window.from && at < t.window.to;
 			const source = inTail ? b : a;
 			const j = inTail ? at - t.window.from : at - o.window.from;
-			out.packets[i] = source?.packets[j] ?? 0;
-			out.bits[i] = source?.bits[j] ?? 0;
+			// A flow that is not there had no traffic, unless nothing is known.
+			const absent = (inTail ? t : o).series.bits[j] === null ? null : 0;
+			out.packets[i] = source ? source.packets[j] ?? absent : absent;
+			out.bits[i] = source ? source.bits[j] ?? absent : absent;
 		}
 		return out;
 	};
-	const sum = (s: Series) => ({ packets: s.packets.reduce((a, b) => a + b, 0), bits: s.bits.reduce((a, b) => a + b, 0) });
+	const add = (list: (number | null)[]): number => list.reduce<number>((a, b) => a + (b ?? 0), 0);
+	const sum = (s: Series) => ({ packets: add(s.packets), bits: add(s.bits) });
 	const rows = [...new Set([...o.flows, ...t.flows].map((f) => f.row))].sort((a, b) => a - b);
 	const flows = rows.map((row) => {
 		const a = o.flows.find((f) => f.row === row);
@@ -281,16 +284,35 @@ function mergeCoarse(o: Overview, t: Overview): Overview {
 	const end = from + step * points;
 	const shift = Math.max(0, Math.ceil((t.window.to - end) / step));
 	if (shift === 0) return o;
-	const bits = [...o.series.bits.slice(shift), ...new Array<number>(shift).fill(0)];
-	const packets = [...o.series.packets.slice(shift), ...new Array<number>(shift).fill(0)];
+	const bits = [...o.series.bits.slice(shift), ...new Array<number | null>(shift).fill(null)];
+	const packets = [...o.series.packets.slice(shift), ...new Array<number | null>(shift).fill(null)];
 	const start = from + shift * step;
 	for (let i = 0; i < t.window.points; i++) {
 		const at = t.window.from + i;
 		const j = Math.floor((at - start) / step);
-		if (at >= end && j < points) {
-			bits[j]! += t.series.bits[i]!;
-			packets[j]! += t.series.packets[i]!;
+		const b = t.series.bits[i] ?? null;
+		if (at >= end && j < points && b !== null) {
+			bits[j] = (bits[j] ?? 0) + b;
+			packets[j] = (packets[j] ?? 0) + (t.series.packets[i] ?? 0);
 		}
 	}
-	return { ...o, window: { from: start, to: start + step * points, step, points }, series: { bits, packets } };
+	const to = start + step * points;
+	return { ...o, window: { from: start, to, step, points, gaps: joinGaps(o.window, t.window, start, to) }, series: { bits, packets } };
+}
+
+/** The gaps between from and to: those of t where it reaches, and of o before. */
+function joinGaps(o: Span, t: Span, from: number, to: number): [number, number][] {
+	const list: [number, number][] = [];
+	const take = (gaps: [number, number][] | undefined, begin: number, end: number): void => {
+		for (const [a, b] of gaps ?? []) {
+			const last = list[list.length - 1];
+			const gap: [number, number] = [Math.max(a, begin), Math.min(b, end)];
+			if (gap[0] >= gap[1]) continue;
+			if (last && gap[0] <= last[1]) last[1] = Math.max(last[1], gap[1]);
+			else list.push(gap);
+		}
+	};
+	take(o.gaps, from, t.from);
+	take(t.gaps, Math.max(from, t.from), to);
+	return list;
 }

@@ -11,10 +11,10 @@ export function measure(count: Count, unit: Unit): number {
 }
 
 /** A series as rates per second. */
-export function rates(series: Series, unit: Unit, step: number): number[] {
+export function rates(series: Series, unit: Unit, step: number): (number | null)[] {
 	const list = unit === 'packets' ? series.packets : series.bits;
 	const by = unit === 'bytes' ? 8 * step : step;
-	return list.map((v) => v / by);
+	return list.map((v) => (v === null ? null : v / by));
 }
 
 /** Three digits that count, with a prefix: 1.51 M. */

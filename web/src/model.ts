@@ -28,16 +28,17 @@ export interface Span {
 	to: number;
 	step: number;
 	points: number;
-	/** Times, from and to, when the collector did not run. */
+	/** Times, from and to, when the collector did not run or no agent was watching. */
 	gaps?: [number, number][];
 }
 export interface Count {
 	packets: number;
 	bits: number;
 }
+/** null: unknown, as nobody was watching. */
 export interface Series {
-	packets: number[];
-	bits: number[];
+	packets: (number | null)[];
+	bits: (number | null)[];
 }
 export interface Loss {
 	stage: string;
@@ -142,6 +143,8 @@ export interface Hosts {
 	hosts: HostView[];
 }
 export interface HostView extends HostCounts {
+	/** Times, from and to, when its agent was not watching or the collector did not run. */
+	gaps: [number, number][];
 	sentSeries: Series;
 	relayedSeries: Series;
 	receivedSeries: Series;
@@ -171,7 +174,7 @@ export interface Group {
 		host: number;
 		watched: boolean;
 		once: Count;
-		receivers: { host: number; received: Count; fraction: number }[];
+		receivers: { host: number; received: Count; fraction: number | null }[];
 	}[];
 }
 export interface Matrix {
@@ -245,8 +248,8 @@ export interface MGENHistory {
 	receivers: {
 		host: number;
 		received: Series;
-		expected: number[];
-		lost: number[];
+		expected: (number | null)[];
+		lost: (number | null)[];
 		duplicates: number[];
 		reordered: number[];
 		minDelay: (number | null)[];

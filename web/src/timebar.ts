@@ -169,9 +169,10 @@ export class TimeBar {
 			if (oldest > from) gaps.push([from, oldest]);
 			for (const [a, b] of gaps) hatch(ctx, x(a), 0, Math.max(1, x(b) - x(a)), height, color('--line'), 1);
 			const v = rates(past.series, this.state.unit, span.step);
-			const top = Math.max(1, ...v);
+			const top = Math.max(1, ...v.map((rate) => rate ?? 0));
 			ctx.fillStyle = color('--past');
-			v.forEach((rate, i) => {
+			v.forEach((known, i) => {
+				const rate = known ?? 0;
 				const t = span.from + i * span.step;
 				const left = x(Math.max(t, oldest));
 				const right = x(t + span.step);

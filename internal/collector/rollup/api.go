@@ -277,7 +277,8 @@ type Cell struct {
 	// agent saw, or of several receivers the one who saw most, Relayed what all
 	// relays sent.
 	Sent, Relayed, Received Counts
-	// Loss: valid iff both ends were watched and Dst is not a multicast group.
+	// Loss: valid iff both ends were watched at the same time and Dst is not a
+	// multicast group. It is of that time alone.
 	Loss Loss
 }
 
@@ -321,8 +322,10 @@ type GroupSender struct {
 type GroupReceiver struct {
 	Host     int
 	Received Counts
-	// Fraction of Once's packets, 0 to 1.
+	// Fraction, 0 to 1, of the packets that were sent while both agents were
+	// watching; valid iff Compared: there were some.
 	Fraction float64
+	Compared bool
 }
 
 // Groups are the multicast groups with traffic in a window, heaviest first.
@@ -415,6 +418,7 @@ type MGENReceiver struct {
 type MGENSeries struct {
 	Window    Window
 	Sent      []Counts // at the sender; zeros if it is not watched
+	SentHost  int      // whose agent saw Sent; -1: nobody's
 	Receivers []MGENReceiverSeries
 }
 

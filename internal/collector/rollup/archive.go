@@ -58,7 +58,10 @@ type Archive struct {
 	// These are Run's alone.
 	tiers [len(tierSpecs)]archiveTier
 	runs  *runLog
-	buf   []byte
+	// blanks are those of earlier runs, by host; they do not change.
+	blanks   [][]Blank
+	blankLog *blankLog
+	buf      []byte
 
 	view atomic.Pointer[archived]
 	// The store's first second and its newest; 0 before there are any.
@@ -168,6 +171,10 @@ func (a *Archive) open() (err error) {
 	if t := &a.tiers[0]; len(t.parts) > 0 {
 		a.runs.extend(t.last + 1)
 		a.findMissing(t.last + 1)
+	}
+	a.blankLog, a.blanks, err = openBlanks(a.cfg.Dir, a.names, a.runs.past, time.Now().Add(-a.cfg.Keep).Unix())
+	if err != nil {
+		return err
 	}
 	a.publish(nil)
 	return nil

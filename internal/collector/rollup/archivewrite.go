@@ -70,6 +70,7 @@ func (a *Archive) beat(last bool) {
 	if now := a.now.Load(); now != 0 {
 		_ = a.runs.beat(a.began.Load(), now, last) // the next one tries again
 	}
+	_ = a.blankLog.write() // likewise
 }
 
 func (a *Archive) end() {
@@ -79,6 +80,7 @@ func (a *Archive) end() {
 		a.closeOpen(i)
 	}
 	a.names.file.Close()
+	a.blankLog.file.Close()
 	a.runs.file.Close()
 }
 

@@ -110,6 +110,10 @@ func (s *Store) message(c *conn, sec int64, r *wire.Record) {
 		s.flushTracker(t)
 		t.sec = sec
 	}
+	if h := &s.hosts[c.key.host()]; t.epoch != h.epoch {
+		// Numbers that nobody could see are not lost.
+		t.began, t.epoch = false, h.epoch
+	}
 	if n := messages(r); n == 0 {
 		t.began = false // nobody knows which numbers these had
 	} else {

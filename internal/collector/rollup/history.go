@@ -201,6 +201,12 @@ type history struct {
 	open   []*frame  // of seconds that are still open, oldest first
 	keys   []numbered
 	owners map[[16]byte]int
+	// hostOf is the first of the agents on the same host, of each agent.
+	hostOf []int
+	// directions: the agent says on which side packets were seen.
+	directions []bool
+	// blanks of each agent.
+	blanks [][]Blank
 	rows   int
 }
 

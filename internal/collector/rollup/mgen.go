@@ -63,6 +63,7 @@ type tracker struct {
 	lastRx  int64                  // of the last message that was no duplicate
 	lastTx  int64
 	jitter  float64
+	epoch   uint32 // hostState's, when the last message came
 	guessed uint32 // how many numbers up to highest messages took; see messages
 }
 

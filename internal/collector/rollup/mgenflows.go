@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -10,36 +11,46 @@ import (
 type mgenFound struct {
 	key  entryKey
 	stat mgenStat
+	aside
 }
 
 // MGEN is all MGEN flows in w.
 func (s *Snapshot) MGEN(w Window) *MGEN {
 	w = s.Fit(w)
 	m := &MGEN{Window: w}
-	sums := make(map[uint32]*mgenStat)
-	of := make(map[entryKey]*mgenStat)
-	s.history.eachKeyed(w, func(f *frame, _ func(uint32) *entryKey) {
+	sums := make(map[uint32]*mgenFound)
+	of := make(map[entryKey]*mgenFound)
+	blind := s.blindness(w)
+	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+		hosts := blind.during(f)
 		m.Other = m.Other.Plus(f.other.mgens)
 		f.eachMGEN(func(id uint32, n *mgenStat) {
 			e := sums[id]
 			if e == nil {
-				e = new(mgenStat)
+				e = new(mgenFound)
 				sums[id] = e
 			}
-			e.add(n)
+			e.stat.add(n)
+			if len(hosts) > 0 {
+				if k := key(id); k != nil {
+					e.put(k.host, hosts, n)
+				}
+			}
 		})
 	}, func(key func(uint32) *entryKey) {
 		resolve(of, sums, key, &m.Other)
 		clear(sums)
 	})
+	var flows []*mgenParts
 	for _, x := range observers(of) {
 		subject := x.key.subject()
 		n := len(m.Flows)
 		if n == 0 || m.Flows[n-1].ID != x.key.flow || m.Flows[n-1].Tuple != subject.tuple() {
 			m.Flows = append(m.Flows, MGENFlow{ID: x.key.flow, Tuple: subject.tuple(), SrcHost: s.history.owner(x.key.src)})
+			flows = append(flows, &mgenParts{})
 			n++
 		}
-		m.Flows[n-1].add(&x)
+		m.Flows[n-1].add(x, flows[n-1], s.history.sends(int(x.key.host), x.key.src))
 	}
 	receives := make(map[int]bool)
 	for i := range m.Flows {
@@ -52,41 +63,41 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 		dst := s.history.owner(f.Dst.As16())
 		if f.Watched && len(f.Receivers) == 0 && receives[dst] && !f.Dst.IsMulticast() {
 			f.Receivers = []MGENReceiver{{Host: dst}} // nothing has arrived
+			flows[i].received = []*mgenFound{{}}
 		}
-		f.setLoss(time.Duration(w.Seconds()) * time.Second)
+		f.setLoss(flows[i], time.Duration(w.Seconds())*time.Second)
 	}
 	return m
 }
 
 // resolve adds the sums of entries to those of keys.
-func resolve(of map[entryKey]*mgenStat, sums map[uint32]*mgenStat, key func(uint32) *entryKey, other *Counts) {
+func resolve(of map[entryKey]*mgenFound, sums map[uint32]*mgenFound, key func(uint32) *entryKey, other *Counts) {
 	for _, id := range sortedIDs(sums) {
 		k := key(id)
 		if k == nil {
-			*other = other.Plus(Counts{sums[id].packets, sums[id].bytes})
+			*other = other.Plus(Counts{sums[id].stat.packets, sums[id].stat.bytes})
 			continue
 		}
 		if e := of[*k]; e != nil {
-			e.add(sums[id])
+			e.stat.add(&sums[id].stat)
+			e.merge(&sums[id].aside)
 		} else {
+			sums[id].key = *k
 			of[*k] = sums[id]
 		}
 	}
 }
 
 // observers sorts MGEN entries by flow, side and host.
-func observers(of map[entryKey]*mgenStat) []mgenFound {
-	list := make([]mgenFound, 0, len(of))
-	for k, stat := range of {
-		list = append(list, mgenFound{k, *stat})
-	}
-	slices.SortFunc(list, func(a, b mgenFound) int {
+func observers(of map[entryKey]*mgenFound) []*mgenFound {
+	list := slices.Collect(maps.Values(of))
+	slices.SortFunc(list, func(a, b *mgenFound) int {
 		return cmp.Or(compareSubjects(&a.key, &b.key), cmp.Compare(a.key.side, b.key.side), cmp.Compare(a.key.host, b.key.host))
 	})
 	return list
 }
 
-func sortedIDs(sums map[uint32]*mgenStat) []uint32 {
+func sortedIDs(sums map[uint32]*mgenFound) []uint32 {
 	ids := make([]uint32, 0, len(sums))
 	for id := range sums {
 		ids = append(ids, id)
@@ -95,18 +106,27 @@ func sortedIDs(sums map[uint32]*mgenStat) []uint32 {
 	return ids
 }
 
-func (f *MGENFlow) add(x *mgenFound) {
+// mgenParts are what a flow's losses are worked out from.
+type mgenParts struct {
+	sent     *mgenFound
+	received []*mgenFound // as MGENFlow.Receivers
+}
+
+// add takes what an observer saw. watched: if it was the sender's agent that saw
+// the flow being sent, it certainly was.
+func (f *MGENFlow) add(x *mgenFound, parts *mgenParts, watched bool) {
 	c := Counts{x.stat.packets, x.stat.bytes}
 	switch x.key.side {
 	case Sent:
-		f.Watched = true
+		f.Watched = f.Watched || watched
 		if c.Packets > f.Sent.Packets {
-			f.Sent = MGENCounts{c, x.stat.messages}
+			f.Sent, parts.sent = MGENCounts{c, x.stat.messages}, x
 		}
 	case Relayed:
 		f.Relayed = f.Relayed.Plus(c)
 	case Received:
 		f.Receivers = append(f.Receivers, newReceiver(x))
+		parts.received = append(parts.received, x)
 	}
 }
 
@@ -124,31 +144,35 @@ func newReceiver(x *mgenFound) MGENReceiver {
 		r.Jitter = time.Duration(m.jitter)
 	}
 	if m.messages > 0 {
-		lost := min(max(m.lost(), 0), int64(m.expected))
-		r.Loss = Loss{Valid: true, BySequence: true, Expected: m.expected, Lost: uint64(lost)}
+		own := x.compared(*m, -1)
+		lost := min(max(own.lost(), 0), int64(own.expected))
+		r.Loss = Loss{Valid: own.expected > 0, BySequence: true, Expected: own.expected, Lost: uint64(lost)}
 	}
 	return r
 }
 
 // setLoss fills in losses that sequence numbers do not tell: all of a feed that
-// has none, and those before the first and after the last message that came.
-func (f *MGENFlow) setLoss(window time.Duration) {
-	if !f.Watched {
+// has none, and those before the first and after the last message that came. It
+// compares what was seen while both agents were watching.
+func (f *MGENFlow) setLoss(parts *mgenParts, window time.Duration) {
+	if !f.Watched || parts.sent == nil {
 		return
 	}
 	for i := range f.Receivers {
-		r := &f.Receivers[i]
-		if !r.Loss.Valid {
-			r.Loss = lossByCounts(f.Sent.Packets, r.Received.Packets)
+		r, received := &f.Receivers[i], parts.received[i]
+		sent := parts.sent.compared(parts.sent.stat, r.Host)
+		got := received.compared(received.stat, int(parts.sent.key.host))
+		if r.Received.Messages == 0 {
+			r.Loss = lossByCounts(sent.packets, got.packets)
 			continue
 		}
-		arrived := r.Received.Messages - r.Duplicates
-		missing := f.Sent.Messages - min(f.Sent.Messages, arrived)
+		arrived := got.messages - got.duplicates
+		missing := sent.messages - min(sent.messages, arrived)
 		// Of those sent in the window some may still be on their way; and what
 		// sequence numbers tell is not given up for a few.
 		way := min(max(r.MaxDelay, 0)+time.Second, window)
-		if on := uint64(float64(f.Sent.Messages) * way.Seconds() / window.Seconds()); missing > r.Loss.Lost+on+f.Sent.Messages/50+5 {
-			r.Loss = lossByCounts(f.Sent.Messages, arrived)
+		if on := uint64(float64(sent.messages) * way.Seconds() / window.Seconds()); missing > r.Loss.Lost+on+sent.messages/50+5 {
+			r.Loss = lossByCounts(sent.messages, arrived)
 		}
 	}
 }
@@ -157,7 +181,7 @@ func (f *MGENFlow) setLoss(window time.Duration) {
 func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 	w = s.Fit(w)
 	n := w.Points()
-	m := &MGENSeries{Window: w, Sent: make([]Counts, n)}
+	m := &MGENSeries{Window: w, Sent: make([]Counts, n), SentHost: -1}
 	points := make(map[entryKey][]mgenStat)
 	series := make(map[uint32][]mgenStat) // by number; nil: of another flow
 	find := func(number uint32, key func(uint32) *entryKey) []mgenStat {
@@ -189,6 +213,7 @@ func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 		case Sent:
 			if sum := packetsOf(p); sum > sent {
 				sent = sum
+				m.SentHost = int(k.host)
 				for i := range p {
 					m.Sent[i] = Counts{p[i].packets, p[i].bytes}
 				}

@@ -17,13 +17,23 @@ type foundBy struct {
 	side Side
 	host uint32
 	seen Counts
+	aside
+}
+
+// with is what may be compared with what host saw.
+func (b *foundBy) with(host int) Counts {
+	m := b.compared(mgenStat{packets: b.seen.Packets, bytes: b.seen.Bytes}, host)
+	return Counts{m.packets, m.bytes}
 }
 
 // find adds up the entries of a kind in w. Forgotten ones are in other.
 func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (list []*found, other Counts) {
 	sums := make(map[uint32]observed)
 	of := make(map[entryKey]*found)
-	s.history.eachKeyed(w, func(f *frame, _ func(uint32) *entryKey) {
+	asides := make(map[uint32]*aside)
+	blind := s.blindness(w)
+	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+		hosts := blind.during(f)
 		if kind == pairs {
 			other = other.Plus(f.other.pairs)
 		} else {
@@ -32,6 +42,9 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 		f.eachEntry(kind, func(id uint32, o observed) {
 			e := sums[id]
 			sums[id] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
+			if k := key(id); len(hosts) > 0 && k != nil {
+				putAside(asides, id, k.host, hosts, &mgenStat{packets: o.seen.Packets, bytes: o.seen.Bytes})
+			}
 		})
 	}, func(key func(uint32) *entryKey) {
 		for id, o := range sums {
@@ -51,9 +64,10 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 				list = append(list, x)
 			}
 			x.once = x.once.Plus(o.once)
-			x.see(k.side, k.host, o.seen)
+			x.see(k.side, k.host, o.seen, asides[id])
 		}
 		clear(sums)
+		clear(asides)
 	})
 	for _, x := range list {
 		slices.SortFunc(x.by, func(a, b foundBy) int {
@@ -65,37 +79,50 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 
 // see adds what an observer saw; a key that was forgotten and came back has two
 // numbers.
-func (x *found) see(side Side, host uint32, c Counts) {
-	for i := range x.by {
-		if x.by[i].side == side && x.by[i].host == host {
-			x.by[i].seen = x.by[i].seen.Plus(c)
-			return
-		}
+func (x *found) see(side Side, host uint32, c Counts, a *aside) {
+	i := slices.IndexFunc(x.by, func(b foundBy) bool { return b.side == side && b.host == host })
+	if i < 0 {
+		i = len(x.by)
+		x.by = append(x.by, foundBy{side: side, host: host})
 	}
-	x.by = append(x.by, foundBy{side, host, c})
+	x.by[i].seen = x.by[i].seen.Plus(c)
+	if a != nil {
+		x.by[i].merge(a)
+	}
 }
 
-// sent, relayed, received: of several agents that saw the same as senders or
-// receivers, that of the destination, or the one that saw most.
-func (x *found) counts(dstHost int) (sent, relayed, received Counts) {
+func putAside(asides map[uint32]*aside, id, host uint32, blind []uint32, m *mgenStat) {
+	a := asides[id]
+	if a == nil {
+		a = new(aside)
+		asides[id] = a
+	}
+	a.put(host, blind, m)
+}
+
+// counts are what was sent, relayed and received. Of several agents that saw the
+// same as senders or receivers, it is that of the destination, or the one that saw
+// most; sender and receiver are their parts, or nil.
+func (x *found) counts(dstHost int) (sent, relayed, received Counts, sender, receiver *foundBy) {
 	atDst := false
-	for _, b := range x.by {
+	for i := range x.by {
+		b := &x.by[i]
 		switch b.side {
 		case Sent:
 			if b.seen.Packets > sent.Packets {
-				sent = b.seen
+				sent, sender = b.seen, b
 			}
 		case Relayed:
 			relayed = relayed.Plus(b.seen)
 		case Received:
 			if int(b.host) == dstHost {
-				received, atDst = b.seen, true
+				received, receiver, atDst = b.seen, b, true
 			} else if !atDst && b.seen.Packets > received.Packets {
-				received = b.seen
+				received, receiver = b.seen, b
 			}
 		}
 	}
-	return sent, relayed, received
+	return sent, relayed, received, sender, receiver
 }
 
 func heavierFirst(a, b *found) int {
@@ -130,9 +157,10 @@ func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 			Src: x.key.addr(&x.key.src), Dst: x.key.addr(&x.key.dst),
 			SrcHost: s.history.owner(x.key.src), DstHost: s.history.owner(x.key.dst), Once: x.once,
 		}
-		c.Sent, c.Relayed, c.Received = x.counts(c.DstHost)
-		if !isGroup(x.key.dst, x.key.v6) && c.Sent.Packets > 0 && (c.Received.Packets > 0 || receives[c.DstHost]) {
-			c.Loss = lossByCounts(c.Sent.Packets, c.Received.Packets)
+		var sender, receiver *foundBy
+		c.Sent, c.Relayed, c.Received, sender, receiver = x.counts(c.DstHost)
+		if !isGroup(x.key.dst, x.key.v6) && s.watches(sender, x.key.src) && (receiver != nil || receives[c.DstHost]) {
+			c.Loss = lossBetween(sender, receiver, c.DstHost)
 		}
 		m.Cells = append(m.Cells, c)
 	}
@@ -152,8 +180,33 @@ func receivers(list []*found) map[int]bool {
 	return hosts
 }
 
+// watches reports whether a sender's agent certainly saw what the host at src
+// sent: it says on which side it sees packets, or src is an address of its host.
+// A 28-byte feed of somebody else's packets looks like one of a sender.
+func (s *Snapshot) watches(sender *foundBy, src [16]byte) bool {
+	return sender != nil && s.history.sends(int(sender.host), src)
+}
+
+func (h *history) sends(host int, src [16]byte) bool {
+	if host < len(h.directions) && h.directions[host] {
+		return true
+	}
+	owner := h.owner(src)
+	return owner == host || host < len(h.hostOf) && h.hostOf[host] == owner
+}
+
+// lossBetween compares what two agents saw while both were watching. receiver is
+// nil if nothing has arrived at dst.
+func lossBetween(sender, receiver *foundBy, dst int) Loss {
+	if receiver == nil {
+		return lossByCounts(sender.with(dst).Packets, 0)
+	}
+	return lossByCounts(sender.with(int(receiver.host)).Packets, receiver.with(int(sender.host)).Packets)
+}
+
+// lossByCounts is not valid if there was nothing to be compared.
 func lossByCounts(sent, received uint64) Loss {
-	return Loss{Valid: true, Expected: sent, Lost: sent - min(sent, received)}
+	return Loss{Valid: sent > 0, Expected: sent, Lost: sent - min(sent, received)}
 }
 
 // Groups are the multicast groups in w.
@@ -183,19 +236,20 @@ func (s *Snapshot) Groups(w Window) *Groups {
 
 func (s *Snapshot) groupSender(x *found) GroupSender {
 	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.history.owner(x.key.src), Once: x.once}
-	sent, _, best := x.counts(-1)
-	m.Watched = sent.Packets > 0
-	of := best.Packets
+	_, _, _, sender, best := x.counts(-1)
+	m.Watched = s.watches(sender, x.key.src)
 	if m.Watched {
-		of = sent.Packets
+		best = sender
 	}
-	for _, b := range x.by {
+	for i := range x.by {
+		b := &x.by[i]
 		if b.side != Received {
 			continue
 		}
 		r := GroupReceiver{Host: int(b.host), Received: b.seen}
-		if of > 0 {
-			r.Fraction = min(float64(b.seen.Packets)/float64(of), 1)
+		if of := best.with(r.Host).Packets; of > 0 {
+			r.Compared = true
+			r.Fraction = min(float64(b.with(int(best.host)).Packets)/float64(of), 1)
 		}
 		m.Receivers = append(m.Receivers, r)
 	}
@@ -215,7 +269,7 @@ func (s *Snapshot) Talkers(w Window, most int) *Talkers {
 			continue
 		}
 		k := Talker{Tuple: x.key.tuple(), Once: x.once, Row: int(x.key.row)}
-		k.Sent, k.Relayed, k.Received = x.counts(s.history.owner(x.key.dst))
+		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.history.owner(x.key.dst))
 		t.Talkers = append(t.Talkers, k)
 	}
 	return t

@@ -69,8 +69,11 @@ func (s *Store) snapshot() *Snapshot {
 	s.showArchive(snap)
 	h.keys = s.dir.keys
 	h.owners = s.ownersNow()
-	snap.Oldest = h.oldest()
+	snap.Oldest = s.oldest(h, snap.Runs)
+	h.blanks, h.hostOf, h.directions = make([][]Blank, len(s.hosts)), make([]int, len(s.hosts)), make([]bool, len(s.hosts))
 	for i := range s.hosts {
+		h.blanks[i], h.hostOf[i] = s.blanks(i), s.addrs.agents[i].host
+		h.directions[i] = s.hosts[i].Directions
 		snap.Hosts[i] = s.hosts[i].status(s)
 	}
 	return snap
@@ -104,6 +107,30 @@ func (s *Store) showArchive(snap *Snapshot) {
 		a.now.Store(s.nowSec)
 		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
 	}
+}
+
+// oldest is the first second that is known: a frame of a long span may begin
+// before it.
+func (s *Store) oldest(h *history, runs []Run) int64 {
+	oldest, first := h.oldest(), s.kept
+	if h.disk != nil && len(runs) > 0 {
+		first = runs[0].From
+		if start, ok := h.first(0); ok { // packets of the seconds that were open then
+			first = min(first, start)
+		}
+	}
+	if oldest == 0 || first > oldest+day { // more than a span: runs are missing
+		return oldest
+	}
+	return max(oldest, first)
+}
+
+// blanks are those of an agent, those of earlier runs first.
+func (s *Store) blanks(host int) []Blank {
+	if a := s.cfg.Archive; a != nil && host < len(a.blanks) && len(a.blanks[host]) > 0 {
+		return append(slices.Clip(a.blanks[host]), s.hosts[host].blanks...)
+	}
+	return s.hosts[host].blanks
 }
 
 func (s *Store) ownersNow() map[[16]byte]int {

@@ -37,6 +37,9 @@ type hostState struct {
 	// ages has the least age in each of the last seconds.
 	ages  [ageSpan]time.Duration
 	ageAt [ageSpan]int64 // the second that ages[i] is for
+	// blanks is replaced, not changed; see Watch. epoch changes with it.
+	blanks []Blank
+	epoch  uint32
 }
 
 // Store is owned by one goroutine, which alone may call Add, Tick and Reset.
@@ -73,6 +76,7 @@ type Store struct {
 	nextNS    int64 // when nowSec is over
 	started   bool
 	since     int64 // the first second that could be counted
+	kept      int64 // the first one since all was forgotten
 	began     int64 // the second that was the first one's now
 	whole     [memoryTiers]int64
 	first     int64 // oldest open second
@@ -308,6 +312,7 @@ func (s *Store) begin(sec int64) {
 	if s.since == 0 {
 		s.since, s.began = sec-s.late, sec
 	}
+	s.kept = sec - s.late
 	for i := range s.whole {
 		s.whole[i] = floorTo(sec, tierSpecs[i].span) + tierSpecs[i].span
 	}

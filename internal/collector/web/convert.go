@@ -65,19 +65,25 @@ func hostStates(source Source, snap *rollup.Snapshot) []hostJSON {
 // mostGaps is how many gaps of a window are told, the longest.
 const mostGaps = 500
 
-// windowOf tells the gaps that matter to a point.
+// windowOf tells when none of the agents was watched.
 func windowOf(snap *rollup.Snapshot, w rollup.Window) windowJSON {
 	j := windowJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
-	gaps := slices.DeleteFunc(snap.Gaps(w), func(g rollup.Run) bool { return g.To-g.From < w.Step/100 })
+	j.Gaps = gapsOf(snap.Unobserved(w), w)
+	return j
+}
+
+// gapsOf are those that matter to a point.
+func gapsOf(runs []rollup.Run, w rollup.Window) (list [][2]int64) {
+	gaps := slices.DeleteFunc(slices.Clone(runs), func(g rollup.Run) bool { return g.To-g.From < w.Step/100 })
 	if len(gaps) > mostGaps {
 		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(b.To-b.From, a.To-a.From) })
 		gaps = gaps[:mostGaps]
 		slices.SortFunc(gaps, func(a, b rollup.Run) int { return cmp.Compare(a.From, b.From) })
 	}
 	for _, g := range gaps {
-		j.Gaps = append(j.Gaps, [2]int64{g.From, g.To})
+		list = append(list, [2]int64{g.From, g.To})
 	}
-	return j
+	return list
 }
 
 func archiveOf(a *rollup.ArchiveStatus) *archiveJSON {
@@ -89,10 +95,14 @@ func archiveOf(a *rollup.ArchiveStatus) *archiveJSON {
 
 func countOf(c rollup.Counts) countJSON { return countJSON{c.Packets, c.Bits()} }
 
-func seriesOf(list []rollup.Counts) seriesJSON {
-	s := seriesJSON{make([]uint64, len(list)), make([]uint64, len(list))}
+// seriesOf has null where nothing was counted and nothing is known.
+func seriesOf(list []rollup.Counts, unobserved []bool) seriesJSON {
+	s := seriesJSON{make([]measured, len(list)), make([]measured, len(list))}
 	for i, c := range list {
-		s.Packets[i], s.Bits[i] = c.Packets, c.Bits()
+		s.Packets[i], s.Bits[i] = measured(c.Packets), measured(c.Bits())
+		if c.Packets == 0 && unobserved[i] {
+			s.Packets[i], s.Bits[i] = unknown, unknown
+		}
 	}
 	return s
 }
@@ -107,11 +117,12 @@ func each[T, U any](list []T, f func(*T) U) []U {
 }
 
 func overviewOf(snap *rollup.Snapshot, o *rollup.Overview) *overviewJSON {
+	unobserved := snap.Unknown(o.Window)
 	return &overviewJSON{
 		Window: windowOf(snap, o.Window), Total: countOf(o.Total), Relayed: countOf(o.Relayed), Seen: countOf(o.Seen),
-		Series: seriesOf(o.Series),
+		Series: seriesOf(o.Series, unobserved),
 		Flows: each(o.Flows, func(f *rollup.FlowSeries) flowJSON {
-			return flowJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries), seriesOf(f.SecondarySeries)}
+			return flowJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries, unobserved), seriesOf(f.SecondarySeries, unobserved)}
 		}),
 		Hosts: each(o.Hosts, hostCounts),
 	}
@@ -130,7 +141,10 @@ func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
 	return &hostsJSON{
 		Window: windowOf(snap, snap.Fit(w)),
 		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostView {
-			return hostView{hostCounts(&h.HostCounts), seriesOf(h.SentSeries), seriesOf(h.RelayedSeries), seriesOf(h.ReceivedSeries)}
+			unobserved := snap.Unknown(h.Window, h.Host)
+			gaps := gapsOf(snap.Unobserved(h.Window, h.Host), h.Window)
+			return hostView{hostCounts(&h.HostCounts), append([][2]int64{}, gaps...), seriesOf(h.SentSeries, unobserved),
+				seriesOf(h.RelayedSeries, unobserved), seriesOf(h.ReceivedSeries, unobserved)}
 		}),
 	}
 }
@@ -173,11 +187,18 @@ func matrixOf(source Source, snap *rollup.Snapshot, m *rollup.Matrix, g *rollup.
 			return groupJSON{n.text(g.Addr), countOf(g.Once), each(g.Senders, func(s *rollup.GroupSender) senderJSON {
 				return senderJSON{n.text(s.Src), s.Host, s.Watched, countOf(s.Once),
 					each(s.Receivers, func(r *rollup.GroupReceiver) receiverJSON {
-						return receiverJSON{r.Host, countOf(r.Received), r.Fraction}
+						return receiverJSON{r.Host, countOf(r.Received), fractionOf(r)}
 					})}
 			})}
 		}),
 	}
+}
+
+func fractionOf(r *rollup.GroupReceiver) *float64 {
+	if !r.Compared {
+		return nil
+	}
+	return &r.Fraction
 }
 
 func lossOf(l rollup.Loss) *lossJSON {
@@ -221,11 +242,21 @@ func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
 func mgenHistoryOf(snap *rollup.Snapshot, m *rollup.MGENSeries) *mgenHistoryJSON {
-	return &mgenHistoryJSON{windowOf(snap, m.Window), seriesOf(m.Sent), each(m.Receivers, mgenSeries)}
+	sent := make([]bool, m.Window.Points())
+	for i := range sent {
+		sent[i] = true // unless its sender is watched
+	}
+	if m.SentHost >= 0 {
+		sent = snap.Unknown(m.Window, m.SentHost)
+	}
+	return &mgenHistoryJSON{windowOf(snap, m.Window), seriesOf(m.Sent, sent),
+		each(m.Receivers, func(r *rollup.MGENReceiverSeries) mgenReceiverSeries {
+			return mgenSeries(r, snap.Unknown(m.Window, r.Host))
+		})}
 }
 
-func mgenSeries(r *rollup.MGENReceiverSeries) mgenReceiverSeries {
-	measured := func(list []int64) []*float64 {
+func mgenSeries(r *rollup.MGENReceiverSeries, unobserved []bool) mgenReceiverSeries {
+	delays := func(list []int64) []*float64 {
 		out := make([]*float64, len(list))
 		for i, v := range list {
 			if r.Delayed[i] > 0 {
@@ -235,10 +266,16 @@ func mgenSeries(r *rollup.MGENReceiverSeries) mgenReceiverSeries {
 		}
 		return out
 	}
-	return mgenReceiverSeries{
-		Host: r.Host, Received: seriesOf(r.Received),
-		Expected: r.Expected, Lost: r.Lost, Duplicates: r.Duplicates, Reordered: r.Reordered,
-		MinDelay: measured(r.MinDelay), MeanDelay: measured(r.MeanDelay),
-		MaxDelay: measured(r.MaxDelay), Jitter: measured(r.Jitter),
+	j := mgenReceiverSeries{
+		Host: r.Host, Received: seriesOf(r.Received, unobserved), Duplicates: r.Duplicates, Reordered: r.Reordered,
+		MinDelay: delays(r.MinDelay), MeanDelay: delays(r.MeanDelay),
+		MaxDelay: delays(r.MaxDelay), Jitter: delays(r.Jitter),
 	}
+	j.Expected, j.Lost = make([]*uint64, len(r.Expected)), make([]*int64, len(r.Lost))
+	for i := range r.Expected {
+		if r.Expected[i] != 0 || r.Lost[i] != 0 || !unobserved[i] {
+			j.Expected[i], j.Lost[i] = &r.Expected[i], &r.Lost[i]
+		}
+	}
+	return j
 }

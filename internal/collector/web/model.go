@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector/rollup"
@@ -112,7 +113,7 @@ type windowJSON struct {
 	Step   int64 `json:"step"`
 	Points int   `json:"points"`
 	// Gaps, from and to, without to: nothing is known, as the collector did not
-	// run.
+	// run or none of the agents was watching.
 	Gaps [][2]int64 `json:"gaps,omitempty"`
 }
 
@@ -123,8 +124,30 @@ type countJSON struct {
 
 // seriesJSON has a value for each point of the window.
 type seriesJSON struct {
-	Packets []uint64 `json:"packets"`
-	Bits    []uint64 `json:"bits"`
+	Packets []measured `json:"packets"`
+	Bits    []measured `json:"bits"`
+}
+
+// measured is a number, or null if it is unknown.
+type measured uint64
+
+const unknown measured = 1<<64 - 1
+
+func (m measured) MarshalJSON() ([]byte, error) {
+	if m == unknown {
+		return []byte("null"), nil
+	}
+	return strconv.AppendUint(nil, uint64(m), 10), nil
+}
+
+func (m *measured) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		*m = unknown
+		return nil
+	}
+	n, err := strconv.ParseUint(string(text), 10, 64)
+	*m = measured(n)
+	return err
 }
 
 // frameJSON is what is pushed once a second: the state of everything, and the
@@ -220,6 +243,9 @@ type hostsJSON struct {
 
 type hostView struct {
 	countHost
+	// Gaps are times when its agent was not watching, or the collector did not
+	// run.
+	Gaps           [][2]int64 `json:"gaps"`
 	SentSeries     seriesJSON `json:"sentSeries"`
 	RelayedSeries  seriesJSON `json:"relayedSeries"`
 	ReceivedSeries seriesJSON `json:"receivedSeries"`
@@ -273,7 +299,7 @@ type senderJSON struct {
 type receiverJSON struct {
 	Host     int       `json:"host"`
 	Received countJSON `json:"received"`
-	Fraction float64   `json:"fraction"`
+	Fraction *float64  `json:"fraction"` // null if it could not be compared
 }
 
 type talkersJSON struct {
@@ -353,8 +379,8 @@ type mgenHistoryJSON struct {
 type mgenReceiverSeries struct {
 	Host       int        `json:"host"`
 	Received   seriesJSON `json:"received"`
-	Expected   []uint64   `json:"expected"`
-	Lost       []int64    `json:"lost"`
+	Expected   []*uint64  `json:"expected"`
+	Lost       []*int64   `json:"lost"`
 	Duplicates []uint64   `json:"duplicates"`
 	Reordered  []uint64   `json:"reordered"`
 	MinDelay   []*float64 `json:"minDelay"` // ms

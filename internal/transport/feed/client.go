@@ -48,6 +48,9 @@ var keepAlive = net.KeepAliveConfig{
 	Count:    4,
 }
 
+// DeadAfter is how long after its last word a host that is gone is found to be.
+const DeadAfter = 30 * time.Second
+
 var (
 	// ErrClosed: the agent ended the connection in the orderly way.
 	ErrClosed = errors.New("closed by the agent")

@@ -77,6 +77,7 @@ export function values(app: App, series: Series, span: Span, unit: Unit): (numbe
 	const end = frame ? frame.complete + 1 : Infinity;
 	const list = rates(series, unit, span.step);
 	return list.map((v, i) => {
+		if (v === null) return null;
 		const from = span.from + i * span.step;
 		if ((oldest === 0 || from + span.step <= oldest) || from >= end) return null;
 		const begin = Math.max(from, oldest);
@@ -92,10 +93,15 @@ export function axisRange(span: Span): [number, number] {
 	return [span.from, span.from + (span.points - 1) * span.step];
 }
 
+/** The sum of two numbers, of which one or both may be unknown. */
+function plus(a: number | null, b: number | null | undefined): number | null {
+	return a === null ? b ?? null : a + (b ?? 0);
+}
+
 export function primaryLine(app: App, o: Overview, f: FlowSeries): Line {
 	const sum: Series = {
-		packets: f.primarySeries.packets.map((v, i) => v + (f.secondarySeries.packets[i] ?? 0)),
-		bits: f.primarySeries.bits.map((v, i) => v + (f.secondarySeries.bits[i] ?? 0)),
+		packets: f.primarySeries.packets.map((v, i) => plus(v, f.secondarySeries.packets[i])),
+		bits: f.primarySeries.bits.map((v, i) => plus(v, f.secondarySeries.bits[i])),
 	};
 	return { name: flowName(app.feed.setup, f.row), color: colors(app, f.row).primary, values: values(app, sum, o.window, app.state.unit) };
 }

@@ -80,10 +80,11 @@ export function hosts(app: App): Page {
 					dot.className = 'dot';
 					text(foot, 'no longer configured; what the history has of it');
 				}
-				const span = feed.hosts?.window;
+				const window = feed.hosts?.window;
+				const span = window && v ? { ...window, gaps: v.gaps } : window;
 				for (const n of numbers) {
 					style(n.mark, 'background', c[n.side]);
-					text(n.value, span ? rate(v ? rateOf(app, v[n.side], span) : 0, state.unit) : '–');
+					text(n.value, span && (v || s?.state === 'connected') ? rate(v ? rateOf(app, v[n.side], span) : 0, state.unit) : '–');
 				}
 				if (!span) return;
 				chart.set(times(span), v ? sides.filter((side) => v[side].packets > 0).map((side) => ({
@@ -113,7 +114,7 @@ export function hosts(app: App): Page {
 			const span = feed.hosts?.window;
 			if (!span) return [];
 			const lines = (feed.hosts?.hosts ?? []).flatMap((v) => sides.map((side) => ({
-				name: `${hostName(feed.setup, v.host)} ${side} (${state.unit}/s)`, v: values(app, v[`${side}Series`], span, state.unit),
+				name: `${hostName(feed.setup, v.host)} ${side} (${state.unit}/s)`, v: values(app, v[`${side}Series`], { ...span, gaps: v.gaps }, state.unit),
 			})));
 			return [['time', ...lines.map((l) => l.name)], ...times(span).map((t, i) => [t, ...lines.map((l) => l.v[i] ?? null)])];
 		},

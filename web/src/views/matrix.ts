@@ -91,7 +91,7 @@ export function matrix(app: App): Page {
 				cell.replaceChildren(short(r), ...(lost ? [h('small', {}, `−${lost}`)] : []));
 			}
 			cell.title = `${place(feed.setup, c.src, c.srcHost, m.names)} (${c.src}) to ${place(feed.setup, c.dst, c.dstHost, m.names)} (${c.dst})\n${rate(r, state.unit)}`
-				+ (c.loss ? `\nloss ${percent(c.loss.fraction)} (${c.loss.lost} of ${c.loss.expected} packets${c.loss.bySequence ? ', by sequence number' : ''})` : '\nloss not known: only one end is watched')
+				+ (c.loss ? `\nloss ${percent(c.loss.fraction)} (${c.loss.lost} of ${c.loss.expected} packets${c.loss.bySequence ? ', by sequence number' : ''})` : '\nloss not known: the two ends were not watched at the same time')
 				+ (c.relayed.packets ? `\nrelayed ${rate(rateOf(app, c.relayed, span), state.unit)}` : '');
 		}
 		for (const [key, cell] of cellOf) {
@@ -125,9 +125,9 @@ export function matrix(app: App): Page {
 					el: row,
 					update: (x) => {
 						text(label, hostName(feed.setup, x.host));
-						style(fill, 'width', `${Math.min(100, 100 * x.fraction)}%`);
-						toggle(row, 'bad', x.fraction < 0.99);
-						text(share, percent(x.fraction));
+						style(fill, 'width', `${Math.min(100, 100 * (x.fraction ?? 0))}%`);
+						toggle(row, 'bad', x.fraction !== null && x.fraction < 0.99);
+						text(share, x.fraction === null ? '–' : percent(x.fraction));
 						row.title = feed.matrix ? rate(rateOf(app, x.received, feed.matrix.window), state.unit) : '';
 					},
 				};

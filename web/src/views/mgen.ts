@@ -138,7 +138,7 @@ export function mgen(app: App): Page {
 		}))], range, span.gaps);
 		charts.loss.set(t, hist.receivers.map((r, i) => ({
 			name: name(r.host, 'loss'), color: hue[i % hue.length]!,
-			values: r.expected.map((n, j) => (n > 0 ? Math.min(1, Math.max(0, (r.lost[j] ?? 0) / n)) : null)),
+			values: r.expected.map((n, j) => (n !== null && n > 0 ? Math.min(1, Math.max(0, (r.lost[j] ?? 0) / n)) : null)),
 		})), range, span.gaps);
 		charts.delay.set(t, hist.receivers.flatMap((r, i): Line[] => {
 			const color = hue[i % hue.length]!;

@@ -1,0 +1,94 @@
+package collector
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/transport/feed"
+)
+
+// watched is what a View's store has been told of an agent.
+type watched struct {
+	told        bool // anything
+	is          bool
+	connections uint64 // when it was told
+	losses      uint64
+	lossesAt    int64 // the second when losses was looked at
+}
+
+// observe tells the store which agents are being watched, and of records that got
+// lost. It is called by who fills the store.
+func (v *View) observe(now time.Time) {
+	if v.c.player != nil {
+		return
+	}
+	for i, a := range *v.known {
+		if i == len(v.watched) {
+			v.watched = append(v.watched, watched{})
+		}
+		if w := &v.watched[i]; a.knowsWhen() {
+			v.observeAgent(i, a, w, now)
+		}
+	}
+	lost := v.reader.Status().Lost
+	if sec := now.Unix(); lost != v.lost {
+		for i := range v.watched {
+			v.store.Missed(i, v.lostAt, sec+1)
+		}
+		v.lost, v.lostAt = lost, sec
+	} else {
+		v.lostAt = sec
+	}
+}
+
+// knowsWhen reports whether a has a connection whose state says when it is being
+// watched. Nobody knows when exporters that dial us, or send datagrams, are.
+func (a *agent) knowsWhen() bool { return a.client != nil || a.gone.Load() }
+
+func (v *View) observeAgent(i int, a *agent, w *watched, now time.Time) {
+	connections, state := a.connections.Load(), a.state.Load()
+	is := state.Phase == feed.Connected && !a.gone.Load()
+	at := now.UnixNano()
+	if !is && w.is {
+		at = v.goneSince(i, a, at)
+	}
+	if w.told && is && w.is && connections != w.connections { // it was away between two looks
+		v.store.Watch(at, i, false)
+	}
+	if !w.told || is != w.is || connections != w.connections {
+		if is && !w.told { // until now nobody watched
+			v.store.Watch(v.c.started.UnixNano(), i, false)
+		}
+		v.store.Watch(at, i, is)
+	}
+	w.told, w.is, w.connections = true, is, connections
+	v.observeLosses(i, a, w, now.Unix())
+}
+
+// observeLosses tells of records that the agent, or the way from it, has lost.
+func (v *View) observeLosses(i int, a *agent, w *watched, sec int64) {
+	if sec == w.lossesAt {
+		return
+	}
+	l := a.losses()
+	if n := l.Missing + l.NotSent + l.Ignored + l.Unknown + l.Malformed; n != w.losses {
+		w.losses = n
+		v.store.Missed(i, max(w.lossesAt, sec-lossDelay), sec+1)
+	}
+	w.lossesAt = sec
+}
+
+// lossDelay is about how many seconds old an agent's word of what it lost may be.
+const lossDelay = 2
+
+// goneSince is since when an agent has not been watched. One that does not answer
+// has been away since its last record, or since the kernel began to ask.
+func (v *View) goneSince(i int, a *agent, now int64) int64 {
+	failed := a.failed.Load()
+	if failed == nil || !errors.Is(failed.Err, syscall.ETIMEDOUT) && !errors.Is(failed.Err, os.ErrDeadlineExceeded) {
+		return now
+	}
+	return max(now-int64(feed.DeadAfter), min(now, v.store.Newest(i)))
+}

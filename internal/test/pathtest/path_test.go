@@ -1,13 +1,27 @@
 package pathtest
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/test/nettest"
+	"github.com/pcapper/pcapper/wire"
 )
 
 var queryAll path.Query
@@ -175,5 +189,178 @@ func TestBridge(t *testing.T) {
 	f := flow(t, l.join(), "10.9.0.2", 5000)
 	if f.Packets != 500 || f.Arrived != 500 || f.MaxHops != 0 || len(f.Paths) != 1 || strings.Join(f.Paths[0].Nodes, " ") != "s b d" {
 		t.Errorf("%+v", f)
+	}
+}
+
+// TestWays: of two ways at once, by flow, each has its packets; a queue that drops what is too
+// much is the loss of its hop.
+func TestWays(t *testing.T) {
+	l := newLab(t)
+	l.net(0, "s", "r")
+	l.net(1, "r", "x")
+	l.net(2, "r", "y")
+	l.net(3, "x", "d")
+	l.net(4, "y", "d")
+	l.forward("r", "x", "y")
+	l.run("d", "ip addr add 10.9.9.9/32 dev lo; ip route add default via 10.9.3.1")
+	l.run("s", "ip route add default via 10.9.0.2")
+	l.run("x", "ip route add 10.9.9.9 via 10.9.3.2; tc qdisc add dev d root tbf rate 2mbit burst 3000 limit 6000")
+	l.run("y", "ip route add 10.9.9.9 via 10.9.4.2; ip route add default via 10.9.2.1")
+	l.run("r", "echo 1 > /proc/sys/net/ipv4/fib_multipath_hash_policy; ip route add 10.9.9.9 nexthop via 10.9.1.2 nexthop via 10.9.2.2")
+	l.watch("s", "r", "x", "y", "d")
+	const flows, each = 16, 60
+	for i := range flows {
+		l.sink("d", fmt.Sprintf(":%d", 5000+i))
+		l.send("s", fmt.Sprintf("10.9.9.9:%d", 5000+i), each, 1000)
+	}
+	e := l.join()
+	ways := map[string]uint64{}
+	var gone uint64
+	for i := range flows {
+		f := flow(t, e, "10.9.9.9", uint16(5000+i))
+		for _, p := range f.Paths {
+			ways[strings.Join(p.Nodes, " ")] += p.Packets
+		}
+		if len(f.Paths) != 1 || f.Packets != each || f.Arrived+f.Lost != each {
+			t.Errorf("%+v", f)
+		}
+		gone += f.Lost
+	}
+	if len(ways) != 2 || ways["s r x d"] == 0 || ways["s r y d"] == 0 || ways["s r x d"]+ways["s r y d"]+gone != flows*each {
+		t.Errorf("%v, %d lost", ways, gone)
+	}
+	m := regexp.MustCompile(`dropped (\d+)`).FindStringSubmatch(l.run("x", "tc -s qdisc show dev d"))
+	if dropped, _ := strconv.ParseUint(m[1], 10, 64); dropped != gone || gone == 0 {
+		t.Errorf("the queue dropped %s packets, %d are lost", m[1], gone)
+	}
+}
+
+// TestTwentyHosts: three groups with chosen members on one LAN: members, overhearers, and one member
+// that gets nothing.
+func TestTwentyHosts(t *testing.T) {
+	l := newLab(t)
+	hosts := nettest.Bridge(t, 20)
+	for _, h := range hosts {
+		l.hosts[h.Name] = h
+		l.run(h.Name, "ip route add 224.0.0.0/4 dev eth0")
+		l.watch(h.Name)
+	}
+	l.hosts["switch"] = hosts[0].Switch
+	l.run("switch", `nft 'add table bridge f; add chain bridge f forwarded { type filter hook forward priority 0; }; `+
+		`add rule bridge f forwarded oifname "to-n16" ip daddr 239.98.0.3 counter drop; add rule bridge f forwarded oifname "to-n5" ip daddr 239.98.0.1 numgen inc mod 4 == 0 counter drop'`)
+	members := map[string][]string{"239.98.0.1": {"n2", "n5", "n9"}, "239.98.0.2": {"n3", "n4"}, "239.98.0.3": {"n16"}}
+	for i, group := range []string{"239.98.0.1", "239.98.0.2", "239.98.0.3"} {
+		l.send([]string{"n1", "n20", "n12"}[i], group+":5000", 200, 100)
+	}
+	e := l.join()
+	for group, list := range members {
+		for _, m := range list {
+			e.Join(m, netip.MustParseAddr(group).As16(), true)
+		}
+	}
+	for group, list := range members {
+		f := flow(t, e, group, 5000)
+		roles := map[string]path.Role{}
+		for _, r := range f.Nodes {
+			roles[r.Node] = r
+		}
+		if len(roles) != 20 || f.Packets != 200 {
+			t.Errorf("%s: %d packets, %d nodes", group, f.Packets, len(roles))
+		}
+		for name, r := range roles {
+			want := path.Role{Node: name, Role: "overhearer", Received: 200, Share: 1}
+			switch {
+			case r.Role == "source":
+				continue
+			case slices.Contains(list, name):
+				want.Role = "member"
+			}
+			switch group + name {
+			case "239.98.0.3n16":
+				want.Received, want.Share = 0, 0
+			case "239.98.0.1n5":
+				want.Received, want.Share = 150, .75
+			}
+			if r != want {
+				t.Errorf("%s: %+v, want %+v", group, r, want)
+			}
+		}
+	}
+}
+
+// TestRelays joins real captures of relays: SMF's, with a TTL one lower, and BMF's, with packets
+// inside others.
+func TestRelays(t *testing.T) {
+	for name, nodes := range map[string][]string{"smf": {"n2", "n3"}, "bmf": {"n1", "n2", "n3"}} {
+		e := path.New(path.Config{Window: time.Hour, Memory: 1 << 30})
+		for _, n := range nodes {
+			e.Watch(e.Agent(n), 1, true)
+		}
+		for _, n := range nodes {
+			file := "../../agent/decode/testdata/relay/" + name + "." + n + ".pcap"
+			e.Add(time.Now().UnixNano(), e.Agent(n), readFile(t, file, n[1]-'0')...)
+		}
+		e.Flush()
+		r := e.Report(queryAll, 0)
+		roles := map[string]path.Role{}
+		for _, f := range r.Flows {
+			for _, n := range f.Nodes {
+				if f.Dst.String() == "225.1.2.3" {
+					n.Share = 0
+					roles[n.Node] = n
+				}
+			}
+			if f.Loops > 0 && name == "bmf" {
+				t.Errorf("%s: %d loops", name, f.Loops)
+			}
+		}
+		t.Logf("%s: %+v: %+v", name, r.Counters, roles)
+		// IGMP reports are repeated unchanged.
+		if r.Packets == 0 || r.Ambiguous > 10 || r.NoDigest != 0 {
+			t.Errorf("%s: %+v", name, r.Counters)
+		}
+		if want := (path.Role{Node: "n2", Role: "relay", Received: 20, Copies: 20, Relayed: 20}); name == "smf" && roles["n2"] != want {
+			t.Errorf("%+v, want %+v", roles["n2"], want)
+		}
+		if want := (path.Role{Node: "n3", Role: "relay", Received: 20, Relayed: 20}); name == "smf" && roles["n3"] != want {
+			t.Errorf("%+v, want %+v", roles["n3"], want)
+		}
+		if name == "bmf" && (roles["n1"].Role == "" || roles["n3"].Received == 0 || roles["n2"].Relayed == 0) {
+			t.Errorf("%+v", roles)
+		}
+	}
+}
+
+// readFile decodes a capture file of node n, which may be compressed.
+func readFile(t *testing.T, name string, n byte) (recs []wire.Record) {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		b, err = os.ReadFile(name + ".gz")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in io.Reader = bytes.NewReader(b)
+	if z, err := gzip.NewReader(bytes.NewReader(b)); err == nil {
+		in = z
+	}
+	r, err := pcapgo.NewReader(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := decode.New(decode.Config{BMF: true})
+	d.SetLocal(decode.Local{MAC: net.HardwareAddr{2, 0, 0, 0, 0, n}, Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 50, 0, n})}})
+	var out [64]wire.Record
+	for {
+		data, ci, err := r.ReadPacketData()
+		if err == io.EOF {
+			return recs
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := packet.Frame{Data: data, Time: ci.Timestamp.UnixNano(), WireLen: ci.Length}
+		recs = append(recs, out[:d.Decode(&f, out[:])]...)
 	}
 }

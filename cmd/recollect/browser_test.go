@@ -558,7 +558,7 @@ func TestPage(t *testing.T) {
 		p.await(`document.querySelector('.link-state.connected')`)
 		run := l.frame().Run
 		l.collector.Process.Kill()
-		p.await(`document.querySelector('.link-state.failed') && document.querySelector('.notice').textContent.includes('is lost')`)
+		p.await(`document.querySelector('.link-state.failed') && document.querySelector('.notice').textContent.includes('Connection to recollect lost')`)
 		l.startCollector()
 		p.await(`document.querySelector('.link-state.connected') && document.querySelector('.notice').hidden`)
 		l.await("all agents", func() bool {

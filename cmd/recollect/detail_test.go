@@ -122,7 +122,7 @@ func TestPageOfLess(t *testing.T) {
 		return fmt.Sprintf(`document.querySelector('[data-host="%d"] .badge')`, host)
 	}
 	p.await(badge(2))
-	if text, title := p.text(badge(2)+".innerText"), p.text(badge(2)+".title"); text != "only top flows kept" || !strings.Contains(title, "From the start, the history stores top flows of ten seconds and sums of the rest of this host instead of packets: a rule says so (-detail).") {
+	if text, title := p.text(badge(2)+".innerText"), p.text(badge(2)+".title"); text != "only top flows kept" || !strings.Contains(title, "From the start, the history stores top flows of ten seconds and sums of the rest of this host instead of packets: as configured (-detail).") {
 		t.Errorf("n2 has %q: %s", text, title)
 	}
 	for host := range 2 {

@@ -38,48 +38,48 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descSinkWritten = desc("sink_written_records_total", "Records that the sink's server has.", "sink")
-	descSinkDropped = desc("sink_dropped_records_total", "Records that were given up on the way to the sink.", "sink")
+	descSinkWritten = desc("sink_written_records_total", "Records stored by the sink's server.", "sink")
+	descSinkDropped = desc("sink_dropped_records_total", "Records dropped before they reached the sink.", "sink")
 
-	descBusConnected = desc("bus_connected", "1 while there is a connection to the bus.")
-	descBusPublished = desc("bus_published_records_total", "Records that were to be published.")
-	descBusAcked     = desc("bus_acknowledged_records_total", "Records of them that a stream has acknowledged.")
-	descBusDropped   = desc("bus_dropped_records_total", "Records of them that were given up, for want of room.")
-	descBusAgain     = desc("bus_resent_batches_total", "Batches that were sent more than once.")
-	descSpoolWaiting = desc("spool_waiting_packets", "Packets that the spool has for the bus.")
-	descSpoolDropped = desc("spool_dropped_packets_total", "Packets that the spool gave up, since its directory was made.")
-	descSpoolDisk    = desc("spool_disk_bytes", "What the spool has on disk.")
-	descSpoolFailing = desc("spool_failing", "1 while the spool cannot be written.")
+	descBusConnected = desc("bus_connected", "1 while connected to the bus.")
+	descBusPublished = desc("bus_published_records_total", "Records handed over for publishing.")
+	descBusAcked     = desc("bus_acknowledged_records_total", "Published records acknowledged by a stream.")
+	descBusDropped   = desc("bus_dropped_records_total", "Published records dropped because the queue was full.")
+	descBusAgain     = desc("bus_resent_batches_total", "Batches sent more than once.")
+	descSpoolWaiting = desc("spool_waiting_packets", "Packets queued in the spool for the bus.")
+	descSpoolDropped = desc("spool_dropped_packets_total", "Packets dropped by the spool since its directory was created.")
+	descSpoolDisk    = desc("spool_disk_bytes", "Size of the spool on disk.")
+	descSpoolFailing = desc("spool_failing", "1 while the spool cannot be written to.")
 
-	descWriterRecords = desc("writer_records_total", "Records that were written and committed, by what is written.", "to")
-	descWriterTwice   = desc("writer_duplicate_records_total", "Records that came again, and were left out.", "to")
-	descWriterBad     = desc("writer_malformed_batches_total", "Messages of the bus that are no batch.", "to")
+	descWriterRecords = desc("writer_records_total", "Records written and committed, by destination.", "to")
+	descWriterTwice   = desc("writer_duplicate_records_total", "Duplicate records discarded.", "to")
+	descWriterBad     = desc("writer_malformed_batches_total", "Messages on the bus that are not batches.", "to")
 	descWriterGone    = desc("writer_gone_batches_total", "Messages that the bus dropped before they were written.", "to")
-	descWriterMissing = desc("writer_missing_records", "Records that were numbered and have not come.", "to")
-	descWriterLag     = desc("writer_lag_batches", "Messages of the bus that wait to be written.", "to")
-	descWriterParts   = desc("writer_partitions", "Partitions of the bus that this process writes.", "to")
-	descWriterFailing = desc("writer_failing", "1 while nothing can be written.", "to")
+	descWriterMissing = desc("writer_missing_records", "Numbered records that have not arrived.", "to")
+	descWriterLag     = desc("writer_lag_batches", "Messages on the bus waiting to be written.", "to")
+	descWriterParts   = desc("writer_partitions", "Partitions of the bus written by this process.", "to")
+	descWriterFailing = desc("writer_failing", "1 while writing fails.", "to")
 
-	descHistoryReceived = desc("history_received_records_total", "Records that this process was to write.")
-	descHistoryDropped  = desc("history_dropped_records_total", "Records of them that were dropped: the queue was full, or they could not be encoded.")
-	descHistoryQueued   = desc("history_queued_records", "Records that wait to be written, those of earlier processes included.")
+	descHistoryReceived = desc("history_received_records_total", "Records handed to this process for writing.")
+	descHistoryDropped  = desc("history_dropped_records_total", "Received records dropped because the queue was full or they could not be encoded.")
+	descHistoryQueued   = desc("history_queued_records", "Records waiting to be written, including those left by earlier processes.")
 
-	descHistorySize    = desc("history_bytes", "Committed files of the history.")
-	descHistoryRetired = desc("history_retired_records_total", "Records that were removed as they were old, or too many.")
-	descHistoryDamaged = desc("history_damaged_files_total", "Files that were found damaged, and set aside.")
-	descHistoryFailing = desc("history_failing", "1 while the history cannot be compacted, or old files removed.")
+	descHistorySize    = desc("history_bytes", "Size of the history's committed files.")
+	descHistoryRetired = desc("history_retired_records_total", "Records removed because they were too old or the history was too large.")
+	descHistoryDamaged = desc("history_damaged_files_total", "Damaged files found and set aside.")
+	descHistoryFailing = desc("history_failing", "1 while files cannot be compacted or removed.")
 )
 
 // viewMetrics are those of a collector itself.
 type viewMetrics struct{ *collector.View }
 
 var (
-	descListenSessions   = prometheus.NewDesc("recollect_listen_sessions", "Exporters that send to -listen now.", nil, nil)
-	descListenEvicted    = prometheus.NewDesc("recollect_listen_evicted_sessions_total", "Exporters that were forgotten to make room for others.", nil, nil)
-	descListenMalformed  = prometheus.NewDesc("recollect_listen_malformed_datagrams_total", "Datagrams that are no IPFIX messages.", nil, nil)
+	descListenSessions   = prometheus.NewDesc("recollect_listen_sessions", "Exporters sending to -listen now.", nil, nil)
+	descListenEvicted    = prometheus.NewDesc("recollect_listen_evicted_sessions_total", "Exporters forgotten to make room for others.", nil, nil)
+	descListenMalformed  = prometheus.NewDesc("recollect_listen_malformed_datagrams_total", "Datagrams that are not IPFIX messages.", nil, nil)
 	descListenNotAllowed = prometheus.NewDesc("recollect_listen_not_allowed_total", "Datagrams and connections from outside -allow.", nil, nil)
-	descListenRefused    = prometheus.NewDesc("recollect_listen_refused_connections_total", "Connections that were refused, as there were too many.", nil, nil)
-	descWithheld         = prometheus.NewDesc("recollect_withheld_records_total", "Records that were left out, as another collector might have had them too.", nil, nil)
+	descListenRefused    = prometheus.NewDesc("recollect_listen_refused_connections_total", "Connections refused because there were too many.", nil, nil)
+	descWithheld         = prometheus.NewDesc("recollect_withheld_records_total", "Records discarded because another collector may have received them too.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

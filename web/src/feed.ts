@@ -8,7 +8,7 @@ export class Feed {
 	setup: Setup | null = null;
 	frame: Frame | null = null;
 	link: Link = 'connecting';
-	/** Frames that this page was too slow for. */
+	/** Frames that this page skipped, as it could not keep up. */
 	skipped = 0;
 	/** When the newest frame came, by performance.now(). */
 	arrived = 0;

@@ -96,27 +96,27 @@ const notice = h('div', { class: 'notice', role: 'alert', hidden: true });
 
 const keys: [string, string][] = [
 	['1 – 6', 'Overview, Flows, Hosts, Matrix, MGEN, Talkers'],
-	['Space', 'pause, and go on from now'],
-	['← →', 'back and forth in time (with Shift: a whole window)'],
+	['Space', 'pause, or resume live'],
+	['← →', 'back and forward in time (with Shift: by a whole window)'],
 	['+ −', 'shorter or longer window'],
 	['L', 'now'],
-	['D', 'go to a day, or to any time'],
-	['U', 'bits, bytes or packets'],
+	['D', 'go to a day or time'],
+	['U', 'bits, bytes, or packets'],
 	['T', 'dark or light'],
-	['C  P', 'download the view as CSV, as PNG'],
+	['C  P', 'download this view as CSV or PNG'],
 	['/', 'filter a table'],
 	['A', 'show all flows again'],
-	['↑ ↓ Enter', 'choose a row of a table'],
-	['R', 'a replay: pause it, or go on'],
-	['[ ]', 'a replay: slower, faster'],
-	['N', 'a replay: skip to the next traffic'],
+	['↑ ↓ Enter', 'select a row of a table'],
+	['R', 'replay: pause or resume'],
+	['[ ]', 'replay: slower, faster'],
+	['N', 'replay: skip to the next traffic'],
 	['?', 'this help'],
-	['Esc', 'close, or leave the filter'],
+	['Esc', 'close this, or leave the filter'],
 ];
 const help = h('dialog', { class: 'help', 'aria-label': 'Keys' },
 	h('h2', {}, 'Keys'),
 	h('dl', {}, ...keys.flatMap(([k, what]) => [h('dt', {}, ...k.split(' ').map((part) => (part === '–' ? h('span', {}, '–') : h('kbd', {}, part)))), h('dd', {}, what)])),
-	h('p', {}, 'Drag in a chart to zoom, drag the handle of the time strip to go back. The address of this page restores what you see; its data are under /api/v1/, and metrics for Prometheus under /metrics.'),
+	h('p', {}, 'Drag in a chart to zoom, drag the handle of the time strip to go back. This page\u2019s address restores what you see. Its data is available under /api/v1/, and Prometheus metrics under /metrics.'),
 	h('form', { method: 'dialog' }, h('button', { class: 'primary' }, 'Close')));
 
 document.getElementById('app')!.append(
@@ -277,7 +277,7 @@ function update(): void {
 	replay.draw();
 	page!.update();
 	link.className = `link-state ${bad ? 'failed' : feed.link === 'live' ? 'connected' : 'dialling'}`;
-	text(linkText, feed.link === 'broken' ? 'Connection to recollect lost; trying again'
+	text(linkText, feed.link === 'broken' ? 'Connection to recollect lost; reconnecting'
 		: stalled ? `No news for ${seconds(quiet)}` : feed.link === 'live' ? 'Connected' : 'Connecting');
 	const words: string[] = [];
 	if (feed.frame) {
@@ -286,16 +286,16 @@ function update(): void {
 		if (s.archive) words.push(`${bytes(s.archive.size)} of ${bytes(s.archive.most)} on disk`);
 		if (s.archive?.damaged) words.push(`${whole(s.archive.damaged)} damaged files`);
 		if (s.lost) words.push(`${whole(s.lost)} lost by the collector`);
-		if (s.forgotten) words.push(`${whole(s.forgotten)} small entries put together`);
+		if (s.forgotten) words.push(`${whole(s.forgotten)} small entries merged into Other`);
 	}
 	if (feed.setup) words.push(`recollect ${feed.setup.version}`);
 	text(footText, words.join(' · '));
 	const notices: string[] = [];
-	if (feed.link === 'broken') notices.push('The connection to recollect is lost; what you see is the last that came. It is tried again by itself.');
-	if (feed.skipped) notices.push(`This page was too slow and skipped ${whole(feed.skipped)} ${feed.skipped === 1 ? 'second' : 'seconds'}; the charts have them all the same.`);
+	if (feed.link === 'broken') notices.push('Connection to recollect lost. You see the last data received; the page reconnects by itself.');
+	if (feed.skipped) notices.push(`Skipped ${whole(feed.skipped)} ${feed.skipped === 1 ? 'update' : 'updates'}, as the page could not keep up. The charts are complete.`);
 	const archive = feed.frame?.store.archive;
 	if (archive?.error) {
-		notices.push(archive.full ? `The disk is full: history is not kept (${whole(archive.lost)} parts lost so far). Make room; the collector goes on and tries again.`
+		notices.push(archive.full ? `The disk is full: history is not kept (${whole(archive.lost)} parts lost so far). Free some space; the collector keeps trying.`
 			: `History cannot be written: ${archive.error}`);
 	}
 	if (feed.problem && feed.link !== 'broken') notices.push(`The collector says: ${feed.problem}`);

@@ -47,9 +47,9 @@ export class ReplayBar {
 		text(this.time, r.position ? moment(r.position) : 'reading the logs');
 		text(this.note, state(r));
 		text(this.speed, r.speed ? `×${Number(r.speed.toPrecision(4))}` : 'max');
-		this.speed.title = r.speed ? `${r.speed} times as fast as it was` : 'as fast as possible';
+		this.speed.title = r.speed ? `${r.speed} times the original speed` : 'as fast as possible';
 		toggle(this.el, 'stopped', r.paused || r.ended);
-		const label = r.paused ? 'Go on with the replay' : 'Pause the replay';
+		const label = r.paused ? 'Resume the replay' : 'Pause the replay';
 		this.pause.setAttribute('aria-label', label);
 		this.pause.title = `${label} (R)`;
 		this.pause.disabled = this.forward.disabled = r.ended;

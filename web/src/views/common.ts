@@ -119,7 +119,7 @@ export function problems(s: HostState): Problem[] {
 	if (s.lateNow) list.push({ text: 'late', severe: true, title: 'Packets arrive after their second was closed: this host\u2019s clock is behind, or it, the network or the collector is overloaded.' });
 	if (s.age !== null && s.age < -0.5 && !s.futureNow) list.push({ text: 'clock ahead', severe: false, title: `The newest packet is ${(-s.age).toFixed(2)} s ahead of the collector\u2019s clock.` });
 	list.push(...kept(s.detail));
-	if (s.age !== null && s.age > 1.5 && !s.lateNow) list.push({ text: 'clock behind', severe: false, title: `The freshest packet is ${s.age.toFixed(2)} s old when it arrives: the clock is behind, or something is overloaded.` });
+	if (s.age !== null && s.age > 1.5 && !s.lateNow) list.push({ text: 'clock behind', severe: false, title: `The newest packet is ${s.age.toFixed(2)} s old when it arrives: the clock is behind, or something is overloaded.` });
 	return list;
 }
 
@@ -151,7 +151,7 @@ export function emptyState(): { el: HTMLElement; say: (title: string, ...lines: 
 /** What is missing before there can be anything to see; nothing if all is well. */
 export function whyNothing(app: App): [string, ...(string | { code: string })[]] {
 	const { setup, frame } = app.feed;
-	if (!setup || !frame) return ['Waiting for the collector', 'The page asks once a second.'];
+	if (!setup || !frame) return ['Waiting for the collector', 'The page retries once a second.'];
 	const agents = frame.hosts.map((s, i) => ({ s, host: setup.hosts[i] })).filter(({ s }) => s.state !== 'removed');
 	const failed = agents.filter(({ s }) => s.state !== 'connected');
 	if (failed.length === agents.length) {
@@ -165,12 +165,12 @@ export function whyNothing(app: App): [string, ...(string | { code: string })[]]
 	}
 	const span = feedSpan(app);
 	if (span && span.gaps?.some(([from, to]) => from <= span.from && to >= span.to - span.step)) {
-		return ['The collector did not run in this time', 'Nothing is known of it. The strip above shows when it did; the calendar jumps to a day.'];
+		return ['The collector did not run in this time', 'There is no data. The strip above shows when it ran; the calendar jumps to a day.'];
 	}
-	if (app.state.end !== null) return ['Nothing was seen in this time', 'Go back to now with L, or look at a longer time with the minus key.'];
+	if (app.state.end !== null) return ['No traffic was seen in this time', 'Press L to go back to now, or the minus key for a longer window.'];
 	return [
 		'No traffic in this time',
-		'Agents are connected, but have seen no packet. By default an agent reports what its host sends; send something from there:',
+		'Agents are connected but have not seen any packets. By default an agent reports what its host sends; send something from there:',
 		{ code: 'ping -c 3 ADDRESS\nmgen event "on 1 udp src 4001 dst ADDRESS/5001 periodic [10 512]"' },
 		'For what a host receives, start its agent with -m dst; for everything, with -m none.',
 	];

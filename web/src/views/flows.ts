@@ -19,7 +19,7 @@ export function flows(app: App): Page {
 
 	const list = new List<number>(grid, String, (row) => {
 		const mark = swatch('');
-		const name = h('button', { type: 'button', class: 'title', title: 'This flow alone', onclick: () => state.set({ flow: state.flow === row ? -1 : row }) });
+		const name = h('button', { type: 'button', class: 'title', title: 'Show only this flow', onclick: () => state.set({ flow: state.flow === row ? -1 : row }) });
 		const detail = h('span', { class: 'detail' });
 		const now = h('b', { class: 'now' });
 		const strip = h('div', { class: 'columns' });

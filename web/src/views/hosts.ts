@@ -78,7 +78,7 @@ export function hosts(app: App): Page {
 					text(foot, words.join(' · '));
 				} else {
 					dot.className = 'dot';
-					text(foot, 'no longer configured; what the history has of it');
+					text(foot, 'no longer configured; shown from history');
 				}
 				const window = feed.hosts?.window;
 				const span = window && v ? { ...window, gaps: v.gaps } : window;

@@ -9,12 +9,12 @@ export function kept(d: Detail | null): Problem[] {
 	const list: Problem[] = [];
 	if (d && d.level !== 'packets') {
 		const since = d.since ? `Since ${day(d.since)} ${clock(d.since)}` : 'From the start';
-		const reason = d.limit === 'rule' ? 'a rule says so' : `there were ${d.why}`;
+		const reason = d.limit === 'rule' ? 'as configured' : `there were ${d.why}`;
 		const end = d.limit === 'rule' ? '' : ' Packets are kept again when it has been calm for a while.';
 		list.push(d.limit === 'bus' ? {
 			text: d.level === 'flows' ? 'only flows' : 'only top flows', severe: false,
 			title: `${since}, this host\u2019s collector passes on ${words[d.level]} instead of packets. All sums are exact`
-				+ (d.level === 'top' ? '; when in ten seconds they were is not known, so they are spread over them.' : '.'),
+				+ (d.level === 'top' ? '; they are spread evenly over the ten seconds, as their exact times are not known.' : '.'),
 		} : {
 			text: d.level === 'flows' ? 'only flows kept' : 'only top flows kept', severe: false,
 			title: `${since}, the history stores ${words[d.level]} of this host instead of packets: ${reason} (-detail${d.limit === 'rule' ? '' : ` ${d.limit}`}).`
@@ -22,7 +22,7 @@ export function kept(d: Detail | null): Problem[] {
 		});
 	}
 	if (d && d.lost > 0) {
-		list.push({ text: 'not all kept', severe: true, title: `${whole(d.lost)} records ${d.limit === 'bus' ? 'were given up before they came here' : 'came faster than they could be stored: the history lacks them'}.` });
+		list.push({ text: 'not all kept', severe: true, title: `${whole(d.lost)} records ${d.limit === 'bus' ? 'were dropped before they arrived here' : 'arrived faster than they could be stored and are missing from the history'}.` });
 	}
 	return list;
 }

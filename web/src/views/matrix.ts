@@ -106,7 +106,7 @@ export function matrix(app: App): Page {
 		if (last) text(last, rate(full / covered(span, feed.frame?.oldest ?? 0), state.unit));
 		text(note, `${rate(rateOf(app, m.total, span), state.unit)} in all, each packet once`);
 		rest.hidden = hiddenSum === 0;
-		text(rest, `Not drawn: ${hiddenCells ? `${hiddenCells} pairs and ` : ''}what was too little to keep, ${rate(rateOf(app, { packets: hiddenSum, bits: state.unit === 'bytes' ? hiddenSum * 8 : hiddenSum }, span), state.unit)}`);
+		text(rest, `Not drawn: ${hiddenCells ? `${hiddenCells} pairs and ` : ''}merged small entries, ${rate(rateOf(app, { packets: hiddenSum, bits: state.unit === 'bytes' ? hiddenSum * 8 : hiddenSum }, span), state.unit)}`);
 	}
 
 	const groupList = new List<Group>(groupsBox, (g) => g.group, (first) => {

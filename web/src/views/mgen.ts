@@ -11,16 +11,16 @@ const keyOf = (f: MGENFlow) => [f.id, f.src, f.srcPort, f.dst, f.dstPort, f.prot
 const columns = {
 	flow: ['Flow', 'num', 'MGEN flow ID'],
 	from: ['From', '', 'Source'],
-	to: ['To', '', 'Destination, and the agent that sees it arrive'],
+	to: ['To', '', 'Destination, and the agent that sees the packets arrive'],
 	loss: ['Loss', 'num', 'By sequence numbers, or by counts at both ends'],
 	delay: ['Delay', 'num', 'Mean one-way delay, from the transmit time to the receiver\u2019s capture'],
-	rate: ['Rate', 'num', 'Received, or sent if no agent sees it arrive'],
+	rate: ['Rate', 'num', 'Received, or sent if no agent sees the packets arrive'],
 	sent: ['Sent', 'num', 'Packets that the sender\u2019s agent saw'],
 	received: ['Received', 'num', 'Packets that the receiver\u2019s agent saw'],
 	max: ['Max delay', 'num', 'Highest one-way delay'],
 	jitter: ['Jitter', 'num', 'Interarrival jitter (RFC 3550)'],
-	reordered: ['Reordered', 'num', 'Messages that came after one with a higher number'],
-	twice: ['Twice', 'num', 'Duplicates'],
+	reordered: ['Reordered', 'num', 'Messages that arrived after one with a higher sequence number'],
+	twice: ['Duplicates', 'num', 'Messages that arrived more than once'],
 } as const;
 type Column = keyof typeof columns;
 
@@ -87,7 +87,7 @@ export function mgen(app: App): Page {
 				cells.loss.title = r?.loss ? `${r.loss.lost} of ${r.loss.expected} ${r.loss.bySequence ? 'by sequence number' : 'by counts at both ends'}` : 'Both ends, or the receiver with the richer feed, must be watched';
 				text(delayText, r?.delay ? delay(r.delay.mean) : unknown);
 				warn.hidden = !r || r.negativeDelays === 0;
-				warn.title = r ? `${r.negativeDelays} messages arrive before they were sent: the hosts\u2019 clocks differ by at least ${delay(-(r.delay?.min ?? 0))}` : '';
+				warn.title = r ? `${r.negativeDelays} messages arrived before they were sent: the hosts\u2019 clocks differ by at least ${delay(-(r.delay?.min ?? 0))}` : '';
 				text(cells.max, r?.delay ? delay(r.delay.max) : unknown);
 				text(cells.jitter, r?.delay ? delay(r.delay.jitter) : unknown);
 				text(cells.reordered, r && r.reordered !== null ? whole(r.reordered) : unknown);
@@ -164,7 +164,7 @@ export function mgen(app: App): Page {
 			if (none) {
 				const [title] = whyNothing(app);
 				if (feed.frame && feed.mgen && feed.frame.hosts.some((s) => s.state === 'connected')) {
-					empty.say('No MGEN messages in this time', 'The agents recognise MGEN messages by themselves, whatever their ports. Send some from a host with an agent:',
+					empty.say('No MGEN messages in this time', 'Agents recognize MGEN messages on any port. Send some from a host with an agent:',
 						{ code: 'mgen event "on 1 udp src 4001 dst ADDRESS/5001 periodic [10 512]"' });
 				} else {
 					const [, ...rest] = whyNothing(app);

@@ -110,14 +110,14 @@ export function overview(app: App): Page {
 				// A 28-byte feed can only be seen to have malformed records.
 				const told = s.losses.some((l) => l.stage !== 'malformed' || l.count > 0);
 				text(losses, !told ? 'not told' : sum === 0 ? '0' : s.losses.filter((l) => l.count).map((l) => `${l.stage} ${short(l.count)}`).join(', '));
-				losses.title = !told ? 'The 28-byte feed does not tell what the agent lost; its own summary does.' : s.losses.map((l) => `${l.stage}: ${l.count}`).join('\n');
+				losses.title = !told ? 'The 28-byte feed does not report what the agent lost; see the agent\u2019s own summary.' : s.losses.map((l) => `${l.stage}: ${l.count}`).join('\n');
 				toggle(losses, 'bad', sum > 0);
 				toggle(losses, 'faint', !told);
 			},
 		};
 	});
 	const head = h('thead', {}, h('tr', {}, ...[
-		['Agent', ''], ['State', ''], ['Now', 'num'], ['Records', 'num'], ['Late', 'num'], ['Future', 'num'], ['Age', 'num'], ['CPU', 'num'], ['Lost on the way', 'num'],
+		['Agent', ''], ['State', ''], ['Now', 'num'], ['Records', 'num'], ['Late', 'num'], ['Future', 'num'], ['Age', 'num'], ['CPU', 'num'], ['Lost in transit', 'num'],
 	].map(([name, cls]) => h('th', { class: cls, scope: 'col', title: headHelp[name!] }, name))));
 
 	const empty = emptyState();
@@ -218,10 +218,10 @@ function showHistory(f: Figure, frame: Frame): void {
 	else if (a.lost) text(f.note, `${whole(a.lost)} parts not written`);
 	else text(f.note, `${bytes(a.size)} on disk, ${percent(a.size / a.most)} used`);
 	f.el.title = a ? `On disk since ${frame.oldest ? date(frame.oldest) : 'now'}: ${bytes(a.size)} of at most ${bytes(a.most)}.`
-		+ (a.lost ? `\n${whole(a.lost)} parts, most of them of a second, could not be written.` : '')
+		+ (a.lost ? `\n${whole(a.lost)} parts, most of them one second long, could not be written.` : '')
 		+ (a.damaged ? `\n${whole(a.damaged)} files were damaged; what was readable is shown.` : '')
-		+ (a.cut ? '\nThe run before this one was cut off; its last seconds may be missing.' : '')
-		+ (a.error ? `\n${a.error}` : '') : 'It ends with the collector: start recollect with -store DIR to keep it.';
+		+ (a.cut ? '\nThe previous run ended abruptly; its last seconds may be missing.' : '')
+		+ (a.error ? `\n${a.error}` : '') : 'Kept only while the collector runs; start recollect with -store DIR to keep it on disk.';
 }
 
 interface Figure { el: HTMLElement; label: HTMLElement; value: HTMLElement; unit: HTMLElement; note: HTMLElement }
@@ -229,9 +229,9 @@ const zero = { packets: 0, bits: 0 };
 const headHelp: Record<string, string> = {
 	Now: 'What the agent sees in the last second',
 	Records: 'Records received since the collector started',
-	Late: 'Records that came after their second was closed',
+	Late: 'Records that arrived after their second had been published',
 	Future: 'Records whose time was ahead of the collector\u2019s clock',
-	Age: 'How old the freshest packet was when its record arrived; negative if the host\u2019s clock is ahead',
+	Age: 'Age of the newest packet when its record arrived; negative if the host\u2019s clock is ahead',
 	CPU: 'As the agent reports it with -stats',
-	'Lost on the way': 'What the agent counted as lost, by stage',
+	'Lost in transit': 'Records lost between the capture and the collector, by stage',
 };

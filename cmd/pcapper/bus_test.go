@@ -157,7 +157,7 @@ func TestBus(t *testing.T) {
 	s := startNATS(t, b)
 	s.makeStream()
 	p = launchProgram(t, a, bin, args...)
-	p.await("4,000 packets of before do", 1)
+	p.await("4,000 packets left from a previous run", 1)
 	p.await("capturing from now on", 1)
 	for i := 1; i < 4; i++ {
 		send(t, a, n, 10_000, numbered(a, b, i*n, n)...)

@@ -106,23 +106,23 @@ func newOptions() *options {
 		cfg.Netns = append(cfg.Netns, v)
 		return nil
 	})
-	o.StringVar(&cfg.PortsFile, "ports", "", "keep the ports of several interfaces in this `file`, a collector.conf")
+	o.StringVar(&cfg.PortsFile, "ports", "", "record each interface's port in this `file`, a collector.conf")
 	o.StringVar(&o.port, "p", strconv.Itoa(agent.DefaultPort), "listen for collectors on this TCP `port`; 0: no plain feed")
 	o.StringVar(&o.listen, "listen", "", "listen on this `address` of this host instead of all")
-	o.StringVar(&o.allow, "allow", "", "let in collectors from these `networks` only, such as 10.0.0.0/8,192.168.1.7")
-	o.IntVar(&cfg.MaxPerSource, "max-per-source", agent.DefaultMaxPerSource, "at most this `number` of connections from one address")
-	o.StringVar(&cfg.TLS.Cert, "tls-cert", "", "serve collectors by TLS, with this certificate `file`")
+	o.StringVar(&o.allow, "allow", "", "accept collectors only from these `networks`, such as 10.0.0.0/8,192.168.1.7")
+	o.IntVar(&cfg.MaxPerSource, "max-per-source", agent.DefaultMaxPerSource, "accept at most this `number` of connections from one address")
+	o.StringVar(&cfg.TLS.Cert, "tls-cert", "", "serve collectors over TLS with this certificate `file`")
 	o.StringVar(&cfg.TLS.Key, "tls-key", "", "`file` with the certificate's key")
-	o.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "`file` with the authorities whose certificates collectors must show")
-	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors by TLS on this TCP `port`")
+	o.StringVar(&cfg.TLS.CA, "tls-client-ca", "", "`file` with the authorities that must have signed collectors' certificates")
+	o.StringVar(&o.tlsPort, "tls-port", strconv.Itoa(agent.DefaultTLSPort), "listen for collectors over TLS on this TCP `port`")
 	o.StringVar(&cfg.Metrics, "metrics", "", "serve metrics for Prometheus on this `address`, such as 127.0.0.1:9173")
 	o.StringVar(&o.ipfixPort, "ipfix-port", "0", "serve IPFIX on this TCP `port` (4739 is usual); 0: don't")
-	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX by TLS on this TCP `port`; with -ipfix-port on 4740")
-	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of IPFIX elements of our own")
-	o.StringVar(&cfg.User, "user", "", "become this `user` once set up (default: pcapper or nobody, if they can)")
-	o.BoolVar(&cfg.Unconfined, "unconfined", false, "give up no privileges")
-	o.BoolVar(&cfg.Verbose, "v", false, "say at the start what privileges were given up")
-	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; may be given again", func(v string) error {
+	o.StringVar(&o.ipfixTLSPort, "ipfix-tls-port", "0", "serve IPFIX over TLS on this TCP `port`; 4740 with -ipfix-port")
+	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of PCapper's IPFIX elements")
+	o.StringVar(&cfg.User, "user", "", "`user` to switch to after startup (default: pcapper or nobody, if possible)")
+	o.BoolVar(&cfg.Unconfined, "unconfined", false, "keep all privileges")
+	o.BoolVar(&cfg.Verbose, "v", false, "report at startup which privileges were given up")
+	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; repeatable", func(v string) error {
 		t, err := export.Parse(v)
 		if err == nil {
 			err = agent.CheckExport(&t)
@@ -130,26 +130,26 @@ func newOptions() *options {
 		cfg.Exports = append(cfg.Exports, t)
 		return err
 	})
-	o.Func("spool", "keep in `DIR:SIZE`, such as /var/spool/x:2GB, what has to wait for an export", func(v string) (err error) {
+	o.Func("spool", "queue records in `DIR:SIZE`, such as /var/spool/x:2GB, while receivers are away", func(v string) (err error) {
 		cfg.Spool, err = spool.Parse(v)
 		return err
 	})
 	o.StringVar(&cfg.Mode, "m", agent.DefaultMode, "`mode`: which packets; see below")
-	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log every packet to this `file` while anyone collects")
+	o.StringVar(&cfg.Log, "f", agent.DefaultLog, "log packets to this `file` while a collector is attached")
 	o.StringVar(&cfg.MACFrom, "r", "", "take the MAC address from this other `interface` (the bridge of a bridge port)")
 	o.StringVar(&cfg.Engine, "engine", agent.DefaultEngine, "capture `engine`: auto, ebpf, ring, or libpcap if built in")
 	o.BoolVar(&cfg.IncludeSelf, "include-self", false, "report the feed's own packets too")
-	o.StringVar(&cfg.ExcludeFeeds, "exclude-feeds", "", "leave out feeds of the agents in this `file`, a collector.conf")
+	o.StringVar(&cfg.ExcludeFeeds, "exclude-feeds", "", "do not report the feeds of the agents in this `file`, a collector.conf")
 	o.StringVar(&cfg.Fragments, "fragments", "every", "`which` fragments of a datagram to report: every, or first")
-	o.BoolVar(&cfg.MarkRelayed, "mark-relayed", false, "mark packets that this host sent for others, in the record's last byte")
+	o.BoolVar(&cfg.MarkRelayed, "mark-relayed", false, "mark packets that this host relayed, in the record's last byte")
 	o.BoolVar(&cfg.BMF, "bmf", false, "look into BMF encapsulation (olsrd): report the packet inside")
 	o.BoolVar(&cfg.Inner, "inner", false, "look into tunnels (VXLAN, Geneve, GRE, IP in IP, MPLS): report the packet inside")
 	o.StringVar(&cfg.Read, "read", "", "print the packets of a capture `file` (- is standard input) and exit")
 	o.StringVar(&o.mac, "mac", "", "with -read: the `address` that -m calls MAC")
 	o.StringVar(&o.ip, "ip", "", "with -read: the `addresses` that -m calls IP, separated by commas")
 	o.BoolVar(&cfg.Stats, "stats", false, "also report CPU and memory, the host's or the PID namespace's, once a second")
-	o.StringVar(&o.obsolete, "s", "", "obsolete server `interface`; accepted, warned of, and ignored")
-	o.BoolVar(&o.check, "check", false, "try everything, report engine, filter and addresses, and exit")
+	o.StringVar(&o.obsolete, "s", "", "obsolete server `interface`; ignored with a warning")
+	o.BoolVar(&o.check, "check", false, "check whether everything works, report engine, filter, and addresses, and exit")
 	o.BoolVar(&o.list, "D", false, "list the interfaces with their state and addresses, and exit")
 	o.BoolVar(&o.version, "version", false, "print the version and exit")
 	o.BoolVar(&o.help, "h", false, "print this help and exit")
@@ -455,7 +455,7 @@ Options:
 		fmt.Fprintf(&b, "%-19s %s\n", head, text)
 	})
 	b.WriteString(`
-Modes of -m, MAC and IP being those of the watched interface:
+Modes of -m (MAC and IP are those of the watched interface):
   src                what this host sends: ether src MAC
   dst                what it receives: ether src not MAC
   spoof              what others send with its address: src IP and ether src not MAC
@@ -470,12 +470,12 @@ Examples:
   pcapper -i eth1 -m dst -p 7074       report what it receives, to collectors on port 7074
   pcapper -i eth0 -m 'udp and not ether src %m'
                                        report the UDP packets of others
-  pcapper -i br0 -check                see whether it would work, and how
-  pcapper cert -h                      how to make certificates and let in nobody without
+  pcapper -i br0 -check                check whether it would work, and how
+  pcapper cert -h                      how to create certificates and require them
 
 Try it: recollect with the line "1:127.0.0.1:7073" in collector.conf, or
   printf 'text\n' | nc 127.0.0.1 7073
-Signals: HUP reopens log and certificates, USR1 prints a summary, INT and TERM end with one.
+Signals: HUP reopens log and certificates, USR1 prints a summary, INT and TERM print it and exit.
 `)
 	return b.String()
 }

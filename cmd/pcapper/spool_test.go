@@ -110,7 +110,7 @@ func TestSpool(t *testing.T) {
 	p.wait()
 
 	p = startStatic(t, a, args...)
-	p.await("5,000 packets of before do", 1)
+	p.await("5,000 packets left from a previous run", 1)
 	p.await("capturing from now on", 1)
 	send(t, a, n, 20_000, numbered(a, b, n, n)...)
 	ln, err := b.Listen("tcp", to)

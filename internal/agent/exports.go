@@ -180,7 +180,7 @@ func (x *exporting) announce() {
 	}
 	if x.queue != nil {
 		share, _ := x.a.cfg.SpoolShare()
-		x.a.out.printf("while it is away, up to %s bytes wait in %q; %s packets of before do", number(uint64(share)), x.a.cfg.Spool.Dir,
+		x.a.out.printf("while it is away, up to %s bytes wait in %q; %s packets left from a previous run", number(uint64(share)), x.a.cfg.Spool.Dir,
 			number(x.queue.Status().Waiting.Weight))
 	}
 }

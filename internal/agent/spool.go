@@ -171,7 +171,7 @@ func (x *exporting) held() (waiting, lost uint64) {
 func spooled(s spool.Status) string {
 	line := fmt.Sprintf("spool: %s packets in %s bytes wait", number(s.Waiting.Weight), number(uint64(s.Disk+s.InMemory)))
 	if s.Dropped.Weight > 0 {
-		line += fmt.Sprintf(", %s were given up in all its lives", number(s.Dropped.Weight))
+		line += fmt.Sprintf(", %s were dropped in all its runs", number(s.Dropped.Weight))
 	}
 	if s.Errors > 0 {
 		line += fmt.Sprintf(", %s disk errors", number(s.Errors))

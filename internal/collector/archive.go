@@ -79,7 +79,7 @@ func (v *View) refill(ctx context.Context) {
 	}
 	end := time.Unix(from, 0).Format(time.DateTime)
 	if v.records == nil {
-		v.c.say.printf("the run before was cut off: its history ends at %s", end)
+		v.c.say.printf("the previous run ended abruptly: its history ends at %s", end)
 		return
 	}
 	to = min(to, v.c.started.Unix()) // this run counts what comes later
@@ -92,9 +92,9 @@ func (v *View) refill(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		v.c.say.printf("the run before was cut off: its history ends at %s, and its records cannot be read: %v", end, err)
+		v.c.say.printf("the previous run ended abruptly: its history ends at %s, and its records cannot be read: %v", end, err)
 	default:
-		v.c.say.printf("the run before was cut off: its history ended at %s; %s brought the rest back", end, count(n, "record"))
+		v.c.say.printf("the previous run ended abruptly: its history ended at %s; %s brought the rest back", end, count(n, "record"))
 	}
 }
 

@@ -107,7 +107,7 @@ func TestArchiveAfterCrash(t *testing.T) {
 		packets uint64
 		says    string
 	}{
-		{nil, 1, "the run before was cut off: its history ends at"},
+		{nil, 1, "the previous run ended abruptly: its history ends at"},
 		{func(_ context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error {
 			for i := range all {
 				if all[i].Time >= from.UnixNano() && all[i].Time < to.UnixNano() && !yield("h0", &all[i]) {

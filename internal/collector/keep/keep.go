@@ -329,7 +329,7 @@ func (k *Keeper) Done() string {
 	written := func(what string, w *bus.Writer) {
 		if w != nil {
 			s := w.Status()
-			parts = append(parts, fmt.Sprintf("%s: %d records written, %d came twice, %d missing", what, s.Records, s.Duplicates, s.Missing))
+			parts = append(parts, fmt.Sprintf("%s: %d records written, %d duplicates, %d missing", what, s.Records, s.Duplicates, s.Missing))
 		}
 	}
 	written("history", k.writer)

@@ -41,7 +41,7 @@ func (k *Keeper) waiting() string {
 		return fmt.Sprintf("%d waiting, %d given up", s.Published-s.Acknowledged-s.Dropped, s.Dropped)
 	}
 	q := k.queue.Status()
-	text := fmt.Sprintf("%d packets waiting in the spool, %d given up in all its lives", q.Waiting.Weight, q.Dropped.Weight+s.Dropped)
+	text := fmt.Sprintf("%d packets waiting in the spool, %d dropped in all its runs", q.Waiting.Weight, q.Dropped.Weight+s.Dropped)
 	if q.Failing != "" {
 		text += ", its disk: " + q.Failing
 	}

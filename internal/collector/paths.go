@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector/path"
@@ -59,8 +60,12 @@ func (p *pathReader) take(now int64) {
 // agent is the one of a host, which may be new.
 func (p *pathReader) agent(host uint32) *pathAgent {
 	for uint32(len(p.agents)) <= host {
-		label := p.c.all()[len(p.agents)].host.Label
-		p.agents = append(p.agents, pathAgent{number: p.engine.Agent(label)})
+		h := p.c.all()[len(p.agents)].host
+		number := p.engine.Agent(h.Label)
+		if addr, err := netip.ParseAddr(h.Name); err == nil && !addr.IsLoopback() {
+			p.engine.Own(number, addr)
+		}
+		p.agents = append(p.agents, pathAgent{number: number})
 	}
 	return &p.agents[host]
 }

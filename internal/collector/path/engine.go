@@ -1,6 +1,7 @@
 package path
 
 import (
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -188,6 +189,14 @@ func (e *Engine) node(name string) int32 {
 		e.nodes = append(e.nodes, name)
 	}
 	return n
+}
+
+// Own says that an agent's node has an address. Otherwise that is learned from what the node
+// sends.
+func (e *Engine) Own(agent int, addr netip.Addr) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.own(addr.Unmap().As16(), e.agents[agent].node)
 }
 
 // Watch says that an agent's records begin to come, or have stopped coming, at a time

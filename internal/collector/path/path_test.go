@@ -188,6 +188,18 @@ func TestNothingArrives(t *testing.T) {
 	}
 }
 
+// TestOwnAddress: a destination that never sends is known by its agent's address.
+func TestOwnAddress(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.e.Own(w.e.Agent("d"), netip.MustParseAddr("10.0.9.9"))
+	for range 10 {
+		w.packet("10.0.0.1", "10.0.9.9", 5000).sent("s").got("r1/a")
+	}
+	if f := w.one(); f.Arrived != 0 || f.Lost != 10 {
+		t.Errorf("%+v", f)
+	}
+}
+
 // TestQueue: what is lost between both sides of a queue is the queue's.
 func TestQueue(t *testing.T) {
 	w := newWorld(t, Config{})

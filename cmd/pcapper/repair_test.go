@@ -59,7 +59,7 @@ func TestExportRepairs(t *testing.T) {
 		if missing < n/40 || missing > n/8 {
 			t.Errorf("%s loses %d records of %d: that is no twentieth", r.Name, missing, n)
 		}
-		counting[i].awaitMissing(fmt.Sprintf("missing: %d records lost on the way", missing))
+		counting[i].awaitMissing(fmt.Sprintf("missing: %d records lost in transit", missing))
 		if got, want := len(counting[i].stop()), n-sent.without(lost(t, r)); got != want {
 			t.Errorf("%s has %d lines without repairs, want %d", r.Name, got, want)
 		}

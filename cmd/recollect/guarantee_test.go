@@ -19,7 +19,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// TestGuaranteeBadAgents: agents that send for ever as fast as they can, or
+// TestGuaranteeBadAgents: agents that send without end as fast as they can, or
 // nothing, or rubbish, or a record now and then, or from 1970 and 2106. A good
 // agent's records are all printed, memory is bounded, and what is wrong is said.
 func TestGuaranteeBadAgents(t *testing.T) {

@@ -83,5 +83,5 @@
 //
 // As RFC 7011, section 3.1, wants it, a message says how many data records,
 // options data included, its observation domain has sent before it in the same
-// transport session. A collector sees from them what was lost on the way.
+// transport session. A collector sees from them what was lost in transit.
 package ipfix

@@ -140,7 +140,7 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 		return r, nil
 	}
 	if !isPcapng(magic) {
-		// What is there already says enough: to wait for more could be for ever.
+		// What is there already says enough: waiting for more could block forever.
 		return nil, foreign(name, r.in.buf[r.in.pos:r.in.end], r.unpacked)
 	}
 	p := &pcapng{in: &r.in}

@@ -14,7 +14,7 @@ import (
 
 // Keep is what is kept: what is older, or more, is removed, the oldest first.
 type Keep struct {
-	// Age is since a file was committed: 0 is for ever. Whole hours are removed.
+	// Age is since a file was committed: 0 is no limit. Whole hours are removed.
 	Age time.Duration
 	// Size of all committed files in bytes; 0 is any.
 	Size int64

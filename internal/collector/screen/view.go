@@ -50,7 +50,7 @@ type Agent struct {
 	// Less is what is kept instead of packets, "flows"; empty if packets are, or
 	// nothing is.
 	Less string
-	// Missing is what is known not to have come, "12 records lost on the way", or
+	// Missing is what is known not to have come, "12 records lost in transit", or
 	// empty.
 	Missing string
 	Rate    Rate // each packet once, whatever the number of its flows

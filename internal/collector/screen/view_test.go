@@ -88,7 +88,7 @@ func TestPaintLess(t *testing.T) {
 func TestPaintMissing(t *testing.T) {
 	v := testView()
 	v.Agents = v.Agents[1:2]
-	v.Agents[0].Missing = "7 records lost on the way"
+	v.Agents[0].Missing = "7 records lost in transit"
 	p := Painter{Color: true}
 	text := string(p.Paint(v, 120, 8))
 	if !strings.Contains(text, "\x1b[33m●\x1b[0m \x1b[1mgateway") || !strings.Contains(sgr.ReplaceAllString(text, ""), "● gateway  missing 7 records lost") {

@@ -82,7 +82,7 @@ func Make(r Request, now time.Time) (wrote []string, err error) {
 	return append(wrote, certFile, keyFile), nil
 }
 
-// openAuthority reads the directory's authority, or makes one.
+// openAuthority reads the directory's authority, or creates it.
 func openAuthority(dir string, now time.Time) (ca authority, wrote []string, err error) {
 	certFile, keyFile := filepath.Join(dir, caName+certEnd), filepath.Join(dir, caName+keyEnd)
 	ca, err = readAuthority(certFile, keyFile)

@@ -55,7 +55,7 @@ func (m *Manager) Stopping() { m.tell("STOPPING=1") }
 
 // Watch says, as often as the manager asks for it, that the program is alive,
 // until ctx is done. alive must come back for that: a program whose parts wait
-// for each other for ever is started again by its manager.
+// for each other forever is started again by its manager.
 func (m *Manager) Watch(ctx context.Context, alive func()) error {
 	if m.watchdog == 0 {
 		<-ctx.Done()

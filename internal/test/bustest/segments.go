@@ -85,7 +85,7 @@ type Kept struct {
 	read  map[string]bool    // files
 }
 
-// NewKept makes one.
+// NewKept returns a Kept.
 func NewKept() *Kept { return &Kept{times: map[string][]uint8{}, read: map[string]bool{}} }
 
 // Read adds what was committed in a directory since it was read last. Each record

@@ -38,13 +38,13 @@ type Config struct {
 	InProcess nats.InProcessConnProvider
 	// Say takes messages for the user. It may be nil.
 	Say func(format string, args ...any)
-	// Patient: a bus that does not let us in is one that is away.
+	// Patient retries after authentication failures.
 	Patient bool
 	// Peer is told each address before it is dialled. It may be nil.
 	Peer func(netip.AddrPort)
 }
 
-// Conn is a connection to a bus. It reconnects for ever.
+// Conn is a connection to a bus. It reconnects indefinitely.
 type Conn struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream

@@ -35,7 +35,7 @@ const (
 )
 
 // EnsureStreams makes the streams that are missing, and returns how many there
-// are. It tries for ever; the error is ctx's or an *Error: the streams are not as
+// are. It retries indefinitely; the error is ctx's or an *Error: the streams are not as
 // they must be.
 func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, err error) {
 	err = c.retry(ctx, "streams", func() (err error) {

@@ -36,7 +36,7 @@ func (l Losses) String() string {
 	}
 	add(l.Ignored, "packets not captured by the agent")
 	add(l.NotSent, "records not sent by the agent")
-	add(l.Missing, "records lost on the way")
+	add(l.Missing, "records lost in transit")
 	add(l.Unknown, "sets without a template")
 	add(l.Other, "records of other kinds")
 	add(l.Malformed, "malformed records")

@@ -179,7 +179,7 @@ func stored(t *testing.T, url string) (list []*batch.Batch) {
 }
 
 // wantOnce fails unless the batches, put in the order of their numbers and
-// without those that came again, have all records of from to to, life after life.
+// without duplicates, have all records of from to to, life after life.
 // A server that has just begun may refuse a batch and take the one behind it.
 func wantOnce(t *testing.T, list []*batch.Batch, from, to int) {
 	t.Helper()
@@ -220,7 +220,7 @@ func wantOnce(t *testing.T, list []*batch.Batch, from, to int) {
 	if want != to {
 		t.Errorf("it ends with record %d, want %d", want, to)
 	}
-	t.Logf("%d batches, %d of them came again, %d behind a later one", len(list), again, early)
+	t.Logf("%d batches, %d of them duplicates, %d behind a later one", len(list), again, early)
 }
 
 func openSpool(t *testing.T, path string) (*spool.Queue, func()) {
@@ -273,7 +273,7 @@ func TestPublish(t *testing.T) {
 }
 
 // TestServerKilled: under traffic, several times; what the agent had numbered
-// arrives in order, once after leaving out what came again.
+// arrives in order, once after discarding duplicates.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t, "")

@@ -56,7 +56,7 @@ func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 		cfg.Share = s
 	}
 	if !collecting && (o.http != "" || o.keep.dir == "" && o.keep.table == nil) {
-		cfg.Follow = &collector.Follow{Agents: known(k), Run: k.Follow}
+		cfg.Follow = &collector.Follow{Agents: known(k), Run: k.Follow, Connected: k.Connected}
 	}
 	return k, nil
 }

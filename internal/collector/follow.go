@@ -18,6 +18,8 @@ type Follow struct {
 	// Run gives take the batches of all agents, one at a time, until ctx is done.
 	// take keeps nothing.
 	Run func(ctx context.Context, take func(*batch.Batch)) error
+	// Connected reports whether records can come. Nil: always.
+	Connected func() bool
 
 	by     map[string]*agent
 	others *agent

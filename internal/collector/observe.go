@@ -24,6 +24,7 @@ func (v *View) observe(now time.Time) {
 	if v.c.player != nil {
 		return
 	}
+	v.observeBus(now)
 	for i, a := range *v.known {
 		if i == len(v.watched) {
 			v.watched = append(v.watched, watched{})
@@ -40,6 +41,28 @@ func (v *View) observe(now time.Time) {
 		v.lost, v.lostAt = lost, sec
 	} else {
 		v.lostAt = sec
+	}
+}
+
+// observeBus tells the store when what is followed cannot come. It waits on the bus,
+// or at other collectors.
+func (v *View) observeBus(now time.Time) {
+	f := v.c.follow
+	if f == nil || f.Connected == nil {
+		return
+	}
+	away := !f.Connected()
+	if away == v.away {
+		return
+	}
+	v.away = away
+	if away {
+		v.store.Pause(now.UnixNano())
+	} else {
+		v.store.Resume(now.UnixNano())
+	}
+	for i := range *v.known {
+		v.store.Watch(now.UnixNano(), i, !away)
 	}
 }
 

@@ -27,6 +27,8 @@ type View struct {
 	watched []watched // by agent, as store knows it
 	lost    uint64    // of the reader's records, at lostAt (s)
 	lostAt  int64
+	away    bool  // the bus
+	looked  int64 // when count ended last, ns
 	edition atomic.Uint64
 	none    int // the row of the traffic of no flow
 
@@ -304,10 +306,18 @@ func ended(r *hub.Reader[Item]) bool {
 	return r.Wait(ctx) == io.EOF
 }
 
+// stalled is for how long nobody has counted if the program was stopped, or the
+// machine was: the clock tells, which goes on then.
+const stalled = 2 * time.Second
+
 // count empties the hub into the store, or does so for a while if more comes
 // than it can count: snapshots must go on.
 func (v *View) count() {
 	start := time.Now()
+	if at := start.UnixNano(); v.looked != 0 && at-v.looked > int64(stalled) {
+		v.store.Stalled(at)
+	}
+	defer func() { v.looked = time.Now().UnixNano() }()
 	v.meet()
 	v.observe(start)
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {

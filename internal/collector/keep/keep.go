@@ -307,6 +307,9 @@ func (k *Keeper) Known(ctx context.Context) ([]string, error) {
 	return k.conn.Agents(ctx, k.streams)
 }
 
+// Connected reports whether there is a connection to the bus, if there is a bus.
+func (k *Keeper) Connected() bool { return k.conn == nil || k.conn.Connected() }
+
 // Follow gives take the batches of all agents as they come, each record once,
 // until ctx is done. take keeps nothing.
 func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {

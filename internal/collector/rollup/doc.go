@@ -33,7 +33,8 @@
 // A packet counts in the second of its own time stamp. The newest seconds stay
 // open for the packets of Config.Late; an older packet, and one from the future,
 // counts in the nearest open second, and in its host's counters Late or Future:
-// its clock is wrong, or it, the network or the collector is overloaded.
+// its clock is wrong, or it, the network or the collector is overloaded. After
+// Stalled and Resume seconds of the minute before are open, for what had to wait.
 //
 // Seconds are kept for an hour, spans of ten seconds for six, minutes for a
 // day, or for as long as Config.Budget lasts.

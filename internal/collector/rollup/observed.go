@@ -61,6 +61,15 @@ func (s *Store) Missed(host int, from, to int64) {
 	s.setBlanks(host, append(slices.Clone(list), Blank{Run{from, to}, true}))
 }
 
+// unwatch adds a time, until now, in which nobody was watching a host's agent.
+func (s *Store) unwatch(host int, r Run) {
+	list := s.hosts[host].blanks
+	s.hosts[host].epoch++
+	if n := len(list); n == 0 || list[n-1].To < r.From {
+		s.setBlanks(host, append(slices.Clone(list), Blank{Run: r}))
+	}
+}
+
 // Newest is the newest packet's time of a host, nanoseconds since the epoch. It is
 // called by who calls Add.
 func (s *Store) Newest(host int) int64 { return s.hosts[host].Newest }

@@ -33,6 +33,9 @@ func (s *Store) snapshot() *Snapshot {
 	if s.cfg.Clock == ByWall {
 		snap.Complete = floorSec(s.nowNS-int64(reportDelay)) - 1
 	}
+	if s.nowSec < s.hold.settled {
+		snap.Complete = min(snap.Complete, s.hold.complete)
+	}
 	sum := make(map[cellKey]Counts, len(s.sum))
 	for k, c := range s.sum {
 		sum[k] = c

@@ -81,6 +81,7 @@ type Store struct {
 	whole     [memoryTiers]int64
 	first     int64 // oldest open second
 	seconds   []*second
+	hold      hold
 	lastSent  map[pairKey]int64 // the newest second that its sender's agent reported
 	freezer   freezer
 	packBuf   []byte
@@ -113,11 +114,15 @@ func New(cfg Config) *Store {
 		s.future = 0
 	}
 	for range s.late + s.future + 1 {
-		s.seconds = append(s.seconds, newSecond(func(set uint32) []int { return s.rowSets[set] }))
+		s.seconds = append(s.seconds, s.newSecond())
 	}
 	s.forget()
 	s.publish(s.snapshot())
 	return s
+}
+
+func (s *Store) newSecond() *second {
+	return newSecond(func(set uint32) []int { return s.rowSets[set] })
 }
 
 func wholeSeconds(d time.Duration, otherwise int64) int64 {
@@ -134,6 +139,7 @@ func (s *Store) forget() {
 	s.trackers, s.trackerOf = nil, make(map[entryKey]int32)
 	s.era++
 	s.started = false
+	s.hold = hold{}
 	for _, sec := range s.seconds {
 		sec.reset(0)
 	}
@@ -214,7 +220,10 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	}
 	sec := floorSec(r.Time)
 	if sec < s.first || sec > s.nowSec+s.future {
-		sec = s.misplaced(h, sec)
+		var ok bool
+		if sec, ok = s.misplaced(h, sec); !ok {
+			return
+		}
 	}
 	c := s.conn(host, r)
 	if c.sec != sec {
@@ -257,18 +266,22 @@ func (h *hostState) age(sec int64, age time.Duration) {
 }
 
 // misplaced counts a packet that is outside the open seconds, and says which of
-// them it goes to.
-func (s *Store) misplaced(h *hostState, sec int64) int64 {
+// them it goes to. It goes to none, and is not ok, if it had to wait until its
+// second was closed: that second is unknown, and others are not to be wrong.
+func (s *Store) misplaced(h *hostState, sec int64) (nearest int64, ok bool) {
 	if sec < s.first {
 		h.Late++
 		s.lateSum++
 		h.lastLate = s.nowSec
-		return s.first
+		if sec >= s.hold.lostFrom && sec < s.hold.lostTo {
+			return 0, false
+		}
+		return max(s.first, s.nowSec-s.late), true
 	}
 	h.Future++
 	s.futureSum++
 	h.lastFuture = s.nowSec
-	return s.nowSec + s.future
+	return s.nowSec + s.future, true
 }
 
 // advance moves the clock to now. Seconds that are no longer open go into
@@ -293,11 +306,14 @@ func (s *Store) advance(now int64) {
 		return
 	default:
 		s.flushAll()
-		for start := s.first; start < min(sec-s.late, s.first+int64(len(s.seconds))); start++ {
+		first := s.opens(sec)
+		for start := s.first; start < min(first, s.first+int64(len(s.seconds))); start++ {
 			s.seal(s.second(start))
 		}
+		s.first = first
+		s.makeRoom(first, sec+s.future)
 	}
-	s.nowNS, s.nowSec, s.first = now, sec, sec-s.late
+	s.nowNS, s.nowSec = now, sec
 	s.nextNS = (sec + 1) * nsPerSec
 	for start := s.first; start <= sec+s.future; start++ {
 		if x := s.second(start); x.start != start || !x.used {
@@ -309,6 +325,7 @@ func (s *Store) advance(now int64) {
 // begin is for the first second, and for the first after the clock was set back.
 func (s *Store) begin(sec int64) {
 	s.started = true
+	s.first = sec - s.late
 	if s.since == 0 {
 		s.since, s.began = sec-s.late, sec
 	}

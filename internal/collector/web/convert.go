@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// tailSeconds is more than late packets can change of what was pushed.
+	// tailSeconds is more than late packets can change of what was pushed, and
+	// mostTail more than those that had to wait can.
 	tailSeconds = 16
+	mostTail    = 90
 	// maxRows bounds tables: more is in "other".
 	maxRows = 1000
 )
@@ -29,6 +31,11 @@ func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
 		Current: overviewOf(snap, snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
 	}
 	tail := snap.Last(tailSeconds)
+	for _, sec := range snap.Changed {
+		if sec > snap.Complete-mostTail {
+			tail.From = min(tail.From, sec)
+		}
+	}
 	tail.Step = 1
 	f.Tail = overviewOf(snap, snap.Overview(tail))
 	return f

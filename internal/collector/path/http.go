@@ -2,10 +2,15 @@ package path
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,9 +20,10 @@ const maxAnswer = 200
 
 // Handlers are the addresses below /api/v1/ that tell what e knows, by their patterns.
 func Handlers(e *Engine) map[string]http.Handler {
-	answer := func(what func(q Query, limit int) any) http.Handler {
+	flows := []string{"src", "dst", "group", "mgen", "limit"}
+	answer := func(names []string, what func(q Query, limit int) any) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			q, limit, err := parse(r)
+			q, limit, err := parse(r, names)
 			if err != nil {
 				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
 				return
@@ -26,12 +32,12 @@ func Handlers(e *Engine) map[string]http.Handler {
 		})
 	}
 	return map[string]http.Handler{
-		"GET /api/v1/paths": answer(func(q Query, limit int) any { return e.Report(q, limit) }),
-		"GET /api/v1/hops": answer(func(_ Query, limit int) any {
+		"GET /api/v1/paths": answer(flows, func(q Query, limit int) any { return e.Report(q, limit) }),
+		"GET /api/v1/hops": answer([]string{"limit"}, func(_ Query, limit int) any {
 			hops := e.Hops()
 			return map[string]any{"hops": hops[:min(len(hops), limit)], "more": max(0, len(hops)-limit)}
 		}),
-		"GET /api/v1/tree": answer(func(q Query, limit int) any {
+		"GET /api/v1/tree": answer(flows, func(q Query, limit int) any {
 			r := e.Report(q, 0)
 			trees := []Flow{}
 			for _, f := range r.Flows {
@@ -42,11 +48,15 @@ func Handlers(e *Engine) map[string]http.Handler {
 			r.Flows = trees
 			return r
 		}),
-		"GET /api/v1/packets": answer(func(q Query, limit int) any {
+		"GET /api/v1/packets": answer(flows, func(q Query, limit int) any {
 			list := e.Ended(q)
 			return map[string]any{"packets": list[max(0, len(list)-limit):]}
 		}),
 		"GET /api/v1/packet/{digest}": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if err := known(r.URL.Query(), nil); err != nil {
+				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+				return
+			}
 			digest, err := strconv.ParseUint(r.PathValue("digest"), 10, 64)
 			if err != nil {
 				send(w, http.StatusBadRequest, map[string]string{"error": fmt.Sprintf("digest %q: want a number of 64 bits in decimal", r.PathValue("digest"))})
@@ -62,9 +72,33 @@ func Handlers(e *Engine) map[string]http.Handler {
 	}
 }
 
-// parse reads src, dst (or group), mgen and limit.
-func parse(r *http.Request) (q Query, limit int, err error) {
-	v := r.URL.Query()
+// known refuses parameters that are not among names, or that are given twice.
+func known(v url.Values, names []string) error {
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		switch {
+		case !slices.Contains(names, name) && len(names) == 0:
+			return fmt.Errorf("parameter %.40q: this address takes none", name)
+		case !slices.Contains(names, name):
+			return fmt.Errorf("parameter %.40q: this address takes only %s", name, strings.Join(names, ", "))
+		case len(v[name]) > 1:
+			return fmt.Errorf("parameter %q is given %d times", name, len(v[name]))
+		}
+	}
+	if v.Has("dst") && v.Has("group") {
+		return errors.New("group is another name of dst: give one of them")
+	}
+	return nil
+}
+
+// parse reads those of src, dst (or group), mgen and limit that are among names.
+func parse(r *http.Request, names []string) (q Query, limit int, err error) {
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return q, 0, fmt.Errorf("the parameters cannot be read: %w", err)
+	}
+	if err := known(v, names); err != nil {
+		return q, 0, err
+	}
 	for name, to := range map[string]*netip.Addr{"src": &q.Src, "dst": &q.Dst, "group": &q.Dst} {
 		if text := v.Get(name); text != "" {
 			if *to, err = netip.ParseAddr(text); err != nil {

@@ -140,7 +140,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.next.ServeHTTP(w, r)
 	case http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", "5")
-		http.Error(w, "too many passwords to check", http.StatusTooManyRequests)
+		fail(w, http.StatusTooManyRequests, "too many passwords to check; try again in 5 s")
 	default:
 		if len(g.access.Users) > 0 {
 			w.Header().Add("WWW-Authenticate", `Basic realm="recollect", charset="UTF-8"`)
@@ -148,8 +148,19 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if g.access.Token != "" {
 			w.Header().Add("WWW-Authenticate", `Bearer realm="recollect"`)
 		}
-		http.Error(w, "who are you?", http.StatusUnauthorized)
+		fail(w, http.StatusUnauthorized, "want "+g.wants())
 	}
+}
+
+// wants says what a request has to show.
+func (g *guard) wants() string {
+	switch {
+	case g.access.Token == "":
+		return "a user's name and password (HTTP basic authentication)"
+	case len(g.access.Users) == 0:
+		return "a bearer token"
+	}
+	return "a user's name and password (HTTP basic authentication), or a bearer token"
 }
 
 // admit returns the status for a request's credentials.

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,31 +29,72 @@ const (
 )
 
 func (s *Server) addAPI(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+streamPath, s.stream)
-	mux.HandleFunc("GET /api/v1/setup", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+streamPath, taking(s.stream, "topic..."))
+	mux.HandleFunc("GET /api/v1/setup", taking(func(w http.ResponseWriter, r *http.Request) {
 		send(w, r, encode(s.source.Setup()))
+	}))
+	mux.HandleFunc("POST "+replayPath, taking(s.steer))
+	mux.HandleFunc("GET "+replayPath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", "POST")
+		fail(w, http.StatusMethodNotAllowed, "only POST; the state of a replay is in /api/v1/frame")
 	})
-	mux.HandleFunc("POST "+replayPath, s.steer)
-	mux.HandleFunc("GET /api/v1/frame", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /api/v1/frame", taking(func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, query{kind: "frame"})
-	})
-	for path, kind := range map[string]string{
-		"overview": "overview", "hosts": "hosts", "matrix": "matrix", "talkers": "talkers",
-		"mgen": "mgen", "mgen/history": "history",
-	} {
-		mux.HandleFunc("GET /api/v1/"+path, func(w http.ResponseWriter, r *http.Request) {
-			q := query{kind: kind}
-			err := q.parse(r.URL.Query())
-			if err != nil {
+	}))
+	for path, v := range views {
+		mux.HandleFunc("GET /api/v1/"+path, taking(func(w http.ResponseWriter, r *http.Request) {
+			q := query{kind: v.kind}
+			if err := q.parse(r.URL.Query()); err != nil {
 				fail(w, http.StatusBadRequest, err.Error())
 				return
 			}
 			s.answer(w, r, q)
-		})
+		}, v.parameters...))
 	}
-	mux.HandleFunc("GET /api/", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotFound, "no such address; docs/api.md has them all")
-	})
+}
+
+// views are what a snapshot can be asked for, by their address below /api/v1/.
+var views = map[string]struct {
+	kind       string
+	parameters []string
+}{
+	"overview":     {"overview", []string{"from", "to", "step"}},
+	"hosts":        {"hosts", []string{"from", "to", "step"}},
+	"matrix":       {"matrix", []string{"from", "to", "limit"}},
+	"talkers":      {"talkers", []string{"from", "to", "limit"}},
+	"mgen":         {"mgen", []string{"from", "to", "limit"}},
+	"mgen/history": {"history", []string{"from", "to", "step", "id", "src", "srcPort", "dst", "dstPort", "proto"}},
+}
+
+// taking refuses requests with parameters that next does not use, or that are given twice
+// although their name does not end in "...": a misspelled one would change the answer silently.
+func taking(next http.HandlerFunc, names ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := checkParameters(r.URL.RawQuery, names); err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		next(w, r)
+	}
+}
+
+func checkParameters(raw string, names []string) error {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return fmt.Errorf("the parameters cannot be read: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		switch {
+		case slices.Contains(names, name+"..."):
+		case !slices.Contains(names, name) && len(names) == 0:
+			return fmt.Errorf("parameter %.40q: this address takes none", name)
+		case !slices.Contains(names, name):
+			return fmt.Errorf("parameter %.40q: this address takes only %s", name, strings.ReplaceAll(strings.Join(names, ", "), "...", ""))
+		case len(values[name]) > 1:
+			return fmt.Errorf("parameter %q is given %d times", name, len(values[name]))
+		}
+	}
+	return nil
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
@@ -65,6 +108,11 @@ func (q *query) parse(values url.Values) error {
 	w.From, w.To, w.Step = p.number("from", -300), p.number("to", 0), p.number("step", 0)
 	// Neither is a time when there were packets to count.
 	q.relative = w.From < 0
+	if p.values.Has("limit") {
+		if q.limit = int(p.unsigned("limit", maxRows)); q.limit == 0 {
+			p.failed("limit", fmt.Sprintf("a number from 1 to %d", maxRows))
+		}
+	}
 	if q.kind == "history" {
 		q.id = uint32(p.unsigned("id", 1<<32-1))
 		q.tuple = rollup.Tuple{

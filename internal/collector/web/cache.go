@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"sync"
@@ -14,6 +15,7 @@ type query struct {
 	// relative: From and To of window count from the second after Complete.
 	relative bool
 	window   rollup.Window
+	limit    int          // of rows; 0: as many as there are, at most maxRows of a table
 	id       uint32       // of history
 	tuple    rollup.Tuple // likewise
 }
@@ -71,17 +73,18 @@ func ask(source Source, snap *rollup.Snapshot, q query) any {
 		w.From += snap.Complete + 1
 		w.To += snap.Complete + 1
 	}
+	rows := cmp.Or(q.limit, maxRows)
 	switch q.kind {
 	case "overview":
 		return overviewOf(snap, snap.Overview(w))
 	case "hosts":
 		return hostsOf(snap, w)
 	case "matrix":
-		return matrixOf(source, snap, snap.Matrix(w, maxRows), snap.Groups(w))
+		return matrixOf(source, snap, snap.Matrix(w, rows), snap.Groups(w))
 	case "talkers":
-		return talkersOf(source, snap, snap.Talkers(w, maxRows))
+		return talkersOf(source, snap, snap.Talkers(w, rows))
 	case "mgen":
-		return mgenOf(source, snap, snap.MGEN(w))
+		return mgenOf(source, snap, snap.MGEN(w), q.limit)
 	case "history":
 		return mgenHistoryOf(snap, snap.MGENSeries(q.id, q.tuple, w))
 	}

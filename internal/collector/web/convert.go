@@ -227,9 +227,14 @@ func messagesOf(c rollup.MGENCounts) messagesJSON {
 	return messagesJSON{countOf(c.Counts), c.Messages}
 }
 
-func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN) *mgenJSON {
+// mgenOf has the first flows, at most limit of them, or all if that is 0.
+func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN, limit int) *mgenJSON {
+	list, more := m.Flows, 0
+	if limit > 0 && len(list) > limit {
+		list, more = list[:limit], len(list)-limit
+	}
 	n := newNamer(source)
-	return &mgenJSON{windowOf(snap, m.Window), countOf(m.Other), each(m.Flows, func(f *rollup.MGENFlow) mgenFlowJSON {
+	return &mgenJSON{windowOf(snap, m.Window), countOf(m.Other), more, each(list, func(f *rollup.MGENFlow) mgenFlowJSON {
 		return mgenFlowJSON{f.ID, n.tuple(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
 			each(f.Receivers, mgenReceiver)}
 	}), n.names}

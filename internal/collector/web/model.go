@@ -330,6 +330,7 @@ type talkerJSON struct {
 type mgenJSON struct {
 	Window windowJSON     `json:"window"`
 	Other  countJSON      `json:"other"`
+	More   int            `json:"more,omitempty"` // flows that a limit left out
 	Flows  []mgenFlowJSON `json:"flows"`
 	Names  namesJSON      `json:"names"`
 }

@@ -81,7 +81,9 @@ func (s *Server) steer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var q request
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&q); err != nil {
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10))
+	body.DisallowUnknownFields()
+	if err := body.Decode(&q); err != nil {
 		fail(w, http.StatusBadRequest, `want {"command": "pause"} or another of docs/api.md: `+err.Error())
 		return
 	}

@@ -76,7 +76,8 @@ func TestSteer(t *testing.T) {
 		{"forward by nothing", `{"command":"forward"}`, nil, 400},
 		{"forward for ever", `{"command":"forward","seconds":1e30}`, nil, 400},
 		{"too long", `{"command":"` + strings.Repeat("x", 2000) + `"}`, nil, 400},
-		{"GET", "", func(r *http.Request) { r.Method = http.MethodGet }, 404},
+		{"GET", "", func(r *http.Request) { r.Method = http.MethodGet }, 405},
+		{"unknown field", `{"command":"pause","second":1}`, nil, 400},
 		{"PUT", "{}", func(r *http.Request) { r.Method = http.MethodPut }, 405},
 	} {
 		if code, text := post(t, s, test.body, test.edit); code != test.code {

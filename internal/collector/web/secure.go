@@ -32,13 +32,13 @@ func secure(host string, next http.Handler) http.Handler {
 		switch {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead && (r.Method != http.MethodPost || r.URL.Path != replayPath):
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET: nothing can be changed here", http.StatusMethodNotAllowed)
+			fail(w, http.StatusMethodNotAllowed, "only GET and HEAD: nothing can be changed here")
 		case local && !isLoopback(hostname(r.Host)):
 			// A foreign name that was made to point at this machine (DNS rebinding)
 			// would let its page read ours.
-			http.Error(w, "this server is for this machine alone: open it as http://localhost or by the address that it printed", http.StatusForbidden)
+			fail(w, http.StatusForbidden, "this server is for this machine alone: open it as http://localhost or by the address that it printed")
 		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
-			http.Error(w, "not for the pages of other sites", http.StatusForbidden)
+			fail(w, http.StatusForbidden, "not for the pages of other sites")
 		default:
 			if r.URL.Path != streamPath {
 				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))

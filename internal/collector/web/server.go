@@ -236,6 +236,9 @@ func (s *Server) handler() http.Handler {
 	for pattern, h := range s.handlers {
 		mux.Handle(pattern, h)
 	}
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, http.StatusNotFound, "no such address; docs/api.md lists them")
+	})
 	mux.Handle("GET /metrics", s.metrics())
 	mux.HandleFunc("GET "+healthPath, s.health)
 	return secure(s.host, newGuard(s.access, welcoming(mux)))

@@ -80,7 +80,7 @@ type packet struct {
 	seq     uint32 // MGEN sequence number
 	first   int32
 	n       int32
-	origin  bool // flow is as its sender says, not as NAT has made it
+	origin  uint8 // TTL at the host that flow is as said by, not counting what it forwards; 0 is none
 }
 
 // What a packet takes: the struct, its places in the map and the queue.
@@ -323,8 +323,8 @@ func (e *Engine) add(now int64, number int32, r *wire.Record) {
 	if p.n >= maxObservations {
 		return
 	}
-	if origin && !p.origin {
-		p.flow, p.origin = keyOf(r), true
+	if origin && r.TTL > p.origin { // what NAT has made of it seems to be a router's own
+		p.flow, p.origin = keyOf(r), r.TTL
 	}
 	if r.Flags&wire.MGENHeader != 0 {
 		p.seq = r.MGENSeq

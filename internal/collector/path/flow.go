@@ -131,7 +131,7 @@ func (e *Engine) finish(p *packet) {
 	}
 	e.counters.Packets++
 	f := e.flowOf(p)
-	if p.origin && !p.flow.multicast() {
+	if p.origin > 0 && !p.flow.multicast() {
 		if root := rootOf(list); root >= 0 {
 			e.own(p.flow.src, list[root].node)
 		}
@@ -314,7 +314,7 @@ func (e *Engine) unicast(f *flow, p *packet, list []seen) {
 		if o.place.stage() == dropped || o.children > 0 || o.again {
 			continue
 		}
-		if !o.lost && o.place.stage() == in && e.final(f, o) {
+		if !o.lost && o.place.stage() == in && e.final(f, list, o) {
 			best, arrived = int32(i), true
 			break
 		}
@@ -331,16 +331,13 @@ func (e *Engine) unicast(f *flow, p *packet, list []seen) {
 }
 
 // final reports whether a node that received a packet is where it was to go: it is not
-// known to forward the flow, nor is another node known to have the address.
-func (e *Engine) final(f *flow, o *seen) bool {
-	if owner, ok := e.owners[f.key.dst]; ok {
-		return owner == o.node
-	}
-	return !slices.ContainsFunc(f.hops, func(h hop) bool { return h.from == o.place })
+// known to forward the flow, nor has another node the address.
+func (e *Engine) final(f *flow, list []seen, o *seen) bool {
+	return !e.ownedElsewhere(f, list, o) && !slices.ContainsFunc(f.hops, func(h hop) bool { return h.from == o.place })
 }
 
 func (e *Engine) arrived(f *flow, p *packet, list []seen, i int32) {
-	if _, known := e.owners[f.key.dst]; known {
+	if owner, ok := e.owners[f.key.dst]; ok && owner == list[i].node {
 		f.reached++
 	} else {
 		f.end(list[i].place, p.arrived) // or it turns out that this node forwards
@@ -424,7 +421,7 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 		f.dropped[reason]++
 		e.lose(f, h, 1)
 		w.Outcome, w.Reason = Dropped, reason.String()
-	case h == nil && o.place.stage() == in && e.ownedElsewhere(f, o):
+	case h == nil && o.place.stage() == in && e.ownedElsewhere(f, list, o):
 		e.lose(f, e.hop(f, link{o.place, nowhere}), 1)
 		w.Outcome = Lost
 	case h == nil || f == &e.others:
@@ -442,9 +439,13 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 	e.ended.add(w)
 }
 
-func (e *Engine) ownedElsewhere(f *flow, o *seen) bool {
+// ownedElsewhere reports whether another node has the packet's destination address. One that
+// sent the packet on has translated the address.
+func (e *Engine) ownedElsewhere(f *flow, list []seen, o *seen) bool {
 	owner, ok := e.owners[f.key.dst]
-	return ok && owner != o.node
+	return ok && owner != o.node && !slices.ContainsFunc(list, func(c seen) bool {
+		return c.node == owner && c.parent >= 0 && (c.place.stage() == out || c.place.stage() == queue)
+	})
 }
 
 // dropBehind is why the packet was dropped behind list[i], if anybody says so.

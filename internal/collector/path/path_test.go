@@ -200,6 +200,39 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
+// TestTranslatedBack: answers to an address that a router has by translation arrive at the host behind
+// it, whatever agent tells first.
+func TestTranslatedBack(t *testing.T) {
+	w := newWorld(t, Config{})
+	for i := range 10 {
+		p := w.packet("10.0.0.1", "10.0.9.9", 5000)
+		s := *p
+		if i%2 == 0 {
+			s.sent("s")
+		}
+		p.at += 1e5
+		p.got("r/a")
+		p.r.Src, p.ttl = netip.MustParseAddr("203.0.113.7").As16(), 63
+		p.sent("r/b").got("d") // a router's own, as its agent sees it
+		if i%2 != 0 {
+			s.sent("s")
+		}
+	}
+	w.packet("203.0.113.7", "10.0.9.9", 1).sent("r/b").got("d")
+	for range 10 {
+		p := w.packet("10.0.9.9", "203.0.113.7", 1000).sent("d").got("r/b")
+		p.r.Dst = netip.MustParseAddr("10.0.0.1").As16()
+		p.forward("r/a").got("s")
+	}
+	w.e.Flush()
+	for _, q := range []Query{{Src: netip.MustParseAddr("10.0.0.1")}, {Src: netip.MustParseAddr("10.0.9.9")}} {
+		r := w.e.Report(q, 0)
+		if len(r.Flows) != 1 || r.Flows[0].Packets != 10 || r.Flows[0].Arrived != 10 || r.Flows[0].Lost != 0 {
+			t.Errorf("%+v", r.Flows)
+		}
+	}
+}
+
 // TestQueue: what is lost between both sides of a queue is the queue's.
 func TestQueue(t *testing.T) {
 	w := newWorld(t, Config{})

@@ -231,6 +231,27 @@ func (l *lab) sink(host, at string) {
 	l.t.Cleanup(func() { c.Close() })
 }
 
+// echo sends datagrams back, with one byte changed.
+func (l *lab) echo(host, at string) {
+	l.t.Helper()
+	c, err := l.host(host).ListenPacket("udp4", at)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			b[0] = 'A'
+			_, _ = c.WriteTo(b[:n], from)
+		}
+	}()
+}
+
 var counted = regexp.MustCompile(`counter packets (\d+)`)
 
 // counters are those of a host's nftables rules, in their order.

@@ -66,14 +66,17 @@ func TestTranslated(t *testing.T) {
 	l := newLab(t)
 	l.chain(2)
 	l.run("r1", `nft 'add table ip n; add chain ip n post { type nat hook postrouting priority 100; }; add rule ip n post oifname "r2" udp dport 5000 snat to 10.9.1.1:7000'`)
-	l.sink("d", ":5000")
 	l.sink("d", ":5002")
+	l.echo("d", ":5000")
 	l.send("s", "10.9.2.2:5000", 500, 40)
 	l.send("s", "10.9.2.2:5002", 100, 4000) // 3 fragments each
 	l.send("s", "[fd09:2::2]:5002", 100, 4000)
 	e := l.join()
 	if f := flow(t, e, "10.9.2.2", 5000); f.Packets != 500 || f.Arrived != 500 || f.Lost != 0 || f.Src.String() != "10.9.0.1" || f.SrcPort != 6000 {
 		t.Errorf("behind NAT: %+v", f)
+	}
+	if f := flow(t, e, "10.9.1.1", 7000); f.Packets != 500 || f.Arrived != 500 || f.Lost != 0 || strings.Join(f.Paths[0].Nodes, " ") != "d r2 r1 s" {
+		t.Errorf("answers: %+v", f)
 	}
 	for _, to := range []string{"10.9.2.2", "fd09:2::2"} {
 		if f := flow(t, e, to, 5002); f.Packets != 300 || f.Arrived != 300 || f.Lost != 0 {

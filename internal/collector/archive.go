@@ -65,30 +65,35 @@ func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 }
 
 const (
-	// refillSpan is how many seconds are counted again at once, and mostRefill how
-	// many at all.
+	// refillSpan is how many seconds are counted again at once.
 	refillSpan = 30
-	mostRefill = 3600
 )
 
-// refill counts what a run before this one has not lived to put on disk.
+// refill counts what runs before this one have not lived to put on disk.
 func (v *View) refill(ctx context.Context) {
-	from, to, ok := v.archive.Missing()
-	if !ok {
+	holes := v.archive.Missing(v.config.Late)
+	if len(holes) == 0 {
 		return
 	}
-	end := time.Unix(from, 0).Format(time.DateTime)
+	end := time.Unix(holes[len(holes)-1].From, 0).Format(time.DateTime)
 	if v.records == nil {
 		v.c.say.printf("the previous run ended abruptly: its history ends at %s", end)
 		return
 	}
-	to = min(to, v.c.started.Unix()) // this run counts what comes later
 	select {
 	case <-time.After(v.after):
 	case <-ctx.Done():
 		return
 	}
-	n, err := v.recount(ctx, max(from, to-mostRefill), to)
+	n, err := uint64(0), error(nil)
+	for _, hole := range holes {
+		hole.To = min(hole.To, v.c.started.Unix()) // this run counts what comes later
+		more, recountErr := v.recount(ctx, hole)
+		n += more
+		if err == nil {
+			err = recountErr
+		}
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -115,7 +120,7 @@ func (v *View) refilling() (end func()) {
 }
 
 // recount counts records of seconds, and says how many there were.
-func (v *View) recount(ctx context.Context, from, to int64) (n uint64, err error) {
+func (v *View) recount(ctx context.Context, hole rollup.Hole) (n uint64, err error) {
 	config := v.config
 	config.Classify = v.classify()
 	config.Hosts = v.archive.Hosts()
@@ -125,9 +130,9 @@ func (v *View) recount(ctx context.Context, from, to int64) (n uint64, err error
 			hostOf[h.Label] = i
 		}
 	}
-	for ; from < to && err == nil && ctx.Err() == nil; from += refillSpan {
-		next := min(from+refillSpan, to)
-		v.archive.Refill(config, next, func(yield func(int, *wire.Record) bool) {
+	for from := hole.From; from < hole.To && err == nil && ctx.Err() == nil; from += refillSpan {
+		next := min(from+refillSpan, hole.To)
+		v.archive.Refill(config, hole, next, func(yield func(int, *wire.Record) bool) {
 			err = v.records(ctx, time.Unix(from, 0), time.Unix(next, 0), func(agent string, r *wire.Record) bool {
 				host, ok := hostOf[agent]
 				if !ok {

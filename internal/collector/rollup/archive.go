@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,9 +52,9 @@ type Archive struct {
 	cfg   ArchiveConfig
 	names *names
 	jobs  chan job
-	// missing is from and to of what the run before has not written; or zeros.
-	missing [2]int64
-	done    chan struct{} // closed when Run has ended
+	// holes are those of earlier runs; see Missing.
+	holes []Hole
+	done  chan struct{} // closed when Run has ended
 
 	// These are Run's alone.
 	tiers [len(tierSpecs)]archiveTier
@@ -66,6 +67,7 @@ type Archive struct {
 	view atomic.Pointer[archived]
 	// The store's first second and its newest; 0 before there are any.
 	began, now atomic.Int64
+	sealed     atomic.Int64 // the store's oldest open second
 	lost       atomic.Uint64
 	damaged    atomic.Uint64
 	reading    chan struct{} // as many as may read at once
@@ -170,8 +172,8 @@ func (a *Archive) open() (err error) {
 	}
 	if t := &a.tiers[0]; len(t.parts) > 0 {
 		a.runs.extend(t.last + 1)
-		a.findMissing(t.last + 1)
 	}
+	a.findHoles()
 	a.blankLog, a.blanks, err = openBlanks(a.cfg.Dir, a.names, a.runs.past, time.Now().Add(-a.cfg.Keep).Unix())
 	if err != nil {
 		return err
@@ -183,13 +185,22 @@ func (a *Archive) open() (err error) {
 // Dir is where the files are.
 func (a *Archive) Dir() string { return a.cfg.Dir }
 
-// findMissing is for what Missing says.
-func (a *Archive) findMissing(from int64) {
-	n := len(a.runs.past)
-	if n == 0 || !a.runs.cut {
-		return
+// holesFor is for how many seconds back ends of runs are looked after.
+const holesFor = day
+
+// findHoles is for what Missing says. Each begins where its run has certainly
+// written all, and ends where the next run begins, or is math.MaxInt64.
+func (a *Archive) findHoles() {
+	past := a.runs.past
+	for _, h := range a.runs.holes {
+		h.Run = Run{past[h.past].To, math.MaxInt64}
+		if h.past+1 < len(past) {
+			h.To = past[h.past+1].From
+		}
+		if h.From > past[len(past)-1].To-holesFor {
+			a.holes = append(a.holes, h)
+		}
 	}
-	a.missing = [2]int64{from, max(from, a.runs.past[n-1].To+int64(beatEvery/time.Second))}
 }
 
 // Hosts are those of the configuration and, after them, the ones that only the
@@ -213,18 +224,30 @@ func (a *Archive) LastSecond() int64 {
 	return v.tiers[0].last
 }
 
-// Missing is what the run before this one had counted, but not written, when it
-// was cut off: from the second after LastSecond to when it was last known to
-// run, without to. It is not ok if that run ended by itself.
-func (a *Archive) Missing() (from, to int64, ok bool) {
-	return a.missing[0], a.missing[1], a.missing[1] != 0
+// Missing are the times of what runs before this one had counted, but not written,
+// when they were cut off, in order: from the second after the last one that each
+// has written to when it was last known to run. late is the stores' Config.Late.
+func (a *Archive) Missing(late time.Duration) (holes []Hole) {
+	open := wholeSeconds(late, 5)
+	beat := int64(beatEvery/time.Second) + 1
+	for _, h := range a.holes {
+		known, next := h.From, h.To
+		h.From -= open + beat // lines of earlier versions end with the newest second
+		h.To = min(next, known+open+beat)
+		// What there is in the last seconds before the next run is of that run.
+		a.view.Load().each(0, h.From, min(h.To, next-open), func(f *frame) { h.From = f.start + 1 })
+		if h.To > h.From {
+			holes = append(holes, h)
+		}
+	}
+	return holes
 }
 
-// Refill counts records of a time that is Missing and writes them; Run must be
+// Refill counts records of a time that is Missing, up to to, and writes them; Run must be
 // running, and the archive's store not closed before it returns. The order of
 // records matters within a minute only as far as MGEN's numbers go. cfg is the
 // store's.
-func (a *Archive) Refill(cfg Config, to int64, records iter.Seq2[int, *wire.Record]) {
+func (a *Archive) Refill(cfg Config, hole Hole, to int64, records iter.Seq2[int, *wire.Record]) {
 	cfg.Archive, cfg.Clock, cfg.Late = a, ByNewest, maxOpen*time.Second
 	cfg.Budget = DefaultBudget / 4 // little is kept: it is for one minute
 	s := New(cfg)
@@ -233,7 +256,7 @@ func (a *Archive) Refill(cfg Config, to int64, records iter.Seq2[int, *wire.Reco
 		s.Add(0, host, r)
 	}
 	s.sealAll()
-	a.jobs <- job{refilled: to}
+	a.jobs <- job{refilled: to, hole: hole}
 }
 
 // fileTime is how a file is named: by its first second, UTC.

@@ -409,7 +409,7 @@ func TestArchiveKilled(t *testing.T) {
 			continue // killed before there was anything
 		}
 		before = last
-		if _, _, cut := a.Missing(); !cut {
+		if len(a.Missing(0)) == 0 {
 			t.Errorf("round %d: not said to have been cut off", round)
 		}
 		s.Tick((last + 1000) * 1e9)
@@ -456,14 +456,18 @@ func TestArchiveRefill(t *testing.T) {
 	if last >= base+99 {
 		t.Fatalf("nothing is missing: %d", last-base)
 	}
-	from, to, ok := s.cfg.Archive.Missing()
-	if !ok || from != last+1 || to < base+99 || to > base+105 {
-		t.Errorf("missing: %d to %d, %v; the last second is %d", from-base, to-base, ok, last-base)
+	holes := s.cfg.Archive.Missing(0)
+	if len(holes) != 1 {
+		t.Fatalf("missing: %+v, want one hole", holes)
+	}
+	from, to := holes[0].From, holes[0].To
+	if from != last+1 || to < base+99 || to > base+105 {
+		t.Errorf("missing: %d to %d; the last second is %d", from-base, to-base, last-base)
 	}
 	traffic(s, base+500, 0, 2, 5001) // it goes on meanwhile
 	s.Tick((base + 510) * 1e9)
 	refill := s.cfg
-	s.cfg.Archive.Refill(refill, base+100, func(yield func(int, *wire.Record) bool) {
+	s.cfg.Archive.Refill(refill, holes[0], base+100, func(yield func(int, *wire.Record) bool) {
 		for i := len(all) - 1; i >= 0; i-- {
 			if all[i].Time >= from*1e9 && !yield(0, &all[i]) {
 				return
@@ -632,4 +636,55 @@ func FuzzVolume(f *testing.F) {
 			t.Fatal("more than there is: " + strconv.FormatInt(c.size, 10))
 		}
 	})
+}
+
+// Two runs that were killed one soon after the other, and the second before it had
+// counted again what the first one left, have both lost their ends. Both come back,
+// each once.
+func TestArchiveRefillsAllHoles(t *testing.T) {
+	cfg := testArchive
+	cfg.Dir = t.TempDir()
+	var all []int64 // seconds with two packets each
+	for round := range int64(2) {
+		s, _ := openArchived(t, cfg)
+		start := base + round*25
+		for sec := start; sec < start+20; sec++ {
+			traffic(s, sec, 0, 2, 5001)
+			s.Tick(sec*1e9 + 35e7)
+			all = append(all, sec)
+		}
+		settle(t, s, (start+19)*1e9+5e8)
+		crashed := filepath.Join(t.TempDir(), "crashed")
+		s.cfg.Archive.beat(false)
+		if err := os.CopyFS(crashed, os.DirFS(cfg.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Dir = crashed
+	}
+	for again := range 2 { // the second time there is nothing left to do
+		s, end := openArchived(t, cfg)
+		holes := s.cfg.Archive.Missing(0)
+		if want := 2 * (1 - again); len(holes) != want {
+			t.Fatalf("start %d: %d holes, want %d: %+v", again, len(holes), want, holes)
+		}
+		for _, hole := range holes {
+			s.cfg.Archive.Refill(s.cfg, hole, hole.To, func(yield func(int, *wire.Record) bool) {
+				for _, sec := range all {
+					for i := range int64(2) {
+						r := wire.Record{Time: sec*1e9 + i, Src: hostAddr(0), Dst: hostAddr(1), Length: 100, Proto: wire.ProtoUDP, SrcPort: 4000, DstPort: 5001, Flags: wire.Outgoing}
+						if sec >= hole.From && sec < hole.To && !yield(0, &r) {
+							return
+						}
+					}
+				}
+			})
+		}
+		snap := settle(t, s, (base+100)*1e9)
+		for i, c := range snap.Overview(Window{base, base + 45, 1}).Series {
+			if want := uint64(2); i < 20 && c.Packets != want || i >= 25 && c.Packets != want {
+				t.Errorf("start %d: second %d has %d packets, want %d", again, i, c.Packets, want)
+			}
+		}
+		end()
+	}
 }

@@ -16,8 +16,9 @@ type job struct {
 	keys  []numbered
 	// owners are addresses of hosts, if they have changed.
 	owners map[[16]byte]int
-	// refilled: there is no frame; the run before is known up to this second.
+	// refilled: there is no frame; a hole is filled up to this second.
 	refilled int64
+	hole     Hole
 }
 
 // offer hands a frame over without waiting.
@@ -68,7 +69,7 @@ func (a *Archive) Run() {
 // beat notes that the history is written at this time.
 func (a *Archive) beat(last bool) {
 	if now := a.now.Load(); now != 0 {
-		_ = a.runs.beat(a.began.Load(), now, last) // the next one tries again
+		_ = a.runs.beat(a.began.Load(), now, a.sealed.Load(), last) // the next one tries again
 	}
 	_ = a.blankLog.write() // likewise
 }
@@ -104,8 +105,10 @@ func (a *Archive) closeOpen(i int) {
 // write puts a frame of the store's into its tier, and makes the sums that are due.
 func (a *Archive) write(j job) error {
 	if j.frame == nil {
-		a.runs.extend(j.refilled)
-		return nil
+		if j.refilled == 0 {
+			return nil
+		}
+		return a.runs.heal(j.hole, j.refilled)
 	}
 	if err := a.names.save(j.owners); err != nil {
 		a.lost.Add(1)

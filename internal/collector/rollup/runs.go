@@ -26,12 +26,23 @@ type runLog struct {
 	now  Run // valid iff now.From != 0
 	// cut: the last run of before had not said that it ends.
 	cut bool
+	// holes are the ends of runs that had not, unless they have been counted again.
+	holes []Hole
+}
+
+// Hole is the end of a run that was cut off: what it had counted but not written,
+// of the seconds From to To, without To.
+type Hole struct {
+	Run
+	at   int64 // of the run's line
+	past int   // its index
 }
 
 const (
 	runsFile = "runs"
 	runSize  = 24
-	// ended marks the end of a run that was not cut off, in the CRC's upper half.
+	// ended marks a run that was not cut off, or whose end has been counted again,
+	// in the CRC's upper half.
 	ended = 1 << 32
 )
 
@@ -54,15 +65,26 @@ func openRuns(dir string) (*runLog, error) {
 	}
 	l := &runLog{file: file}
 	for ; len(data) >= runSize; data = data[runSize:] {
+		at := l.at
 		l.at += runSize
 		sum := binary.LittleEndian.Uint64(data[16:])
 		if uint32(sum) != crc32.Checksum(data[:16], castagnoli) {
 			continue
 		}
 		l.past = append(l.past, Run{int64(binary.LittleEndian.Uint64(data)), int64(binary.LittleEndian.Uint64(data[8:]))})
-		l.cut = sum&ended == 0
+		if l.cut = sum&ended == 0; l.cut {
+			l.holes = append(l.holes, Hole{at: at, past: len(l.past) - 1})
+		}
 	}
 	return l, nil
+}
+
+// heal says that a run is known up to a second, and whether that is its end.
+func (l *runLog) heal(h Hole, to int64) error {
+	l.past = slices.Clone(l.past)
+	r := &l.past[h.past]
+	r.To = max(r.To, to)
+	return l.put(h.at, *r, to >= h.To)
 }
 
 // extend says up to when the last run of before has certainly written.
@@ -73,8 +95,9 @@ func (l *runLog) extend(to int64) {
 	}
 }
 
-// beat says that the history is being written at now, since began.
-func (l *runLog) beat(began, now int64, last bool) error {
+// beat says that the history is being written at now, since began, and that all
+// before sealed has been.
+func (l *runLog) beat(began, now, sealed int64, last bool) error {
 	if l.now.From == 0 || now < l.now.From {
 		if l.now.From != 0 { // the clock was set back
 			l.past = append(slices.Clip(l.past), l.now)
@@ -82,16 +105,24 @@ func (l *runLog) beat(began, now int64, last bool) error {
 		}
 		l.now.From = min(began, now)
 	}
-	l.now.To = now + 1
-	var b [runSize]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(l.now.From))
-	binary.LittleEndian.PutUint64(b[8:], uint64(l.now.To))
-	sum := uint64(crc32.Checksum(b[:16], castagnoli))
+	l.now.To = max(sealed, l.now.From)
 	if last {
+		l.now.To = now + 1
+	}
+	return l.put(l.at, l.now, last)
+}
+
+// put writes a line.
+func (l *runLog) put(at int64, r Run, whole bool) error {
+	var b [runSize]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(r.From))
+	binary.LittleEndian.PutUint64(b[8:], uint64(r.To))
+	sum := uint64(crc32.Checksum(b[:16], castagnoli))
+	if whole {
 		sum |= ended
 	}
 	binary.LittleEndian.PutUint64(b[16:], sum)
-	_, err := l.file.WriteAt(b[:], l.at)
+	_, err := l.file.WriteAt(b[:], at)
 	return err
 }
 

@@ -107,6 +107,7 @@ func (s *Store) showArchive(snap *Snapshot) {
 	snap.Runs = v.runs
 	if s.started {
 		a.began.Store(s.began)
+		a.sealed.Store(s.first)
 		a.now.Store(s.nowSec)
 		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
 	}

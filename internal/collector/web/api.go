@@ -1,8 +1,6 @@
 package web
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector/rollup"
@@ -98,7 +95,7 @@ func checkParameters(raw string, names []string) error {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
-	send(w, r, s.cache.get(s.source, s.source.Snapshot(), q).json)
+	sendPart(w, r, &s.cache.get(s.source, s.source.Snapshot(), q).json)
 }
 
 // parse reads from, to and step, and what names an MGEN flow.
@@ -171,26 +168,18 @@ func (p *parameters) address(name string) netip.Addr {
 	return a.Unmap()
 }
 
-var zippers = sync.Pool{New: func() any {
-	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is valid
-	return z
-}}
-
 // send answers with JSON.
-func send(w http.ResponseWriter, r *http.Request, body []byte) {
+func send(w http.ResponseWriter, r *http.Request, body []byte) { sendPart(w, r, &part{plain: body}) }
+
+func sendPart(w http.ResponseWriter, r *http.Request, p *part) {
+	body := p.plain
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Vary", "Accept-Encoding")
 	if len(body) > 2048 && acceptsGzip(r) {
-		var b bytes.Buffer
-		z := zippers.Get().(*gzip.Writer)
-		z.Reset(&b)
-		z.Write(body)
-		z.Close()
-		zippers.Put(z)
 		h.Set("Content-Encoding", "gzip")
-		body = b.Bytes()
+		body = p.gzip()
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if r.Method != http.MethodHead {

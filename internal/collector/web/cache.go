@@ -33,17 +33,17 @@ type cache struct {
 
 // answer is JSON, or the work of making it.
 type answer struct {
-	once sync.Once
-	json []byte
-	sse  []byte // the same as an event
+	once   sync.Once
+	json   part
+	before *part // what precedes json in an event
 }
 
 // get is the answer of snap to q.
 func (c *cache) get(source Source, snap *rollup.Snapshot, q query) *answer {
 	a := c.find(snap, q)
 	a.once.Do(func() {
-		a.json = encode(ask(source, snap, q))
-		a.sse = event(q.kind, a.json)
+		a.json.plain = encode(ask(source, snap, q))
+		a.before = eventHead(q.kind)
 	})
 	return a
 }

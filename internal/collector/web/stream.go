@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"net/url"
 	"slices"
@@ -117,15 +118,20 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep frames back
+	h.Set("Vary", "Accept-Encoding")
+	c := &connection{w: w, control: http.NewResponseController(w), zipped: acceptsGzip(r)}
+	if c.zipped {
+		h.Set("Content-Encoding", "gzip")
+	}
 	if r.Method == http.MethodHead {
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ending, cancel)()
-	c := &connection{w: w, control: http.NewResponseController(w)}
-	if c.send([]byte("retry: "+strconv.FormatInt(retryTime.Milliseconds(), 10)+"\n\n")) == nil {
+	if c.begin() == nil && c.send(&part{plain: []byte("retry: " + strconv.FormatInt(retryTime.Milliseconds(), 10) + "\n\n")}) == nil {
 		s.follow(ctx, c, topics)
+		c.end()
 	}
 }
 
@@ -133,14 +139,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
 	snap := s.source.Snapshot()
 	for first := true; ; first = false {
-		if c.send(s.cache.get(s.source, snap, query{kind: "frame"}).sse) != nil {
+		if c.answer(s.cache.get(s.source, snap, query{kind: "frame"})) != nil {
 			return
 		}
 		for _, t := range topics {
 			if !first && snap.Seq%t.every != 0 {
 				continue
 			}
-			if c.send(s.cache.get(s.source, snap, t.query).sse) != nil {
+			if c.answer(s.cache.get(s.source, snap, t.query)) != nil {
 				return
 			}
 		}
@@ -150,7 +156,7 @@ func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
 		}
 		if missed := next.Seq - snap.Seq - 1; missed > 0 {
 			s.streams.skip(missed)
-			if c.send(event("skipped", strconv.AppendUint(nil, missed, 10))) != nil {
+			if c.send(eventHead("skipped"), &part{plain: strconv.AppendUint(nil, missed, 10)}, eventEnd) != nil {
 				return
 			}
 		}
@@ -168,7 +174,7 @@ func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.S
 		if err == nil || ctx.Err() != nil {
 			return snap, err
 		}
-		if err := c.send([]byte(":\n\n")); err != nil {
+		if err := c.send(beat); err != nil {
 			return nil, err
 		}
 	}
@@ -178,22 +184,53 @@ func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.S
 type connection struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
+	zipped  bool   // all that is written is one gzip stream
+	sum     uint32 // CRC-32 of what was written, before compression
+	length  uint32 // of the same, modulo 2^32
 }
 
-func (c *connection) send(b []byte) error {
-	_ = c.control.SetWriteDeadline(time.Now().Add(writeTime)) // net/http's own connections can do it
-	if _, err := c.w.Write(b); err != nil {
-		return err
+func (c *connection) begin() error {
+	if !c.zipped {
+		return nil
+	}
+	return c.write([]byte(gzipHead))
+}
+
+// end makes the stream a complete one, as far as anyone still reads.
+func (c *connection) end() {
+	if c.zipped && c.write(gzipTail(c.sum, c.length)) == nil {
+		_ = c.control.Flush() // nothing follows
+	}
+}
+
+// answer sends an answer as an event.
+func (c *connection) answer(a *answer) error { return c.send(a.before, &a.json, eventEnd) }
+
+func (c *connection) send(parts ...*part) error {
+	for _, p := range parts {
+		b := p.plain
+		if c.zipped {
+			c.sum = crc32.Update(c.sum, crc32.IEEETable, b)
+			c.length += uint32(len(b))
+			b = p.zip()
+		}
+		if err := c.write(b); err != nil {
+			return err
+		}
 	}
 	return c.control.Flush()
 }
 
-// event is one message. data is JSON, which has no line ends.
-func event(name string, data []byte) []byte {
-	b := make([]byte, 0, len(name)+len(data)+16)
-	b = append(b, "event: "...)
-	b = append(b, name...)
-	b = append(b, "\ndata: "...)
-	b = append(b, data...)
-	return append(b, "\n\n"...)
+func (c *connection) write(b []byte) error {
+	_ = c.control.SetWriteDeadline(time.Now().Add(writeTime)) // net/http's own connections can do it
+	_, err := c.w.Write(b)
+	return err
 }
+
+// What surrounds the data of an event, which is JSON and has no line ends.
+var (
+	eventEnd = &part{plain: []byte("\n\n")}
+	beat     = &part{plain: []byte(":\n\n")}
+)
+
+func eventHead(name string) *part { return &part{plain: []byte("event: " + name + "\ndata: ")} }

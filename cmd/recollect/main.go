@@ -444,5 +444,5 @@ func explain(err error) int {
 }
 
 func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, collector.Prefix+format+"\n", args...)
+	fmt.Fprintln(os.Stderr, collector.PrintableLines(collector.Prefix+fmt.Sprintf(format, args...)))
 }

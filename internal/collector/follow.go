@@ -43,7 +43,7 @@ func (c *collector) followAgents(f *Follow) {
 	c.follow = f
 	file := &File{Flows: c.file.Flows}
 	for _, name := range append(f.Agents[:len(f.Agents):len(f.Agents)], othersLabel) {
-		file.Hosts = append(file.Hosts, Host{Label: name, Name: "on the bus", From: true})
+		file.Hosts = append(file.Hosts, Host{Label: wire.Printable(name), Name: "on the bus", From: true})
 	}
 	c.file = file
 	f.by = make(map[string]*agent)

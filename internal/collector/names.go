@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"github.com/pcapper/pcapper/wire"
 )
 
 // NameFile is what a file of host names says. The nil NameFile has no names.
@@ -53,7 +55,7 @@ func (f *NameFile) parseLine(text string) error {
 	case 1:
 		return wrong(fields[0], "no name", "an address or an agent's label, and a name behind it")
 	}
-	who, name := fields[0], fields[1]
+	who, name := fields[0], wire.Printable(fields[1])
 	if a, err := netip.ParseAddr(who); err == nil {
 		a = a.WithZone("").Unmap()
 		if _, ok := f.Addrs[a]; !ok { // the first wins, as in hosts(5)

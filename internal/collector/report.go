@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -37,7 +38,7 @@ func (p *printer) mute(on bool) {
 }
 
 func (p *printer) printf(format string, args ...any) {
-	text := Prefix + fmt.Sprintf(format, args...) + "\n"
+	text := PrintableLines(Prefix+fmt.Sprintf(format, args...)) + "\n"
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.shown {
@@ -47,6 +48,16 @@ func (p *printer) printf(format string, args ...any) {
 	if !p.muted {
 		io.WriteString(p.w, text)
 	}
+}
+
+// PrintableLines keeps line ends and nothing else that a terminal obeys: what is
+// said may have names in it, and words, that come from elsewhere.
+func PrintableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = wire.Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // eraseLine begins the terminal's line anew (ECMA-48, EL).

@@ -61,7 +61,8 @@ func (l Level) String() string {
 
 // Batch is records of one agent that follow each other in its stream.
 type Batch struct {
-	// Agent is whose they are: 1 to 255 bytes of UTF-8.
+	// Agent is whose they are: 1 to 255 bytes of UTF-8. What is decoded has
+	// no control characters, see wire.Printable.
 	Agent string
 	// Boot names the stream: a random number, drawn whenever whoever numbers the
 	// records begins to.
@@ -237,6 +238,7 @@ func split(data []byte) (h Header, block []byte, err error) {
 	if !utf8.ValidString(h.Agent) {
 		return h, nil, fmt.Errorf("%w: the name %q is not UTF-8", ErrMalformed, h.Agent)
 	}
+	h.Agent = wire.Printable(h.Agent) // it will be shown
 	return h, data[n:], nil
 }
 

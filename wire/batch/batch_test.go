@@ -57,6 +57,20 @@ func record(rnd *rand.Rand) wire.Record {
 	return r
 }
 
+// TestNameIsPrintable: a batch's agent may be shown, whoever has named it.
+func TestNameIsPrintable(t *testing.T) {
+	b := random(rand.New(rand.NewPCG(1, 2)), 3)
+	b.Agent = "evil\x1b[2J\u009b\n"
+	data, err := new(batch.Encoder).Append(nil, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got batch.Batch
+	if err := new(batch.Decoder).Decode(data, &got); err != nil || got.Agent != "evil?[2J??" {
+		t.Errorf("%q, %v", got.Agent, err)
+	}
+}
+
 func TestThereAndBack(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var e batch.Encoder

@@ -119,10 +119,11 @@ func (d *Decoder) name(domain uint32, v *values) {
 	d.names[domain] = Names{Node: text(v.node), Interface: text(v.iface)}
 }
 
-// text is a string element, which a fixed length fills up with zeros.
+// text is a string element, which a fixed length fills up with zeros, without
+// control characters.
 func text(b []byte) string {
 	b = bytes.TrimRight(b, "\x00")
-	return string(b[:min(len(b), 255)])
+	return wire.Printable(string(b[:min(len(b), 255)]))
 }
 
 // Length is how long the message is that b begins with, or 0 if that takes

@@ -162,6 +162,7 @@ func (p *Printer) print(value func(dst []byte, c *column) []byte) error {
 
 // text appends a text that may have any character.
 func (p *Printer) text(dst []byte, s string) []byte {
+	s = wire.Printable(s) // whoever wrote the file
 	switch {
 	case p.json:
 		quoted, err := json.Marshal(s)

@@ -26,6 +26,7 @@ type agent struct {
 	collectors int
 	silent     bool // they say nothing, as C collectors do
 	log        bool
+	minimal    bool // bench/minimal instead of pcapper
 
 	logFile string
 	readers []*collector
@@ -48,6 +49,9 @@ func (a *agent) start(ctx context.Context, b *bench, s *scene) (err error) {
 	if a.log {
 		a.logFile = filepath.Join(b.tmp, "log")
 	}
+	if a.minimal {
+		return a.startMinimal(ctx, b, s)
+	}
 	path := b.opt.agent
 	args := []string{"-i", s.host.Interface.Name, "-p", strconv.Itoa(agentPort), "-m", "src", "-f", a.logFile}
 	if s.received {
@@ -68,6 +72,32 @@ func (a *agent) start(ctx context.Context, b *bench, s *scene) (err error) {
 		if err := a.attach(s); err != nil {
 			return err
 		}
+	}
+	return a.warm(ctx, b, s)
+}
+
+// startMinimal starts this program anew, as the minimal agent.
+func (a *agent) startMinimal(ctx context.Context, b *bench, s *scene) (err error) {
+	if _, err := os.Stat(b.opt.object); err != nil {
+		return skipped{fmt.Errorf("no kernel program: %w", err)}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	direction := "egress"
+	if s.received {
+		direction = "ingress"
+	}
+	a.program, err = launch(ctx, s, self, minimalWord, s.host.Interface.Name, direction, strconv.Itoa(agentPort), b.opt.object)
+	if err != nil {
+		return err
+	}
+	if _, err := a.waitFor(0, agentListens, 10*time.Second); err != nil {
+		return err
+	}
+	if err := a.attach(s); err != nil {
+		return err
 	}
 	return a.warm(ctx, b, s)
 }

@@ -204,6 +204,14 @@ func (i *injector) sent() (uint64, error) {
 
 func (i *injector) close() error { return errors.Join(i.prog.Close(), i.cells.Close()) }
 
+// newDiscard makes a tcx program that drops all that an interface receives.
+func newDiscard() (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "BSD", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R0, 2), // TCX_DROP
+		asm.Return(),
+	}})
+}
+
 // counter is a program that does nothing but count, for each processor apart,
 // where the agent's would run: what it costs is the least that a tap can cost.
 type counter struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,24 @@ func pin(tid, cpu int) error {
 		return fmt.Errorf("bind to processor %d: %w", cpu, err)
 	}
 	return nil
+}
+
+// keepBusy runs a process of the taps' priority that does nothing but use a
+// processor, until stop.
+func keepBusy(cpu int) (stop func(), err error) {
+	cmd := exec.Command("sh", "-c", "while :; do :; done")
+	onCPU(cpu, func(pinned error) {
+		if err = pinned; err == nil {
+			err = cmd.Start()
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("busy process: %w", err)
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}, nil
 }
 
 // threadCPU is the time that the calling thread has run for, the kernel's work

@@ -1,10 +1,11 @@
 // Bench measures what capturing costs: how much slower the observed host sends,
 // how much CPU time a packet takes, how many packets are lost, and how late they
 // are told, for bin/pcapper with its engines beside others: a program in the
-// kernel that only counts, tcpdump that throws everything away, softflowd, and
+// kernel that only counts, a minimal agent with the same kernel program, tcpdump
+// that throws everything away, softflowd, and
 // the C agent, if BENCH_C_PCAPPER names one.
 //
-// The watched host is in a network namespace, on a veth pair. One processor
+// The watched host is in a network namespace. One processor
 // sends, all taps and collectors run on another. Taps take turns in several
 // rounds, so that a slow minute of the machine hits all alike; figures are
 // medians. A cell is a tap with a traffic; -cells picks some by their names,
@@ -26,11 +27,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/bench/minimal"
 )
 
 // options are the command line.
 type options struct {
 	agent    string
+	object   string
 	cAgent   string
 	out      string
 	duration time.Duration
@@ -44,6 +48,7 @@ func parse(args []string) (options, error) {
 	opt := options{cAgent: os.Getenv("BENCH_C_PCAPPER"), args: strings.Join(args, " ")}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&opt.agent, "agent", "bin/pcapper", "the agent's program")
+	f.StringVar(&opt.object, "object", "internal/agent/capture/tap_bpfel_linux.o", "the agent's kernel program, for the minimal agent")
 	f.StringVar(&opt.out, "o", "bench/RESULTS.md", "write the results to this `file` as well; none if empty")
 	f.DurationVar(&opt.duration, "t", 800*time.Millisecond, "time of one measurement")
 	f.IntVar(&opt.rounds, "rounds", 3, "measurements of each cell, in turn")
@@ -64,7 +69,14 @@ func parse(args []string) (options, error) {
 	return opt, err
 }
 
+// minimalWord as the first argument makes this program the minimal agent.
+const minimalWord = "minimal-agent"
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == minimalWord {
+		fmt.Fprintln(os.Stderr, "bench: minimal agent:", minimal.Run(os.Args[2:]))
+		os.Exit(1)
+	}
 	opt, err := parse(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {
 		return

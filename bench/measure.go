@@ -31,12 +31,15 @@ const (
 	dumpTap  = "tcpdump -w /dev/null"
 	flowTap  = "softflowd"
 	cTap     = "C agent, 1 collector, log"
+	// minimalTap is the least that an agent with our kernel program can cost.
+	minimalTap = "minimal agent, 1 collector"
 )
 
 // Of our agent's names, behind that of the engine.
 const (
-	oneBulk = ", 1 collector"
-	oneLog  = ", 1 collector, log"
+	oneBulk   = ", 1 collector"
+	oneLog    = ", 1 collector, log"
+	oneSilent = ", 1 silent collector"
 )
 
 // contenders in the order of each round.
@@ -50,12 +53,14 @@ func contenders() []contender {
 			ours(engine, ", no collector", agent{}),
 			ours(engine, oneBulk, agent{collectors: 1}),
 			ours(engine, oneLog, agent{collectors: 1, log: true}),
-			ours(engine, ", 1 silent collector", agent{collectors: 1, silent: true}),
+			ours(engine, oneSilent, agent{collectors: 1, silent: true}),
+			ours(engine, oneSilent+", log", agent{collectors: 1, silent: true, log: true}),
 			ours(engine, ", 3 collectors", agent{collectors: 3}),
 			ours(engine, ", 3 collectors, log", agent{collectors: 3, log: true}),
 		)
 	}
 	return append(list,
+		contender{name: minimalTap, tap: func() tap { return &agent{minimal: true, collectors: 1} }, others: true, slow: true, frames: true},
 		contender{name: dumpTap, tap: func() tap { return &dump{} }, others: true, frames: true},
 		contender{name: flowTap, tap: func() tap { return &flows{} }, others: true, frames: true},
 		contender{name: cTap, tap: func() tap { return &agent{collectors: 1, silent: true, log: true} }, slow: true, log: true},
@@ -70,7 +75,7 @@ func ours(engine, name string, like agent) contender {
 		tap: func() tap {
 			return &agent{engine: engine, collectors: like.collectors, silent: like.silent, log: like.log}
 		},
-		others: name == oneBulk || name == oneLog, slow: name == oneBulk,
+		others: name == oneBulk || name == oneLog || name == oneSilent, slow: name == oneBulk || name == oneLog,
 	}
 }
 
@@ -87,7 +92,8 @@ type sample struct {
 	toldDropped uint64 // what the tap itself says it has lost
 	rss         uint64
 	wall        bool    // the sender's threads are not all that sends
-	others      float64 // processors that did anything else, on average; valid iff not wall
+	busy        bool    // a process of ours kept the taps' processor busy
+	others      float64 // processors that did anything else, on average; valid iff neither wall nor busy
 	base        *sample // without the tap, just before
 }
 
@@ -154,7 +160,7 @@ func (c contender) traffics() []traffic {
 	list := []traffic{basic}
 	for _, t := range others {
 		// With the log, flows are what makes a difference.
-		if c.others && (!c.log || t.manyFlows) {
+		if c.others && (!c.log || t.manyFlows || t.busy) {
 			list = append(list, t)
 		}
 	}
@@ -199,7 +205,7 @@ func (b *bench) contend(ctx context.Context, r *results, c contender) error {
 	if r.skipped[c.name] != "" {
 		return nil
 	}
-	for _, scene := range []string{sending, queueing, receiving, offload} {
+	for _, scene := range []string{sending, cabled, queueing, receiving, offload} {
 		var list []traffic
 		for _, t := range c.traffics() {
 			if t.scene == scene && b.opt.cells.MatchString(cellName(c.name, t.name)) {
@@ -344,6 +350,16 @@ func (o *observer) sample(ctx context.Context, t traffic, d time.Duration, rate 
 	if err != nil {
 		return s, err
 	}
+	if rate == 0 {
+		rate = t.rate
+	}
+	if t.busy {
+		stop, err := keepBusy(tapCPU)
+		if err != nil {
+			return s, err
+		}
+		defer stop()
+	}
 	before, err1 := o.usage()
 	l, err2 := send(ctx, senders, d, rate)
 	time.Sleep(afterwards)
@@ -360,9 +376,10 @@ func (o *observer) sample(ctx context.Context, t traffic, d time.Duration, rate 
 		machineNs:   per(after.clock.busySince(before.clock)),
 		sent:        o.units(l),
 		wall:        t.wall,
+		busy:        t.busy,
 		rss:         after.rss,
 	}
-	if !s.wall {
+	if !s.wall && !s.busy {
 		s.others = (s.machineNs - s.senderNs - s.tapNs - s.collectorNs) * s.rate / 1e9
 	}
 	return s, o.account(&s)
@@ -446,10 +463,13 @@ func (b *bench) search(ctx context.Context, r *results, c contender) error {
 	})
 }
 
+// fullRate is as fast as the sender can.
+const fullRate = 0
+
 // The rates of the third table, packets per second.
 var (
 	lowRates   = []float64{10, 100, 1000, 10_000}
-	delayRates = []float64{100_000, 1_000_000}
+	delayRates = []float64{100_000, 1_000_000, fullRate}
 )
 
 // slowSession measures a tap with one collector when there is nothing or little
@@ -564,7 +584,7 @@ func machineNs(s sample) float64 {
 	if s.wall {
 		return s.machineNs - s.base.machineNs
 	}
-	if s.disturbed() {
+	if s.disturbed() || s.busy {
 		return s.senderNs + s.tapNs + s.collectorNs - s.base.senderNs
 	}
 	return s.machineNs - s.base.senderNs

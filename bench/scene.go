@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -32,7 +34,8 @@ type scene struct {
 // The scenes. Frames are single and pass no queueing discipline but where the
 // name says otherwise.
 const (
-	sending   = "sending"
+	sending   = "sending"   // the peer throws frames away at once
+	cabled    = "cabled"    // the peer's stack takes them, as in all other scenes
 	queueing  = "queueing"  // a pfifo is the interface's queueing discipline
 	receiving = "receiving" // GRO is on, or a veth would take no frames from XDP
 	offload   = "offload"   // so are all other offloads
@@ -118,6 +121,10 @@ func (b *bench) scene(name string) *scene {
 	s.host, s.peer = nettest.Pair(b)
 	var err error
 	switch name {
+	case sending:
+		if err := discard(b, s.peer); err != nil {
+			b.say("the peer throws frames away later, as this kernel has no tcx: %v", err)
+		}
 	case queueing:
 		err = queue(s.host)
 	case receiving:
@@ -130,6 +137,29 @@ func (b *bench) scene(name string) *scene {
 	}
 	b.scenes[name] = s
 	return s
+}
+
+// discard makes the peer throw away what it receives as early as it can. Its
+// stack runs on the sender's processor, and would be half of what a frame costs.
+func discard(b *bench, peer *nettest.Host) error {
+	index, err := indexOf(peer)
+	if err != nil {
+		return err
+	}
+	prog, err := newDiscard()
+	if err != nil {
+		return err
+	}
+	var l link.Link
+	peer.Do(func() {
+		l, err = link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: ebpf.AttachTCXIngress})
+	})
+	if err != nil {
+		prog.Close()
+		return err
+	}
+	b.Cleanup(func() { l.Close(); prog.Close() })
+	return nil
 }
 
 func indexOf(h *nettest.Host) (int, error) {

@@ -145,7 +145,7 @@ func (r *results) slowRows() [][]string {
 		header = append(header, grouped(rate)+"/s, %")
 	}
 	for _, rate := range delayRates {
-		header = append(header, "p50 / p99 at "+grouped(rate)+"/s, ms")
+		header = append(header, "p50 / p99 at "+paced(rate)+", ms")
 	}
 	rows := [][]string{header}
 	for _, c := range contenders() {
@@ -163,6 +163,14 @@ func (r *results) slowRows() [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// paced is a rate in words.
+func paced(rate float64) string {
+	if rate == fullRate {
+		return "full speed"
+	}
+	return grouped(rate) + "/s"
 }
 
 // grouped is a rate with commas between the thousands.
@@ -193,7 +201,7 @@ func (r *results) remarks() (list []string) {
 		}
 	}
 	for _, engine := range engines {
-		for _, scene := range []string{sending, queueing, receiving, offload} {
+		for _, scene := range []string{sending, cabled, queueing, receiving, offload} {
 			if note := r.notes[engine+scene]; note != "" {
 				list = append(list, note)
 			}
@@ -274,7 +282,10 @@ const slowText = `CPU time of the agent's process, in % of one processor, with o
 and the arrival of its record at the collector.
 `
 
-const method = `The watched host is a network namespace, on a veth pair; what it sends is for nobody, so the receiving stack drops it at once. The
+const method = `The watched host is a network namespace, on a veth pair. What it sends is for nobody: a program at the peer's ingress (tcx) drops
+single frames at once, so that the sender's rate is not that of a receiving stack on its processor; where frames are received or
+queued, have offloads, or the table says so, the peer's stack drops them. The *minimal agent* (bench/minimal) is one thread without filter, merging,
+log or accounts, with the same kernel program. The *busy process* is a loop of the same priority on the taps' processor. The
 sender has processor 0, taps, agents and collectors have processor 1. Senders: a program in the kernel that clones a packet to the
 interface's egress (BPF_PROG_RUN, bpf_clone_redirect), past every hook; a program that redirects XDP frames into the veth, for what
 is received; an AF_PACKET socket with sendmmsg; UDP_SEGMENT and TCP sockets. Each tap's figures are compared with the sender's alone,

@@ -9,7 +9,11 @@ type traffic struct {
 	offloads   bool // frames are many packets each
 	manyFlows  bool
 	wall       bool // what sends is not only the sender's threads
-	make       func(*scene) (sender, error)
+	// rate is how many packets a second are sent; 0 is as many as can be.
+	rate float64
+	// busy: another process uses the taps' processor as much as it may.
+	busy bool
+	make func(*scene) (sender, error)
 }
 
 func cloning(mix []share, flows int) func(*scene) (sender, error) {
@@ -33,6 +37,9 @@ var others = []traffic{
 	{name: "1400", what: "sent, 1,400 bytes, 1 flow", scene: sending, make: cloning(large, 1)},
 	{name: "two", what: "sent by both processors, 64 bytes", scene: sending, processors: 2, make: cloning(small, 1)},
 	{name: "socket", what: "sent by a program (sendmmsg), 64 bytes", scene: sending, make: func(s *scene) (sender, error) { return newPacketSocket(s, small[0].length, 1) }},
+	{name: "veth", what: "sent to a peer with a whole stack, 64 bytes", scene: cabled, make: cloning(small, 1)},
+	{name: "busy-1M", what: "1 M/s, 64 bytes, next to a busy process", scene: sending, rate: 1e6, busy: true, make: cloning(small, 1)},
+	{name: "busy", what: "sent, 64 bytes, next to a busy process", scene: sending, busy: true, make: cloning(small, 1)},
 	{name: "queued", what: "sent through a pfifo, 64 bytes", scene: queueing, make: cloning(small, 1)},
 	{name: "received", what: "received, 64 bytes, 1 flow", scene: receiving, make: shooting(small, 1)},
 	{name: "received-100k", manyFlows: true, what: "received, 64 bytes, 100,000 flows", scene: receiving, make: shooting(small, 100_000)},
@@ -42,7 +49,7 @@ var others = []traffic{
 }
 
 // warmUp is what taps are fed with at the start of a session, by scene.
-var warmUp = map[string]traffic{sending: basic, queueing: named("queued"), receiving: named("received"), offload: named("udp-gso")}
+var warmUp = map[string]traffic{sending: basic, cabled: named("veth"), queueing: named("queued"), receiving: named("received"), offload: named("udp-gso")}
 
 func named(name string) traffic {
 	for _, t := range others {

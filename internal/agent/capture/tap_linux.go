@@ -27,12 +27,11 @@ const (
 	// The least is 4,096 small frames.
 	tapRingMin = 256 << 10
 	tapRingMax = 256 << 20
-	// tapNap is how long Next waits before it asks to be woken again when
-	// blocks follow each other closely: waking costs more than reading a
-	// hundred frames does, and this is most of the delay between a packet and
-	// its record. Meanwhile 2.6 million frames a second take 2.7 MB at most.
-	// It is half of that when many come, a quarter when they fill a quarter of
-	// the ring.
+	// tapNap is how long Next waits between blocks that follow each other
+	// closely: waking costs more than reading a hundred frames does, and so does
+	// telling readers of a few frames. It is most of the delay between a packet
+	// and its record: half of that when many come, a quarter when they fill a
+	// quarter of the ring, and nothing when they fill half of it.
 	tapNap = 8 * time.Millisecond
 	// tapOften is what closely means. A packet that comes alone is told at once,
 	// and no more than some 120 wake-ups a second are asked for when few come.
@@ -286,6 +285,9 @@ func (t *Tap) Next() (*Block, error) {
 	t.release()
 	for {
 		draining := t.draining.Load() // before the rings are looked at: then it is the end
+		if t.nap > 0 && !draining && !t.waiting {
+			t.takeNap()
+		}
 		if t.load(draining) {
 			return &t.block, nil
 		}
@@ -300,17 +302,36 @@ func (t *Tap) Next() (*Block, error) {
 
 // pause is for when there was nothing to load.
 func (t *Tap) pause() error {
-	switch {
-	case t.waiting: // for some microseconds
+	if t.waiting { // for some microseconds
 		runtime.Gosched()
-	case t.nap > 0:
-		time.Sleep(t.nap)
-		t.napped += t.nap
-		t.nap = 0
-	default:
-		return t.doze()
+		return nil
 	}
-	return nil
+	return t.doze()
+}
+
+// takeNap lets frames come together, unless there is a lot already.
+func (t *Tap) takeNap() {
+	nap := t.nap
+	t.nap = 0
+	for i := range t.rings {
+		r := &t.rings[i]
+		if atomic.LoadUint64(&r.hdr.head)-r.pos > (t.mask+1)/2 {
+			return
+		}
+	}
+	t.sleep(nap)
+	t.napped += nap
+}
+
+// sleep keeps the runtime's processor if nobody else needs it: giving it up for
+// a few milliseconds takes a dozen context switches.
+func (t *Tap) sleep(d time.Duration) {
+	if t.cfg.Yield {
+		time.Sleep(d)
+		return
+	}
+	ts := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&ts, nil) // a signal may end it early
 }
 
 // doze blocks until there may be a frame.
@@ -486,16 +507,30 @@ func (t *Tap) release() {
 	}
 }
 
-// tapClock is the clock that the programs read, CLOCK_MONOTONIC.
-func tapClock() int64 { return readClock(unix.CLOCK_MONOTONIC) }
+// tapClock is the clock that the programs read, CLOCK_MONOTONIC. The runtime
+// reads the same, without a system call.
+func tapClock() int64 { return monotonicAt(time.Now()) }
 
-func readClock(id int32) int64 {
+func monotonicAt(t time.Time) int64 { return int64(t.Sub(tapEpoch.at)) + tapEpoch.clock }
+
+// tapEpoch is one moment by both clocks.
+var tapEpoch = func() (e struct {
+	at    time.Time
+	clock int64
+}) {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		panic(err) // every Linux has these clocks
+	for range 10 {
+		e.at = time.Now()
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+			panic(err) // every Linux has this clock
+		}
+		if time.Since(e.at) < wallSet/2 {
+			break
+		}
 	}
-	return ts.Nano()
-}
+	e.clock = ts.Nano()
+	return e
+}()
 
 // wallClock keeps the way from CLOCK_MONOTONIC to UTC. Both are slewed alike, so
 // that it changes only when the clock is set; then the frames of the last few
@@ -507,18 +542,18 @@ type wallClock struct {
 }
 
 // wallSet is from what difference on the clock has been set.
-const wallSet = int64(50 * time.Microsecond)
+const wallSet = 50 * time.Microsecond
 
 func (w *wallClock) read() int64 {
 	for range 10 {
 		before := tapClock()
-		wall := readClock(unix.CLOCK_REALTIME)
+		t := time.Now()
 		after := tapClock()
-		if after-before > wallSet/2 {
+		if after-before > int64(wallSet/2) {
 			continue // interrupted in between
 		}
-		offset := wall - (before+after)/2
-		if d := offset - w.offset; !w.known || d > wallSet || d < -wallSet {
+		offset := t.UnixNano() - (before+after)/2
+		if d := offset - w.offset; !w.known || d > int64(wallSet) || d < -int64(wallSet) {
 			w.offset, w.known = offset, true
 		}
 		break

@@ -57,16 +57,26 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 		encoding = c.server.cfg.Text
 	}
 	send := func() error { return c.sendAvailable(raw, &w, encoding) }
+	var d *delegate[R]
 	if c.session != nil {
 		send = func() error { return c.sendSecure(raw, encoding) }
+	} else {
+		d = newDelegate(c, raw, &w, encoding)
 	}
 	for {
-		begin, sent := time.Now(), c.sent
-		if err := c.reader.Wait(left); err != nil {
-			if errors.Is(err, io.EOF) {
-				return errEnd
+		if d != nil && !w.starved {
+			if err := d.rest(left); err != nil {
+				return err
 			}
-			return context.Cause(left)
+		}
+		begin, sent := time.Now(), c.sent
+		if len(w.carry) == 0 {
+			if err := c.reader.Wait(left); err != nil {
+				if errors.Is(err, io.EOF) {
+					return errEnd
+				}
+				return context.Cause(left)
+			}
 		}
 		if err := send(); err != nil {
 			return c.failure(left, err)
@@ -93,31 +103,32 @@ func (c *collector[R]) failure(left context.Context, err error) error {
 func (c *collector[R]) sendAvailable(raw syscall.RawConn, w *writer, encoding int) error {
 	var failed error
 	err := raw.Write(func(fd uintptr) bool {
-		for {
-			buf, ends := c.reader.Encoded(encoding)
-			if len(ends) == 0 && len(w.carry) == 0 {
-				return true
-			}
-			n, err := w.write(int(fd), buf, ends)
-			if len(ends) > 0 {
-				c.reader.Advance(n)
-				c.sent += n
-			}
-			switch {
-			case err == unix.EAGAIN:
-				return false
-			case err != nil:
-				failed = err
-				return true
-			case w.starved:
-				return true
-			}
-		}
+		failed = c.drain(int(fd), w, encoding)
+		return failed != unix.EAGAIN
 	})
-	if failed != nil {
+	if failed != nil && failed != unix.EAGAIN {
 		return os.NewSyscallError("send", failed)
 	}
 	return err
+}
+
+// drain sends until there is nothing to read, the receiver is starved, or the
+// kernel takes no more (EAGAIN).
+func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
+	for {
+		buf, ends := c.reader.Encoded(encoding)
+		if len(ends) == 0 && len(w.carry) == 0 {
+			return nil
+		}
+		n, err := w.write(fd, buf, ends)
+		if len(ends) > 0 {
+			c.reader.Advance(n)
+			c.sent += n
+		}
+		if err != nil || w.starved {
+			return err
+		}
+	}
 }
 
 // writer puts encoded items on a connection.

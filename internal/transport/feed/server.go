@@ -33,6 +33,8 @@ const (
 	// collector that there is: ten collectors get their records at once, ten
 	// thousand 2.5 times a second, and all together cost less than a core.
 	spacing = 40 * time.Microsecond
+	// maxPrompt is how many collectors at most whoever publishes sends to itself.
+	maxPrompt = 8
 	// manyRecords in one go are sent without regard to spacing.
 	manyRecords = 1024
 	// complainEvery limits messages about a listener that cannot accept.
@@ -56,6 +58,13 @@ type Reader interface {
 	Advance(n int)
 	// Disown says that n items that were counted as sent were not.
 	Disown(n int)
+	// Attend has serve called whenever there is something to send, by whoever
+	// makes it, until it reports false; then over is called. Neither may block.
+	// It reports false, and does nothing, if there is something to send now or
+	// never will be again.
+	Attend(serve func() bool, over func()) bool
+	// Dismiss ends that without a call of over.
+	Dismiss()
 	// Close counts what was not sent as lost.
 	Close()
 }
@@ -93,6 +102,7 @@ type Server[R Reader] struct {
 	mu       sync.Mutex
 	attached map[*collector[R]]struct{}
 	present  atomic.Int64 // len(attached)
+	prompt   atomic.Int64 // collectors that are served by who publishes
 
 	changing sync.Mutex // serialises cfg.Attached
 }

@@ -25,15 +25,21 @@ type encoded struct {
 
 // upto encodes items until the first n are there. The ends it returns has n+1
 // entries, the first is 0.
-func (c *chunk[T]) upto(n, format int, encode Encoding[T]) (buf []byte, ends []uint32) {
+func (c *chunk[T]) upto(n, format int, cfg *Config[T]) (buf []byte, ends []uint32) {
 	e := &c.encoded[format]
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.ends == nil {
+		e.ends = make([]uint32, 0, len(c.items)+1)
+		if format < len(cfg.Sizes) {
+			e.buf = make([]byte, 0, len(c.items)*cfg.Sizes[format])
+		}
+	}
 	if len(e.ends) == 0 {
 		e.ends = append(e.ends, 0)
 	}
 	if done := len(e.ends) - 1; done < n {
-		e.buf, e.ends = encode(e.buf, e.ends, c.items[done:n])
+		e.buf, e.ends = cfg.Encodings[format](e.buf, e.ends, c.items[done:n])
 	}
 	return e.buf, e.ends[:n+1]
 }

@@ -43,12 +43,18 @@ type Config[T any] struct {
 	Chunks int
 	// Encodings are the formats that Reader.Encoded can give, by index.
 	Encodings []Encoding[T]
+	// Sizes are how many bytes an item takes in each format, as a rule, so that
+	// room for a chunk is made at once. May be shorter than Encodings.
+	Sizes []int
 }
 
-// spareChunks are kept for reuse; what is beyond goes to the garbage collector.
-// They hold what comes at once, some milliseconds' worth of items, before
-// readers have had their turn.
-const spareChunks = 8
+// Chunks that are not needed any more are kept for reuse: readers that are late
+// by varying amounts must not make garbage all the time. Those that were not
+// reused during so many turns go to the garbage collector, all but the fewest.
+const (
+	trimEvery  = 256
+	fewestKept = 2
+)
 
 // Hub is safe for use by any number of goroutines.
 type Hub[T any] struct {
@@ -60,10 +66,16 @@ type Hub[T any] struct {
 	oldest atomic.Uint64              // number of the oldest chunk kept
 	closed atomic.Bool
 
-	mu      sync.Mutex // publishers, and the set of readers
-	open    *chunk[T]  // the one being filled, nil until the first item
-	spare   []*chunk[T]
+	mu      sync.Mutex  // publishers, and the set of readers
+	open    *chunk[T]   // the one being filled, nil until the first item
+	spare   []*chunk[T] // the one used last is at the end
+	idle    int         // chunks of spare that were not reused since the last trim
+	turns   int         // since then
 	readers map[*Reader[T]]struct{}
+
+	attending  atomic.Int32 // len(attendants)
+	attendMu   sync.Mutex   // held while attendants run
+	attendants []attendant[T]
 
 	waiting atomic.Bool // somebody holds wake
 	wakeMu  sync.Mutex
@@ -95,7 +107,16 @@ func (h *Hub[T]) Published() uint64 { return h.tail.Load() }
 // counted from the front. It never waits for readers; publishers exclude each
 // other while f runs, so f must not block. Nothing may be published after
 // Close.
+//
+// Attendants then read what was published, before Fill returns.
 func (h *Hub[T]) Fill(f func(free []T) int) {
+	if h.fill(f) && h.attending.Load() > 0 {
+		h.attend()
+	}
+}
+
+// fill reports whether anything was published.
+func (h *Hub[T]) fill(f func(free []T) int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	tail := h.tail.Load()
@@ -103,10 +124,12 @@ func (h *Hub[T]) Fill(f func(free []T) int) {
 	if at == 0 && (h.open == nil || h.open.number.Load() != tail>>h.shift) {
 		h.turn(tail >> h.shift)
 	}
-	if n := f(h.open.items[at:]); n > 0 {
+	n := f(h.open.items[at:])
+	if n > 0 {
 		h.tail.Store(tail + uint64(n))
 		h.wakeReaders()
 	}
+	return n > 0
 }
 
 // Publish copies items into the hub.
@@ -136,15 +159,29 @@ func (h *Hub[T]) turn(n uint64) {
 		h.reclaim(h.slots[old%uint64(len(h.slots))].Swap(nil))
 	}
 	h.open = h.newChunk(n)
+	h.trim()
 	h.slots[n%uint64(len(h.slots))].Store(h.open)
 }
 
 // reclaim keeps c for reuse unless a reader is looking at it at this moment;
 // then the garbage collector gets it once the reader is done.
 func (h *Hub[T]) reclaim(c *chunk[T]) {
-	if c != nil && c.refs.Load() == 0 && len(h.spare) < spareChunks {
+	if c != nil && c.refs.Load() == 0 {
 		h.spare = append(h.spare, c)
 	}
+}
+
+// trim gives up the spare chunks that nothing has needed for a while.
+func (h *Hub[T]) trim() {
+	if h.turns++; h.turns >= trimEvery {
+		if unused := min(h.idle, len(h.spare)-fewestKept); unused > 0 {
+			kept := copy(h.spare, h.spare[unused:]) // the oldest are at the front
+			clear(h.spare[kept:])
+			h.spare = h.spare[:kept]
+		}
+		h.turns, h.idle = 0, len(h.spare)
+	}
+	h.idle = min(h.idle, len(h.spare))
 }
 
 func (h *Hub[T]) newChunk(n uint64) *chunk[T] {
@@ -177,9 +214,10 @@ func (h *Hub[T]) Backlog() uint64 {
 // Close ends the stream: readers get what is left and then io.EOF.
 func (h *Hub[T]) Close() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.closed.Store(true)
 	h.wakeReaders()
+	h.mu.Unlock()
+	h.dismissAll()
 }
 
 // wakeReaders is called after tail or closed has changed. A reader announces

@@ -7,7 +7,7 @@ import (
 )
 
 // Reader reads a hub's stream from where it was when the reader was made. One
-// goroutine uses a reader; only Status may be called by others. A Reader must
+// goroutine at a time uses a reader; only Status may be called by others. A Reader must
 // be closed, or the hub keeps items for it.
 type Reader[T any] struct {
 	hub   *Hub[T]
@@ -47,6 +47,7 @@ func (h *Hub[T]) NewReader() *Reader[T] {
 
 // Close ends the reader; what it had not read is counted as lost.
 func (r *Reader[T]) Close() {
+	r.Dismiss()
 	r.release()
 	h := r.hub
 	h.mu.Lock()
@@ -90,7 +91,7 @@ func (r *Reader[T]) Encoded(format int) (buf []byte, ends []uint32) {
 	if c == nil {
 		return nil, nil
 	}
-	buf, ends = c.upto(to, format, r.hub.cfg.Encodings[format])
+	buf, ends = c.upto(to, format, &r.hub.cfg)
 	r.offsets = ends[from:]
 	return buf[ends[from]:ends[to]], r.offsets
 }

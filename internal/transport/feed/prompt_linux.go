@@ -1,0 +1,54 @@
+package feed
+
+import (
+	"context"
+	"syscall"
+)
+
+// delegate lets whoever publishes records send them to a collector at once, as
+// long as the collector takes them: no goroutine is woken for that. One that
+// does not take them is its own goroutine's business again.
+type delegate[R Reader] struct {
+	c        *collector[R]
+	raw      syscall.RawConn
+	w        *writer
+	encoding int
+	back     chan struct{} // the goroutine's turn
+	failed   bool          // the last attempt
+	attempt  func(fd uintptr) bool
+	serve    func() bool
+	over     func()
+}
+
+func newDelegate[R Reader](c *collector[R], raw syscall.RawConn, w *writer, encoding int) *delegate[R] {
+	d := &delegate[R]{c: c, raw: raw, w: w, encoding: encoding, back: make(chan struct{}, 1)}
+	d.attempt = func(fd uintptr) bool {
+		d.failed = d.c.drain(int(fd), d.w, d.encoding) != nil
+		return true // this goroutine does not wait
+	}
+	d.serve = func() bool { return d.raw.Write(d.attempt) == nil && !d.failed && !d.w.starved }
+	d.over = func() { d.back <- struct{}{} }
+	return d
+}
+
+// rest returns when it is the goroutine's turn to send. The error is why the
+// collector left.
+func (d *delegate[R]) rest(left context.Context) error {
+	s := d.c.server
+	if s.prompt.Add(1) > maxPrompt || len(d.w.carry) > 0 || !d.c.reader.Attend(d.serve, d.over) {
+		s.prompt.Add(-1)
+		return nil
+	}
+	defer s.prompt.Add(-1)
+	select {
+	case <-d.back:
+		return nil
+	case <-left.Done():
+		d.c.reader.Dismiss()
+		select { // over may have been called before
+		case <-d.back:
+		default:
+		}
+		return context.Cause(left)
+	}
+}

@@ -121,6 +121,8 @@ func Run(ctx context.Context, cfg Config) error {
 		a.manager = &service.Manager{}
 	}
 	raiseFileLimit(a.out.printf)
+	// A capture keeps one while it is busy, see capture.Tap.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
 	_ = calmMonitor() // what it costs otherwise is no reason to complain
 	err = a.confine()
 	if err == nil {
@@ -274,7 +276,6 @@ func (a *agent) openCapture() error {
 	config := func(filter []bpf.RawInstruction) capture.Config {
 		c := a.target.captureConfig(&a.cfg)
 		c.Filter = filter
-		c.Yield = a.cfg.Log != os.DevNull && runtime.GOMAXPROCS(0) == 1
 		c.Moved = func(position string) { a.out.printf("%s: frames are now seen at %s", c.Interface, position) }
 		return c
 	}

@@ -73,8 +73,11 @@ func (a *agent) listen() error {
 			return err
 		}
 		l := feed.Listener{TCPListener: ln, IPFIX: p.ipfix}
-		if p.secure {
+		switch {
+		case p.secure:
 			l.TLS = a.certs.Config()
+		case !p.ipfix:
+			feed.LimitSegments(ln)
 		}
 		a.ports = append(a.ports, l)
 	}

@@ -65,9 +65,6 @@ type Config struct {
 	// Judge makes the test that a filter is, for an engine that applies it in
 	// user space: Shared. No frame is tested if it is nil.
 	Judge func([]bpf.RawInstruction) (Judge, error)
-	// Yield says that other goroutines have work to do while Next waits, and no
-	// processor but its own. Only a Tap looks at it.
-	Yield bool
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }

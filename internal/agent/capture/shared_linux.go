@@ -345,6 +345,9 @@ func (s *Shared) read() {
 	var touched []*sharedTap
 	for s.wanted() {
 		t := s.tap
+		if t.nap > 0 && !t.waiting {
+			t.takeNap()
+		}
 		if t.load(false) {
 			touched = s.deal(touched[:0])
 			t.release()

@@ -311,7 +311,7 @@ func (t *Tap) pause() error {
 
 // takeNap lets frames come together, unless there is a lot already.
 func (t *Tap) takeNap() {
-	nap := t.nap
+	d := t.nap
 	t.nap = 0
 	for i := range t.rings {
 		r := &t.rings[i]
@@ -319,19 +319,21 @@ func (t *Tap) takeNap() {
 			return
 		}
 	}
-	t.sleep(nap)
-	t.napped += nap
+	if t.shared {
+		time.Sleep(d)
+	} else {
+		snooze(d)
+	}
+	t.napped += d
 }
 
-// sleep keeps the runtime's processor if nobody else needs it: giving it up for
-// a few milliseconds takes a dozen context switches.
-func (t *Tap) sleep(d time.Duration) {
-	if t.cfg.Yield {
-		time.Sleep(d)
-		return
-	}
+// snooze sleeps without telling the runtime, which keeps a processor of its own
+// for this goroutine meanwhile: to take it away and give it back a few
+// milliseconds later takes a dozen context switches, and the runtime's monitor
+// looks for it 2,000 times a second. A signal may end it early.
+func snooze(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
-	_ = unix.Nanosleep(&ts, nil) // a signal may end it early
+	_, _, _ = unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
 }
 
 // doze blocks until there may be a frame.

@@ -30,7 +30,14 @@ const (
 	// makes the kernel probe a receiver whose window update was lost.
 	windowPoll  = 2 * time.Millisecond
 	windowForce = time.Second
+	// askEvery is how long the connection's segment size is taken for granted.
+	askEvery = 100 * time.Millisecond
 )
+
+// MaxSegment is the TCP_MAXSEG of a port for collectors that want whole records:
+// less the 12 bytes of time stamps it is 51 records. It fits the MTU of an
+// Ethernet with IPv6, too.
+const MaxSegment = 51*wire.Size + 12
 
 // send sends what the collector's reader gives until its stream ends, the
 // connection fails or the collector has left.
@@ -133,11 +140,18 @@ func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
 
 // writer puts encoded items on a connection.
 type writer struct {
-	whole    bool      // items must not be split over segments
-	carry    []byte    // the rest of an item that the kernel took in part
-	starved  bool      // the receiver's window has no room for one item
-	since    time.Time // when that began
-	told     bool      // the kernel tells the receiver's window
+	whole   bool      // items must not be split over segments
+	carry   []byte    // the rest of an item that the kernel took in part
+	starved bool      // the receiver's window has no room for as much as is worth sending
+	since   time.Time // when that began
+	told    bool      // the kernel tells the receiver's window
+	widest  int       // that the window has been
+	// What was found out last: the segment size, and up to where in the stream
+	// the receiver has given leave to send. That never moves back.
+	size     int
+	edge     uint64
+	asked    time.Time
+	total    uint64 // bytes that the kernel has taken
 	messages [maxMessages]message
 	vectors  [maxMessages]unix.Iovec
 }
@@ -158,6 +172,7 @@ func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error)
 		if err != nil {
 			return 0, err
 		}
+		w.total += uint64(n)
 		if w.carry = w.carry[n:]; len(w.carry) > 0 {
 			return 0, unix.EAGAIN
 		}
@@ -171,8 +186,8 @@ func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error)
 			sent, err = w.sendWhole(fd, buf)
 		} else {
 			sent, err = unix.SendmsgN(fd, buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			sent = max(sent, 0)
 		}
-		sent = max(sent, 0)
 	}
 	return w.items(buf, ends, sent), err
 }
@@ -192,13 +207,18 @@ func (w *writer) items(buf []byte, ends []uint32, sent int) int {
 	return at
 }
 
-// sendWhole sends records so that none is ever split over two segments.
+// sendWhole sends records so that none is ever split over two segments. Where
+// the segment size is a multiple of a record's, as MaxSegment makes it, every
+// cut of the kernel's is between two records, whatever is sent at once; where it
+// is not, messages are marked so that the kernel does not join them.
 func (w *writer) sendWhole(fd int, buf []byte) (sent int, err error) {
-	size, room, err := w.segment(fd)
-	if err != nil {
-		return 0, err
+	if w.total+uint64(len(buf)) > w.edge || w.size%wire.Size != 0 || time.Since(w.asked) > askEvery {
+		if err := w.ask(fd); err != nil {
+			return 0, err
+		}
 	}
-	if room < wire.Size {
+	room := int(min(w.edge-min(w.total, w.edge), math.MaxInt32)) / wire.Size * wire.Size
+	if room < len(buf) && room < w.worthwhile() {
 		if w.since.IsZero() {
 			w.since = time.Now()
 		}
@@ -206,31 +226,50 @@ func (w *writer) sendWhole(fd int, buf []byte) (sent int, err error) {
 			w.starved = true
 			return 0, nil
 		}
-		room = wire.Size
+		room = max(room, wire.Size)
 	}
 	w.since = time.Time{}
-	size = max(min(size, maxMessage, room)/wire.Size, 1) * wire.Size
-	return w.sendMessages(fd, buf[:min(len(buf), room/wire.Size*wire.Size)], size)
+	buf = buf[:min(len(buf), room)]
+	if w.size%wire.Size == 0 {
+		sent, err = unix.SendmsgN(fd, buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		sent = max(sent, 0)
+	} else {
+		sent, err = w.sendMessages(fd, buf, max(min(w.size, maxMessage, room)/wire.Size, 1)*wire.Size)
+	}
+	w.total += uint64(sent)
+	return sent, err
 }
 
-// segment gives the connection's segment size, and how many bytes may be
-// queued so that all of them fit the receiver's window.
-func (w *writer) segment(fd int) (size, room int, err error) {
+// worthwhile is how much room a window must have for us to go on: any, or, after
+// it had none, a quarter of what it can have.
+func (w *writer) worthwhile() int {
+	if w.since.IsZero() {
+		return wire.Size
+	}
+	return max(w.widest/4, wire.Size)
+}
+
+// ask finds out the connection's segment size, and how far may be sent so that
+// all of it fits the receiver's window.
+func (w *writer) ask(fd int) error {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	queued, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
+	w.size, w.asked = max(int(info.Snd_mss), 1), time.Now()
 	// No connection begins with a closed window, so a kernel that never says
 	// anything else does not tell (before 5.4).
-	w.told = w.told || info.Snd_wnd != 0
-	if !w.told {
-		return int(info.Snd_mss), math.MaxInt32, nil
+	if w.told = w.told || info.Snd_wnd != 0; !w.told {
+		w.edge = math.MaxUint64
+		return nil
 	}
-	return int(info.Snd_mss), int(info.Snd_wnd) - queued, nil
+	w.widest = max(w.widest, int(info.Snd_wnd))
+	w.edge = w.total - min(w.total, uint64(queued)) + uint64(info.Snd_wnd)
+	return nil
 }
 
 // sendMessages sends buf as messages of at most size bytes, many in one call.

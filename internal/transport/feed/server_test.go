@@ -49,6 +49,14 @@ func serve(t *testing.T, chunks int) *bench {
 
 func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *bench {
 	t.Helper()
+	b := newTestServer(t, chunks, limits)
+	b.serve(Listener{TLS: secure})
+	return b
+}
+
+// newTestServer does not listen yet.
+func newTestServer(t *testing.T, chunks int, limits Limits) *bench {
+	t.Helper()
 	b := &bench{t: t, attached: make(chan int, 10_000)}
 	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: chunks, Encodings: []hub.Encoding[wire.Record]{
 		hub.Each(wire.AppendBinary),
@@ -69,7 +77,6 @@ func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *ben
 			b.said = append(b.said, fmt.Sprintf(format, args...))
 		},
 	})
-	b.serve(Listener{TLS: secure})
 	return b
 }
 
@@ -80,7 +87,13 @@ func (b *bench) serve(l Listener) {
 	if l.TCPListener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
 		b.t.Fatal(err)
 	}
+	b.run(l)
+}
+
+// run serves collectors of a port.
+func (b *bench) run(l Listener) {
 	b.addr = l.Addr().String()
+	LimitSegments(l.TCPListener)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.server.Serve(ctx, l) }()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -278,13 +277,8 @@ func add(sum *capture.Stats, s capture.Stats) {
 
 // read decodes frames straight into the hub's memory. Nothing here waits for
 // anything but the kernel. What readers that keep up need is done on the way,
-// in this goroutine (hub.Reader.Attend); one that reads a ring of its own has a
-// thread of its own.
+// in this goroutine (hub.Reader.Attend).
 func (c *capturer) read(src capture.Source) error {
-	if _, ok := src.(*capture.Tap); ok {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-	}
 	var block *capture.Block
 	var dropped, bytes uint64
 	var frame packet.Frame

@@ -14,7 +14,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -134,7 +133,7 @@ func openShared(ringBytes int, inside bool) (*Shared, error) {
 	}
 	s.tap.view(s.mem, size)
 	s.publish()
-	if s.tap.bell, err = ringbuf.NewReader(s.coll.Maps["bell"]); err != nil {
+	if s.tap.bell, err = newDoorbell(s.coll.Maps["bell"]); err != nil {
 		return s, fmt.Errorf("eBPF doorbell: %w", err)
 	}
 	return s, nil

@@ -15,7 +15,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -38,10 +37,12 @@ const (
 	tapOften = 5 * time.Millisecond
 	// tapMany is how many bytes of a ring are many frames: a thousand or more.
 	tapMany = 64 << 10
-	// tapDoze bounds the time for which a wake-up may be missed. The kernel's
-	// half writes a frame and then looks whether we are asleep, without the
+	// tapConfirm is how long a wake-up may be missed after busy times. Then the
+	// kernel's half writes a frame and looks whether we are asleep without the
 	// barrier that would make it certain that we see the one or it the other.
-	tapDoze = 100 * time.Millisecond
+	// Once it has been told that times are calm, and every program that did not
+	// know is long over, it has the barrier, and we wait without a limit.
+	tapConfirm = 20 * time.Millisecond
 	// tapSettle is the time after which no program is still writing a frame
 	// whose time it has read: between processors, younger frames wait.
 	tapSettle = 20 * time.Microsecond
@@ -64,8 +65,7 @@ type Tap struct {
 	taps   *Taps
 	progs  *tapPrograms
 	before Stats // of taps that had the programs before
-	bell   *ringbuf.Reader
-	rung   ringbuf.Record
+	bell   *doorbell
 	rings  []tapRingView
 	mask   uint64
 
@@ -81,6 +81,9 @@ type Tap struct {
 	nap     time.Duration // before it asks to be woken again
 	napped  time.Duration // since then
 	waiting bool          // frames are there that are too young to be told in order
+	calm    bool          // the programs have been told so
+	since   int64         // when, by tapClock
+	ready   func() bool   // arm
 	shared  bool          // it reads for a Shared
 	id      uint32        // of the interface of the frame that was read last, see Shared
 
@@ -107,8 +110,7 @@ type tapRingHeader struct {
 	wakes                        uint64
 	_                            [2]uint64
 	tail                         uint64
-	asleep                       uint32
-	_                            uint32
+	asleep, calm                 uint32
 	_                            [6]uint64
 }
 
@@ -179,7 +181,7 @@ func (t *Tap) open(ringSize int) (err error) {
 	if t.progs, err = t.taps.take(&t.cfg, ringSize); err != nil {
 		return err
 	}
-	if t.bell, err = ringbuf.NewReader(t.progs.coll.Maps["bell"]); err != nil {
+	if t.bell, err = newDoorbell(t.progs.coll.Maps["bell"]); err != nil {
 		return fmt.Errorf("eBPF doorbell: %w", err)
 	}
 	t.view(t.progs.mem, ringSize)
@@ -190,6 +192,7 @@ func (t *Tap) open(ringSize int) (err error) {
 // view finds the processors' rings in mem. Another tap's frames are not ours.
 func (t *Tap) view(mem []byte, ringSize int) {
 	t.mask = uint64(ringSize - 1)
+	t.ready = t.arm
 	stride := tapRingLen(ringSize)
 	t.rings = make([]tapRingView, len(mem)/stride)
 	for i := range t.rings {
@@ -338,26 +341,41 @@ func snooze(d time.Duration) {
 
 // doze blocks until there may be a frame.
 func (t *Tap) doze() error {
-	empty := true
-	for i := range t.rings {
-		r := &t.rings[i]
-		atomic.StoreUint32(&r.hdr.asleep, 1)
-		empty = empty && atomic.LoadUint64(&r.hdr.head) == r.pos
+	limit := tapConfirm
+	switch {
+	case !t.calm:
+		t.setCalm(true)
+	case tapClock()-t.since > int64(tapConfirm):
+		limit = 0
 	}
-	if empty {
-		t.bell.SetDeadline(time.Now().Add(tapDoze))
-		err := t.bell.ReadInto(&t.rung)
-		switch {
-		case err == nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
-		case t.draining.Load() && errors.Is(err, os.ErrClosed):
-		default:
-			return fmt.Errorf("eBPF doorbell: %w", err)
-		}
-	}
+	err := t.bell.wait(t.ready, limit)
 	for i := range t.rings {
 		atomic.StoreUint32(&t.rings[i].hdr.asleep, 0)
 	}
+	if err != nil && !(t.draining.Load() && errors.Is(err, os.ErrClosed)) {
+		return fmt.Errorf("eBPF doorbell: %w", err)
+	}
 	return nil
+}
+
+// arm asks for the bell to be rung, and reports whether there is a frame
+// already.
+func (t *Tap) arm() (some bool) {
+	for i := range t.rings {
+		r := &t.rings[i]
+		atomic.StoreUint32(&r.hdr.asleep, 1)
+		some = some || atomic.LoadUint64(&r.hdr.head) != r.pos
+	}
+	return some
+}
+
+// setCalm tells the programs whether they are to take care not to miss that we
+// sleep.
+func (t *Tap) setCalm(yes bool) {
+	t.calm, t.since = yes, tapClock()
+	for i := range t.rings {
+		atomic.StoreUint32(&t.rings[i].hdr.calm, b2u(yes))
+	}
 }
 
 // load makes a block of what the rings hold.
@@ -399,6 +417,9 @@ func (t *Tap) load(draining bool) bool {
 		if t.shared {
 			t.nap = sharedNap
 		}
+	}
+	if t.calm && most > tapMany {
+		t.setCalm(false)
 	}
 	t.napped = 0
 	t.last = now

@@ -120,7 +120,7 @@ struct ring {
 
 	u64 tail; // bytes ever read
 	u32 asleep;
-	u32 unused3;
+	u32 calm; // user space is about to block for as long as it takes
 	u64 unused4[6];
 };
 #define RING_LEN sizeof(struct ring)
@@ -291,7 +291,12 @@ INLINE u8 gso_kind(u32 type)
 
 INLINE void publish(struct ring *r, u64 head)
 {
-	if (release) {
+	if (unlikely(LOAD(r->calm))) {
+		// With the old value asked for it is a full barrier everywhere: either
+		// user space sees this frame or we see that it sleeps.
+		u64 was = __sync_fetch_and_add(&r->head, head - r->head);
+		__asm__ volatile("" : : "r"(was) : "memory");
+	} else if (release) {
 		__sync_fetch_and_add(&r->head, head - r->head);
 	} else {
 		barrier();

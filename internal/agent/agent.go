@@ -41,10 +41,10 @@ const (
 // The hub keeps a quarter of a million records for readers that are late: at a
 // million packets a second that is a quarter of a second, in about 30 MiB. A
 // chunk with its encodings stays in a processor's second-level cache, and is
-// what is sent at once: 56 KiB.
+// what is sent at once: 112 KiB.
 const (
-	hubChunk  = 2048
-	hubChunks = 128
+	hubChunk  = 4096
+	hubChunks = 64
 )
 
 type (

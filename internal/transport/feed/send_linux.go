@@ -168,7 +168,7 @@ type message struct {
 func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error) {
 	w.starved = false
 	if len(w.carry) > 0 {
-		n, err := unix.SendmsgN(fd, w.carry, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|unix.MSG_EOR)
+		n, err := send(fd, w.carry, unix.MSG_EOR)
 		if err != nil {
 			return 0, err
 		}
@@ -185,7 +185,7 @@ func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error)
 		if w.whole {
 			sent, err = w.sendWhole(fd, buf)
 		} else {
-			sent, err = unix.SendmsgN(fd, buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			sent, err = send(fd, buf, 0)
 			sent = max(sent, 0)
 		}
 	}
@@ -231,7 +231,7 @@ func (w *writer) sendWhole(fd int, buf []byte) (sent int, err error) {
 	w.since = time.Time{}
 	buf = buf[:min(len(buf), room)]
 	if w.size%wire.Size == 0 {
-		sent, err = unix.SendmsgN(fd, buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		sent, err = send(fd, buf, 0)
 		sent = max(sent, 0)
 	} else {
 		sent, err = w.sendMessages(fd, buf, max(min(w.size, maxMessage, room)/wire.Size, 1)*wire.Size)
@@ -307,6 +307,22 @@ func (w *writer) sendmmsg(fd, n int) (int, error) {
 		switch errno {
 		case 0:
 			return int(taken), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// send is send(2) that does not wait. The runtime is not told of it: it would take
+// the processor away from a thread that is back in a moment.
+func send(fd int, b []byte, flags int) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+			uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
 		case unix.EINTR:
 		default:
 			return 0, errno

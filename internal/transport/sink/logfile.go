@@ -14,6 +14,9 @@ import (
 const (
 	// logBuffer is how much is gathered for one write(2).
 	logBuffer = 64 << 10
+	// logReserve is how much space is asked for at once while much is written:
+	// writing into it costs the file system half as much.
+	logReserve = 1 << 20
 	// logComplain is how often a log that fails says so.
 	logComplain = 30 * time.Second
 	// logRetry is how long a log that failed leaves the disk in peace.
@@ -34,6 +37,9 @@ type LogFile struct {
 	buf   []byte // whole lines that are not written yet
 	lines uint64 // in buf
 	half  []byte // the rest of a line that the file ends with, if it cannot be taken back
+
+	end      int64 // of the file as far as we know; valid iff reserved is not 0
+	reserved int64 // up to where there is space: beyond the end of the file, which is not moved; -1: there can be none
 
 	reopen         atomic.Bool
 	written, lost  atomic.Uint64
@@ -107,11 +113,42 @@ func (l *LogFile) flush() (done uint64, err error) {
 	if len(l.buf) == 0 {
 		return 0, nil
 	}
+	if len(l.buf) >= logBuffer {
+		l.reserve(int64(len(l.buf)))
+	}
 	n, err := l.file.Write(l.buf)
+	l.end += int64(n)
 	if err == nil {
 		return l.lines, nil
 	}
 	return l.repair(n), err
+}
+
+// reserve makes space for n bytes and more. The file's size stays what it is, so
+// whoever reads it, also after we were killed, finds nothing but lines.
+func (l *LogFile) reserve(n int64) {
+	if l.reserved < 0 {
+		return
+	}
+	var err error
+	if l.reserved == 0 {
+		l.end, err = l.file.Seek(0, io.SeekEnd)
+	}
+	if err == nil && l.end+n > l.reserved {
+		l.reserved = l.end + n + logReserve
+		err = reserve(l.file, l.end, l.reserved-l.end)
+	}
+	if err != nil {
+		l.reserved = -1 // it is no file, there is no space, or the file system cannot
+	}
+}
+
+// unreserve gives back what was not used.
+func (l *LogFile) unreserve() {
+	if l.reserved > l.end {
+		l.cutBack(0)
+	}
+	l.reserved = 0
 }
 
 // repair makes the file end with a whole line again, after the first n bytes
@@ -149,7 +186,7 @@ func (l *LogFile) open() error {
 	if err != nil {
 		return err
 	}
-	l.file = f
+	l.file, l.reserved = f, 0
 	return nil
 }
 
@@ -184,6 +221,7 @@ func (l *LogFile) Close() {
 	if l.file == nil {
 		return
 	}
+	l.unreserve()
 	if err := l.file.Close(); err != nil {
 		l.fail(err)
 	}

@@ -503,3 +503,40 @@ func BenchmarkLogFile(b *testing.B) {
 	}
 	l.Close()
 }
+
+// Space is reserved ahead while much is written; nobody sees it: the file is as
+// long as its lines at every moment, and nothing is left of it at the end.
+func TestLogFileReserves(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := NewLogFile(path, func(err error) { t.Error(err) })
+	lines := bytes.Repeat([]byte("a line of thirty-two characters\n"), 3000)
+	space := func() (size, taken int64) {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Size, st.Blocks * 512
+	}
+	ahead := int64(0)
+	for i := range 30 {
+		l.Write(lines, 3000)
+		size, taken := space()
+		if want := int64((i + 1) * len(lines)); size != want {
+			t.Fatalf("%d bytes, want %d", size, want)
+		}
+		ahead = max(ahead, taken-size)
+	}
+	if l.reserved < 0 {
+		t.Skip("this file system reserves no space")
+	}
+	if ahead < logReserve/2 {
+		t.Errorf("at most %d bytes reserved", ahead)
+	}
+	l.Close()
+	if size, taken := space(); size != int64(30*len(lines)) || taken > size+64<<10 {
+		t.Errorf("%d bytes take %d", size, taken)
+	}
+	if written, lost := l.Lines(); written != 90_000 || lost != 0 {
+		t.Errorf("%d lines written, %d lost", written, lost)
+	}
+}

@@ -271,7 +271,7 @@ func (a *agent) flush() error {
 	return nil
 }
 
-// doze waits for the doorbell: the first time not for ever, as it may have rung
+// doze waits for the doorbell: the first time with a limit, as it may have rung
 // a moment too early.
 func (a *agent) doze(confirmed *bool) error {
 	for i := range a.rings {

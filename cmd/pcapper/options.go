@@ -252,7 +252,7 @@ func (o *options) plainPort(stderr io.Writer) error {
 		return wrong(agent.ExitBadPort, "-p %q: want a port from 1 to 65535", o.port)
 	}
 	if digits != text {
-		fmt.Fprintf(stderr, "pcapper: warning: -p %q is taken for port %d\n", o.port, port)
+		fmt.Fprintf(stderr, "pcapper: warning: -p %q is read as port %d\n", o.port, port)
 	}
 	o.cmd.cfg.Port = int(port)
 	return nil

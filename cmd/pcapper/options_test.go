@@ -144,8 +144,8 @@ func TestAcceptsWhatTheCAgentDoes(t *testing.T) {
 		want func(*agent.Config) bool
 		says string // on stderr; "" is nothing
 	}{
-		{[]string{"-p", "7073abc"}, func(c *agent.Config) bool { return c.Port == 7073 }, `warning: -p "7073abc" is taken for port 7073`},
-		{[]string{"-p", "7075 # feed"}, func(c *agent.Config) bool { return c.Port == 7075 }, `is taken for port 7075`},
+		{[]string{"-p", "7073abc"}, func(c *agent.Config) bool { return c.Port == 7073 }, `warning: -p "7073abc" is read as port 7073`},
+		{[]string{"-p", "7075 # feed"}, func(c *agent.Config) bool { return c.Port == 7075 }, `is read as port 7075`},
 		{[]string{"-p", "+7075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},
 		{[]string{"-p", " \t7075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},
 		{[]string{"-p", "07075"}, func(c *agent.Config) bool { return c.Port == 7075 }, ""},

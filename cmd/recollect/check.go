@@ -30,7 +30,7 @@ func (o *options) checkFiles() int {
 		failed = max(failed, explain(err))
 	}
 	if failed == 0 {
-		fmt.Fprintf(os.Stdout, "nothing is wrong; flow lines: %d, %s\n", len(cfg.File.Flows), o.sources(&cfg))
+		fmt.Fprintf(os.Stdout, "no errors; flow lines: %d, %s\n", len(cfg.File.Flows), o.sources(&cfg))
 	}
 	return failed
 }

@@ -38,7 +38,7 @@ func TestClickHouse(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v: %s", err, &stderr)
 	}
-	if !strings.Contains(stderr.String(), "recollect: 140000 rows in ClickHouse, 0 given up\n") || strings.Contains(stderr.String(), "sesame") {
+	if !strings.Contains(stderr.String(), "recollect: 140000 rows in ClickHouse, 0 dropped\n") || strings.Contains(stderr.String(), "sesame") {
 		t.Errorf("stderr: %s", &stderr)
 	}
 	for _, query := range []string{

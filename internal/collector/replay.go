@@ -53,7 +53,7 @@ func parseSpeed(text string) (float64, error) {
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
-		return 0, fmt.Errorf(`%q is no speed: want a number, 1 for the records' own, or 0 or "max" for as fast as possible`, text)
+		return 0, fmt.Errorf(`%q is not a speed: want a number, 1 for the records' own, or 0 or "max" for as fast as possible`, text)
 	}
 	return v, nil
 }

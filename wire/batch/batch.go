@@ -193,7 +193,7 @@ func (e *Encoder) encode(b *Batch) (packets, bytes uint64, err error) {
 		before := len(e.cells)
 		e.cells, _ = ipfix.Append(e.cells, r)
 		if len(e.cells) == before || r.Flags&wire.HostStat != 0 {
-			return 0, 0, fmt.Errorf("record %d of a batch is no packet, or from before 1970", i)
+			return 0, 0, fmt.Errorf("record %d of a batch is not a packet, or is from before 1970", i)
 		}
 		e.ends = append(e.ends, uint32(len(e.cells)))
 		packets += r.Count()

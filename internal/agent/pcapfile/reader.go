@@ -161,7 +161,7 @@ type ForeignError struct {
 
 func (e *ForeignError) Error() string {
 	if e.What == "" {
-		return fmt.Sprintf("%q is no capture file: it begins with the bytes % x, not as pcap or pcapng do", e.Name, e.Head)
+		return fmt.Sprintf("%q is not a capture file: it begins with the bytes % x, unlike pcap and pcapng files", e.Name, e.Head)
 	}
 	return fmt.Sprintf("cannot read %q as a capture file: it is %s", e.Name, e.What)
 }

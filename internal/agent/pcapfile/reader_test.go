@@ -227,7 +227,7 @@ func TestForeignFiles(t *testing.T) {
 		{"x.ipfix.gz", packed(ipfix), "what is in it is a file of IPFIX messages", "recollect -replay x.ipfix.gz plays it"},
 		{"x.log", line, "it is an agent's log", "recollect -replay x.log plays it"},
 		{"empty", "", "it is empty", "-U"},
-		{"noise", "noise", `"noise" is no capture file: it begins with the bytes 6e 6f 69 73`, ""},
+		{"noise", "noise", `"noise" is not a capture file: it begins with the bytes 6e 6f 69 73`, ""},
 	} {
 		_, err := NewReader(strings.NewReader(tt.content), tt.name)
 		var e *ForeignError

@@ -24,7 +24,7 @@ func (c *cursor) advance() (ok bool, err error) {
 			return false, nil
 		}
 		if !c.group.open(c.file, c.next) {
-			return false, &FileError{c.file.path, fmt.Errorf("row group %d has no shape of ours", c.next)}
+			return false, &FileError{c.file.path, fmt.Errorf("row group %d has unknown columns", c.next)}
 		}
 		if err := c.group.load(allColumns); err != nil {
 			return false, &FileError{c.file.path, err}

@@ -258,7 +258,7 @@ func (s *Store) recoverPending() error {
 	for _, e := range entries {
 		n, ok := parseName(e.Name())
 		if !ok {
-			s.cfg.Logf("history %s: pending/%s is none of ours", s.dir, e.Name())
+			s.cfg.Logf("history %s: pending/%s is not a segment; it is left alone", s.dir, e.Name())
 			continue
 		}
 		if err := s.examine(filepath.Join(pendingDir, e.Name()), true); err != nil {

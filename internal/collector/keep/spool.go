@@ -38,7 +38,7 @@ func (k *Keeper) openSpool() (err error) {
 func (k *Keeper) waiting() string {
 	s := k.publisher.Status()
 	if k.queue == nil {
-		return fmt.Sprintf("%d waiting, %d given up", s.Published-s.Acknowledged-s.Dropped, s.Dropped)
+		return fmt.Sprintf("%d waiting, %d dropped", s.Published-s.Acknowledged-s.Dropped, s.Dropped)
 	}
 	q := k.queue.Status()
 	text := fmt.Sprintf("%d packets waiting in the spool, %d dropped in all its runs", q.Waiting.Weight, q.Dropped.Weight+s.Dropped)

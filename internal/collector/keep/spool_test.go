@@ -84,7 +84,7 @@ func TestSpool(t *testing.T) {
 		}
 		if life == 0 {
 			run(k, func() bool { return true })
-			if !strings.Contains(k.Done(), "5000 packets waiting in the spool, 0 given up") {
+			if !strings.Contains(k.Done(), "5000 packets waiting in the spool, 0 dropped") {
 				t.Error(k.Done())
 			}
 			k = open()

@@ -133,10 +133,10 @@ func sniff(path string) error {
 		}
 	}
 	if first == nil && len(head) > wire.MaxLine {
-		return errors.New("no log line in it")
+		return errors.New("no log lines in it")
 	}
 	if first != nil {
-		return fmt.Errorf("no log line in it; the first line: %w", first)
+		return fmt.Errorf("no log lines in it; the first line: %w", first)
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func TestFind(t *testing.T) {
 	packedPcap := write(t, dir, "x.pcap.zst", "\x28\xb5\x2f\xfd\n\n\n")
 	zst := write(t, dir, "n1.log.zst", "\x28\xb5\x2f\xfd\n\n\n")
 	for path, want := range map[string]string{
-		bad:               `README": no log line in it; the first line: wire: log line "Read this.": time "Read this.": want seconds with six decimals`,
+		bad:               `README": no log lines in it; the first line: wire: log line "Read this.": time "Read this.": want seconds with six decimals`,
 		filepath.Dir(bad): "no agent's log in ",
 		dir + "/none":     `none": no such file or directory`,
 		pcap:              `x y.pcap": it is a pcap capture file: to make a log of it: pcapper -read '` + pcap + `' >'x y.log'`,

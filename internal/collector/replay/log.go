@@ -224,7 +224,7 @@ func (l *log) look() bool {
 // foreign counts a line that is none, and names the first.
 func (l *log) foreign(err error) {
 	if l.look() && l.counts.foreign.Add(1) == 1 {
-		l.say("%q, line %d: no log line; all such lines are left out and counted: %v", l.path, l.line, err)
+		l.say("%q, line %d: not a log line; such lines are skipped and counted: %v", l.path, l.line, err)
 	}
 }
 

@@ -47,7 +47,7 @@ func ParsePlace(text string) (Place, error) {
 			return Place{sinceMidnight, int64(t.Sub(t.Truncate(24 * time.Hour)))}, nil
 		}
 	}
-	return Place{}, fmt.Errorf("%q is no time: want one like 2019-06-13 03:51:12, 03:51:12, 1560390672.895279 or +90s", text)
+	return Place{}, fmt.Errorf("%q is not a time: want one like 2019-06-13 03:51:12, 03:51:12, 1560390672.895279 or +90s", text)
 }
 
 // at is the place's time in logs that begin at first.

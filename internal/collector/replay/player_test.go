@@ -176,7 +176,7 @@ func TestForeignLines(t *testing.T) {
 		if count != want.count || !slices.Equal(g.flows, want.flows) {
 			t.Errorf("%s: %+v, records %v; want %+v %v", name, count, g.flows, want.count, want.flows)
 		}
-		if want.count.Foreign > 0 && (len(g.said) != 1 || !strings.Contains(g.said[0], fmt.Sprintf("%q, line 2: no log line", filepath.Join(dir, name)))) {
+		if want.count.Foreign > 0 && (len(g.said) != 1 || !strings.Contains(g.said[0], fmt.Sprintf("%q, line 2: not a log line", filepath.Join(dir, name)))) {
 			t.Errorf("%s: said %q", name, g.said)
 		}
 	}

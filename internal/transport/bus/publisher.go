@@ -281,7 +281,7 @@ func (p *Publisher) fill() error {
 		f, err := p.publish(data)
 		if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, batch.ErrMalformed) {
 			p.drop(data)
-			p.conn.say("bus %s: a batch of %d bytes is given up: %v", p.conn.target, len(data), err)
+			p.conn.say("bus %s: a batch of %d bytes is dropped: %v", p.conn.target, len(data), err)
 			f, err = inFlight{}, nil
 		}
 		if err != nil {

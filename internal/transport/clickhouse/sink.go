@@ -70,7 +70,7 @@ func (s *Sink) Status() Status {
 }
 
 func (st Status) String() string {
-	return fmt.Sprintf("%d rows in ClickHouse, %d given up", st.Written, st.Dropped)
+	return fmt.Sprintf("%d rows in ClickHouse, %d dropped", st.Written, st.Dropped)
 }
 
 // Publish queues a batch, and does not wait. It keeps nothing of b.
@@ -127,7 +127,7 @@ func (s *Sink) shed() {
 		s.status.Dropped += uint64(k.rows)
 		if !s.full {
 			s.full = true
-			s.say("clickhouse %s: more waits than memory=%d MiB; the oldest rows are given up, and counted", s.client.t, s.client.t.Memory>>20)
+			s.say("clickhouse %s: more than memory=%d MiB is queued; the oldest rows are dropped and counted", s.client.t, s.client.t.Memory>>20)
 		}
 	}
 }

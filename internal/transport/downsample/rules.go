@@ -84,7 +84,7 @@ func (r *Rules) Set(text string) error {
 		labels, settings = "", text
 	}
 	if _, err := path.Match(labels, ""); err != nil || named && labels == "" {
-		return fmt.Errorf("%q is no pattern of labels: %s", labels, grammar)
+		return fmt.Errorf("%q is not a pattern of labels: %s", labels, grammar)
 	}
 	added, fleet := rule{pattern: labels}, r.Fleet
 	for setting := range strings.SplitSeq(settings, ",") {

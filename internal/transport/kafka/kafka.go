@@ -41,7 +41,7 @@ const (
 type Status struct{ Published, Written, Dropped uint64 }
 
 func (st Status) String() string {
-	return fmt.Sprintf("%d records in Kafka, %d given up", st.Written, st.Dropped)
+	return fmt.Sprintf("%d records in Kafka, %d dropped", st.Written, st.Dropped)
 }
 
 // Sink sends batches. One goroutine calls Publish, another one Run.
@@ -108,7 +108,7 @@ func (s *Sink) giveUp(n uint64, err error) {
 		if errors.Is(err, kgo.ErrMaxBuffered) {
 			err = fmt.Errorf("more waits than memory=%d MiB", s.t.Memory>>20)
 		}
-		s.say("kafka %s: %v; such records are given up, and counted", s.t, err)
+		s.say("kafka %s: %v; such records are dropped and counted", s.t, err)
 	})
 }
 

@@ -96,7 +96,7 @@ func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
 	if s.size <= segmentHeader {
 		return segment{}, os.Remove(path)
 	}
-	q.cfg.Say("spool %q: %s is no segment that this version knows: it becomes %s.bad (%d bytes)", q.dir.path, path, filepath.Base(path), s.size)
+	q.cfg.Say("spool %q: %s is not a segment that this version knows: renamed to %s.bad (%d bytes)", q.dir.path, path, filepath.Base(path), s.size)
 	return segment{}, os.Rename(path, path+".bad")
 }
 

@@ -457,7 +457,7 @@ func TestForeign(t *testing.T) {
 	b.append(0, 10, 10)
 	b.reopen()
 	wantRange(t, b.take(true), 0, 10)
-	b.saidOnce("it becomes q-0000000000000007.seg.bad")
+	b.saidOnce("renamed to q-0000000000000007.seg.bad")
 	if left, err := os.ReadFile(name + ".bad"); err != nil || len(left) != 80 {
 		t.Errorf("%d bytes, %v", len(left), err)
 	}

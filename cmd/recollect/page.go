@@ -31,6 +31,7 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	cfg.Paths = path.New(path.Config{})
 	server.Measure(path.Metrics{Engine: cfg.Paths})
 	server.Handle(path.Handlers(cfg.Paths))
+	server.Judge((&pathJudge{engine: cfg.Paths}).judge)
 	for _, one := range s {
 		if k, ok := one.(keeper); ok {
 			server.Watch(k.Failing)

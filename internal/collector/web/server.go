@@ -55,6 +55,8 @@ type Server struct {
 	totals   totals
 	more     []prometheus.Collector
 	failing  []func() string
+	judges   []func(time.Time) []Problem
+	problems problems
 	handlers map[string]http.Handler
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.

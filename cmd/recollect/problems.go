@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/collector/web"
+)
+
+const (
+	// judgeTime is how long counters are compared over, at least; at most twice as long.
+	judgeTime = 30 * time.Second
+	// judgedFlows is how many flows are looked at, those with most packets.
+	judgedFlows = 500
+)
+
+// pathJudge says what is wrong in the network now: it compares the counters of hops and of
+// members of groups with those of a short time ago.
+type pathJudge struct {
+	engine       *path.Engine
+	before, next pathCounts
+	took         time.Time // when next was taken
+}
+
+type pathCounts struct {
+	hops    map[string]path.Counts
+	packets map[string]uint64 // of a flow
+	members map[string]uint64 // what a member of it has received
+}
+
+func (j *pathJudge) judge(now time.Time) []web.Problem {
+	counts := pathCounts{map[string]path.Counts{}, map[string]uint64{}, map[string]uint64{}}
+	list := append(j.hops(&counts), j.members(&counts)...)
+	if now.Sub(j.took) >= judgeTime {
+		j.before, j.next, j.took = j.next, counts, now
+	}
+	return list
+}
+
+func (j *pathJudge) hops(counts *pathCounts) (list []web.Problem) {
+	for _, h := range j.engine.Hops() {
+		if h.To == nil && h.Lost == 0 {
+			continue // nobody is known who should have seen them
+		}
+		key := fmt.Sprint(h.From)
+		if h.To != nil {
+			key += fmt.Sprint(*h.To)
+		}
+		counts.hops[key] = h.Counts
+		old := j.before.hops[key]
+		lost := increase(h.Lost, old.Lost)
+		all := lost + increase(h.Packets, old.Packets)
+		share := float64(lost) / float64(max(all, 1))
+		if all < web.LossPackets || share < web.LossShare {
+			continue
+		}
+		list = append(list, web.Problem{Kind: "loss", View: "matrix", Severity: web.SevereLoss + int(40*share),
+			Text: fmt.Sprintf("%s loses %.0f %% (%d of %d packets in the last minute)%s", hopText(&h), 100*share, lost, all, dropText(&h))})
+	}
+	return list
+}
+
+// increase of a counter that begins anew if what it counts was forgotten.
+func increase(now, before uint64) uint64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+func hopText(h *path.Hop) string {
+	switch {
+	case h.To == nil:
+		return h.From.Node
+	case h.From.Node == h.To.Node:
+		return fmt.Sprintf("%s (from %s to %s)", h.From.Node, h.From.Stage, h.To.Stage)
+	}
+	return h.From.Node + " \u2192 " + h.To.Node
+}
+
+// dropText is why most packets were lost, if a kernel said so, and where.
+func dropText(h *path.Hop) string {
+	reason, most := "", uint64(0)
+	for r, n := range h.Drops {
+		if n > most || n == most && r < reason {
+			reason, most = r, n
+		}
+	}
+	switch reason {
+	case "":
+		return ""
+	case "QDISC_DROP", "QDISC_OVERLIMIT":
+		return ": queue full at " + h.From.Node
+	}
+	return fmt.Sprintf(": %s at %s", strings.ToLower(strings.ReplaceAll(reason, "_", " ")), h.From.Node)
+}
+
+// members of groups that receive nothing of what is sent.
+func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
+	for _, f := range j.engine.Report(path.Query{}, judgedFlows).Flows {
+		if !f.Multicast {
+			continue
+		}
+		key := fmt.Sprint(f.Src, f.Dst, f.SrcPort, f.DstPort, f.Proto)
+		if f.MGEN != nil {
+			key += fmt.Sprint(" ", *f.MGEN)
+		}
+		counts.packets[key] = f.Packets
+		sent := increase(f.Packets, j.before.packets[key])
+		for _, n := range f.Nodes {
+			if n.Role != "member" {
+				continue
+			}
+			member := key + " " + n.Node
+			counts.members[member] = n.Received
+			if sent >= web.LossPackets && increase(n.Received, j.before.members[member]) == 0 {
+				list = append(list, web.Problem{Kind: "silent", View: "matrix", Severity: web.SevereSilent,
+					Text: fmt.Sprintf("%s joined %s and receives nothing of what %s sends", n.Node, f.Dst, f.Src)})
+			}
+		}
+	}
+	return list
+}

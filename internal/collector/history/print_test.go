@@ -1,7 +1,10 @@
 package history
 
 import (
+	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -15,5 +18,22 @@ func TestPrintedNames(t *testing.T) {
 		if got := string(p.text(nil, "a\x1b[2J,\"b\"\n")); got != want {
 			t.Errorf("%s: %q, want %q", format, got, want)
 		}
+	}
+}
+
+// A disk that stays full is told of once, whichever files cannot be written.
+func TestStoreSaysOnce(t *testing.T) {
+	said := 0
+	s := &Store{cfg: Config{Logf: func(string, ...any) { said++ }}}
+	for i := range 50 {
+		s.note(&fs.PathError{Op: "open", Path: fmt.Sprintf("tmp/%d", i), Err: syscall.ENOSPC})
+	}
+	if said != 1 {
+		t.Errorf("said %d times", said)
+	}
+	s.note(nil)
+	s.note(syscall.ENOSPC)
+	if said != 2 {
+		t.Errorf("said %d times after it had worked again", said)
 	}
 }

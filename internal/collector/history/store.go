@@ -38,6 +38,7 @@ type Store struct {
 	broken    map[string]bool     // files that are damaged, relative to dir
 	settled   map[string]int64    // sizes of hours that are over and compacted; Maintain's alone
 	status    Status
+	cause     string // of status.Failed
 }
 
 // maxRemembered bounds Store.committed.
@@ -352,18 +353,30 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// note has a failure in the status, and says it once.
+// cause is the innermost error, without names of files.
+func cause(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}
+
+// note has a failure in the status, and says it once for each cause: each try may
+// name another file.
 func (s *Store) note(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	text := ""
+	text, why := "", ""
 	if err = s.explain(err); err != nil {
-		text = err.Error()
+		text, why = err.Error(), cause(err)
 	}
 	s.mu.Lock()
-	news := text != "" && text != s.status.Failed
-	s.status.Failed = text
+	news := text != "" && (s.status.Failed == "" || why != s.cause)
+	s.status.Failed, s.cause = text, why
 	s.mu.Unlock()
 	if news {
 		s.cfg.Logf("%s; trying again", text)

@@ -79,6 +79,7 @@ type Writer struct {
 
 	mu     sync.Mutex
 	status WriterStatus
+	cause  string // of Status.Failed
 }
 
 // WriterStatus is what a writer has done since it was started.
@@ -224,14 +225,28 @@ func (w *Writer) partition(ctx context.Context, i int) error {
 	}
 }
 
-// fail says why nothing can be written, and that it is tried again.
+// fail says why nothing can be written, and that it is tried again, once for each
+// cause: each try names another file.
 func (w *Writer) fail(err error) {
+	why := cause(err)
 	w.update(func(s *WriterStatus) {
-		if s.Failed != err.Error() {
+		if s.Failed == "" || w.cause != why {
+			w.cause = why
 			w.conn.say("bus %s: cannot write records: %v; still trying", w.conn.target, err)
 		}
 		s.Failed = err.Error()
 	})
+}
+
+// cause is the innermost error, without names of files.
+func cause(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
 }
 
 // write writes a partition until it is not ours, or something fails. At the end of

@@ -1,5 +1,5 @@
 // Package batch is what travels and is kept beyond one collector: a run of one
-// agent's records, numbered so that whoever gets it twice can tell, as bytes
+// agent's records, numbered so that a reader can detect duplicates, as bytes
 // that explain themselves. It neither sends nor stores.
 //
 // # Bytes

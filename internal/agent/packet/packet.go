@@ -53,7 +53,7 @@ type VLAN struct {
 	Present bool   // whether there was a tag at all; the others are valid iff set
 }
 
-// Frame is one captured frame. Whoever fills it owns Data: it is valid only
+// Frame is one captured frame. The code that fills it owns Data: it is valid only
 // until the next frame is asked for.
 type Frame struct {
 	// Data is what was captured, at most the snapshot length, beginning with

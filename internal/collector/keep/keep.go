@@ -22,14 +22,14 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Config of a Keeper.
+// Config configures a Keeper.
 type Config struct {
 	// Dir has the history in "records" and, without a bus, what waits to be written
 	// in "queue". Dir "" is no history.
 	Dir string
 	// URL is a bus, as bus.Parse reads it; "" is none. Dir and URL are not both "".
 	URL string
-	// Keep is what the history keeps.
+	// Keep limits the history's age and size.
 	Keep history.Keep
 	// Collect: there are agents, whose batches are published.
 	Collect bool
@@ -38,7 +38,7 @@ type Config struct {
 	Spool spool.Spec
 	// Table, if it is not nil, also gets all that is on the bus, from writers of its own.
 	Table *clickhouse.Store
-	// Say takes messages for the user.
+	// Say prints a message for the user.
 	Say func(format string, args ...any)
 }
 
@@ -164,7 +164,7 @@ func (k *Keeper) Dir() string { return k.cfg.Dir }
 // SpoolDir is another one, or "".
 func (k *Keeper) SpoolDir() string { return k.cfg.Spool.Dir }
 
-// Agents tells which agents are ours. It is nil if all are.
+// Agents reports which agents belong to this process. It is nil if all do.
 func (k *Keeper) Agents() *bus.Share { return k.agents }
 
 // Publish queues a batch, and does not wait. Without Config.Collect it does nothing.
@@ -310,7 +310,7 @@ func (k *Keeper) Known(ctx context.Context) ([]string, error) {
 // Connected reports whether there is a connection to the bus, if there is a bus.
 func (k *Keeper) Connected() bool { return k.conn == nil || k.conn.Connected() }
 
-// Follow gives take the batches of all agents as they come, each record once,
+// Follow passes the batches of all agents to take as they arrive, each record once,
 // until ctx is done. take keeps nothing.
 func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {
 	if k.conn == nil {

@@ -28,9 +28,9 @@ type Config struct {
 	// epoch; without a pace (Max, or on the way to another place) that is now. It
 	// never goes back, and is never later than now.
 	Records func(file int, records []wire.Record, played []int64, again bool)
-	// Wait blocks while whoever takes the records is busy; nil never does.
+	// Wait blocks while the receiver of the records is busy; nil never blocks.
 	Wait func(ctx context.Context) error
-	// Say tells what is wrong with a file, once for each thing.
+	// Say reports what is wrong with a file, each problem once.
 	Say func(format string, args ...any)
 	// Stay: do not end with the last record, one may still go back.
 	Stay bool

@@ -41,7 +41,7 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Make makes a certificate and its key in PEM files, signed by the authority
+// Make creates a certificate and its key in PEM files, signed by the authority
 // in the same directory, which it makes, too, if there is none. It gives the
 // paths of the files that it wrote.
 func Make(r Request, now time.Time) (wrote []string, err error) {

@@ -1,4 +1,4 @@
-// Package filetype tells by a file's first bytes what it is, so that a program
+// Package filetype recognizes a file's type by its first bytes, so that a program
 // that was given a file for another one can name the command to use.
 package filetype
 

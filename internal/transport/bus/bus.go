@@ -18,7 +18,7 @@
 // A Publisher forgets no batch before a stream has acknowledged it, and sends it
 // again until then; so a stream may have a batch twice, and in another order than
 // it was made. What it has to give up, because its queue is full, it counts.
-// Whoever reads a stream counts each record, which (agent, boot, number) names, once.
+// A reader of a stream counts each record, identified by (agent, boot, number), once.
 package bus
 
 import (

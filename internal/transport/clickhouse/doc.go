@@ -14,6 +14,6 @@
 //
 // # What is given up
 //
-// Whoever publishes never waits. While the server is away or slow, blocks are kept
+// Publishing never waits. While the server is away or slow, blocks are kept
 // in memory up to a limit; then the oldest is given up, and its rows are counted.
 package clickhouse

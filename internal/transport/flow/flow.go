@@ -1,6 +1,6 @@
-// Package flow sums packets up: one entry for each 5-tuple, MGEN flow and
-// second, or another span of time. Nothing is ever lost in it: a table that is
-// full is given out early.
+// Package flow aggregates packets into flows: one entry for each 5-tuple, MGEN
+// flow, and second, or another span of time. It never loses anything: a full
+// table is flushed early.
 package flow
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Flow is packets of one span that have everything in common that Key says.
+// Flow is the packets of one span that have the same Key.
 type Flow struct {
 	// Record is the first packet's, with the number of packets, the sum of all
 	// lengths, and the flags that any of them has. Digest is 0 if there are several packets,
@@ -56,17 +56,17 @@ type Table struct {
 // finished flow to emit, which must not keep it.
 func New(limit int, emit func(*Flow)) *Table { return NewSpan(time.Second, limit, emit) }
 
-// NewSpan is New for flows of another span. Spans begin at its multiples since
-// 1970.
+// NewSpan is like New, for flows of another span. Spans begin at multiples of
+// it since 1970.
 func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
 	return &Table{span: int64(span), limit: limit, index: make(map[key]int32), emit: emit}
 }
 
-// Len is how many flows the table holds.
+// Len returns the number of flows in the table.
 func (t *Table) Len() int { return len(t.flows) }
 
-// Add counts a packet, or several that a record stands for. It reports whether
-// that began a flow. A host statistic is a flow of its own.
+// Add counts a packet, or the packets that a record stands for. It reports
+// whether this started a new flow. A host statistic is a flow of its own.
 func (t *Table) Add(r *wire.Record) (begun bool) {
 	if r.Flags&wire.HostStat != 0 {
 		t.emit(begin(r))
@@ -114,7 +114,7 @@ func (f *Flow) add(r *wire.Record) {
 	f.Time = min(f.Time, r.Time)
 }
 
-// Flush gives out all flows.
+// Flush emits all flows.
 func (t *Table) Flush() {
 	for i := range t.flows {
 		t.emit(&t.flows[i])
@@ -123,8 +123,8 @@ func (t *Table) Flush() {
 	clear(t.index)
 }
 
-// FlushBefore gives out the flows of spans that ended before now (nanoseconds
-// since 1970).
+// FlushBefore emits the flows of spans that ended before now (nanoseconds since
+// 1970).
 func (t *Table) FlushBefore(now int64) {
 	current := t.spanOf(now)
 	kept := t.flows[:0]

@@ -1,11 +1,11 @@
 // Package hub is one stream with many readers. Publishing never waits for a
 // reader: each reader has its own position, and one that falls behind by more
-// than the hub keeps loses the oldest items, which its own counter tells.
-// Memory is bounded, and follows what the slowest reader still has to read.
+// than the hub keeps loses the oldest items, which its counter reports.
+// Memory is bounded, and depends on what the slowest reader still has to read.
 //
-// The hub knows nothing of what it carries. It can hold encodings of it: an
-// item is encoded once per format, by the first reader that wants it, however
-// many readers send it on.
+// The hub does not interpret its items. It can cache their encodings: an item
+// is encoded once per format, by the first reader that needs it, however many
+// readers use it.
 package hub
 
 import (
@@ -16,13 +16,13 @@ import (
 	"sync/atomic"
 )
 
-// Encoding appends items, encoded, to dst, and for each of them the length that
-// dst then has to ends. An item that the format cannot express appends nothing
-// to dst. It must be pure: the same item gives the same bytes.
+// Encoding appends encoded items to dst, and the length of dst after each item
+// to ends. An item that the format cannot express appends nothing to dst. An
+// Encoding must be pure: the same item always results in the same bytes.
 type Encoding[T any] func(dst []byte, ends []uint32, items []T) ([]byte, []uint32)
 
-// Each makes an Encoding of what encodes one item. encode reports false, and
-// appends nothing, if the format cannot express the item.
+// Each returns an Encoding that encodes items one by one. encode reports false,
+// and appends nothing, if the format cannot express the item.
 func Each[T any](encode func(dst []byte, item *T) ([]byte, bool)) Encoding[T] {
 	return func(dst []byte, ends []uint32, items []T) ([]byte, []uint32) {
 		for i := range items {
@@ -33,13 +33,13 @@ func Each[T any](encode func(dst []byte, item *T) ([]byte, bool)) Encoding[T] {
 	}
 }
 
-// Config of a hub. Chunk and Chunks bound its memory: the hub keeps at most
-// Chunk x Chunks items, and whatever single chunks readers hold at the moment.
+// Config configures a hub. Chunk and Chunks bound its memory: the hub keeps at
+// most Chunk x Chunks items, plus the chunk that each reader currently holds.
 type Config[T any] struct {
 	// Chunk is the number of items that are stored and reclaimed together, a
 	// power of two.
 	Chunk int
-	// Chunks is the most chunks kept, at least 2.
+	// Chunks is the maximum number of chunks kept, at least 2.
 	Chunks int
 	// Encodings are the formats that Reader.Encoded can give, by index.
 	Encodings []Encoding[T]
@@ -56,7 +56,7 @@ const (
 	fewestKept = 2
 )
 
-// Hub is safe for use by any number of goroutines.
+// Hub is a stream of items. It is safe for concurrent use.
 type Hub[T any] struct {
 	cfg   Config[T]
 	shift uint
@@ -82,7 +82,7 @@ type Hub[T any] struct {
 	wake    chan struct{} // closed when there is something new
 }
 
-// New returns a hub. It panics on a Config that no program should have.
+// New returns a hub. It panics if the Config is invalid.
 func New[T any](cfg Config[T]) *Hub[T] {
 	if cfg.Chunk < 1 || cfg.Chunk&(cfg.Chunk-1) != 0 || cfg.Chunks < 2 {
 		panic(fmt.Sprintf("hub: chunk of %d items, %d chunks", cfg.Chunk, cfg.Chunks))
@@ -99,13 +99,13 @@ func New[T any](cfg Config[T]) *Hub[T] {
 	return h
 }
 
-// Published is the number of items published since the start.
+// Published returns the number of items published since the start.
 func (h *Hub[T]) Published() uint64 { return h.tail.Load() }
 
 // Fill lets f write items in place. It calls f once with free space (at least
-// one item, at most a chunk) and publishes as many items as f says it wrote,
-// counted from the front. It never waits for readers; publishers exclude each
-// other while f runs, so f must not block. Nothing may be published after
+// one item, at most a chunk) and publishes the first n items, where n is what f
+// returns. It never waits for readers. Only one publisher runs f at a time, so f
+// must not block. Nothing may be published after
 // Close.
 //
 // Attendants then read what was published, before Fill returns.
@@ -132,7 +132,7 @@ func (h *Hub[T]) fill(f func(free []T) int) bool {
 	return n > 0
 }
 
-// Publish copies items into the hub.
+// Publish copies items into the hub. It never waits for readers.
 func (h *Hub[T]) Publish(items ...T) {
 	for len(items) > 0 {
 		h.Fill(func(free []T) int {
@@ -199,7 +199,7 @@ func (h *Hub[T]) newChunk(n uint64) *chunk[T] {
 	return c
 }
 
-// Backlog is how many items the slowest reader has still to read.
+// Backlog returns how many items the slowest reader still has to read.
 func (h *Hub[T]) Backlog() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -211,7 +211,7 @@ func (h *Hub[T]) Backlog() uint64 {
 	return most
 }
 
-// Close ends the stream: readers get what is left and then io.EOF.
+// Close ends the stream: readers get the remaining items, and then io.EOF.
 func (h *Hub[T]) Close() {
 	h.mu.Lock()
 	h.closed.Store(true)

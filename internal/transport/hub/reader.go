@@ -21,7 +21,7 @@ type Reader[T any] struct {
 	offsets []uint32  // of the held encoding, nil for Items
 }
 
-// Status of a reader. At any moment
+// Status has the counters of a reader. At any moment
 //
 //	Published = Delivered + Skipped + Lost + Pending
 //
@@ -45,7 +45,7 @@ func (h *Hub[T]) NewReader() *Reader[T] {
 	return r
 }
 
-// Close ends the reader; what it had not read is counted as lost.
+// Close ends the reader. Items that it has not read are counted as lost.
 func (r *Reader[T]) Close() {
 	r.Dismiss()
 	r.release()
@@ -72,8 +72,8 @@ func (r *Reader[T]) Wait(ctx context.Context) error {
 	return r.hub.wait(ctx, pos)
 }
 
-// Items returns unread items, in order, without copying: at least one if there
-// is any, but not more than are stored together. They are valid until Advance,
+// Items returns unread items, in order, without copying them: at least one if
+// there are any, and at most the rest of a chunk. They are valid until Advance,
 // which must be called before the next Items or Encoded.
 func (r *Reader[T]) Items() []T {
 	c, from, to := r.pin()
@@ -83,9 +83,9 @@ func (r *Reader[T]) Items() []T {
 	return c.items[from:to]
 }
 
-// Encoded is Items in one of the hub's formats. Item i of the n items that it
-// gives is buf[ends[i]-ends[0] : ends[i+1]-ends[0]], and empty if the format
-// cannot express it; len(ends) is n+1, or 0 if there is nothing to read.
+// Encoded returns unread items in one of the hub's formats. Item i of n is
+// buf[ends[i]-ends[0] : ends[i+1]-ends[0]], and empty if the format cannot
+// express it; len(ends) is n+1, or 0 if there is nothing to read.
 func (r *Reader[T]) Encoded(format int) (buf []byte, ends []uint32) {
 	c, from, to := r.pin()
 	if c == nil {
@@ -96,8 +96,8 @@ func (r *Reader[T]) Encoded(format int) (buf []byte, ends []uint32) {
 	return buf[ends[from]:ends[to]], r.offsets
 }
 
-// Advance says that the first n items of the last Items or Encoded have been
-// dealt with, and gives the rest back.
+// Advance marks the first n items of the last Items or Encoded as delivered; the
+// rest remains unread.
 func (r *Reader[T]) Advance(n int) {
 	if r.offsets != nil {
 		r.countSkipped(n)
@@ -106,8 +106,7 @@ func (r *Reader[T]) Advance(n int) {
 	r.pos.Add(uint64(n))
 }
 
-// Disown says that n items that Advance counted as delivered were not after
-// all.
+// Disown counts n items as lost that Advance had counted as delivered.
 func (r *Reader[T]) Disown(n int) { r.lost.Add(uint64(n)) }
 
 func (r *Reader[T]) countSkipped(n int) {
@@ -159,8 +158,9 @@ func (r *Reader[T]) pin() (c *chunk[T], from, to int) {
 	}
 }
 
-// Status may be called by any goroutine. While the reader is reading, single
-// items may be seen on their way from one count to the next; the sum is exact.
+// Status returns the reader's counters. It may be called by any goroutine. While
+// the reader is reading, items may move from one count to another; their sum is
+// exact.
 func (r *Reader[T]) Status() Status {
 	pos, lost, skipped := r.pos.Load(), r.lost.Load(), r.skip.Load()
 	tail := max(min(r.hub.tail.Load(), r.end.Load()), pos)

@@ -9,6 +9,6 @@
 // anew begins another boot. So whoever reads the topic and counts each (agent, boot,
 // number) once counts right.
 //
-// Whoever publishes never waits: what does not fit into the memory that is set, or
+// Publishing never waits: what does not fit into the memory that is set, or
 // is refused by the brokers, is given up, and counted.
 package kafka

@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// Config of a queue.
+// Config configures a queue.
 type Config struct {
-	// Name is the queue's own in its directory: part of file names.
+	// Name identifies the queue in its directory; it is part of file names.
 	Name string
-	// Size bounds its segments on disk, in bytes; MinSize at least.
+	// Size limits the segments on disk, in bytes; at least MinSize.
 	Size int64
-	// Say takes messages for the user.
+	// Say prints a message for the user.
 	Say func(format string, args ...any)
 }
 
-// Amount is so many entries, and what they weigh together.
+// Amount is a number of entries and their total weight.
 type Amount struct{ Entries, Weight uint64 }
 
 // Status of a queue. At every moment
@@ -30,23 +30,23 @@ type Amount struct{ Entries, Weight uint64 }
 // by weight, over all lives of the queue, but for what a killed process had
 // not written.
 type Status struct {
-	// Waiting is what was not acknowledged yet.
+	// Waiting has not been acknowledged yet.
 	Waiting Amount
-	// Dropped was given up to make room or could not be read any more, since the
-	// queue was made.
+	// Dropped was removed to make room, or could not be read back, since the queue
+	// was created.
 	Dropped Amount
-	// WaitingNew and DroppedNew are the weights of what was appended since Open.
+	// WaitingNew and DroppedNew are the weights of entries appended since Open.
 	WaitingNew, DroppedNew uint64
-	// Unwritten is the weight of what is in memory only: a kill would lose it.
+	// Unwritten is the weight of entries that are only in memory: a kill loses them.
 	Unwritten      uint64
 	Disk, InMemory int64  // bytes
 	Errors         uint64 // of the disk, since the queue was made
-	// Failing is what the disk's last error says, "" if it works.
+	// Failing is the disk's last error, or "" if it works.
 	Failing string
 }
 
-// Queue is one queue. One goroutine appends, another one may use Wait, Next,
-// Ack and Rewind; Status and Sync are for all.
+// Queue is a queue of entries. One goroutine may append, another one may use
+// Wait, Next, Ack, and Rewind; any goroutine may use Status and Sync.
 type Queue struct {
 	dir *Dir
 	cfg Config
@@ -102,8 +102,8 @@ type flown struct {
 	weight uint32
 }
 
-// Append adds an entry, of which it makes a copy, and never waits for the
-// disk. weight is counted if the entry is given up.
+// Append adds a copy of an entry, and never waits for the disk. weight is counted
+// if the entry is dropped.
 func (q *Queue) Append(data []byte, weight uint32) error {
 	if len(data) > MaxEntry {
 		return fmt.Errorf("an entry of %d bytes: at most %d go into a spool", len(data), MaxEntry)
@@ -200,7 +200,7 @@ func notify(c chan struct{}) {
 	}
 }
 
-// Wait blocks until Next has something to give. The error is ctx's.
+// Wait blocks until Next has an entry to return. The error is ctx's.
 func (q *Queue) Wait(ctx context.Context) error {
 	for {
 		q.mu.Lock()
@@ -220,8 +220,8 @@ func (q *Queue) Wait(ctx context.Context) error {
 // next is the number of the entry that will be appended next.
 func (q *Queue) next() uint64 { return q.written + uint64(len(q.mem)) }
 
-// Next appends the data of the oldest entry that it has not given yet to dst;
-// ok reports whether there is one. It does not wait for one, but for the disk.
+// Next appends the data of the oldest entry that it has not returned yet to dst;
+// ok reports whether there is one. It waits for the disk, but not for an entry.
 func (q *Queue) Next(dst []byte) (data []byte, weight uint32, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -278,7 +278,7 @@ func (q *Queue) floor() uint64 {
 	return q.written
 }
 
-// Ack says that the oldest n that Next has given are done with.
+// Ack acknowledges the oldest n entries that Next has returned.
 func (q *Queue) Ack(n int) {
 	if n == 0 {
 		return
@@ -301,7 +301,7 @@ func (q *Queue) Ack(n int) {
 	q.remove(doomed)
 }
 
-// Rewind makes Next begin with the oldest that was not acknowledged.
+// Rewind makes Next start again with the oldest unacknowledged entry.
 func (q *Queue) Rewind() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -376,7 +376,7 @@ func (q *Queue) remember() {
 	q.state.dropped = sum
 }
 
-// Status may be called by any goroutine.
+// Status returns the queue's state. It may be called by any goroutine.
 func (q *Queue) Status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,10 +1,10 @@
 // Package spool is a first-in, first-out queue of byte entries that outlives the
-// process: what its reader has not acknowledged is on disk. It is for batches of
-// records whose receiver is away.
+// process: entries that its reader has not acknowledged are on disk. It is for
+// batches of records whose receiver is away.
 //
-// An entry that is acknowledged soon never touches the disk: entries are in
-// memory at first, and are written when they are [FlushAge] old or [FlushBytes]
-// have come together, and synchronised (fsync) as a group. So a process that is
+// An entry that is acknowledged soon never reaches the disk: entries are in
+// memory at first, and are written when they are [FlushAge] old or amount to
+// [FlushBytes], and synchronized (fsync) as a group. So a process that is
 // killed loses at most what was not written yet, unless it has called
 // [Queue.Sync]; what was acknowledged shortly before may come again.
 //
@@ -61,14 +61,14 @@ import (
 )
 
 const (
-	// FlushAge and FlushBytes are when what is in memory is written.
+	// FlushAge and FlushBytes limit the age and size of entries in memory.
 	FlushAge   = 100 * time.Millisecond
 	FlushBytes = 1 << 20
-	// Memory is the most bytes in memory.
+	// Memory is the maximum number of bytes in memory.
 	Memory = 16 << 20
-	// MaxEntry is the most bytes of an entry.
+	// MaxEntry is the maximum size of an entry, in bytes.
 	MaxEntry = 4 << 20
-	// MinSize is the least that a queue may have on disk.
+	// MinSize is the minimum size of a queue on disk, in bytes.
 	MinSize = 1 << 20
 	// retryAfter is how long a disk that failed is left alone.
 	retryAfter = time.Second
@@ -88,14 +88,14 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Spec is what "DIR:SIZE" says.
+// Spec is a parsed "DIR:SIZE".
 type Spec struct {
 	Dir  string // "" is no spool
 	Size int64  // bytes
 }
 
-// Parse reads DIR:SIZE, the size in bytes or with k, M, G or T behind, and
-// perhaps B: powers of 1000.
+// Parse parses DIR:SIZE. The size is in bytes, or followed by k, M, G, or T, and
+// optionally B: powers of 1000.
 func Parse(text string) (Spec, error) {
 	at := strings.LastIndexByte(text, ':')
 	if at < 1 {
@@ -125,7 +125,7 @@ func parseSize(text string) (int64, error) {
 	return n * factor, nil
 }
 
-// Dir is a directory of queues, and ours alone.
+// Dir is a directory of queues, locked for this process.
 type Dir struct {
 	path string
 	lock *os.File
@@ -134,8 +134,8 @@ type Dir struct {
 // ErrInUse: another process has the directory.
 var ErrInUse = errors.New("another process uses it")
 
-// OpenDir opens the directory for this process alone, which it makes if it is
-// not there. The error is ErrInUse, or the operating system's.
+// OpenDir opens and locks a directory, and creates it if necessary. The error is
+// ErrInUse, or the operating system's.
 func OpenDir(path string) (*Dir, error) {
 	if err := os.Mkdir(path, 0o750); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
@@ -154,10 +154,10 @@ func OpenDir(path string) (*Dir, error) {
 	return &Dir{path, lock}, nil
 }
 
-// Close lets others have the directory. Its queues must be closed before.
+// Close unlocks the directory. Its queues must have been closed.
 func (d *Dir) Close() error { return d.lock.Close() }
 
-// Others returns the bytes in segments of queues that are not among names.
+// Others returns the sizes, in bytes, of queues that are not among names.
 func (d *Dir) Others(names ...string) (bytes map[string]int64) {
 	bytes = map[string]int64{}
 	entries, _ := os.ReadDir(d.path) // what cannot be read is no news here

@@ -196,9 +196,14 @@ func TestLiveEqualsRead(t *testing.T) {
 	a, b := nettest.Pair(t)
 	jumbo(t, a, b)
 	p := start(t, a, "-m", "dst", "-f", "/dev/null")
+	sent := 0
 	for _, capture := range capturesWithTruth(t) {
+		frames := sendable(t, capture)
+		if len(frames) == 0 {
+			continue // of another link layer, or longer than the MTU can be
+		}
+		sent++
 		t.Run(filepath.Base(capture), func(t *testing.T) {
-			frames := sendable(t, capture)
 			var file bytes.Buffer
 			w := pcapgo.NewWriter(&file)
 			w.WriteFileHeader(65535+14, 1)
@@ -223,6 +228,9 @@ func TestLiveEqualsRead(t *testing.T) {
 			}
 			diff(t, withoutTime(got), withoutTime(want))
 		})
+	}
+	if sent < 30 {
+		t.Errorf("only %d captures could be sent, want 30 at least", sent)
 	}
 }
 
@@ -257,6 +265,9 @@ func sendable(t *testing.T, capture string) (frames [][]byte) {
 	r, err := pcapgo.NewReader(open(t, capture))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if r.LinkType() != layers.LinkTypeEthernet {
+		return nil
 	}
 	for {
 		data, ci, err := r.ReadPacketData()

@@ -36,6 +36,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return report(stderr, err)
 	}
 	cmd.cfg.Stderr, cmd.cfg.Stdout = stderr, stdout
+	if cmd.untilEOF {
+		ctx = untilEOF(ctx, os.Stdin)
+	}
 	switch cmd.action {
 	case actionHelp:
 		io.WriteString(stdout, usage())
@@ -61,6 +64,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return report(stderr, errInterrupted)
 	}
 	return 0 // stopped while waiting for the interface
+}
+
+// untilEOF is done when ctx is, or when in ends. A pipe ends when the last process that
+// has its other end does, however that is killed. (A signal by PR_SET_PDEATHSIG does not
+// survive our change of user.)
+func untilEOF(ctx context.Context, in io.Reader) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, in)
+	}()
+	return ctx
 }
 
 // errInterrupted says that nothing is known to be well.

@@ -35,8 +35,9 @@ const (
 
 // command is a parsed command line.
 type command struct {
-	action action
-	cfg    agent.Config
+	action   action
+	cfg      agent.Config
+	untilEOF bool // end when standard input does
 }
 
 // usageError carries the exit code of a wrong command line.
@@ -149,6 +150,7 @@ func newOptions() *options {
 	o.StringVar(&o.ip, "ip", "", "with -read: the `addresses` that -m calls IP, separated by commas")
 	o.BoolVar(&cfg.Stats, "stats", false, "also report CPU and memory, the host's or the PID namespace's, once a second")
 	o.StringVar(&o.obsolete, "s", "", "obsolete server `interface`; ignored with a warning")
+	o.BoolVar(&o.cmd.untilEOF, "until-eof", false, "end when standard input does, as when the program that started this one ends")
 	o.BoolVar(&o.check, "check", false, "check whether everything works, report engine, filter, and addresses, and exit")
 	o.BoolVar(&o.list, "D", false, "list the interfaces with their state and addresses, and exit")
 	o.BoolVar(&o.version, "version", false, "print the version and exit")

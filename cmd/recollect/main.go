@@ -207,7 +207,7 @@ func explainFlag(flags *flag.FlagSet, err error) error {
 var errNoConfig = errors.New("flag needs an argument: -c: want the name of a configuration")
 
 // commands are what may be the first argument.
-var commands = []string{"query", "replay", "trace", "view"}
+var commands = []string{"demo", "query", "replay", "trace", "view", "watch"}
 
 // cutCommand finds what is to be done, and the arguments for that. The flag
 // -query, the older spelling, may be anywhere.
@@ -225,6 +225,8 @@ func cutCommand(args []string) (command string, rest []string) {
 // usageOf is the help for a command.
 func usageOf(command string) string {
 	switch command {
+	case "demo":
+		return demoUsage
 	case "query":
 		return queryUsage
 	case "replay":
@@ -233,6 +235,8 @@ func usageOf(command string) string {
 		return traceUsage
 	case "view":
 		return viewUsage
+	case "watch":
+		return watchUsage
 	}
 	return usage
 }
@@ -252,11 +256,15 @@ func misused(command string, err error) int {
 
 func run(args []string) int {
 	command, args := cutCommand(args)
-	if command == "query" {
+	switch command {
+	case "demo":
+		return runDemo(args)
+	case "query":
 		return runQuery(args)
-	}
-	if command == "trace" {
+	case "trace":
 		return runTrace(args)
+	case "watch":
+		return runWatch(args)
 	}
 	o, err := parse(command, args)
 	switch {

@@ -37,7 +37,8 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 			server.Watch(k.Failing)
 		}
 	}
-	say("page at %s", server.URL())
+	cfg.Page = server.URL()
+	say("page at %s", cfg.Page)
 	if server.Open() {
 		say("the page is open to anyone who can reach this port: it has no password")
 	}

@@ -74,6 +74,8 @@ type Config struct {
 	Share Share
 	// Follow, if it is not nil, has records of agents that others dial.
 	Follow *Follow
+	// Source, if it is not nil, makes the records, and nobody is dialled.
+	Source *Source
 	// Writes are directories in which files are made.
 	Writes []string
 	// Report, if it is not nil, has lines to print behind each summary that Summary
@@ -241,6 +243,10 @@ func (c *collector) makeAgents(cfg Config) error {
 		c.followAgents(cfg.Follow)
 		return nil
 	}
+	if cfg.Source != nil {
+		c.sourceAgents(cfg.Source)
+		return nil
+	}
 	if err := c.listen(cfg.Listen, cfg.Allow, cfg.TLS); err != nil {
 		return err
 	}
@@ -300,6 +306,9 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 		defer c.hub.Close()
 		if c.player != nil {
 			return c.runPlayer(ctx)
+		}
+		if cfg.Source != nil {
+			return c.runSource(ctx, cfg.Source)
 		}
 		return c.runAgents(ctx, cfg, out)
 	})

@@ -266,11 +266,10 @@ func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
 			hurry = true // the player has done it when we look next
 		case now := <-look:
 			l.count(now)
-			if l.update(now) {
-				return true
-			}
-			if hurry {
+			if hurry { // whether or not it is time for new rates
 				l.hurry()
+			}
+			if l.update(now) || hurry {
 				return true
 			}
 		}

@@ -47,7 +47,11 @@ func (t *Terminal) ReadKeys(ctx context.Context, typed func(Key)) error {
 	err := t.control(func(fd int) (err error) {
 		// Another description of the same terminal: t.f is for writing, and its
 		// deadlines are.
-		in, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+		in, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), flags, 0)
+		if errors.Is(err, os.ErrPermission) { // it is another user's, as behind su(1)
+			in, err = os.OpenFile("/dev/tty", flags, 0)
+		}
 		return err
 	})
 	if err != nil {

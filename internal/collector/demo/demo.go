@@ -1,0 +1,205 @@
+// Package demo makes the records of twenty agents in a network that does not exist:
+// a column of vehicles and scouts, their relays, and a gateway. The records are a
+// function of time alone, so that pictures and tests have the same every time.
+//
+// What there is to see in each minute ([Period]):
+//
+//   - The video of camera-1 goes to base by relay-1, and from second 30 on by relay-2.
+//   - On the radio link from truck-1 to scout-1 one in twelve packets is lost; relay-2
+//     drops some of what it cannot send in time.
+//   - The orders that base sends to a multicast group reach trucks and scouts, some of them by
+//     mast. All of them have told the group's relay that they are members, scout-6 too, which
+//     receives nothing.
+//   - Web pages, names, and remote logins, with a world behind the gateway.
+package demo
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Period is after how long everything is repeated, but for sequence numbers.
+const Period = time.Minute
+
+// Host is one that has an agent.
+type Host struct {
+	Name string
+	Addr netip.Addr
+}
+
+// Indexes of hosts; there are more trucks and scouts behind the first.
+const (
+	base = iota
+	relay1
+	relay2
+	mast
+	gateway
+	truck1
+	scout1  = truck1 + 6
+	camera1 = scout1 + 6
+	hosts   = camera1 + 3
+)
+
+// Hosts are those with agents. The index is the agent's number.
+func Hosts() []Host {
+	list := []Host{{Name: "base"}, {Name: "relay-1"}, {Name: "relay-2"}, {Name: "mast"}, {Name: "gateway"}}
+	for _, group := range []struct {
+		name string
+		n    int
+	}{{"truck-", 6}, {"scout-", 6}, {"camera-", 3}} {
+		for i := range group.n {
+			list = append(list, Host{Name: group.name + string(rune('1'+i))})
+		}
+	}
+	for i := range list {
+		list[i].Addr = netip.AddrFrom4(addrOf(i))
+	}
+	return list
+}
+
+// Names are those of the hosts without agents.
+func Names() map[netip.Addr]string {
+	return map[netip.Addr]string{
+		netip.AddrFrom4(maps):  "maps.example",
+		netip.AddrFrom4(mail):  "mail.example",
+		netip.AddrFrom4(Group): "orders",
+		netip.AddrFrom4(hello): "neighbours",
+	}
+}
+
+func addrOf(host int) [4]byte { return [4]byte{10, 20, 0, byte(host + 1)} }
+
+// Group is the multicast group of the orders.
+var Group = [4]byte{239, 20, 0, 1}
+
+var (
+	hello = [4]byte{224, 0, 0, 109} // LL-MANET-Routers (RFC 5498)
+	maps  = [4]byte{198, 51, 100, 10}
+	mail  = [4]byte{198, 51, 100, 25}
+)
+
+// Record is one of an agent's.
+type Record struct {
+	Agent int
+	wire.Record
+}
+
+// Records are those of packets that were first sent in [from, to), ordered by time. Those of later
+// hops may be up to 50 ms later. The result is appended to list.
+func Records(list []Record, from, to time.Time) []Record {
+	g := generator{list: list, from: from.UnixNano(), to: to.UnixNano()}
+	begin := len(list)
+	for i := range streams {
+		g.stream(&streams[i], i)
+	}
+	slices.SortStableFunc(g.list[begin:], func(a, b Record) int { return cmp.Compare(a.Time, b.Time) })
+	return g.list
+}
+
+// generator collects records.
+type generator struct {
+	list     []Record
+	from, to int64
+}
+
+// stream makes a packet every so often.
+type stream struct {
+	every time.Duration
+	make  func(g *generator, p *packet)
+}
+
+// packet is one on its way.
+type packet struct {
+	wire.Record
+	seq    uint64 // of its stream, since 1970
+	second int64  // of the period
+}
+
+// stream sends the packets of one stream that are due, each a little off its time.
+func (g *generator) stream(s *stream, number int) {
+	every := int64(s.every)
+	for n := g.from / every; n*every < g.to; n++ {
+		at := n*every + int64(random(uint64(number), uint64(n), 0)%uint64(every/2))
+		if at < g.from || at >= g.to {
+			continue
+		}
+		p := packet{seq: uint64(n), second: at % int64(Period) / int64(time.Second)}
+		p.Time = at
+		s.make(g, &p)
+	}
+}
+
+// random is a number that is always the same for the same arguments.
+func random(stream, n, what uint64) uint64 { return wire.DigestWords(stream, n, what) }
+
+// chance reports whether something with a probability of percent happens to p.
+func (p *packet) chance(percent, what uint64) bool {
+	return random(p.Digest, p.seq, what)%100 < percent
+}
+
+// udp makes p a UDP packet.
+func (p *packet) udp(src, dst [4]byte, srcPort, dstPort uint16, length uint32) *packet {
+	return p.ip(wire.ProtoUDP, src, dst, srcPort, dstPort, length)
+}
+
+// ip makes p a packet with a digest of its own.
+func (p *packet) ip(proto uint8, src, dst [4]byte, srcPort, dstPort uint16, length uint32) *packet {
+	p.SetSrc4(src)
+	p.SetDst4(dst)
+	p.SrcPort, p.DstPort, p.Proto, p.Length, p.TTL = srcPort, dstPort, proto, length, 64
+	b := [wire.DigestSize]byte{4, proto}
+	binary.BigEndian.PutUint16(b[2:], uint16(p.seq))
+	binary.BigEndian.PutUint32(b[4:], length)
+	binary.BigEndian.PutUint64(b[8:], p.seq)
+	copy(b[16:], src[2:])
+	copy(b[18:], dst[2:])
+	binary.BigEndian.PutUint16(b[20:], srcPort)
+	binary.BigEndian.PutUint16(b[22:], dstPort)
+	p.Digest = wire.Digest(&b)
+	return p
+}
+
+// mgen makes p a message of an MGEN flow, which its UDP packet is.
+func (p *packet) mgen(flow uint32) *packet {
+	p.Flags |= wire.MGEN | wire.MGENHeader
+	p.FlowID, p.MGENSeq = flow, uint32(p.seq)
+	p.MGENTime = p.Time/1000 - 40
+	return p
+}
+
+// seen is a record of p by a host's agent, after a time.
+func (g *generator) seen(p *packet, host int, flags wire.Flags, after time.Duration) {
+	r := p.Record
+	r.Time += int64(after)
+	r.Flags |= flags
+	g.list = append(g.list, Record{host, r})
+}
+
+// hop is how long a packet takes to the next host, which changes from packet to packet.
+func (p *packet) hop(n int) time.Duration {
+	return 900*time.Microsecond + time.Duration(random(p.Digest, uint64(n), 7)%2000)*time.Microsecond
+}
+
+// along sends p from the first host to the last one, each of those between passing it on. A
+// packet does not arrive that is lost on the way to host number lost; 0 is none.
+func (g *generator) along(p *packet, lost int, path ...int) {
+	var at time.Duration
+	g.seen(p, path[0], wire.Outgoing, 0)
+	for i, host := range path[1:] {
+		if i+1 == lost {
+			return
+		}
+		at += p.hop(i)
+		g.seen(p, host, wire.Incoming, at)
+		if i+2 < len(path) {
+			p.TTL--
+			at += 150 * time.Microsecond
+			g.seen(p, host, wire.Outgoing|wire.Relayed, at)
+		}
+	}
+}

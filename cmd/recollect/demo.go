@@ -23,6 +23,7 @@ var demoUsage string
 type demonstration struct {
 	http        string
 	once, lines bool
+	length      time.Duration // with once
 }
 
 func newDemoFlags(d *demonstration) *flag.FlagSet {
@@ -36,7 +37,7 @@ func newDemoFlags(d *demonstration) *flag.FlagSet {
 
 // runDemo shows a network that does not exist, and gives the exit code.
 func runDemo(args []string) int {
-	d := &demonstration{}
+	d := &demonstration{length: demo.Period}
 	flags := newDemoFlags(d)
 	err := flags.Parse(args)
 	if err != nil {
@@ -112,7 +113,7 @@ func (d *demonstration) play(ctx context.Context, take func(host int, records []
 	tick := time.NewTicker(demoStep)
 	defer tick.Stop()
 	from := time.Now().Add(-demoLag)
-	end := from.Add(demo.Period)
+	end := from.Add(d.length)
 	var list []demo.Record
 	one := make([]wire.Record, 1)
 	for {

@@ -70,7 +70,7 @@ func TestUsageNamesFlags(t *testing.T) {
 			t.Errorf("the usage text lacks %q", want)
 		}
 	}
-	for _, line := range strings.Split(usage, "\n") {
+	for _, line := range strings.Split(usage+watchUsage+demoUsage, "\n") {
 		if len(line) > 80 || strings.TrimRight(line, " ") != line {
 			t.Errorf("the usage text has a line too long or with blanks at its end: %q", line)
 		}
@@ -112,6 +112,30 @@ func TestDocumentsAgree(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("the man page of %s has the flags\n%q, the program\n%q", name, got, want)
+		}
+	}
+}
+
+// TestCommandsAgree: the help of watch and demo has their flags, and the man page names them.
+func TestCommandsAgree(t *testing.T) {
+	page, err := os.ReadFile("../../man/recollect.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for command, flags := range map[string]*flag.FlagSet{"watch": newWatchFlags(&watching{}), "demo": newDemoFlags(&demonstration{})} {
+		want := []string{"h"}
+		flags.VisitAll(func(f *flag.Flag) {
+			want = append(want, f.Name)
+			if !strings.Contains(string(page), "Fl "+f.Name) {
+				t.Errorf("the man page lacks -%s of %s", f.Name, command)
+			}
+		})
+		slices.Sort(want)
+		if got := flagsIn(usageOf(command), `(?m)^  -([a-z][a-z-]*)`); !slices.Equal(got, want) {
+			t.Errorf("the usage of %s has the flags %q, the program %q", command, got, want)
+		}
+		if !strings.Contains(usage, "recollect "+command+" -h") {
+			t.Errorf("the usage does not name %s", command)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func write(dir, path string) error {
 	if len(p.options) == 0 {
 		return fmt.Errorf("%s -h lists no options", path)
 	}
-	for _, c := range []string{"cert", "query", "replay", "view"} {
+	for _, c := range []string{"cert", "demo", "query", "replay", "view", "watch"} {
 		if !strings.Contains(string(help), p.name+" "+c) {
 			continue
 		}

@@ -25,10 +25,13 @@ func eventually(t *testing.T, what string, so func() bool) {
 
 // below are the processes that a process has started, and theirs.
 func below(pid int) (list []int) {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)) // it may have ended
-	for _, f := range strings.Fields(string(data)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			list = append(append(list, child), below(child)...)
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, name := range threads {
+		data, _ := os.ReadFile(name) // it may have ended
+		for _, f := range strings.Fields(string(data)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				list = append(append(list, child), below(child)...)
+			}
 		}
 	}
 	return list
@@ -124,11 +127,11 @@ func TestLabEnds(t *testing.T) {
 		out, _ := exec.Command("ip", "netns", "list").Output()
 		return string(out)
 	}
-	for _, script := range []string{"lab", "run"} {
+	for script, last := range map[string]string{"lab": "recollect\n", "run": "pcapper\n"} { // what it starts last
 		tmp := t.TempDir()
 		cmd := exec.Command(filepath.Join(here, script))
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HTTP=127.0.0.1:0", "IFACE=lo", "PORT=17099")
+		cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HTTP=127.0.0.1:0", "IFACE=lo")
 		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 		if err != nil {
 			t.Fatal(err)
@@ -139,13 +142,13 @@ func TestLabEnds(t *testing.T) {
 		}
 		eventually(t, script+" collects", func() bool {
 			for _, pid := range below(cmd.Process.Pid) {
-				if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "recollect\n" {
+				if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == last {
 					return true
 				}
 			}
 			return false
 		})
-		time.Sleep(500 * time.Millisecond) // until recollect knows what to do with signals
+		time.Sleep(time.Second) // until recollect knows what to do with signals
 		before := fmt.Sprintf("pcapper-lab-%d-", cmd.Process.Pid)
 		if script == "lab" && !strings.Contains(namespaces(), before) {
 			t.Errorf("no namespaces %s*", before)

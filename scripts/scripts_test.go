@@ -141,17 +141,12 @@ func startDemo(t *testing.T, script string, agents int) map[string][]int {
 	return nil
 }
 
-// descendants returns the IDs of the two programs' processes in the process
-// group pgid, by the program's name.
-func descendants(pgid int) map[string][]int {
+// descendants returns the IDs of the two programs' processes that are pid or below it,
+// by the program's name.
+func descendants(pid int) map[string][]int {
 	found := map[string][]int{}
-	names, _ := filepath.Glob("/proc/[0-9]*/comm")
-	for _, name := range names {
-		pid, _ := strconv.Atoi(strings.Split(name, "/")[2])
-		if g, err := syscall.Getpgid(pid); err != nil || g != pgid {
-			continue
-		}
-		comm, _ := os.ReadFile(name)
+	for _, pid := range append(below(pid), pid) {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 		if c := strings.TrimSpace(string(comm)); c == "pcapper" || c == "recollect" {
 			found[c] = append(found[c], pid)
 		}

@@ -186,7 +186,7 @@ func (p *packet) hop(n int) time.Duration {
 }
 
 // along sends p from the first host to the last one, each of those between passing it on. A
-// packet does not arrive that is lost on the way to host number lost; 0 is none.
+// packet does not arrive that is lost in transit to host number lost; 0 is none.
 func (g *generator) along(p *packet, lost int, path ...int) {
 	var at time.Duration
 	g.seen(p, path[0], wire.Outgoing, 0)

@@ -140,6 +140,13 @@ func TestLabEnds(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { // of a test that fails
+			for _, pid := range append(below(cmd.Process.Pid), cmd.Process.Pid) {
+				if cmd.ProcessState == nil {
+					syscall.Kill(pid, syscall.SIGTERM)
+				}
+			}
+		})
 		eventually(t, script+" collects", func() bool {
 			for _, pid := range below(cmd.Process.Pid) {
 				if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == last {

@@ -125,6 +125,11 @@ func launchProgram(t *testing.T, host *nettest.Host, bin string, args ...string)
 			fmt.Sscan(args[i+1], &a.port)
 		}
 	}
+	// Tests count traffic, and most of their receivers' packets have no socket: those that
+	// want to know of drops say so.
+	if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, "-drops") }) {
+		args = append([]string{"-drops=false"}, args...)
+	}
 	a.cmd = host.Command(context.Background(), bin, args...)
 	a.cmd.Dir = a.dir
 	a.cmd.Stdout, a.cmd.Stderr = a, a

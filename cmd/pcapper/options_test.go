@@ -239,7 +239,11 @@ func TestDocumentsAgree(t *testing.T) {
 		if f.DefValue == "" || f.DefValue == "false" {
 			return
 		}
-		_, entry, _ := strings.Cut(man, "\n.It Fl "+f.Name+" ")
+		end := " "
+		if f.DefValue == "true" { // without an argument
+			end = "\n"
+		}
+		_, entry, _ := strings.Cut(man, "\n.It Fl "+f.Name+end)
 		entry, _, _ = strings.Cut(entry, "\n.It Fl ")
 		for name, text := range map[string]string{"the man page's entry": entry, "usage": usage()} {
 			if !strings.Contains(text, f.DefValue) {

@@ -100,6 +100,8 @@ type agent struct {
 	started  time.Time
 	past     departed // collectors
 	self     *self
+	tracer   dropTracer
+	drops    atomic.Pointer[drops]            // nil until run, and without events
 	mac      atomic.Pointer[net.HardwareAddr] // the modes', for captures to come
 }
 
@@ -221,6 +223,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err := a.openCapture(); err != nil {
 		return nil, err
 	}
+	a.openTracer()
 	if cfg.Log != os.DevNull { // formatting lines for nobody is most of the work
 		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
 	}
@@ -304,6 +307,21 @@ func (a *agent) openCapture() error {
 	return nil
 }
 
+// openTracer makes the tracer of dropped packets end with the engine, or takes the one that
+// many agents share.
+func (a *agent) openTracer() {
+	if a.cfg.at != nil {
+		a.tracer = a.cfg.at.fleet.tracer
+		return
+	}
+	a.tracer = openDropTracer(a.cfg.Drops)
+	closeEngine := a.engine.close
+	a.engine.close = func() error {
+		a.tracer.close()
+		return closeEngine()
+	}
+}
+
 // leaveOut gives what leaves out records that are not to be reported, or nil.
 func (a *agent) leaveOut() func([]wire.Record) int {
 	switch {
@@ -346,6 +364,12 @@ func (a *agent) run(ctx context.Context) error {
 			return err
 		})
 	}
+	d, err := a.watchDrops()
+	if err != nil {
+		a.out.printf("dropped packets are not reported: %v", err)
+		d = nil
+	}
+	a.drops.Store(d)
 	if a.log != nil {
 		start(&readers, a.log.run)
 	}
@@ -368,7 +392,8 @@ func (a *agent) run(ctx context.Context) error {
 	if a.cfg.ExcludeFeeds != "" {
 		start(&producers, a.followFeeds)
 	}
-	err := producers.Wait()
+	err = producers.Wait()
+	a.drops.Load().stop()
 	a.hub.Close()
 	err = cmp.Or(err, readers.Wait())
 	a.closeSpool()

@@ -78,6 +78,7 @@ type Config struct {
 	MarkRelayed bool   // say in the 28-byte record which packets were relayed
 	BMF         bool   // look into BMF encapsulation
 	Inner       bool   // look into tunnels
+	Drops       bool   // report packets that the kernel drops, where that is possible
 	// ExcludeFeeds is a collector.conf, or a directory of such files: the feeds of the agents in
 	// it are not reported. "" is none.
 	ExcludeFeeds string

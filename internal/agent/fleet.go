@@ -66,7 +66,8 @@ type fleet struct {
 	cfg     Config
 	out     printer
 	shared  *capture.Shared // nil with another engine
-	why     string          // what the engine is, and why
+	tracer  dropTracer
+	why     string // what the engine is, and why
 	certs   *certs.Server
 	ports   *portTable
 	metrics *metricsServer
@@ -150,6 +151,7 @@ func newFleet(cfg Config) (*fleet, error) {
 	if err := f.chooseEngine(); err != nil {
 		return nil, err
 	}
+	f.tracer = openDropTracer(cfg.Drops)
 	if cfg.Metrics != "" {
 		if f.metrics, err = newMetricsServer(cfg.Metrics, prometheus.NewRegistry()); err != nil {
 			f.close()
@@ -218,6 +220,7 @@ func (f *fleet) close() {
 	if f.shared != nil {
 		f.shared.Close()
 	}
+	f.tracer.close()
 }
 
 // confine keeps what entering namespaces takes.
@@ -289,6 +292,7 @@ func (f *fleet) what() string {
 func (f *fleet) announce() {
 	f.out.printf("watching %s", f.what())
 	f.out.printf("engine: %s", f.why)
+	f.out.printf("drops: %s", f.tracer.why)
 	if f.ports.path != "" {
 		f.out.printf("ports of the interfaces are in %q, as lines of a collector.conf", f.ports.path)
 	}
@@ -743,7 +747,8 @@ func (f *fleet) runAgent(ctx context.Context, cfg Config, p *place) error {
 
 // tally is what became of the agent's packets.
 func (a *agent) tally() tally {
-	return tally{a.hub.Published(), a.capture.stats().Dropped, a.lost()}
+	dropped := a.drops.Load().counts().sum
+	return tally{a.hub.Published() - dropped, a.capture.stats().Dropped, a.lost()}
 }
 
 // line is the agent's in the summary of many.

@@ -131,7 +131,7 @@ func (l *logTask) write() {
 			return
 		}
 		if !l.skip(len(ends) - 1) {
-			l.file.Write(lines, len(ends)-1)
+			l.file.Write(lines, l.count(ends))
 		}
 		l.reader.Advance(len(ends) - 1)
 	}
@@ -144,6 +144,20 @@ func (l *logTask) skip(n int) bool {
 	}
 	l.skipped.Add(uint64(n))
 	return true
+}
+
+// count returns how many records have a line, given where lines begin and end. Dropped packets
+// have none, and are not for the log.
+func (l *logTask) count(ends []uint32) (n int) {
+	for i, end := range ends[1:] {
+		if end != ends[i] {
+			n++
+		}
+	}
+	if without := len(ends) - 1 - n; without > 0 {
+		l.skipped.Add(uint64(without))
+	}
+	return n
 }
 
 // attend is called by whoever publishes records. It reports false if the
@@ -186,7 +200,7 @@ func (l *logTask) gather(lines []byte, ends []uint32) int {
 		}
 	}
 	g.text = append(g.text, lines[:ends[n]-ends[0]]...)
-	g.n += n
+	g.n += l.count(ends[:n+1])
 	if n < len(ends)-1 || len(g.text) >= logWrite {
 		l.full <- g // it has room for all buffers
 		l.gathering = nil

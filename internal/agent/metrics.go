@@ -112,6 +112,9 @@ var (
 	descDropped      = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
 	descLeftOut      = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf or -inner and -m spoof, of other sources), not reported on purpose.")
 	descStats        = desc("host_statistics_total", "Records of this host's CPU and memory.")
+	descStackDrops   = desc("stack_dropped_packets_total", "Packets of this interface that the kernel has dropped and that were reported, by its reason.", "reason")
+	descStackUntold  = desc("stack_dropped_unreported_total", "Packets of this interface that the kernel has dropped and that were not reported.", "why")
+	descStackFreed   = desc("stack_freed_packets_total", "Packets of this interface that the kernel has freed without a loss, such as frames for others.")
 	descFrames       = desc("decoder_total", "What the decoder met, by kind.", "kind")
 	descPublished    = desc("reader_published_total", "Records published while a reader was attached, summed over readers; always the sum of delivered, skipped, lost and in flight.", "reader")
 	descDelivered    = desc("reader_delivered_total", "Of these, records given to the kernel for the collector, or to the log.", "reader")
@@ -133,6 +136,7 @@ var (
 func (metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descWakes, descOutages, descDropped,
+		descStackDrops, descStackUntold, descStackFreed,
 		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
 		descReaders, descDeparted, descRefused, descLogLines,
 		descSpoolBytes, descSpoolWaiting, descSpoolDropped, descSpoolErrors, descSpoolFailing,
@@ -167,7 +171,14 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		stats = a.stats.sent.Load()
 	}
 	count(descStats, stats)
-	count(descPackets, a.hub.Published()-stats)
+	drops := a.drops.Load().counts()
+	count(descPackets, a.hub.Published()-stats-drops.sum)
+	for reason, n := range drops.reasons {
+		count(descStackDrops, n, reason)
+	}
+	count(descStackUntold, drops.untold, "too many at once")
+	count(descStackUntold, drops.undecoded, "no record")
+	count(descStackFreed, drops.harmless)
 	count(descBytes, bytes)
 	count(descKernel, kernel.Received)
 	count(descFreezes, kernel.Freezes)

@@ -63,6 +63,7 @@ func (a *agent) announce() {
 	if limit := a.target.filter.Limit; limit != "" {
 		a.out.printf("warning: -m: %s", limit)
 	}
+	a.out.printf("drops: %s", a.tracer.why)
 	a.announcePorts()
 	if a.stats != nil {
 		a.out.printf("CPU and memory: %v", a.stats)
@@ -102,10 +103,14 @@ func (a *agent) summary() {
 	if a.stats != nil {
 		stats = a.stats.sent.Load()
 	}
-	published := a.hub.Published()
+	stackDrops := a.drops.Load().counts()
+	published := a.hub.Published() - stackDrops.sum
 	a.out.printf("summary: %s packets captured in %s, %s dropped by the kernel, %s dropped by slow readers",
 		number(published-stats), time.Since(a.started).Round(time.Second), number(kernel.Dropped), number(a.lost()))
 	if line := a.leftOut(packets, dropped, kernel.Own, stats); line != "" {
+		a.out.printf("%s", line)
+	}
+	if line := stackDrops.String(); line != "" {
 		a.out.printf("%s", line)
 	}
 	if line := refused(a.feed.Refused()); line != "" {

@@ -21,7 +21,7 @@ type watched struct {
 // observe tells the store which agents are being watched, and of records that got
 // lost. It is called by who fills the store.
 func (v *View) observe(now time.Time) {
-	if v.c.player != nil {
+	if v.c.player != nil || v.known == nil { // there may be no agents yet
 		return
 	}
 	v.observeBus(now)

@@ -1,4 +1,4 @@
-import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Replay, Series, Setup, Span, Talkers } from './model';
+import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Problems, Replay, Series, Setup, Span, Talkers } from './model';
 import type { State } from './state';
 
 export type Link = 'connecting' | 'live' | 'broken';
@@ -23,6 +23,8 @@ export class Feed {
 	talkers: Talkers | null = null;
 	mgen: MGEN | null = null;
 	history: MGENHistory | null = null;
+	/** What is wrong now, whatever time is shown. */
+	problems: Problems | null = null;
 	/** The whole time that is kept, for the time bar. */
 	past: Overview | null = null;
 
@@ -34,6 +36,7 @@ export class Feed {
 	private stripKey = '';
 	private fetching = new Map<string, AbortController>();
 	private pastSeq = 0;
+	private problemsSeq = 0;
 	private historyKey = '';
 
 	constructor(private state: State, private changed: () => void) {
@@ -114,6 +117,7 @@ export class Feed {
 			this.append(frame);
 			if (this.state.whole && frame.seq % 30 === 0) this.load(); // no stream brings it
 		}
+		if (this.state.view === 'overview' && frame.seq - this.problemsSeq >= 5) this.loadProblems();
 		if (gap || (this.strip?.live !== false && frame.seq - this.pastSeq >= 30)) this.loadPast();
 		else if (this.past && this.strip?.live) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
 		if (this.state.view === 'mgen' && this.state.end === null) this.loadHistory(false);
@@ -140,6 +144,7 @@ export class Feed {
 		if (!this.setup) return;
 		const { view, end } = this.state;
 		const range = this.range();
+		if (view === 'overview') this.loadProblems();
 		if (view === 'overview' || view === 'flows') {
 			void this.get<Overview>('overview', range, (data) => { this.overview = data; });
 		}
@@ -193,6 +198,11 @@ export class Feed {
 		if (key === this.stripKey || !this.frame) return;
 		this.stripKey = key;
 		this.loadPast();
+	}
+
+	private loadProblems(): void {
+		this.problemsSeq = this.frame?.seq ?? 0;
+		void this.get<Problems>('problems', 'limit=10', (data) => { this.problems = data; });
 	}
 
 	private loadPast(): void {

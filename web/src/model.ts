@@ -242,6 +242,20 @@ export interface MGEN {
 	other: Count;
 	flows: MGENFlow[];
 }
+/** Something that is wrong now. */
+export interface Problem {
+	kind: string;
+	monitoring: boolean;
+	text: string;
+	since?: number;
+	view: string;
+	severity: number;
+}
+export interface Problems {
+	problems: Problem[];
+	/** How many were left out. */
+	more: number;
+}
 export interface MGENHistory {
 	window: Span;
 	sent: Series;

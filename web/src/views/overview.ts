@@ -5,6 +5,7 @@ import type { FlowCounts, Frame, HostCounts } from '../model';
 import {
 	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
+import { wrong } from './wrong';
 
 /** Everything at a glance. */
 export function overview(app: App): Page {
@@ -120,12 +121,14 @@ export function overview(app: App): Page {
 		['Agent', ''], ['State', ''], ['Now', 'num'], ['Records', 'num'], ['Late', 'num'], ['Future', 'num'], ['Age', 'num'], ['CPU', 'num'], ['Lost in transit', 'num'],
 	].map(([name, cls]) => h('th', { class: cls, scope: 'col', title: headHelp[name!] }, name))));
 
+	const problemList = wrong(app);
 	const empty = emptyState();
 	const chartNote = h('span', {});
 	const split = h('div', { class: 'split' },
 		panel('Traffic by flow', chartNote, chart.el, legend),
 		panel('Hosts', barNote, bars));
 	const el = h('div', { class: 'page overview' },
+		problemList.el,
 		h('div', { class: 'figures' }, ...figures.map((f) => f.el)),
 		empty.el,
 		split,
@@ -134,6 +137,7 @@ export function overview(app: App): Page {
 	return {
 		el,
 		update() {
+			problemList.update();
 			const { overview: o, current, frame, setup } = feed;
 			if (!frame || !setup) {
 				empty.el.hidden = false;

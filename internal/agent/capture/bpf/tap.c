@@ -291,13 +291,13 @@ INLINE u8 gso_kind(u32 type)
 
 INLINE void publish(struct ring *r, u64 head)
 {
-	if (unlikely(LOAD(r->calm))) {
-		// With the old value asked for it is a full barrier everywhere: either
-		// user space sees this frame or we see that it sleeps.
+	if (release || unlikely(LOAD(r->calm))) {
+		// An atomic add orders memory only if its old value is asked for: without,
+		// the compiler makes an instruction that arm64 may reorder. With it, the
+		// frame is visible before head is, and either user space sees head or we
+		// see that it sleeps.
 		u64 was = __sync_fetch_and_add(&r->head, head - r->head);
 		__asm__ volatile("" : : "r"(was) : "memory");
-	} else if (release) {
-		__sync_fetch_and_add(&r->head, head - r->head);
 	} else {
 		barrier();
 		STORE(r->head, head);

@@ -34,6 +34,9 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 			if len(hosts) > 0 {
 				if k := key(id); k != nil {
 					e.put(k.host, hosts, n)
+					if slices.Contains(blind.lossy, k.host) {
+						e.lossy.count(n)
+					}
 				}
 			}
 		})
@@ -144,7 +147,8 @@ func newReceiver(x *mgenFound) MGENReceiver {
 		r.Jitter = time.Duration(m.jitter)
 	}
 	if m.messages > 0 {
-		own := x.compared(*m, -1)
+		own := *m
+		own.uncount(&x.lossy)
 		lost := min(max(own.lost(), 0), int64(own.expected))
 		r.Loss = Loss{Valid: own.expected > 0, BySequence: true, Expected: own.expected, Lost: uint64(lost)}
 	}

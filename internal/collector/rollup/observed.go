@@ -204,6 +204,7 @@ func intersect(a, b []Run) (out []Run) {
 type blindness struct {
 	blanks []hostBlank
 	hosts  []uint32 // of the last frame asked for
+	lossy  []uint32 // those of hosts that lost records
 }
 
 func (s *Snapshot) blindness(w Window) *blindness {
@@ -219,10 +220,13 @@ func (s *Snapshot) blindness(w Window) *blindness {
 // during are the hosts that were not watching for some of f's time. The list is
 // valid until the next call.
 func (b *blindness) during(f *frame) []uint32 {
-	b.hosts = b.hosts[:0]
+	b.hosts, b.lossy = b.hosts[:0], b.lossy[:0]
 	for i := range b.blanks {
 		if x := &b.blanks[i]; x.From < f.end() && x.To > f.start && !slices.Contains(b.hosts, uint32(x.host)) {
 			b.hosts = append(b.hosts, uint32(x.host))
+		}
+		if x := &b.blanks[i]; x.Partial && x.From < f.end() && x.To > f.start {
+			b.lossy = append(b.lossy, uint32(x.host))
 		}
 	}
 	return b.hosts
@@ -231,8 +235,9 @@ func (b *blindness) during(f *frame) []uint32 {
 // aside is what an observer saw in frames that must not be compared: while it was
 // not watching all of the time itself, and by which other one was not.
 type aside struct {
-	own  mgenStat
-	with map[uint32]mgenStat
+	own   mgenStat
+	lossy mgenStat // of own, when records were lost: sequence numbers tell of those too
+	with  map[uint32]mgenStat
 }
 
 // put notes what an observer on host saw in a frame while others were blind.
@@ -253,6 +258,7 @@ func (a *aside) put(host uint32, blind []uint32, m *mgenStat) {
 
 func (a *aside) merge(b *aside) {
 	a.own.count(&b.own)
+	a.lossy.count(&b.lossy)
 	for host, m := range b.with {
 		if a.with == nil {
 			a.with = make(map[uint32]mgenStat)

@@ -161,11 +161,17 @@ func (s *Snapshot) Unobserved(w Window, hosts ...int) []Run {
 	return merged(append(blind, gaps...))
 }
 
-// unwatched are the times in w when a host's agent was not watching at all.
+// unwatched are the times in w when a host's agent was not watching at all: without
+// the seconds in which it came or went, whose packets are counted.
 func (s *Snapshot) unwatched(host int, w Window) (runs []Run) {
-	for _, b := range s.Blanks(host, w) {
-		if !b.Partial {
-			runs = append(runs, b.Run)
+	end := min(w.To, s.Complete+1)
+	for _, b := range s.history.blanksOf(host) {
+		from, to := b.From+1, b.To-1
+		if b.To == forever {
+			to = end
+		}
+		if from, to = max(from, w.From), min(to, end); from < to && !b.Partial {
+			runs = append(runs, Run{from, to})
 		}
 	}
 	return merged(runs)

@@ -59,7 +59,7 @@ func (s *Store) Stalled(now int64) {
 	s.hold.complete, s.hold.settled = s.nowSec-1, sec+catchUp-1
 	if held := sec - mostHeld; held > s.nowSec {
 		for host := range s.hosts {
-			s.unwatch(host, Run{s.nowSec, held})
+			s.unwatch(host, Run{s.nowSec, held + 1})
 		}
 	}
 	s.advance(now)

@@ -22,7 +22,7 @@ func TestUnobservedIsNull(t *testing.T) {
 	src.Watch((start+5)*1e9+1, 0, true)
 	src.Tick((start + 9) * int64(time.Second))
 	w := rollup.Window{From: start, To: start + 8, Step: 1}
-	want := "[1,0,0,null,null,null,0,0]"
+	want := "[1,0,0,0,null,0,0,0]"
 	snap := src.Snapshot()
 	overview := overviewOf(snap, snap.Overview(w))
 	hosts := hostsOf(snap, w)
@@ -33,7 +33,7 @@ func TestUnobservedIsNull(t *testing.T) {
 			t.Errorf("%s: %s, %v, want %s", name, text, err, want)
 		}
 	}
-	gap := [2]int64{start + 3, start + 6}
+	gap := [2]int64{start + 4, start + 5}
 	if got := hosts.Hosts[0].Gaps; len(got) != 1 || got[0] != gap {
 		t.Errorf("the host's gaps are %v, want %v", got, gap)
 	}

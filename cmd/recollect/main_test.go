@@ -392,7 +392,7 @@ func TestLiveReload(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
-	out = tty.Expect(t, len(out), "3 records from 1 agent in ")
+	tty.Expect(t, len(out), "3 records from 1 agent in ")
 	tty.Expect(t, 0, "2 records, 1 connection; no longer configured")
 }
 

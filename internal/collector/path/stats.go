@@ -18,15 +18,6 @@ type Counts struct {
 	Reordered  uint64 `json:"reordered,omitempty"`  // came before a packet of their flow that had begun the hop earlier
 }
 
-func (c *Counts) add(o *Counts) {
-	c.Packets += o.Packets
-	c.Bytes += o.Bytes
-	c.Lost += o.Lost
-	c.Unobserved += o.Unobserved
-	c.Duplicates += o.Duplicates
-	c.Reordered += o.Reordered
-}
-
 // Delay of a hop over the last one to two minutes, in nanoseconds.
 type Delay struct {
 	Count  uint64 `json:"count"`

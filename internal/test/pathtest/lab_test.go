@@ -68,11 +68,6 @@ func (l *lab) net(n int, a, b string) {
 	}
 }
 
-func (l *lab) route(host, to, via string) {
-	l.t.Helper()
-	l.run(host, "ip route replace 10.9.%s via 10.9.%s", to, via)
-}
-
 func (l *lab) forward(hosts ...string) {
 	for _, h := range hosts {
 		l.run(h, "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding; for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done")

@@ -587,7 +587,7 @@ func TestManyVanish(t *testing.T) {
 			time.Sleep(3 * time.Second)
 			said := a.said()
 			a.stop()
-			fine := regexp.MustCompile(`(?m)^pcapper: (watching .*|engine: .*|n\d+-eth0: (listening on .*|gone; port \d+ stays its own|collector .*|summary: .*|log: off.*))\n`)
+			fine := regexp.MustCompile(`(?m)^pcapper: (watching .*|engine: .*|drops: .*|n\d+-eth0: (listening on .*|gone; port \d+ stays its own|collector .*|summary: .*|log: off.*))\n`)
 			if rest := fine.ReplaceAllString(said, ""); rest != "" {
 				t.Errorf("said when nodes went away:\n%s", rest)
 			}

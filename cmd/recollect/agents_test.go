@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -47,6 +49,11 @@ func (as *agents) start(name string) error {
 		as.byName[name] = a
 	}
 	l, err := net.Listen("tcp", a.address)
+	// Another program's connection may have the port for a moment.
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		l, err = net.Listen("tcp", a.address)
+	}
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,12 @@ func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: keep DIR HOST LOG")
 	}
 	s, err := history.Open(ts.MkAbs(args[0]), history.Config{})
+	// The lock of the history before is held until the programs that other scripts
+	// were starting at that moment have begun.
+	for end := time.Now().Add(10 * time.Second); err != nil && strings.Contains(err.Error(), "another process") && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		s, err = history.Open(ts.MkAbs(args[0]), history.Config{})
+	}
 	ts.Check(err)
 	defer s.Close()
 	b := &batch.Batch{Agent: args[1]}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -38,6 +39,8 @@ var workspace = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	// Scripts get the default action then, also where SIGHUP is ignored (nohup).
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code := m.Run()
 	if dir, _ := workspace(); dir != "" {
 		os.RemoveAll(dir)

@@ -24,6 +24,8 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
+	// Programs get the default action then, also where SIGHUP is ignored (nohup).
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(func() int {
 		var err error
 		if binDir, err = os.MkdirTemp("", "recollect"); err != nil {

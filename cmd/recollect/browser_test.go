@@ -435,6 +435,9 @@ func near(t *testing.T, what, text string, want, slack float64) {
 // TestPage: real agents, real mgen, a real browser.
 func TestPage(t *testing.T) {
 	l := newLab(t)
+	// The traffic's first second should be one that all agents were watching in.
+	connected := time.Now().Unix()
+	l.await("two seconds with all agents", func() bool { return l.frame().Complete > connected+1 })
 	tr := l.runTraffic()
 	downloads := t.TempDir()
 	p := openPage(t, l.url, downloads)

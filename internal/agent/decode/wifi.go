@@ -49,6 +49,8 @@ func (d *Decoder) wifi(f *packet.Frame) (off, proto int) {
 	if w.Aggregate {
 		d.aggregate = aggregate{frame: *f, off: off}
 		d.aggregate.frame.Link = packet.Ethernet
+		// The frames in it are whole packets: nothing cuts them further.
+		d.aggregate.frame.GSOType, d.aggregate.frame.GSOSize = 0, 0
 		return off, wifiAggregate
 	}
 	return wifiPayload(b, off, w.Mesh)

@@ -139,13 +139,16 @@ func TestWiFiAggregate(t *testing.T) {
 	arp := join([]byte{0xaa, 0xaa, 3, 0, 0, 0, 8, 6}, make([]byte, 28))
 	b := wifiFrame(0x88, 0x01, []byte{0x80, 0},
 		sub(56, packet4(1, 5)), sub(52, arp), sub(60, packet4(2, 10)), sub(50, packet4(3, 0)), []byte{1, 2, 3, 4})
-	for _, room := range []int{0, 1, 2, 8} {
+	for _, room := range []int{0, 1, 2, 8, 16} {
 		f := frame(b)
 		f.Link = packet.IEEE80211
+		if room == 16 { // what a frame says of offloading is not said of the packets in it
+			f.GSOType, f.GSOSize = packet.GSOUDPL4, 2
+		}
 		d := New(Config{})
 		recs := all(t, d, f, room)
 		if len(recs) != 3 {
-			t.Fatalf("room for %d: %d records", room, len(recs))
+			t.Fatalf("room for %d: got %d records, want 3", room, len(recs))
 		}
 		for i, r := range recs {
 			if r.SrcPort != uint16(i+1) || int(r.Length) != 28+[]int{5, 10, 0}[i] {

@@ -37,6 +37,24 @@ func below(pid int) (list []int) {
 	return list
 }
 
+// describe says what a process is doing, for the report of a test that fails.
+func describe(pid int) string {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return fmt.Sprintf("process %d: gone", pid)
+	}
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	wchan, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
+	var lines []string
+	for line := range strings.Lines(string(status)) {
+		switch name, _, _ := strings.Cut(line, ":"); name {
+		case "State", "PPid", "NSsid", "NSpgid", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt":
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return fmt.Sprintf("process %d: %q in %s: %s", pid, args, wchan, strings.Join(lines, ", "))
+}
+
 // ends sends a signal to a script, and expects that it ends with this exit code and that
 // none of its processes is left.
 func ends(t *testing.T, cmd *exec.Cmd, s syscall.Signal, code int) {
@@ -53,8 +71,11 @@ func ends(t *testing.T, cmd *exec.Cmd, s syscall.Signal, code int) {
 	select {
 	case <-ended:
 	case <-time.After(30 * time.Second):
+		for _, pid := range append(all, cmd.Process.Pid) {
+			t.Log(describe(pid))
+		}
 		cmd.Process.Kill()
-		t.Errorf("%v does not end it", s)
+		t.Fatalf("%v does not end it", s)
 	}
 	if got := cmd.ProcessState.ExitCode(); got != code {
 		t.Errorf("%v: exit code %d, want %d", s, got, code)

@@ -3,6 +3,16 @@ import type { State } from './state';
 
 export type Link = 'connecting' | 'live' | 'broken';
 
+/** What a view asks the collector for. */
+export interface Needs {
+	/** The topic of the stream that it shows, which is also the address below /api/v1/. */
+	topic?: 'hosts' | 'matrix' | 'talkers' | 'mgen';
+	/** It shows series of all flows. */
+	overview?: boolean;
+	/** It shows what is wrong now. */
+	problems?: boolean;
+}
+
 /** What the page has of the server: pushed while it is live, fetched for the past. */
 export class Feed {
 	setup: Setup | null = null;
@@ -39,7 +49,7 @@ export class Feed {
 	private problemsSeq = 0;
 	private historyKey = '';
 
-	constructor(private state: State, private changed: () => void) {
+	constructor(private state: State, private needs: (view: string) => Needs, private changed: () => void) {
 		// A page that nobody sees costs nobody anything.
 		document.addEventListener('visibilitychange', () => {
 			if (document.hidden) this.close();
@@ -57,14 +67,14 @@ export class Feed {
 	follow(): void {
 		if (document.hidden) return;
 		const { view, window: w, end } = this.state;
-		const topic = { overview: '', flows: '', hosts: 'hosts', matrix: 'matrix', mgen: 'mgen', talkers: 'talkers' }[view];
+		const { topic } = this.needs(view);
 		const url = '/api/v1/stream' + (topic && end === null && !this.state.whole ? `?topic=${topic}:${w}` : '');
 		const wanted = `${view}|${this.state.whole ? 'all' : w}|${end}`;
 		const isNew = wanted !== this.wanted;
 		this.wanted = wanted;
 		if (url !== this.streamURL || !this.stream) this.open(url);
 		if (isNew) this.load();
-		if (view === 'mgen') this.loadHistory(isNew);
+		if (topic === 'mgen') this.loadHistory(isNew);
 	}
 
 	private open(url: string): void {
@@ -117,16 +127,17 @@ export class Feed {
 			this.append(frame);
 			if (this.state.whole && frame.seq % 30 === 0) this.load(); // no stream brings it
 		}
-		if (this.state.view === 'overview' && frame.seq - this.problemsSeq >= 5) this.loadProblems();
+		const needs = this.needs(this.state.view);
+		if (needs.problems && frame.seq - this.problemsSeq >= 5) this.loadProblems();
 		if (gap || (this.strip?.live !== false && frame.seq - this.pastSeq >= 30)) this.loadPast();
 		else if (this.past && this.strip?.live) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
-		if (this.state.view === 'mgen' && this.state.end === null) this.loadHistory(false);
+		if (needs.topic === 'mgen' && this.state.end === null) this.loadHistory(false);
 	}
 
 	/** Puts the newest seconds into the window, or asks again if its steps are longer. */
 	private append(frame: Frame): void {
 		const o = this.overview;
-		if (!o || (this.state.view !== 'overview' && this.state.view !== 'flows')) return;
+		if (!o || !this.needs(this.state.view).overview) return;
 		if (o.window.step === 1) {
 			this.overview = merge(o, frame.tail, frame.complete + 1, false);
 		} else if (frame.complete + 1 >= o.window.to + o.window.step) {
@@ -143,9 +154,10 @@ export class Feed {
 	load(): void {
 		if (!this.setup) return;
 		const { view, end } = this.state;
+		const { topic, overview, problems } = this.needs(view);
 		const range = this.range();
-		if (view === 'overview') this.loadProblems();
-		if (view === 'overview' || view === 'flows') {
+		if (problems) this.loadProblems();
+		if (overview) {
 			void this.get<Overview>('overview', range, (data) => { this.overview = data; });
 		}
 		if (end !== null) {
@@ -154,10 +166,10 @@ export class Feed {
 			this.current = this.frame.current;
 		}
 		// Live, the stream brings these.
-		if (view === 'hosts') void this.get<Hosts>('hosts', range, (data) => { this.hosts = data; });
-		if (view === 'matrix') void this.get<Matrix>('matrix', range, (data) => { this.matrix = data; });
-		if (view === 'talkers') void this.get<Talkers>('talkers', range, (data) => { this.talkers = data; });
-		if (view === 'mgen') {
+		if (topic === 'hosts') void this.get<Hosts>('hosts', range, (data) => { this.hosts = data; });
+		if (topic === 'matrix') void this.get<Matrix>('matrix', range, (data) => { this.matrix = data; });
+		if (topic === 'talkers') void this.get<Talkers>('talkers', range, (data) => { this.talkers = data; });
+		if (topic === 'mgen') {
 			void this.get<MGEN>('mgen', range, (data) => { this.mgen = data; this.loadHistory(true); });
 		}
 	}

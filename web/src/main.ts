@@ -5,21 +5,15 @@ import { bytes, clock, csv, date, day, moment, range, seconds, type Unit, unitNa
 import { isDark } from './palette';
 import { download, picture } from './picture';
 import { ReplayBar } from './replay';
-import { State, type View, viewNames, views, windows } from './state';
+import { State, windows } from './state';
 import { TimeBar } from './timebar';
-import type { App, Page } from './views/common';
-import { flows } from './views/flows';
-import { hosts } from './views/hosts';
-import { matrix } from './views/matrix';
-import { mgen } from './views/mgen';
-import { overview } from './views/overview';
-import { talkers } from './views/talkers';
+import type { App, Page } from './view';
+import { views } from './views';
 
-const makers: Record<View, (app: App) => Page> = { overview, flows, hosts, matrix, mgen, talkers };
-
-const state = new State();
+const state = new State(views.map((v) => v.route));
+const viewOf = (route: string) => views.find((v) => v.route === route)!;
 let pending = 0;
-const feed = new Feed(state, () => {
+const feed = new Feed(state, viewOf, () => {
 	// Several answers in one turn are drawn once.
 	if (!pending) pending = requestAnimationFrame(() => { pending = 0; update(); });
 });
@@ -30,6 +24,7 @@ const replay = new ReplayBar(feed);
 const app: App = {
 	state,
 	feed,
+	views,
 	zoom(from, to) {
 		const window = Math.max(2, Math.round(to) - Math.round(from) + 1);
 		state.set({ window, end: Math.round(to) + 1 });
@@ -38,12 +33,12 @@ const app: App = {
 
 // The frame around the views.
 
-const tabs = views.map((view, i) => {
-	const el = h('a', { href: `#${view}`, class: 'tab', 'data-view': view, title: `${viewNames[view]} (${i + 1})` }, viewNames[view]);
+const tabs = views.map(({ route, title }, i) => {
+	const el = h('a', { href: `#${route}`, class: 'tab', 'data-view': route, title: `${title} (${i + 1})` }, title);
 	el.addEventListener('click', (e) => {
 		if (e.ctrlKey || e.metaKey || e.shiftKey) return;
 		e.preventDefault();
-		state.set({ view });
+		state.set({ view: route });
 	});
 	return el;
 });
@@ -95,7 +90,7 @@ const footText = h('span', {});
 const notice = h('div', { class: 'notice', role: 'alert', hidden: true });
 
 const keys: [string, string][] = [
-	['1 – 6', 'Overview, Flows, Hosts, Matrix, MGEN, Talkers'],
+	[`1 – ${views.length}`, views.map((v) => v.title).join(', ')],
 	['Space', 'pause, or resume live'],
 	['← →', 'back and forward in time (with Shift: by a whole window)'],
 	['+ −', 'shorter or longer window'],
@@ -121,7 +116,7 @@ const help = h('dialog', { class: 'help', 'aria-label': 'Keys' },
 
 document.getElementById('app')!.append(
 	h('header', { class: 'top' },
-		h('a', { class: 'brand', href: '#overview', title: 'PCapper' }, logo(), h('b', {}, 'PCapper')),
+		h('a', { class: 'brand', href: `#${state.home}`, title: 'PCapper' }, logo(), h('b', {}, 'PCapper')),
 		h('nav', { class: 'tabs', 'aria-label': 'Views' }, ...tabs),
 		h('div', { class: 'tools' }, units.el, csvButton, pngButton, themeButton, helpButton)),
 	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time, calendar.el), timebar.el, spans.el),
@@ -175,7 +170,7 @@ function saveCSV(): void {
 function savePNG(): void {
 	if (!page) return;
 	const t = state.end ?? (feed.frame?.complete ?? 0) + 1;
-	picture(page.el, `PCapper · ${viewNames[state.view]} · ${day(t)} ${clock(t)} · ${seconds(state.window)} · ${unitNames[state.unit]}`)
+	picture(page.el, `PCapper · ${viewOf(state.view).title} · ${day(t)} ${clock(t)} · ${seconds(state.window)} · ${unitNames[state.unit]}`)
 		.then((blob) => download(blob, fileName('png')))
 		.catch((err: unknown) => say(`The picture could not be made: ${String(err)}`));
 }
@@ -202,7 +197,7 @@ addEventListener('keydown', (e) => {
 	}
 	const number = Number(e.key);
 	const unitList: Unit[] = ['bits', 'bytes', 'packets'];
-	if (number >= 1 && number <= views.length) state.set({ view: views[number - 1]! });
+	if (number >= 1 && number <= views.length) state.set({ view: views[number - 1]!.route });
 	else if (e.key === ' ' && !(target instanceof HTMLButtonElement)) pause();
 	else if (e.key === 'ArrowLeft') timebar.step(e.shiftKey ? -1 : -0.1);
 	else if (e.key === 'ArrowRight') timebar.step(e.shiftKey ? 1 : 0.1);
@@ -231,7 +226,7 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => upda
 // Drawing.
 
 let page: Page | null = null;
-let shownView: View | null = null;
+let shownView = '';
 let shownRun = '';
 
 function show(): void {
@@ -246,7 +241,7 @@ function show(): void {
 	if (shownView !== state.view) main.scrollTop = 0;
 	shownView = state.view;
 	shownRun = run;
-	page = makers[state.view](app);
+	page = viewOf(state.view).open(app);
 	main.replaceChildren(page.el);
 }
 
@@ -300,7 +295,7 @@ function update(): void {
 	}
 	if (feed.problem && feed.link !== 'broken') notices.push(`The collector says: ${feed.problem}`);
 	say(notices.join(' '));
-	document.title = `${viewNames[state.view]} – PCapper`;
+	document.title = `${viewOf(state.view).title} – PCapper`;
 	style(document.documentElement, '--tabs', String(views.length));
 }
 

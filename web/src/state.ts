@@ -1,11 +1,5 @@
 import type { Unit } from './format';
 
-export const views = ['overview', 'flows', 'hosts', 'matrix', 'mgen', 'talkers'] as const;
-export type View = (typeof views)[number];
-export const viewNames: Record<View, string> = {
-	overview: 'Overview', flows: 'Flows', hosts: 'Hosts', matrix: 'Matrix', mgen: 'MGEN', talkers: 'Talkers',
-};
-
 /** Windows that the server streams; any other comes from zooming and is shown paused. */
 export const windows = [10, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000];
 
@@ -14,7 +8,8 @@ export const longest = 10 * 366 * 86400;
 
 /** All that a URL restores. */
 export class State {
-	view: View = 'overview';
+	/** The route of the view that is shown; the first one is the home page. */
+	view: string;
 	window = 300;
 	/** The window is all that is kept, and grows. */
 	whole = false;
@@ -34,7 +29,9 @@ export class State {
 	private listeners: (() => void)[] = [];
 	private last = '';
 
-	constructor() {
+	/** The routes are those of the views that there are. */
+	constructor(private routes: readonly string[]) {
+		this.view = this.home;
 		this.read();
 		addEventListener('hashchange', () => {
 			if (location.hash !== this.last) {
@@ -42,6 +39,10 @@ export class State {
 				this.tell();
 			}
 		});
+	}
+
+	get home(): string {
+		return this.routes[0] ?? '';
 	}
 
 	onChange(f: () => void): void {
@@ -83,7 +84,7 @@ export class State {
 			const n = text === null ? NaN : Number(text);
 			return Number.isInteger(n) && n >= low && n <= high ? n : null;
 		};
-		this.view = views.find((v) => v === name) ?? 'overview';
+		this.view = this.routes.find((v) => v === name) ?? this.home;
 		this.window = number('w', 2, longest) ?? 300;
 		this.whole = p.get('w') === 'all';
 		this.end = this.whole ? null : number('end', 1, 2 ** 32 - 1);

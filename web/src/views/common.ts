@@ -1,26 +1,10 @@
 import { List, h, style, text, toggle } from '../dom';
-import type { Feed } from '../feed';
 import { covered, measure, rates, unknown, type Unit } from '../format';
 import type { Count, FlowSeries, HostState, Overview, Series, Setup, Span } from '../model';
 import { flowColors } from '../palette';
-import type { State } from '../state';
-import { kept } from './kept';
+import type { App } from '../view';
+import { kept, type Problem } from './kept';
 import type { Line } from '../chart';
-
-export interface App {
-	state: State;
-	feed: Feed;
-	zoom: (from: number, to: number) => void;
-}
-
-/** One page of the dashboard. */
-export interface Page {
-	el: HTMLElement;
-	update(): void;
-	/** What is shown, as a table. */
-	table(): (string | number | null)[][];
-	destroy?(): void;
-}
 
 export function panel(title: string, note: Node | string | null, ...children: Node[]): HTMLElement {
 	return h('section', { class: 'panel' },
@@ -106,12 +90,6 @@ export function primaryLine(app: App, o: Overview, f: FlowSeries): Line {
 	return { name: flowName(app.feed.setup, f.row), color: colors(app, f.row).primary, values: values(app, sum, o.window, app.state.unit) };
 }
 
-export interface Problem {
-	text: string;
-	title: string;
-	severe: boolean;
-}
-
 /** What is wrong with an agent's records, if anything. */
 export function problems(s: HostState): Problem[] {
 	const list: Problem[] = [];
@@ -177,8 +155,8 @@ export function whyNothing(app: App): [string, ...(string | { code: string })[]]
 }
 
 function feedSpan(app: App): Span | undefined {
-	const { overview, hosts, matrix, mgen, talkers } = app.feed;
-	return { overview, flows: overview, hosts, matrix, mgen, talkers }[app.state.view]?.window;
+	const view = app.views.find((v) => v.route === app.state.view);
+	return (view?.topic ? app.feed[view.topic] : view?.overview ? app.feed.overview : null)?.window;
 }
 
 /** Keys of a table's rows: arrows move, Enter chooses. */

@@ -2,14 +2,17 @@ import { Chart, rateOptions, type Line } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
 import { measure, rate } from '../format';
 import type { FlowCounts } from '../model';
+import type { App, Page, View } from '../view';
 import {
-	type App, type Page, axisRange, colors, emptyState, flowName, hostName, swatch, times, total, values, whyNothing,
+	axisRange, colors, emptyState, flowName, hostName, swatch, times, total, values, whyNothing,
 } from './common';
 
 interface Bar { host: number; counts: FlowCounts }
 
 /** Each flow: bars per host, now, over a strip chart. */
-export function flows(app: App): Page {
+export const flows: View = { route: 'flows', title: 'Flows', overview: true, open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const grid = h('div', { class: 'cards' });
 	const charts = new Map<number, Chart>();

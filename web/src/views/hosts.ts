@@ -3,8 +3,9 @@ import { List, h, style, text } from '../dom';
 import { bytes, delay, measure, rate, whole } from '../format';
 import type { FlowCounts, HostView } from '../model';
 import { sideColors } from '../palette';
+import type { App, Page, View } from '../view';
 import {
-	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
+	axisRange, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
 import { keptWords } from './kept';
 
@@ -14,7 +15,9 @@ const most = 60;
 const sides = ['sent', 'relayed', 'received'] as const;
 
 /** Each agent's host: what it sends, relays and receives, and how it is. */
-export function hosts(app: App): Page {
+export const hosts: View = { route: 'hosts', title: 'Hosts', topic: 'hosts', open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const grid = h('div', { class: 'cards' });
 	const charts: Chart[] = [];

@@ -1,6 +1,12 @@
 import { clock, day, whole } from '../format';
 import type { Detail } from '../model';
-import type { Problem } from './common';
+
+/** Something that is wrong with an agent's records. */
+export interface Problem {
+	text: string;
+	title: string;
+	severe: boolean;
+}
 
 const words = { packets: 'packets', flows: 'one-second flows', top: 'top flows of ten seconds and sums of the rest' };
 

@@ -1,7 +1,8 @@
 import { List, h, style, text, toggle } from '../dom';
 import { covered, measure, percent, rate, short } from '../format';
 import type { Cell, Group } from '../model';
-import { type App, type Page, emptyState, hostName, panel, place, rateOf, whyNothing } from './common';
+import type { App, Page, View } from '../view';
+import { emptyState, hostName, panel, place, rateOf, whyNothing } from './common';
 
 /** How many rows and columns are drawn; the rest is in the sum below. */
 const most = 40;
@@ -10,7 +11,9 @@ const mostGroups = 20;
 interface End { address: string; host: number; sum: number }
 
 /** Who sends how much to whom. */
-export function matrix(app: App): Page {
+export const matrix: View = { route: 'matrix', title: 'Matrix', topic: 'matrix', open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const head = h('tr', {});
 	const body = h('tbody', {});

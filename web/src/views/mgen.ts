@@ -3,7 +3,8 @@ import { List, h, text, toggle } from '../dom';
 import { delay, endpoint, measure, percent, rate, si, whole } from '../format';
 import type { MGENFlow, MGENReceiver } from '../model';
 import { sideColors } from '../palette';
-import { type App, type Page, axisRange, emptyState, hostName, panel, place, rateOf, rowKeys, swatch, times, values, whyNothing } from './common';
+import type { App, Page, View } from '../view';
+import { axisRange, emptyState, hostName, panel, place, rateOf, rowKeys, swatch, times, values, whyNothing } from './common';
 
 interface Row { key: string; flow: MGENFlow; receiver: MGENReceiver | null }
 
@@ -25,7 +26,9 @@ const columns = {
 type Column = keyof typeof columns;
 
 /** MGEN flows: does it arrive, and when. */
-export function mgen(app: App): Page {
+export const mgen: View = { route: 'mgen', title: 'MGEN', topic: 'mgen', open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const body = h('tbody', {});
 	rowKeys(body);

@@ -2,13 +2,16 @@ import { Chart, rateOptions } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
 import { bytes, date, delay, measure, moment, percent, rate, ratePair, seconds, short, whole } from '../format';
 import type { FlowCounts, Frame, HostCounts } from '../model';
+import type { App, Page, View } from '../view';
 import {
-	type App, type Page, axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
+	axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
 import { wrong } from './wrong';
 
 /** Everything at a glance. */
-export function overview(app: App): Page {
+export const overview: View = { route: 'overview', title: 'Overview', overview: true, problems: true, open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const figure = (name: string): Figure => {
 		const label = h('span', { class: 'name' }, name);

@@ -1,12 +1,15 @@
 import { List, h, style, text } from '../dom';
 import { endpoint, measure, percent, protocol, rate, whole } from '../format';
 import type { Talker } from '../model';
-import { type App, type Page, colors, emptyState, flowName, panel, rateOf, rowKeys, swatch, whyNothing } from './common';
+import type { App, Page, View } from '../view';
+import { colors, emptyState, flowName, panel, rateOf, rowKeys, swatch, whyNothing } from './common';
 
 const keyOf = (t: Talker) => [t.src, t.srcPort, t.dst, t.dstPort, t.proto].join(' ');
 
 /** The heaviest conversations. */
-export function talkers(app: App): Page {
+export const talkers: View = { route: 'talkers', title: 'Talkers', topic: 'talkers', open };
+
+function open(app: App): Page {
 	const { state, feed } = app;
 	const body = h('tbody', {});
 	rowKeys(body);

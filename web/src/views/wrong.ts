@@ -1,8 +1,7 @@
 import { List, h, text, toggle } from '../dom';
 import { moment } from '../format';
 import type { Problem } from '../model';
-import { type View, viewNames, views } from '../state';
-import type { App } from './common';
+import type { App } from '../view';
 
 /** What is wrong now, the worst first, each with a link to the view that shows it. */
 export function wrong(app: App): { el: HTMLElement; update: () => void } {
@@ -14,12 +13,12 @@ export function wrong(app: App): { el: HTMLElement; update: () => void } {
 		const since = h('span', { class: 'faint' });
 		const mark = h('i', { class: 'dot' });
 		const label = h('span', { class: 'badge' });
-		const view = views.find((v): v is View => v === item.view && v !== 'overview');
-		const link = view && h('a', { href: `#${view}` }, `Show in ${viewNames[view]}`);
+		const view = app.views.find((v) => v.route === item.view && v.route !== app.state.view);
+		const link = view && h('a', { href: `#${view.route}` }, `Show in ${view.title}`);
 		link?.addEventListener('click', (e) => {
 			if (e.ctrlKey || e.metaKey || e.shiftKey) return;
 			e.preventDefault();
-			app.state.set({ view: view! });
+			app.state.set({ view: view!.route });
 		});
 		return {
 			el: h('li', { 'data-kind': item.kind }, mark, label, what, since, link),

@@ -1,0 +1,10 @@
+import type { View } from '../view';
+import { flows } from './flows';
+import { hosts } from './hosts';
+import { matrix } from './matrix';
+import { mgen } from './mgen';
+import { overview } from './overview';
+import { talkers } from './talkers';
+
+/** All views, in the order of their tabs and keys. The first one is the home page. */
+export const views: readonly View[] = [overview, flows, hosts, matrix, mgen, talkers];

@@ -258,6 +258,16 @@ func (v *View) meet() {
 	v.known = roster
 }
 
+// RowOf is the row that a record counts for; if several do, the first. It may be called by any
+// goroutine.
+func (v *View) RowOf(r *wire.Record) int {
+	f := v.flows.Load()
+	if lines := f.classes.lines(f.classes.match(r), nil); len(lines) > 0 {
+		return f.rowOf[lines[0]]
+	}
+	return v.none
+}
+
 // classify is for one store, which calls it from one goroutine.
 func (v *View) classify() func([]int, *wire.Record) []int {
 	var scratch []uint32

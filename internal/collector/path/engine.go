@@ -21,7 +21,7 @@ type Config struct {
 	// 0 means DefaultWindow.
 	Window time.Duration
 	// Memory is how many bytes packets may take that are waited for; 0 means DefaultMemory.
-	// Flows and hops take up to 40 MiB beside it.
+	// Flows and hops take up to 40 MiB beside it, and the past of the map 16.
 	Memory int
 	// Node is the node that an agent is of; nil means [NodeOf].
 	Node func(agent string) string
@@ -137,6 +137,7 @@ type Engine struct {
 	ended    ring
 	counters Counters
 	scratch  []seen
+	memory   memory
 }
 
 // Counters are of all observations since the start.
@@ -421,6 +422,7 @@ func (e *Engine) Tick(now int64) {
 	defer e.mu.Unlock()
 	e.now = max(e.now, now)
 	e.tick(e.now - e.window)
+	e.remember()
 	e.lower()
 }
 

@@ -43,6 +43,7 @@ type flow struct {
 	changed uint64 // how many there were
 	current []int32
 	nodes   map[int32]*role
+	told    told
 }
 
 // hop is a link as one flow uses it.
@@ -51,6 +52,7 @@ type hop struct {
 	stats
 	used                      int64 // when it was used last
 	lastFrom, lastTo, transit int64
+	told                      Counts
 	any                       bool
 }
 

@@ -37,6 +37,18 @@ func Handlers(e *Engine) map[string]http.Handler {
 			hops := e.Hops()
 			return map[string]any{"hops": hops[:min(len(hops), limit)], "more": max(0, len(hops)-limit)}
 		}),
+		"GET /api/v1/map": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			from, to, err := parseTime(r)
+			if err != nil {
+				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
+				return
+			}
+			send(w, http.StatusOK, e.Map(from, to))
+		}),
+		"GET /api/v1/flows": answer([]string{"limit"}, func(_ Query, limit int) any {
+			list := e.Brief()
+			return map[string]any{"flows": list[:min(len(list), limit)], "more": max(0, len(list)-limit)}
+		}),
 		"GET /api/v1/tree": answer(flows, func(q Query, limit int) any {
 			r := e.Report(q, 0)
 			trees := []Flow{}
@@ -123,6 +135,29 @@ func parse(r *http.Request, names []string) (q Query, limit int, err error) {
 		limit = min(n, maxAnswer)
 	}
 	return q, limit, nil
+}
+
+// parseTime reads from and to, both seconds since 1970 or both relative to the newest.
+func parseTime(r *http.Request) (from, to int64, err error) {
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return 0, 0, fmt.Errorf("the parameters cannot be read: %w", err)
+	}
+	if err := known(v, []string{"from", "to"}); err != nil {
+		return 0, 0, err
+	}
+	from, to = -60, 0
+	for name, n := range map[string]*int64{"from": &from, "to": &to} {
+		if text := v.Get(name); text != "" {
+			if *n, err = strconv.ParseInt(text, 10, 64); err != nil {
+				return 0, 0, fmt.Errorf("%s=%.40q: want a number of seconds", name, text)
+			}
+		}
+	}
+	if to <= from || from < 0 && to > 0 || max(to, -from) > 1<<33 {
+		return 0, 0, errors.New("want from < to, both in UNIX seconds, or both relative to now, as from=-60&to=0")
+	}
+	return from, to, nil
 }
 
 func send(w http.ResponseWriter, code int, what any) {

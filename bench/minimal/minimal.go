@@ -28,7 +28,7 @@ const (
 	headerSize  = 128
 	beyond      = 1024
 	stride      = headerSize + ringSize + beyond
-	unit        = 64
+	unit        = 16
 	slotSize    = 16
 	tailOffset  = 64
 	sleepOffset = 72

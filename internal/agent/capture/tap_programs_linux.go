@@ -32,7 +32,7 @@ import (
 // Constants of bpf/tap.c.
 const (
 	tapSnap    = 256
-	tapUnit    = 64
+	tapUnit    = 16
 	tapSpare   = 512
 	tapScratch = 512
 	tapHeader  = 128 // struct ring

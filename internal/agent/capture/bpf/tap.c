@@ -104,7 +104,7 @@ volatile u32 egress = 0;
 volatile u32 ingress = 0;
 
 #define SNAP 256  // bytes of a frame that are kept at most: KEEP_MOST
-#define UNIT 64   // a cache line: what places in the ring are counted in
+#define UNIT 16   // what places in the ring are counted in
 #define SPARE 512 // behind each ring: the last frame may reach into it
 #define SCRATCH 512
 

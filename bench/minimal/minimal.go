@@ -125,7 +125,7 @@ func (a *agent) load(object, direction string) (*ebpf.Program, error) {
 			delete(spec.Programs, name)
 		}
 	}
-	for name, value := range map[string]uint32{"mask": ringSize - 1, "link_len": 14, "turn": 1} {
+	for name, value := range map[string]uint32{"mask": ringSize - 1, "hot": ringSize - 1, "link_len": 14, "turn": 1} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, err
 		}

@@ -29,6 +29,7 @@ const (
 	kernelProgTapSocket   = "tap_socket"
 	kernelVarEgress       = "egress"
 	kernelVarFiltering    = "filtering"
+	kernelVarHot          = "hot"
 	kernelVarIngress      = "ingress"
 	kernelVarInside       = "inside"
 	kernelVarLinkLen      = "link_len"
@@ -106,6 +107,7 @@ type kernelMapSpecs struct {
 type kernelVariableSpecs struct {
 	Egress    *ebpf.VariableSpec `ebpf:"egress"`
 	Filtering *ebpf.VariableSpec `ebpf:"filtering"`
+	Hot       *ebpf.VariableSpec `ebpf:"hot"`
 	Ingress   *ebpf.VariableSpec `ebpf:"ingress"`
 	Inside    *ebpf.VariableSpec `ebpf:"inside"`
 	LinkLen   *ebpf.VariableSpec `ebpf:"link_len"`
@@ -159,6 +161,7 @@ func (m *kernelMaps) Close() error {
 type kernelVariables struct {
 	Egress    *ebpf.Variable `ebpf:"egress"`
 	Filtering *ebpf.Variable `ebpf:"filtering"`
+	Hot       *ebpf.Variable `ebpf:"hot"`
 	Ingress   *ebpf.Variable `ebpf:"ingress"`
 	Inside    *ebpf.Variable `ebpf:"inside"`
 	LinkLen   *ebpf.Variable `ebpf:"link_len"`

@@ -26,11 +26,14 @@ const (
 	// The least is 4,096 small frames.
 	tapRingMin = 256 << 10
 	tapRingMax = 256 << 20
+	// tapHotMax is how much of a processor's ring is used until it is full: it
+	// stays in the processor's cache.
+	tapHotMax = 1 << 20
 	// tapNap is how long Next waits between blocks that follow each other
 	// closely: waking costs more than reading a hundred frames does, and so does
 	// telling readers of a few frames. It is most of the delay between a packet
 	// and its record: half of that when many come, a quarter when they fill a
-	// quarter of the ring, and nothing when they fill half of it.
+	// quarter of the ring's hot part, and nothing when they fill half of it.
 	tapNap = 8 * time.Millisecond
 	// tapOften is what closely means. A packet that comes alone is told at once,
 	// and no more than some 120 wake-ups a second are asked for when few come.
@@ -68,6 +71,7 @@ type Tap struct {
 	bell   *doorbell
 	rings  []tapRingView
 	mask   uint64
+	hot    uint64 // as hot in bpf/tap.c
 
 	// Owned by the goroutine that calls Next.
 	block   Block
@@ -97,10 +101,11 @@ type Tap struct {
 
 // tapRingView is one processor's ring as user space sees it.
 type tapRingView struct {
-	hdr  *tapRingHeader
-	data unsafe.Pointer
-	pos  uint64 // of the next frame to be read
-	end  uint64 // what is read up to in this block
+	hdr   *tapRingHeader
+	data  unsafe.Pointer
+	pos   uint64 // of the next frame to be read
+	end   uint64 // what is read up to in this block
+	grown uint64 // behind this position all of the ring is used, see find_room in bpf/tap.c
 }
 
 // tapRingHeader is struct ring of bpf/tap.c.
@@ -108,7 +113,8 @@ type tapRingHeader struct {
 	head                         uint64
 	received, dropped, own, nest uint64
 	wakes                        uint64
-	_                            [2]uint64
+	_                            uint64
+	grown                        uint64
 	tail                         uint64
 	asleep, calm                 uint32
 	_                            [6]uint64
@@ -191,7 +197,7 @@ func (t *Tap) open(ringSize int) (err error) {
 
 // view finds the processors' rings in mem. Another tap's frames are not ours.
 func (t *Tap) view(mem []byte, ringSize int) {
-	t.mask = uint64(ringSize - 1)
+	t.mask, t.hot = uint64(ringSize-1), uint64(tapHotSize(ringSize)-1)
 	t.ready = t.arm
 	stride := tapRingLen(ringSize)
 	t.rings = make([]tapRingView, len(mem)/stride)
@@ -253,6 +259,9 @@ func tapRingSize(total int) int {
 	size := min(max(total/possibleCPUs(), tapRingMin), tapRingMax)
 	return 1 << (bits.Len(uint(size)) - 1)
 }
+
+// tapHotSize is the size of the hot part of a ring, a power of two as well.
+func tapHotSize(ringSize int) int { return min(ringSize, tapHotMax) }
 
 // Attach puts the programs into the interface's path.
 func (t *Tap) Attach() error {
@@ -318,7 +327,7 @@ func (t *Tap) takeNap() {
 	t.nap = 0
 	for i := range t.rings {
 		r := &t.rings[i]
-		if atomic.LoadUint64(&r.hdr.head)-r.pos > (t.mask+1)/2 {
+		if atomic.LoadUint64(&r.hdr.head)-r.pos > (t.hot+1)/2 {
 			return
 		}
 	}
@@ -385,6 +394,9 @@ func (t *Tap) load(draining bool) bool {
 	for i := range t.rings {
 		r := &t.rings[i]
 		r.end = atomic.LoadUint64(&r.hdr.head)
+		// After head: what it says of frames before head does not change until
+		// they have been released.
+		r.grown = atomic.LoadUint64(&r.hdr.grown) - 1 // 0 becomes the greatest
 		if n := r.end - r.pos; n > 0 {
 			used += n
 			most = max(most, n)
@@ -408,7 +420,7 @@ func (t *Tap) load(draining bool) bool {
 	t.offset = t.wall.read()
 	t.held = true
 	switch {
-	case most > (t.mask+1)/4:
+	case most > (t.hot+1)/4:
 		t.nap = tapNap / 4
 	case most > tapMany:
 		t.nap = tapNap / 2
@@ -453,7 +465,11 @@ func (t *Tap) pick() bool {
 }
 
 func (t *Tap) slot(r *tapRingView) *tapSlot {
-	return (*tapSlot)(unsafe.Add(r.data, r.pos&t.mask))
+	at := r.pos & t.hot
+	if r.pos > r.grown {
+		at = (r.pos - r.grown + t.hot + tapSpare) & t.mask
+	}
+	return (*tapSlot)(unsafe.Add(r.data, at))
 }
 
 // nextInTap reads the next frame.

@@ -67,7 +67,7 @@ func newTapSpec(cfg Config, ringSize, cpus int) (*tapSpec, error) {
 	var own [4]uint16
 	copy(own[:], cfg.OwnPorts)
 	err = t.set(map[string]any{
-		"mask": uint32(ringSize - 1), "link_len": uint32(cfg.linkLen()),
+		"mask": uint32(ringSize - 1), "hot": uint32(tapHotSize(ringSize) - 1), "link_len": uint32(cfg.linkLen()),
 		"release":   b2u(runtime.GOARCH != "amd64" && runtime.GOARCH != "386"),
 		"own_ports": own,
 		"inside":    b2u(cfg.Inside),

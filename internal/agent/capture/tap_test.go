@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"runtime"
@@ -618,5 +619,103 @@ func TestTapInterfaceDownUpRemoved(t *testing.T) {
 	}
 	if err := tap.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A ring that its hot part is too small for grows, and shrinks when it has been
+// read: every frame is read once, in order, and none is lost before all of the
+// ring is full. Bursts and reads are of all sizes.
+func TestTapGrows(t *testing.T) {
+	h, peer := nettest.Pair(t)
+	const ringSize = 4 << 20
+	tap := openTap(t, h, Config{Ethernet: true, RingBytes: ringSize * possibleCPUs()})
+	if err := tap.progs.setVar("egress", turnBeforeQueue); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // one processor, one ring
+	var old unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &old); err != nil {
+		t.Fatal(err)
+	}
+	var one unix.CPUSet
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		unix.SchedSetaffinity(0, &old)
+		runtime.UnlockOSThread()
+	}()
+	seed := time.Now().UnixNano()
+	random := rand.New(rand.NewPCG(uint64(seed), 1))
+	t.Logf("seed %d", seed)
+
+	var sent, read uint32 // the number of a frame is its destination's address
+	prog := tap.progs.coll.Programs[progEgress]
+	shortFrame, longFrame := udp(h, peer, make([]byte, 18)), mgenFrame(h, peer)
+	data := [][]byte{shortFrame.Ethernet(), longFrame}
+	grew, shrank, wasGrown := 0, 0, false
+	send := func(n int) {
+		for range n {
+			b := data[random.IntN(len(data))]
+			binary.BigEndian.PutUint32(b[30:], sent)
+			sent++
+			if _, err := prog.Run(&ebpf.RunOptions{Data: b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	receive := func(n int) {
+		if !tap.load(true) {
+			return
+		}
+		for f := (packet.Frame{}); n > 0 && tap.block.Next(&f); n-- {
+			if got := binary.BigEndian.Uint32(f.Data[30:]); got != read {
+				t.Fatalf("frame %d of %d came as number %d; grown at %d", got, sent, read, tap.rings[0].hdr.grown)
+			}
+			read++
+		}
+		tap.release()
+	}
+	for range 100 {
+		send(random.IntN(1 << (8 + random.IntN(6))))
+		if random.IntN(8) == 0 {
+			receive(1 << 30)
+		} else {
+			receive(random.IntN(1 << random.IntN(12)))
+		}
+		grown := tap.rings[0].hdr.grown != 0
+		switch {
+		case grown && !wasGrown:
+			grew++
+		case !grown && wasGrown:
+			shrank++
+		}
+		wasGrown = grown
+		if sent-read > 12_000 { // about a third of the ring, and more than the hot part
+			receive(1 << 30)
+		}
+	}
+	receive(1 << 30)
+	if s := tap.Stats(); read != sent || s.Dropped != 0 || s.Received != uint64(sent) {
+		t.Errorf("sent %d, read %d, %+v", sent, read, s)
+	}
+	if grew == 0 || shrank == 0 {
+		t.Errorf("grew %d times, shrank %d times", grew, shrank)
+	}
+	t.Logf("%d frames; grew %d times, shrank %d times", sent, grew, shrank)
+
+	// What does not fit into all of it is dropped, and counted; nothing else is harmed.
+	before := sent
+	for dropped := uint64(0); dropped == 0; dropped = tap.Stats().Dropped {
+		send(100)
+	}
+	kept := sent - before - uint32(tap.Stats().Dropped)
+	receive(int(kept))
+	if read != before+kept {
+		t.Errorf("read %d of %d kept", read-before, kept)
+	}
+	if tap.load(true) {
+		t.Error("frames are left")
 	}
 }

@@ -88,6 +88,7 @@ extern void *bpf_rdonly_cast(const void *p, u32 btf_id) __attribute__((section("
 
 // What user space sets before the programs are loaded.
 const volatile u32 mask;       // bytes of a ring less 1; 2^n-1
+const volatile u32 hot;        // bytes of it that are used while they suffice less 1; 2^n-1, at most mask
 const volatile u32 filtering;  // whether filter() has been replaced
 const volatile u32 look = 48;  // bytes that filter() may look at
 const volatile u32 link_len;   // 14 for Ethernet, 0: frames begin at the network header
@@ -116,7 +117,7 @@ struct ring {
 	u64 nested; // frames that came while another was being written: dropped too
 	u64 wakes;
 	u32 busy, unused;
-	u64 unused2;
+	u64 grown; // from this position on all of the ring is used; 0: only its hot part
 
 	u64 tail; // bytes ever read
 	u32 asleep;
@@ -330,6 +331,33 @@ INLINE void drop(struct ring *r, const struct what *w)
 		__sync_fetch_and_add(&w->watched->dropped, 1);
 }
 
+// find_room sets at to where in the ring the frame at position head goes, and
+// reports whether there is room for it.
+//
+// A ring that is walked through from end to end is never in the cache. So only
+// its first hot+1 bytes are used until they are full. Then the ring grows: from
+// that position on all of it is used, beginning behind the hot part (and what
+// its last frame reaches into), which user space still has to read. It shrinks
+// when user space has read everything.
+INLINE u32 find_room(struct ring *r, u64 head, u64 tail, u32 *at)
+{
+	u64 grown = r->grown;
+	if (unlikely(grown) && head == tail)
+		r->grown = grown = 0;
+	if (likely(!grown)) {
+		*at = (u32)head & hot;
+		if (likely(head - tail <= (u64)hot + 1 - (SPARE + UNIT)))
+			return 1;
+		if (hot == mask)
+			return 0;
+		r->grown = grown = head;
+	}
+	*at = (u32)(head - grown + hot + 1 + SPARE) & mask;
+	if (tail < grown)
+		return head - grown <= mask - hot - 2 * SPARE;
+	return head - tail <= (u64)mask + 1 - (SPARE + UNIT);
+}
+
 // take writes a frame into the ring of this processor.
 INLINE void take(const struct __sk_buff *skb, const struct what *w)
 {
@@ -345,8 +373,7 @@ INLINE void take(const struct __sk_buff *skb, const struct what *w)
 	}
 	STORE(r->busy, 1);
 	u64 head = r->head;
-	u32 full = head - LOAD(r->tail) > (u64)mask + 1 - (SPARE + UNIT);
-	u32 at = (u32)head & mask;
+	u32 at, full = !find_room(r, head, LOAD(r->tail), &at);
 	u8 *p = (u8 *)r + RING_LEN + at;
 	if (unlikely(full)) // still to be filtered and counted
 		p = (u8 *)r + RING_LEN + mask + 1 + SPARE;

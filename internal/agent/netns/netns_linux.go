@@ -49,13 +49,25 @@ func Open(path string) (*Namespace, error) {
 // that the kernel calls inum.
 func (n *Namespace) Inode() uint64 { return n.inode }
 
+// CurrentInode returns the inode of the calling thread's namespace, see Inode.
+func CurrentInode() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(Own, &st); err != nil {
+		return 0, fmt.Errorf("network namespace %s: %w", Own, err)
+	}
+	return st.Ino, nil
+}
+
 // Do calls f on a thread that is in the namespace. What f opens stays there.
-// Entering another namespace takes CAP_SYS_ADMIN, see setns(2).
+// Entering another namespace takes CAP_SYS_ADMIN, see setns(2). A nil Namespace
+// is the one that the calling thread is in.
 func (n *Namespace) Do(f func() error) error {
+	if n == nil {
+		return f()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var st unix.Stat_t
-	if unix.Stat(Own, &st) == nil && st.Ino == n.inode {
+	if inode, err := CurrentInode(); err == nil && inode == n.inode {
 		return f()
 	}
 	result := make(chan error)

@@ -7,19 +7,34 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pcapper/pcapper/internal/agent/netns"
 	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
 func inode(t *testing.T) uint64 {
 	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Stat(netns.Own, &st); err != nil {
+	n, err := netns.CurrentInode()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return st.Ino
+	return n
+}
+
+// TestDoHere: a nil Namespace is the caller's, which takes no privilege.
+func TestDoHere(t *testing.T) {
+	var here *netns.Namespace
+	var in uint64
+	if err := here.Do(func() error { in = inode(t); return nil }); err != nil || in != inode(t) {
+		t.Errorf("in %d, %v, want %d", in, err, inode(t))
+	}
+	current, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer current.Close()
+	if got := current.Inode(); got != inode(t) {
+		t.Errorf("the current namespace is %d, want %d", got, inode(t))
+	}
 }
 
 // What runs in Do is in the namespace, and nothing else ever is, also when Do has

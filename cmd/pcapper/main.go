@@ -50,10 +50,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.ReadFile(ctx, cmd.cfg)
 	case actionCheck:
 		err = agent.Check(ctx, cmd.cfg)
-	case actionMany:
-		limitProcessors()
-		err = agent.RunMany(ctx, cmd.cfg)
 	default:
+		setProcessors(cmd.cfg.Several())
 		err = agent.Run(ctx, cmd.cfg)
 	}
 	switch {
@@ -81,12 +79,16 @@ func untilEOF(ctx context.Context, in io.Reader) context.Context {
 // errInterrupted says that nothing is known to be well.
 var errInterrupted = errors.New("interrupted before everything was tried")
 
-// limitProcessors lets an eighth of the processors run our code at the same time,
-// unless the environment says how many (GOMAXPROCS). With many interfaces, work
-// comes in small pieces, and waking another thread for each costs more than the
-// piece; one processor is enough for millions of packets a second.
-func limitProcessors() {
-	if os.Getenv("GOMAXPROCS") == "" {
+// setProcessors settles how many processors run our code at the same time: two or more
+// for one interface, whose capture keeps one while it is busy (see capture.Tap). With
+// several, work comes in small pieces, and waking another thread for each costs more than
+// the piece, so an eighth of the processors do unless the environment says how many
+// (GOMAXPROCS); one processor is enough for millions of packets a second.
+func setProcessors(several bool) {
+	switch {
+	case !several:
+		runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
+	case os.Getenv("GOMAXPROCS") == "":
 		runtime.GOMAXPROCS(max(runtime.NumCPU()/8, 1))
 	}
 }

@@ -30,7 +30,6 @@ const (
 	actionList
 	actionCheck
 	actionRead
-	actionMany
 )
 
 // command is a parsed command line.
@@ -219,8 +218,6 @@ func parse(args []string, stderr io.Writer) (command, error) {
 		o.cmd.action = actionCheck
 	case given["read"]:
 		o.cmd.action = actionRead
-	case len(o.cmd.cfg.Netns) > 0 || len(o.cmd.cfg.Interfaces) > 0:
-		o.cmd.action = actionMany
 	}
 	return o.cmd, nil
 }

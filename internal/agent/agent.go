@@ -7,20 +7,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/agent/match"
-	"github.com/pcapper/pcapper/internal/host/certs"
-	"github.com/pcapper/pcapper/internal/host/sandbox"
-	"github.com/pcapper/pcapper/internal/host/service"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/sink"
@@ -79,132 +73,34 @@ func lines(dst []byte, ends []uint32, recs []wire.Record) ([]byte, []uint32) {
 	return dst, ends
 }
 
-// agent is the running program.
+// agent watches one interface.
 type agent struct {
 	cfg      Config
-	out      printer
+	fleet    *fleet
+	point    *observationPoint
+	out      *printer
 	target   *target
 	engine   engine
 	hub      *recordHub
 	capture  *capturer
 	feed     *feed.Server[*recordReader]
 	ports    []feed.Listener
-	certs    *certs.Server  // nil without TLS
-	log      *logTask       // nil if the log is /dev/null
-	stats    *hostStats     // nil unless asked for
-	metrics  *metricsServer // nil without -metrics
+	log      *logTask   // nil if the log is /dev/null
+	stats    *hostStats // nil unless asked for
 	exports  []*exporting
 	spoolDir *spool.Dir // nil without -spool
-	confined sandbox.Report
-	manager  *service.Manager
 	started  time.Time
 	past     departed // collectors
 	self     *self
-	tracer   dropTracer
 	drops    atomic.Pointer[drops]            // nil until run, and without events
 	mac      atomic.Pointer[net.HardwareAddr] // the modes', for captures to come
 }
 
-// Run is the agent's life: it returns when ctx is done and everything captured
-// has been dealt with, or with the first error. Errors that have an exit code
-// are *Error.
-func Run(ctx context.Context, cfg Config) error {
-	a, err := newAgent(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	if err := a.listen(); err != nil {
-		a.capture.close()
-		a.engine.close()
-		return err
-	}
-	if a.manager, err = service.Find(); err != nil {
-		a.out.printf("%v; going on without", err)
-		a.manager = &service.Manager{}
-	}
-	raiseFileLimit(a.out.printf)
-	// A capture keeps one while it is busy, see capture.Tap.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2))
-	_ = calmMonitor() // what it costs otherwise is no reason to complain
-	err = a.confine()
-	if err == nil {
-		err = a.openSpool()
-	}
-	if err != nil {
-		a.closePorts()
-		a.capture.close()
-		a.engine.close()
-		return err
-	}
-	a.announce()
-	a.manager.Ready("watching " + a.target.iface.Name + " with engine " + a.engine.name)
-	stop := context.AfterFunc(ctx, a.manager.Stopping)
-	defer stop()
-	err = a.run(ctx)
-	a.summary()
-	a.engine.close()
-	return err
-}
-
-// Check does everything that Run does before it waits for collectors, starts
-// and ends a capture, and reports.
-func Check(ctx context.Context, cfg Config) error {
-	a, err := newAgent(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer a.engine.close()
-	defer a.capture.close()
-	if err := a.listen(); err != nil {
-		return err
-	}
-	defer a.closePorts()
-	if err := a.confine(); err != nil {
-		return err
-	}
-	if err := a.checkLog(); err != nil {
-		return err
-	}
-	if err := a.openSpool(); err != nil {
-		return err
-	}
-	defer a.closeSpool()
-	src, err := a.capture.attach()
-	if err != nil {
-		return err
-	}
-	src.Drain()
-	for _, x := range a.exports {
-		if err := x.target.Ready(); err != nil {
-			return notReady(&x.target, err)
-		}
-	}
-	a.out.w = cfg.Stdout
-	a.report()
-	return nil
-}
-
-// newAgent opens everything but the port. Nothing runs yet.
-func newAgent(ctx context.Context, cfg Config) (*agent, error) {
-	a := &agent{cfg: cfg, started: time.Now()}
-	a.out.w = cfg.Stderr
-	chunk, chunks := hubChunk, hubChunks
-	var err error
-	if at := cfg.at; at != nil {
-		a.out.w, a.out.prefix = &at.fleet.out, at.name+": "
-		a.certs = at.fleet.certs
-		chunk, chunks = fleetChunk, fleetChunks
-	} else if a.certs, err = loadCerts(cfg.TLS, &a.out); err != nil {
-		return nil, err
-	}
-	if err = checkEngine(cfg.Engine); err != nil {
-		return nil, err
-	}
-	if cfg.Interface, err = cfg.chooseInterface(a.out.printf); err != nil {
-		return nil, err
-	}
-	a.cfg.Interface = cfg.Interface
-	err = cfg.inPlace(func() (err error) {
+// newAgent opens everything but the ports of an interface that is in the point's namespace.
+// Nothing runs yet.
+func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config) (*agent, error) {
+	a := &agent{cfg: cfg, fleet: f, point: point, out: &point.out, started: time.Now()}
+	err := point.ns.Do(func() (err error) {
 		a.target, err = prepare(ctx, &cfg, a.out.printf)
 		return err
 	})
@@ -212,7 +108,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 		return nil, err
 	}
 	a.hub = hub.New(hub.Config[wire.Record]{
-		Chunk: chunk, Chunks: chunks,
+		Chunk: f.chunk, Chunks: hubChunks,
 		Encodings: []hub.Encoding[wire.Record]{
 			formatBinary: binary,
 			formatText:   lines,
@@ -223,19 +119,17 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 	if err := a.openCapture(); err != nil {
 		return nil, err
 	}
-	a.openTracer()
 	if cfg.Log != os.DevNull { // formatting lines for nobody is most of the work
 		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
 		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX,
-		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Names: a.names(), Statistics: a.statistics},
+		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Names: point.names, Statistics: a.statistics},
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
 	})
 	if err := a.prepareExports(); err != nil {
-		a.capture.close()
-		a.engine.close()
+		a.close()
 		return nil, err
 	}
 	if cfg.Stats {
@@ -246,28 +140,7 @@ func newAgent(ctx context.Context, cfg Config) (*agent, error) {
 
 // domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the
 // exporter, and agents on one host differ in their interface.
-func (a *agent) domain() uint32 {
-	if a.cfg.at != nil { // interfaces in different namespaces may have the same index
-		return a.cfg.at.domain
-	}
-	return uint32(a.target.iface.Index)
-}
-
-// names tell a collector which of many interfaces the domain is.
-func (a *agent) names() ipfix.Names {
-	if a.cfg.at == nil {
-		return ipfix.Names{}
-	}
-	return ipfix.Names{Node: a.cfg.at.node.id(), Interface: a.target.iface.Name}
-}
-
-// inPlace calls f in the network namespace that is watched.
-func (cfg *Config) inPlace(f func() error) error {
-	if cfg.at == nil {
-		return f()
-	}
-	return cfg.at.ns.Do(f)
-}
+func (a *agent) domain() uint32 { return cmp.Or(a.point.domain, uint32(a.target.iface.Index)) }
 
 // statistics are what a collector of IPFIX is told about losses.
 func (a *agent) statistics(r *recordReader) ipfix.Statistics {
@@ -283,11 +156,7 @@ func (a *agent) openCapture() error {
 		return c
 	}
 	a.mac.Store(&a.target.mac)
-	if a.cfg.at != nil {
-		a.engine = a.cfg.at.engine(&a.mac)
-	} else {
-		a.engine = chooseEngine(a.cfg.Engine, config(a.target.filter.Instructions()))
-	}
+	a.engine = a.fleet.members.engine(a, config(a.target.filter.Instructions()))
 	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
 		src, err := a.engine.open(config(filter))
 		if l, ok := src.(leaver); ok {
@@ -295,9 +164,10 @@ func (a *agent) openCapture() error {
 		}
 		return src, err
 	}
+	c := a.cfg.decoder()
+	c.FragmentEntries, c.TCPEntries = a.fleet.table, a.fleet.table
 	var err error
-	a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(a.cfg.decoder()))
-	if err != nil {
+	if a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(c)); err != nil {
 		return fail(captureCode(err), err)
 	}
 	a.capture.fill = a.hub.Fill
@@ -305,21 +175,6 @@ func (a *agent) openCapture() error {
 	a.capture.local.Store(a.target.local())
 	a.capture.wanted.Store(a.target.wanted())
 	return nil
-}
-
-// openTracer makes the tracer of dropped packets end with the engine, or takes the one that
-// many agents share.
-func (a *agent) openTracer() {
-	if a.cfg.at != nil {
-		a.tracer = a.cfg.at.fleet.tracer
-		return
-	}
-	a.tracer = openDropTracer(a.cfg.Drops)
-	closeEngine := a.engine.close
-	a.engine.close = func() error {
-		a.tracer.close()
-		return closeEngine()
-	}
 }
 
 // leaveOut gives what leaves out records that are not to be reported, or nil.
@@ -379,13 +234,6 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	start(&producers, a.capture.run)
 	start(&producers, a.watch)
-	if a.cfg.at == nil { // else somebody does so for all
-		start(&producers, a.signals)
-		start(&producers, func(ctx context.Context) error { return a.manager.Watch(ctx, a.alive) })
-	}
-	if a.metrics != nil {
-		start(&readers, a.metrics.run)
-	}
 	if a.stats != nil {
 		start(&producers, a.stats.run)
 	}
@@ -404,7 +252,7 @@ func (a *agent) run(ctx context.Context) error {
 // counts as our own change with them.
 func (a *agent) watch(ctx context.Context) error {
 	var w *iface.Watcher
-	err := a.cfg.inPlace(func() (err error) {
+	err := a.point.ns.Do(func() (err error) {
 		w, err = iface.NewWatcher(iface.Any)
 		return err
 	})
@@ -456,7 +304,7 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
 		}
-		if a.cfg.at != nil && e.Interface.Name != a.target.iface.Name { // its port is the name's
+		if a.point.label != "" && e.Interface.Name != a.target.iface.Name { // it is another name's port
 			return fail(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.target.iface.Name, e.Interface.Name))
 		}
 		a.target.iface = e.Interface
@@ -468,7 +316,7 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 // one, the question waits.
 func (a *agent) removed() bool {
 	var none *iface.NotFoundError
-	err := a.cfg.inPlace(func() error {
+	err := a.point.ns.Do(func() error {
 		_, err := iface.ByName(a.target.iface.Name)
 		return err
 	})
@@ -480,7 +328,7 @@ func (a *agent) removed() bool {
 func (a *agent) refresh(ctx context.Context) error {
 	now := *a.target
 	var m match.Target
-	err := a.cfg.inPlace(func() (err error) {
+	err := a.point.ns.Do(func() (err error) {
 		m, err = now.resolve(&a.cfg)
 		return err
 	})
@@ -514,36 +362,6 @@ func (a *agent) alive() {
 	a.hub.Fill(func([]wire.Record) int { return 0 })
 }
 
-// signals serves those that do not end the program.
-func (a *agent) signals(ctx context.Context) error {
-	return serveSignals(ctx, a.summary, func() {
-		if a.log != nil {
-			a.out.printf("reopening the log %q", a.cfg.Log)
-		}
-		a.reopen()
-		reloadCerts(a.certs, a.cfg.TLS, &a.out)
-	})
-}
-
-// serveSignals answers SIGUSR1 and SIGHUP until ctx is done.
-func serveSignals(ctx context.Context, summary, reopen func()) error {
-	c := make(chan os.Signal, 4)
-	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(c)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case s := <-c:
-			if s == syscall.SIGUSR1 {
-				summary()
-			} else {
-				reopen()
-			}
-		}
-	}
-}
-
 // reopen makes files be opened anew, for who moves them away.
 func (a *agent) reopen() {
 	if a.log != nil {
@@ -554,20 +372,11 @@ func (a *agent) reopen() {
 	}
 }
 
-// raiseFileLimit lets as many collectors attach as the system permits.
-func raiseFileLimit(say func(string, ...any)) {
-	const want = 1 << 20
-	var lim syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim) != nil {
-		return
+// close closes what newAgent and listen have opened, and run has not closed.
+func (a *agent) close() {
+	for _, l := range a.ports {
+		l.Close()
 	}
-	for max := uint64(want); max > lim.Max; max /= 2 { // needs CAP_SYS_RESOURCE
-		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: max, Max: max}) == nil {
-			return
-		}
-	}
-	lim.Cur = lim.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
-		say("cannot raise the limit of open files: %v", err)
-	}
+	a.capture.close()
+	a.engine.close()
 }

@@ -9,6 +9,24 @@ import (
 	"syscall"
 )
 
+// check tries what happens for the first collector.
+func (a *agent) check() error {
+	if err := a.checkLog(); err != nil {
+		return err
+	}
+	src, err := a.capture.attach()
+	if err != nil {
+		return err
+	}
+	src.Drain()
+	for _, x := range a.exports {
+		if err := x.target.Ready(); err != nil {
+			return notReady(&x.target, err)
+		}
+	}
+	return nil
+}
+
 // checkLog opens the log as it will be opened for the first line, and leaves no
 // new file behind. A named pipe is not opened: that would wait for its reader.
 func (a *agent) checkLog() error {

@@ -126,15 +126,18 @@ type Config struct {
 
 	// Netns are network namespaces to watch instead of the own one: names of
 	// ip-netns(8), numbers of processes, paths, or AllCORE. Interfaces are names
-	// and patterns of those to watch there; see RunMany. Each interface's ports
+	// and patterns of those to watch there; see Several. Each interface's ports
 	// are above Port, IPFIXPort, IPFIXTLSPort and TLSPort, as PortsFile says.
 	Netns, Interfaces []string
 	PortsFile         string
-	at                *place // of one agent of many
 
 	// wait is how long an interface may take to become ready.
 	wait time.Duration
 }
+
+// Several reports whether interfaces are watched that are looked for, in namespaces or by
+// patterns, rather than the one that Interface names.
+func (cfg *Config) Several() bool { return len(cfg.Netns) > 0 || len(cfg.Interfaces) > 0 }
 
 // ports are those that the feeds are on.
 func (cfg *Config) ports() (list []uint16) {
@@ -160,9 +163,6 @@ func (cfg *Config) ports() (list []uint16) {
 // decoder is how the command line wants packets decoded.
 func (cfg *Config) decoder() decode.Config {
 	c := decode.Config{BMF: cfg.BMF, Inner: cfg.Inner, MarkRelayed: cfg.MarkRelayed}
-	if cfg.at != nil {
-		c.FragmentEntries, c.TCPEntries = fleetTable, fleetTable
-	}
 	if cfg.Fragments == "first" {
 		c.Fragments = decode.FirstOnly
 	}

@@ -10,41 +10,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine gives up what the agent has no more use for. Captures are opened and
-// closed later, so their capabilities stay.
-func (a *agent) confine() (err error) {
-	if err := a.makeSpool(); err != nil {
-		return err
+// confine gives up what the fleet has no more use for, and opens what is opened as who
+// the program is from now on.
+func (f *fleet) confine() (err error) {
+	f.report = sandbox.Report{"confined: no, as asked with -unconfined"}
+	if !f.cfg.Unconfined {
+		err = f.giveUp()
 	}
-	if a.cfg.Unconfined {
-		a.confined = sandbox.Report{"confined: no, as asked with -unconfined"}
-		return nil
+	for _, a := range f.members.agents() {
+		if err == nil {
+			err = a.openSpool()
+		}
 	}
-	cfg := sandbox.Config{
-		User: a.cfg.User,
-		Keep: a.engine.capabilities(),
-		// A filter that depends on addresses may have to be compiled anew.
-		Exec: strings.HasPrefix(a.target.filter.Compiler, "tcpdump"),
+	return err
+}
+
+// giveUp gives up privileges.
+func (f *fleet) giveUp() (err error) {
+	cfg := sandbox.Config{User: f.cfg.User}
+	if tls := f.cfg.TLS; tls.Any() {
+		cfg.Read = append(cfg.Read, tls.Cert, tls.Key, tls.CA)
 	}
-	if a.log != nil {
-		cfg.Write = append(cfg.Write, logDir(a.cfg.Log))
-		cfg.Append = append(cfg.Append, a.cfg.Log)
+	if feeds := f.cfg.ExcludeFeeds; feeds != "" {
+		cfg.Read = append(cfg.Read, feeds)
 	}
-	if f := a.cfg.TLS; f.Any() {
-		cfg.Read = append(cfg.Read, f.Cert, f.Key, f.CA)
-	}
-	if f := a.cfg.ExcludeFeeds; f != "" {
-		cfg.Read = append(cfg.Read, f)
-	}
-	for _, x := range a.exports {
-		x.needs(&cfg)
-	}
-	a.spoolNeeds(&cfg)
-	if a.confined, err = sandbox.Apply(cfg); err != nil {
+	f.members.needs(&cfg)
+	if f.report, err = sandbox.Apply(cfg); err != nil {
 		return fail(ExitConfine, hinted{fmt.Errorf("cannot give up privileges: %w", err),
 			"-user takes another user, -unconfined gives up nothing"})
 	}
 	return nil
+}
+
+// needs adds what the agent does after privileges were given up. Captures are opened and
+// closed later, so their capabilities stay.
+func (a *agent) needs(cfg *sandbox.Config) {
+	cfg.Keep = a.engine.capabilities()
+	// A filter that depends on addresses may have to be compiled anew.
+	cfg.Exec = strings.HasPrefix(a.target.filter.Compiler, "tcpdump")
+	if a.log != nil {
+		cfg.Write = append(cfg.Write, logDir(a.cfg.Log))
+		cfg.Append = append(cfg.Append, a.cfg.Log)
+	}
+	for _, x := range a.exports {
+		x.needs(cfg)
+	}
+	a.spoolNeeds(cfg)
 }
 
 // capabilities are those that the engine's captures are opened with.
@@ -71,11 +82,4 @@ func logDir(path string) string {
 		return filepath.Dir(path)
 	}
 	return dir
-}
-
-// announceConfinement says what the agent may still do.
-func (a *agent) announceConfinement() {
-	for _, line := range a.confined {
-		a.out.printf("%s", line)
-	}
 }

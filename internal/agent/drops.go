@@ -67,7 +67,7 @@ type drops struct {
 
 // watchDrops begins to report dropped packets; nil if there are no events.
 func (a *agent) watchDrops() (*drops, error) {
-	tracer := a.tracer
+	tracer := a.fleet.tracer
 	if tracer.Drops == nil {
 		return nil, nil
 	}
@@ -75,25 +75,16 @@ func (a *agent) watchDrops() (*drops, error) {
 	cfg.FragmentEntries, cfg.TCPEntries = dropTable, dropTable
 	d := &drops{a: a, decoder: decode.New(cfg), reasons: map[wire.Reason]uint64{}}
 	d.decoder.SetLocal(*a.target.local())
-	inode, err := a.inode()
+	var inode uint64
+	err := a.point.ns.Do(func() (err error) {
+		inode, err = netns.CurrentInode()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	d.watch, err = tracer.Watch(inode, a.target.iface.Index, d.tell)
 	return d, err
-}
-
-// inode is that of the watched network namespace.
-func (a *agent) inode() (uint64, error) {
-	if a.cfg.at != nil {
-		return a.cfg.at.ns.Inode(), nil
-	}
-	ns, err := netns.Current()
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	return ns.Inode(), nil
 }
 
 // tell publishes the records of a dropped packet.

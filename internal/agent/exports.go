@@ -60,7 +60,7 @@ func (a *agent) prepareExports() error {
 			continue
 		}
 		config := export.Config{
-			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Names: a.names(), Reader: x.reader, Format: formatIPFIX,
+			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Names: a.point.names, Reader: x.reader, Format: formatIPFIX,
 			Lost:    func() uint64 { return x.status().Lost },
 			Ignored: func() uint64 { return a.capture.stats().Dropped },
 			Peer:    a.self.peer, Allow: a.allowed, Say: a.out.printf,
@@ -150,13 +150,12 @@ func (x *exporting) needs(cfg *sandbox.Config) {
 
 // name is whose the records on a bus are: each of many interfaces has its own.
 func (x *exporting) name() string {
-	switch at, name := x.a.cfg.at, x.target.Name; {
-	case at != nil && name != "":
-		return name + "/" + at.label
-	case at != nil:
-		return at.label
-	case name != "":
-		return name
+	name, label := x.target.Name, x.a.point.label
+	switch {
+	case name != "" && label != "":
+		return name + "/" + label
+	case name+label != "":
+		return name + label
 	}
 	name, err := os.Hostname()
 	if err != nil {

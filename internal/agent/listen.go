@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 )
@@ -53,7 +51,7 @@ func reloadCerts(s *certs.Server, files certs.Files, out *printer) {
 // listen opens the feeds' ports.
 func (a *agent) listen() error {
 	tlsPort := 0
-	if a.certs != nil {
+	if a.fleet.certs != nil {
 		tlsPort = a.cfg.TLSPort
 	}
 	for _, p := range []struct {
@@ -69,37 +67,18 @@ func (a *agent) listen() error {
 		}
 		ln, err := listen(a.cfg.Listen, p.port, p.option, a.target.iface.Name)
 		if err != nil {
-			a.closePorts()
 			return err
 		}
 		l := feed.Listener{TCPListener: ln, IPFIX: p.ipfix}
 		switch {
 		case p.secure:
-			l.TLS = a.certs.Config()
+			l.TLS = a.fleet.certs.Config()
 		case !p.ipfix:
 			feed.LimitSegments(ln)
 		}
 		a.ports = append(a.ports, l)
 	}
-	if a.cfg.Metrics == "" {
-		return nil
-	}
-	var err error
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics{a})
-	if a.metrics, err = newMetricsServer(a.cfg.Metrics, registry); err != nil {
-		a.closePorts()
-	}
-	return err
-}
-
-func (a *agent) closePorts() {
-	for _, l := range a.ports {
-		l.Close()
-	}
-	if a.metrics != nil {
-		a.metrics.ln.Close()
-	}
+	return nil
 }
 
 // announcePorts says what is open to whom.
@@ -109,7 +88,7 @@ func (a *agent) announcePorts() {
 		where = a.cfg.Listen.String()
 	}
 	log := fmt.Sprintf("; log %q while a collector is attached", a.cfg.Log)
-	if a.certs != nil {
+	if a.fleet.certs != nil {
 		a.out.printf("listening on TLS port %d on %s, for collectors with a certificate%s", a.cfg.TLSPort, where, log)
 		log = ""
 	}

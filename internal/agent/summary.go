@@ -57,29 +57,21 @@ func addStatus(sum *hub.Status, s hub.Status) {
 }
 
 // announce says what a user needs to know at the start, a line each.
-func (a *agent) announce() {
+func (a *agent) announce(drops string) {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
 	if limit := a.target.filter.Limit; limit != "" {
 		a.out.printf("warning: -m: %s", limit)
 	}
-	a.out.printf("drops: %s", a.tracer.why)
+	a.out.printf("%s", drops)
 	a.announcePorts()
 	if a.stats != nil {
 		a.out.printf("CPU and memory: %v", a.stats)
 	}
-	if a.metrics != nil {
-		a.metrics.announce(a.out.printf)
-	}
-	if a.cfg.Verbose {
-		a.announceConfinement()
-	}
 }
 
-// report is what Check prints.
+// report is what Check prints of the interface.
 func (a *agent) report() {
-	a.cfg.Verbose = true
-	a.announce()
 	addrs := "no IP address"
 	if list := a.target.iface.Addrs; len(list) > 0 {
 		addrs = "addresses"
@@ -92,7 +84,6 @@ func (a *agent) report() {
 		mac = a.target.mac.String()
 	}
 	a.out.printf("%s: MAC %s, %s", a.target.iface.Name, mac, addrs)
-	a.out.printf("all is well: nothing was captured, nothing runs")
 }
 
 // summary accounts for every packet so far.

@@ -1,0 +1,208 @@
+// Package ledger accounts for records from hand-off to hand-off: what a stage received is what it
+// passed on, what it lost, and what it still holds. Every part that records pass through gives an
+// Entry with its own counters; a Book collects them, and whoever reports (the exit summary,
+// /metrics, the API, the page) shows the same table. Loss here is of the monitoring, never of the
+// network that is watched.
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Stages, in the order in which records pass them.
+const (
+	Feed       = "feed"       // from the agents into the collector's hub
+	Lines      = "lines"      // from the hub to stdout, or the live view
+	Page       = "page"       // from the hub to the seconds that the page shows
+	Paths      = "paths"      // from the hub to the packets' ways
+	Batches    = "batches"    // from the hub to the numbered batches of each agent
+	Detail     = "detail"     // from batches to less of them: flows of a second, or the top ones of ten
+	Bus        = "bus"        // from batches to the streams of a bus
+	Writer     = "writer"     // from a bus, or a queue on disk, to committed files
+	Files      = "files"      // committed files: compacted, and removed when their time is over
+	Aggregates = "aggregates" // from the page's seconds to the disk
+	Sink       = "sink"       // from batches to somebody else's server
+	Capture    = "capture"    // in the agent: from the kernel to the agent's hub
+	Collectors = "collectors" // in the agent: from the hub to the collectors' sockets
+	Log        = "log"        // in the agent: from the hub to the log file
+	Export     = "export"     // in the agent: from the hub to an export, by way of its spool
+)
+
+// order is that of the stages.
+var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink}
+
+// Loss is what was lost for one reason.
+type Loss struct {
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// Entry is one hand-off. At every moment, but for what is being moved then,
+//
+//	Received = Passed + all of Lost + Held
+type Entry struct {
+	Stage string `json:"stage"`
+	Name  string `json:"name"` // of several at a stage; else ""
+	Unit  string `json:"unit"` // what is counted: records, packets, rows, frames
+	// Source is a stage whose Passed is Received here; "" if that need not be so.
+	Source   string `json:"source"`
+	Received uint64 `json:"received"`
+	Passed   uint64 `json:"passed"`
+	Lost     []Loss `json:"lost"` // without reasons that have no count
+	Held     uint64 `json:"held"`
+}
+
+// Lose adds a loss, unless it is 0.
+func (e *Entry) Lose(reason string, count uint64) {
+	if count > 0 {
+		e.Lost = append(e.Lost, Loss{reason, count})
+	}
+}
+
+// LostSum is all that was lost.
+func (e *Entry) LostSum() (sum uint64) {
+	for _, l := range e.Lost {
+		sum += l.Count
+	}
+	return sum
+}
+
+// Unaccounted is how much more was received than is accounted for. It is negative if more is
+// accounted for than was received.
+func (e *Entry) Unaccounted() int64 { return int64(e.Received - e.Passed - e.LostSum() - e.Held) }
+
+// Title names the entry: a stage, and which of it.
+func (e *Entry) Title() string {
+	if e.Name == "" {
+		return e.Stage
+	}
+	return e.Stage + " " + e.Name
+}
+
+// String is a line of the table.
+func (e *Entry) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d %s received = %d passed on + %d lost", e.Title(), e.Received, e.Unit, e.Passed, e.LostSum())
+	for i, l := range e.Lost {
+		b.WriteString([]string{" (", ", "}[min(i, 1)])
+		fmt.Fprintf(&b, "%d %s", l.Count, l.Reason)
+	}
+	if len(e.Lost) > 0 {
+		b.WriteString(")")
+	}
+	fmt.Fprintf(&b, " + %d held", e.Held)
+	if n := e.Unaccounted(); n != 0 {
+		fmt.Fprintf(&b, "; %d unaccounted for", n)
+	}
+	return b.String()
+}
+
+// Ledger is a table of entries.
+type Ledger []Entry
+
+// Check returns an error that names what does not add up.
+func (l Ledger) Check() error {
+	var list []error
+	passed := map[string]uint64{}
+	for i := range l {
+		passed[l[i].Stage] += l[i].Passed
+		if l[i].Unaccounted() != 0 {
+			list = append(list, fmt.Errorf("ledger: %v", &l[i]))
+		}
+	}
+	for i := range l {
+		e := &l[i]
+		if want, ok := passed[e.Source]; ok && e.Received != want {
+			list = append(list, fmt.Errorf("ledger: %s received %d %s, but %s passed on %d", e.Title(), e.Received, e.Unit, e.Source, want))
+		}
+	}
+	return errors.Join(list...)
+}
+
+// Lines is the table as text, without entries that have nothing.
+func (l Ledger) Lines() (lines []string) {
+	for i := range l {
+		if e := &l[i]; e.Received != 0 || e.Unaccounted() != 0 {
+			lines = append(lines, "ledger: "+e.String())
+		}
+	}
+	return lines
+}
+
+// Book collects the entries of a program. It is safe for concurrent use; a nil Book is empty.
+type Book struct {
+	mu      sync.Mutex
+	sources []func() []Entry
+	health  []func() []Health
+	last    bool // see Announce
+}
+
+// Add has source, which any goroutine may call, give entries.
+func (b *Book) Add(source func() []Entry) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sources = append(b.sources, source)
+}
+
+// Announce has the table be among the program's last words.
+func (b *Book) Announce() {
+	if b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.last = true
+	}
+}
+
+// Announced reports whether Announce was called.
+func (b *Book) Announced() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
+}
+
+// Counters are read one after the other while records move, so that a reading may not add up;
+// another one does, unless something is wrong.
+const (
+	readings   = 10
+	readingGap = time.Millisecond
+)
+
+// Read returns all entries.
+func (b *Book) Read() (l Ledger) {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	sources := slices.Clone(b.sources)
+	b.mu.Unlock()
+	for i := range readings {
+		if i > 0 {
+			time.Sleep(readingGap)
+		}
+		l = l[:0]
+		for _, source := range sources {
+			l = append(l, source()...)
+		}
+		if l.Check() == nil {
+			break
+		}
+	}
+	slices.SortStableFunc(l, func(a, b Entry) int { return slices.Index(order, a.Stage) - slices.Index(order, b.Stage) })
+	for i := range l {
+		if l[i].Lost == nil {
+			l[i].Lost = []Loss{}
+		}
+	}
+	return l
+}

@@ -97,6 +97,7 @@ func (q *Queue) Close() error {
 	if len(q.mem) > 0 {
 		q.giveUp(Amount{uint64(len(q.mem)), q.memWeight}, q.written)
 		q.cfg.Say("spool %q: %d entries that could not be written are lost", q.dir.path, len(q.mem))
+		q.mem, q.memBytes, q.memWeight = nil, 0, 0 // they do not wait any more
 	}
 	q.remember()
 	q.out.close()

@@ -39,6 +39,10 @@ type Store struct {
 	settled   map[string]int64    // sizes of hours that are over and compacted; Maintain's alone
 	status    Status
 	cause     string // of status.Failed
+
+	counting sync.Mutex
+	counted  map[string]hourRows // for Count
+	atOpen   uint64              // rows
 }
 
 // maxRemembered bounds Store.committed.
@@ -84,6 +88,11 @@ func Open(dir string, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if err := s.recover(); err != nil {
+		s.Close()
+		return nil, s.explain(err)
+	}
+	var err error
+	if s.atOpen, err = s.rows(); err != nil {
 		s.Close()
 		return nil, s.explain(err)
 	}

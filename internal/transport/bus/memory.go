@@ -33,6 +33,7 @@ type memory struct {
 	entries []memoryEntry
 	given   int // of entries
 	bytes   int64
+	weight  uint64
 }
 
 type memoryEntry struct {
@@ -51,6 +52,7 @@ func (m *memory) Append(data []byte, weight uint32) error {
 	m.mu.Lock()
 	m.entries = append(m.entries, memoryEntry{append([]byte(nil), data...), weight})
 	m.bytes += m.entries[len(m.entries)-1].size()
+	m.weight += uint64(weight)
 	doomed := m.shed()
 	m.mu.Unlock()
 	for _, e := range doomed {
@@ -71,6 +73,7 @@ func (m *memory) shed() (doomed []memoryEntry) {
 		m.entries[0] = memoryEntry{}
 		m.entries = m.entries[1:]
 		m.bytes -= e.size()
+		m.weight -= uint64(e.weight)
 		doomed = append(doomed, e)
 	}
 	return doomed
@@ -109,10 +112,18 @@ func (m *memory) Ack(n int) {
 	n = min(n, m.given)
 	for i := range n {
 		m.bytes -= m.entries[i].size()
+		m.weight -= uint64(m.entries[i].weight)
 		m.entries[i] = memoryEntry{}
 	}
 	m.entries = m.entries[n:]
 	m.given -= n
+}
+
+// waiting is the weight of all that was not acknowledged.
+func (m *memory) waiting() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.weight
 }
 
 func (m *memory) Rewind() {

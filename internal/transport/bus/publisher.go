@@ -66,6 +66,9 @@ type Publisher struct {
 	stuck        bool      // that it is not was said
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
+
+	publishedPackets, droppedPackets atomic.Uint64
+	memory                           *memory // nil: the queue is the caller's
 }
 
 // given is what an agent's stream of batches lost on its way.
@@ -89,7 +92,8 @@ func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 		if cfg.Memory == 0 {
 			cfg.Memory = DefaultMemory
 		}
-		p.queue = newMemory(cfg.Memory, p.drop)
+		p.memory = newMemory(cfg.Memory, p.drop)
+		p.queue = p.memory
 	}
 	return p
 }
@@ -107,11 +111,18 @@ type PublisherStatus struct {
 	Dropped      uint64 // given up, for want of room, or because no bus takes them
 	Duplicates   uint64 // batches that a stream had already
 	Again        uint64 // batches sent more than once
+	// Packets that published and dropped records stand for, and those that wait in the queue in memory.
+	PublishedPackets, DroppedPackets, WaitingPackets uint64
 }
 
 // Status may be called by any goroutine.
 func (p *Publisher) Status() PublisherStatus {
+	waiting := uint64(0)
+	if p.memory != nil {
+		waiting = p.memory.waiting()
+	}
 	return PublisherStatus{
+		PublishedPackets: p.publishedPackets.Load(), DroppedPackets: p.droppedPackets.Load(), WaitingPackets: waiting,
 		Acknowledged: p.acknowledged.Load(), Batches: p.batches.Load(), Packets: p.packets.Load(), Dropped: p.dropped.Load(), Duplicates: p.duplicates.Load(),
 		Again: p.again.Load(), Published: p.published.Load(),
 	}
@@ -122,6 +133,7 @@ func (p *Publisher) Status() PublisherStatus {
 func (p *Publisher) Publish(b *batch.Batch) {
 	n := uint32(len(b.Records))
 	p.published.Add(uint64(n))
+	p.publishedPackets.Add(uint64(packets(b)))
 	out := *b
 	out.Dropped += p.givenUp(b.Agent, b.Boot)
 	var err error
@@ -129,7 +141,7 @@ func (p *Publisher) Publish(b *batch.Batch) {
 		err = p.queue.Append(p.buf, packets(b))
 	}
 	if err != nil {
-		p.giveUp(b.Agent, b.Boot, uint64(n))
+		p.giveUp(b.Agent, b.Boot, uint64(n), uint64(packets(b)))
 		if !p.failed {
 			p.failed = true
 			p.conn.say("bus %s: %v; such batches are counted as dropped", p.conn.target, err)
@@ -147,12 +159,13 @@ func packets(b *batch.Batch) (n uint32) {
 // drop counts an encoded batch that is given up.
 func (p *Publisher) drop(data []byte) {
 	if h, err := batch.ReadHeader(data); err == nil {
-		p.giveUp(h.Agent, h.Boot, uint64(h.Count))
+		p.giveUp(h.Agent, h.Boot, uint64(h.Count), h.Packets)
 	}
 }
 
-func (p *Publisher) giveUp(agent string, boot, n uint64) {
+func (p *Publisher) giveUp(agent string, boot, n, packets uint64) {
 	p.dropped.Add(n)
+	p.droppedPackets.Add(packets)
 	p.lost.Lock()
 	defer p.lost.Unlock()
 	g := p.lossByAgent[agent]

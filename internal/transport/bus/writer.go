@@ -88,6 +88,8 @@ type WriterStatus struct {
 	Segments   uint64 // committed
 	Records    uint64 // in them
 	Read       uint64 // records, whatever becomes of them
+	Open       uint64 // of these, those in segments that are not committed yet
+	Again      uint64 // of these, those that are read again, by us or another writer, as something failed
 	Duplicates uint64 // records that were had before
 	Malformed  uint64 // messages that are no batch
 	Gone       uint64 // messages that a stream dropped before they were written
@@ -278,6 +280,7 @@ type partition struct {
 	committed []string // the key need not keep them any more
 	lag       uint64
 	missing   uint64
+	open      uint64 // records that were read since the last commit
 	counted   counts
 }
 
@@ -327,6 +330,8 @@ func (p *partition) close() {
 		s.Partitions--
 		s.Lag -= p.lag
 		s.Missing -= p.missing
+		s.Open -= p.open
+		s.Again += p.open
 	})
 }
 
@@ -389,6 +394,8 @@ func (p *partition) take(m *message) error {
 		s.Lag += m.pending - p.lag
 		if err == nil {
 			s.Read += uint64(len(p.batch.Records))
+			s.Open += uint64(len(p.batch.Records))
+			p.open += uint64(len(p.batch.Records))
 		}
 	})
 	p.lag = m.pending
@@ -514,11 +521,13 @@ func (p *partition) report(id string) {
 		s.Malformed += p.counted.malformed
 		s.Gone += p.counted.gone
 		s.Missing += missing - p.missing
+		s.Open -= p.open
 		if s.Failed != "" {
 			s.Failed = ""
 			p.w.conn.say("bus %s: records are written again", p.w.conn.target)
 		}
 	})
 	p.missing = missing
+	p.open = 0
 	p.rows, p.begun, p.counted = 0, time.Time{}, counts{}
 }

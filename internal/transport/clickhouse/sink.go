@@ -27,11 +27,12 @@ const (
 
 // Status counts rows.
 //
-//	Published = Written + Dropped + what waits
+//	Published = Written + Dropped + Waiting
 type Status struct {
 	Published uint64
 	Written   uint64 // the server has them
 	Dropped   uint64 // given up, for want of room, or because of a time after 2106
+	Waiting   uint64
 	Again     uint64 // blocks that were not certain to be there after an INSERT
 }
 
@@ -66,6 +67,11 @@ func (s *Sink) Status() Status {
 	defer s.mu.Unlock()
 	st := s.status
 	st.Again = s.again.Load()
+	for _, k := range append([]*block{s.filling, s.inFlight}, s.waiting...) {
+		if k != nil {
+			st.Waiting += uint64(k.rows)
+		}
+	}
 	return st
 }
 

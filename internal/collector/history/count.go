@@ -1,0 +1,82 @@
+package history
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Count is the rows of a store's committed files, and where they came from. Unless somebody else removes
+// files,
+//
+//	AtOpen + Committed = Retired + Held
+//
+// whatever is compacted meanwhile.
+type Count struct{ AtOpen, Committed, Retired, Held uint64 }
+
+// Count counts the rows in the names of all files. It may be called by any goroutine.
+func (s *Store) Count() (c Count, err error) {
+	for range countTries {
+		before := s.Status()
+		if c.Held, err = s.rows(); err != nil {
+			return c, s.explain(err)
+		}
+		c.AtOpen, c.Committed, c.Retired = s.atOpen, before.Rows, before.RetiredRows
+		if now := s.Status(); now.Rows == before.Rows && now.RetiredRows == before.RetiredRows {
+			break
+		}
+	}
+	return c, nil
+}
+
+// countTries is how often Count begins again if files come or go meanwhile.
+const countTries = 5
+
+// hourRows are the rows of an hour's files when its directory was of that time.
+type hourRows struct {
+	changed time.Time
+	rows    uint64
+}
+
+// stableAfter is when a directory's time tells of every change since: the kernel's clock ticks.
+const stableAfter = time.Second
+
+// rows counts the rows of all committed files. It reads only directories that have changed.
+func (s *Store) rows() (sum uint64, err error) {
+	s.counting.Lock()
+	defer s.counting.Unlock()
+	hours, err := listHours(s.dir)
+	if err != nil {
+		return 0, err
+	}
+	known := make(map[string]hourRows, len(hours))
+	for _, hour := range hours {
+		dir := filepath.Join(s.dir, hour)
+		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		h, ok := s.counted[hour]
+		if !ok || !h.changed.Equal(info.ModTime()) {
+			names, err := listHour(dir)
+			if err != nil {
+				return 0, err
+			}
+			h = hourRows{changed: info.ModTime()}
+			for _, n := range names {
+				h.rows += uint64(n.rows)
+			}
+		}
+		sum += h.rows
+		if time.Since(h.changed) > stableAfter {
+			known[hour] = h
+		}
+	}
+	s.counted = known
+	return sum, nil
+}

@@ -141,6 +141,9 @@ type Snapshot struct {
 	// Records that were added since the start, without host statistics, and
 	// those among them that were Late or from the Future, all hosts together.
 	Records, Late, Future uint64
+	// Unplaced records, which are among the late ones, were not counted: they came so late after a stall
+	// that their second is unknown.
+	Unplaced uint64
 	// Memory is what history takes of memory, in bytes, and Budget the most it may.
 	Memory, Budget int64
 	// Forgotten counts, since the start, pairs, conversations and MGEN flows

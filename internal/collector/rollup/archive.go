@@ -68,8 +68,11 @@ type Archive struct {
 	// The store's first second and its newest; 0 before there are any.
 	began, now atomic.Int64
 	sealed     atomic.Int64 // the store's oldest open second
-	lost       atomic.Uint64
 	damaged    atomic.Uint64
+	handed     atomic.Uint64 // frames that the store has handed over,
+	written    atomic.Uint64 // of these, those that are in files,
+	shed       atomic.Uint64 // and those that found the queue full
+	refused    atomic.Uint64 // could not be written
 	reading    chan struct{} // as many as may read at once
 }
 
@@ -180,6 +183,16 @@ func (a *Archive) open() (err error) {
 	}
 	a.publish(nil)
 	return nil
+}
+
+// Frames counts the frames that stores have handed over since the start: what became of them, and how
+// many wait in the queue. Refused ones could not be written. A frame that is being written just now is
+// in none of the counts but Handed.
+type Frames struct{ Handed, Written, Shed, Refused, Queued uint64 }
+
+// Frames may be called by any goroutine.
+func (a *Archive) Frames() Frames {
+	return Frames{Handed: a.handed.Load(), Written: a.written.Load(), Shed: a.shed.Load(), Refused: a.refused.Load(), Queued: uint64(len(a.jobs))}
 }
 
 // Dir is where the files are.

@@ -23,10 +23,11 @@ type job struct {
 
 // offer hands a frame over without waiting.
 func (a *Archive) offer(j job) {
+	a.handed.Add(1)
 	select {
 	case a.jobs <- j:
 	default:
-		a.lost.Add(1)
+		a.shed.Add(1)
 	}
 }
 
@@ -111,7 +112,7 @@ func (a *Archive) write(j job) error {
 		return a.runs.heal(j.hole, j.refilled)
 	}
 	if err := a.names.save(j.owners); err != nil {
-		a.lost.Add(1)
+		a.refused.Add(1)
 		return err
 	}
 	key := func(id uint32) *entryKey {
@@ -121,9 +122,10 @@ func (a *Archive) write(j job) error {
 		return nil
 	}
 	if err := a.put(j.tier, j.frame, key, true); err != nil {
-		a.lost.Add(1)
+		a.refused.Add(1)
 		return err
 	}
+	a.written.Add(1)
 	if j.tier != memoryTiers-1 {
 		return nil
 	}

@@ -23,7 +23,7 @@ func (s *Store) Tick(now int64) {
 func (s *Store) snapshot() *Snapshot {
 	h := &history{rows: s.cfg.Rows}
 	snap := &Snapshot{
-		Seq: 1, Now: s.nowNS, Records: s.records, Late: s.lateSum, Future: s.futureSum,
+		Seq: 1, Now: s.nowNS, Records: s.records, Late: s.lateSum, Future: s.futureSum, Unplaced: s.unplaced,
 		Budget: s.cfg.Budget, Hosts: make([]HostStatus, len(s.hosts)), history: h,
 	}
 	if old := s.last.Load(); old != nil {
@@ -102,7 +102,7 @@ func (s *Store) showArchive(snap *Snapshot) {
 		}
 	}
 	status := v.status
-	status.Lost, status.Damaged = a.lost.Load(), a.damaged.Load()
+	status.Lost, status.Damaged = a.shed.Load()+a.refused.Load(), a.damaged.Load()
 	snap.Archive = &status
 	snap.Runs = v.runs
 	if s.started {

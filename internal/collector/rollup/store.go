@@ -94,6 +94,7 @@ type Store struct {
 	records   uint64
 	lateSum   uint64
 	futureSum uint64
+	unplaced  uint64
 }
 
 // New makes an empty store.
@@ -274,6 +275,7 @@ func (s *Store) misplaced(h *hostState, sec int64) (nearest int64, ok bool) {
 		s.lateSum++
 		h.lastLate = s.nowSec
 		if sec >= s.hold.lostFrom && sec < s.hold.lostTo {
+			s.unplaced++
 			return 0, false
 		}
 		return max(s.first, s.nowSec-s.late), true
@@ -394,6 +396,7 @@ func (s *Store) archive(i int, f *frame) {
 		s.addrs.unsaved = false
 	}
 	if s.patient {
+		s.cfg.Archive.handed.Add(1)
 		s.cfg.Archive.jobs <- j
 		return
 	}

@@ -12,10 +12,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/pcapper/pcapper/internal/test/ledgertest"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -231,4 +233,24 @@ func configCommand(ts *testscript.TestScript, neg bool, args []string) {
 		text = strings.ReplaceAll(text, "$"+name, a.address)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
+// closesCommand fails unless the ledger closes that the last command printed.
+func closesCommand(ts *testscript.TestScript, neg bool, args []string) {
+	f := &scriptFailures{ts: ts}
+	if ledgertest.Closes(f, ts.ReadFile("stderr")); f.text != "" {
+		ts.Fatalf("%s", f.text)
+	}
+}
+
+// scriptFailures notes what ledgertest finds.
+type scriptFailures struct {
+	testing.TB
+	ts   *testscript.TestScript
+	text string
+}
+
+func (f *scriptFailures) Helper() {}
+func (f *scriptFailures) Errorf(format string, args ...any) {
+	f.text += fmt.Sprintf(format, args...) + "\n"
 }

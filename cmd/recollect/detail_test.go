@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/test/ledgertest"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -149,6 +150,9 @@ func TestPageOfLess(t *testing.T) {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	if err := s.cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+	if rows := ledgertest.Closes(t, s.said.String()); rows["detail"].Held != 0 {
+		t.Errorf("got %+v, want nothing held at the end", rows["detail"])
 	}
 	for _, want := range []string{"; one-second flows are kept: more than 50 records/s\n", "; the top flows of ten seconds are kept: by rule\n", ": one-second flows are kept instead of packets: more than 50 records/s (-detail packets)\n", ", 1 change of detail; 0 records lost before"} {
 		if !strings.Contains(s.said.String(), want) {

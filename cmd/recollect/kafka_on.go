@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/pcapper/pcapper/internal/transport/kafka"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
 func openKafka(text string) (sink, error) {
@@ -27,6 +28,11 @@ func (s kafkaSink) Done() string { return s.Status().String() }
 func (s kafkaSink) measure(m meter) {
 	m.counter(descSinkWritten, s.Status().Written, s.name)
 	m.counter(descSinkDropped, s.Status().Dropped, s.name)
+}
+
+func (s kafkaSink) account() []ledger.Entry {
+	st := s.Status()
+	return accountSink(s.name, st.Published, st.Written, st.Dropped, st.Published-min(st.Published, st.Written+st.Dropped))
 }
 
 func kafkaHint(err error) (string, bool) {

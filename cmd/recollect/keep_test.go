@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pcapper/pcapper/internal/test/bustest"
+	"github.com/pcapper/pcapper/internal/test/ledgertest"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -170,6 +171,7 @@ func (p *process) end(t *testing.T) {
 	if err := p.Wait(); err != nil {
 		t.Errorf("%q: %v", p.Args, err)
 	}
+	ledgertest.Closes(t, p.said())
 }
 
 // metric is what /metrics says of a name with its labels, or -1.
@@ -350,6 +352,9 @@ func TestStoreFullDisk(t *testing.T) {
 	p.Process.Signal(syscall.SIGTERM)
 	if err := p.Wait(); err == nil || !strings.Contains(p.said(), "could not be written and are lost") {
 		t.Errorf("it ended with %v, want a failure that says how many records are lost", err)
+	}
+	if lost := ledgertest.Closes(t, p.said())["writer history"]; lost.Lost == 0 || lost.Received != 40_000 {
+		t.Errorf("got %+v, want all 40000 records, some of them lost", lost)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
@@ -281,7 +282,7 @@ func run(args []string) int {
 	case o.check:
 		return o.checkFiles()
 	}
-	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, RecordedTimes: o.recorded, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose}
+	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: o.lines, RecordedTimes: o.recorded, TLS: o.tls, Detail: o.detail, Unconfined: o.unconfined, Verbose: o.verbose, Ledger: new(ledger.Book)}
 	if err := o.read(&cfg); err != nil {
 		return explain(err)
 	}
@@ -411,7 +412,19 @@ func start(cfg collector.Config, sinks sinks) int {
 	summary := make(chan os.Signal, 1)
 	signal.Notify(summary, syscall.SIGUSR1)
 	cfg.Summary = summary
-	return explain(sinks.around(ctx, func(ctx context.Context) error { return collector.Run(ctx, cfg) }))
+	err := sinks.around(ctx, func(ctx context.Context) error { return collector.Run(ctx, cfg) })
+	sayLedger(cfg.Ledger)
+	return explain(err)
+}
+
+// sayLedger says what has become of all records, unless the program ends quietly.
+func sayLedger(book *ledger.Book) {
+	if !book.Announced() {
+		return
+	}
+	for _, line := range book.Read().Lines() {
+		say("%s", line)
+	}
 }
 
 // hinted is an error and the next step to take.

@@ -60,6 +60,7 @@ func TestScripts(t *testing.T) {
 			"agent":  agentCommand,
 			"config": configCommand,
 			"keep":   keepCommand,
+			"closes": closesCommand,
 		},
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
@@ -116,6 +117,8 @@ func (s sinks) Collect(ch chan<- prometheus.Metric) {
 
 // keeper is a keep.Keeper as a sink.
 type keeper struct{ *keep.Keeper }
+
+func (k keeper) account() []ledger.Entry { return k.Account() }
 
 func (k keeper) measure(m meter) {
 	s := k.Status()

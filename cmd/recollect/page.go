@@ -13,6 +13,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/transport/feed"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
 // addPage opens the port of the page and has cfg serve it. The error names what
@@ -28,6 +29,10 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		return err
 	}
 	server.Measure(s)
+	if cfg.Ledger == nil {
+		cfg.Ledger = new(ledger.Book)
+	}
+	server.Account(cfg.Ledger)
 	cfg.Paths = path.New(path.Config{})
 	server.Measure(path.Metrics{Engine: cfg.Paths})
 	server.Handle(path.Handlers(cfg.Paths))

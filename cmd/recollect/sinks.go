@@ -11,6 +11,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/transport/clickhouse"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -22,6 +23,8 @@ type sink interface {
 	// Done says what was written, and given up.
 	Done() string
 	measure(m meter)
+	// account is the sink's part of the ledger.
+	account() []ledger.Entry
 }
 
 // sinks are all of a collector's.
@@ -56,6 +59,11 @@ func (s clickhouseSink) Done() string { return s.Status().String() }
 func (s clickhouseSink) measure(m meter) {
 	m.counter(descSinkWritten, s.Status().Written, s.name)
 	m.counter(descSinkDropped, s.Status().Dropped, s.name)
+}
+
+func (s clickhouseSink) account() []ledger.Entry {
+	st := s.Status()
+	return accountSink(s.name, st.Published, st.Written, st.Dropped, st.Waiting)
 }
 
 // tableSink is a table for what a bus carries; whoever has the bus writes to it.
@@ -100,6 +108,7 @@ func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 	}
 	if list != nil {
 		cfg.Report = list.done
+		cfg.Ledger.Add(list.account)
 	}
 	// A dashboard on a bus gives nothing back to it.
 	if direct || o.keep.any() && collecting(cfg) {
@@ -138,6 +147,21 @@ func (s sinks) around(ctx context.Context, run func(context.Context) error) erro
 		say("%s", line)
 	}
 	return err
+}
+
+// account is the part of all sinks in the ledger.
+func (s sinks) account() (list []ledger.Entry) {
+	for _, one := range s {
+		list = append(list, one.account()...)
+	}
+	return list
+}
+
+// accountSink is of a sink that counts what it has.
+func accountSink(name string, published, written, dropped, waiting uint64) []ledger.Entry {
+	e := ledger.Entry{Stage: ledger.Sink, Name: name, Unit: "records", Received: published, Passed: written, Held: waiting}
+	e.Lose("dropped", dropped)
+	return []ledger.Entry{e}
 }
 
 // done is what all have done.

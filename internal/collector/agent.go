@@ -94,6 +94,9 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 			for i := range min(n, len(played)) {
 				free[i].played = played[i]
 			}
+			if again {
+				a.c.again.Add(uint64(n))
+			}
 			records, played = records[n:], played[min(n, len(played)):]
 			return n
 		})

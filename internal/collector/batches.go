@@ -51,6 +51,11 @@ type batcher struct {
 	changes []change // of detail, to be told
 
 	batches atomic.Uint64 // published
+	taken   atomic.Uint64 // items of the hub
+	// Packets of traffic that records stand for: those that came, those in batches, and those that no
+	// batch can have.
+	in, out, untimely atomic.Uint64
+	inNow             uint64 // of in, not added yet
 }
 
 // outgoing is an agent's stream of batches.
@@ -147,6 +152,8 @@ func (b *batcher) take() {
 				b.add(&items[i])
 			}
 		}
+		b.count()
+		b.taken.Add(uint64(len(items)))
 		b.reader.Advance(len(items))
 	}
 }
@@ -159,13 +166,29 @@ func (b *batcher) add(item *Item) {
 		b.drop(o, uint64(gap))
 	}
 	o.next = item.number + 1
+	b.inNow += packets(&item.Record)
 	switch {
 	case item.Flags&wire.HostStat != 0: // no batch has them
 	case item.Time < 0:
+		b.untimely.Add(packets(&item.Record))
 		b.drop(o, 1)
 	default:
 		o.downsample.Add(&item.Record)
 	}
+}
+
+// count adds to the packets that came.
+func (b *batcher) count() {
+	b.in.Add(b.inNow)
+	b.inNow = 0
+}
+
+// packets is how many packets of traffic a record stands for.
+func packets(r *wire.Record) uint64 {
+	if !r.IsTraffic() {
+		return 0
+	}
+	return r.Count()
 }
 
 // drop counts records that no batch will have.
@@ -197,12 +220,18 @@ func (b *batcher) flush(o *outgoing) {
 	if n == 0 {
 		return
 	}
+	sum := uint64(0)
+	for i := range o.Records {
+		sum += packets(&o.Records[i])
+	}
 	b.to.Publish(&o.Batch)
 	o.First = o.Next()
 	o.Records = o.Records[:0]
 	if cap(o.Records) > mostSpare*n {
 		o.Records = nil // ten thousand agents may have had a burst each
 	}
+	b.count()
+	b.out.Add(sum)
 	o.published.Add(uint64(n))
 	b.batches.Add(1)
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
 // Config of a collector.
@@ -81,6 +82,8 @@ type Config struct {
 	// Report, if it is not nil, has lines to print behind each summary that Summary
 	// asks for.
 	Report func() []string
+	// Ledger, if it is not nil, has the records accounted for, also after Run has returned.
+	Ledger *ledger.Book
 	// Summary asks for the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
 	// Reload is the configuration that File was read from; agents and flows follow
@@ -120,6 +123,7 @@ type collector struct {
 	follow  *Follow                  // nil: nobody is followed
 	// withheld are records of agents that another collector may have had by then.
 	withheld atomic.Uint64
+	again    atomic.Uint64      // items that a replay has had before
 	player   *replay.Player     // nil: agents are dialled
 	quit     context.CancelFunc // ends it all, cleanly
 	palette  *Palette
@@ -171,8 +175,8 @@ type output interface {
 
 // outputStatus counts an output's work since the start.
 type outputStatus struct {
-	done string // what was made of the records: "123 lines written"
-	lost uint64 // records that it was too slow for
+	done string     // what was made of the records: "123 lines written"
+	hub  hub.Status // what it has read, and what it was too slow for
 }
 
 // Run collects until ctx is done or stdout is closed by its reader; both are
@@ -215,6 +219,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	cfg.Ledger.Add(func() []ledger.Entry { return c.account(out) })
 	if err := c.settle(ctx, cfg); err != nil {
 		out.stop()
 		return err
@@ -226,6 +231,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if !closed || told.Err() != nil { // quiet only if that is why it ends
 		c.summarize(out)
+		cfg.Ledger.Announce()
 	}
 	return nil
 }

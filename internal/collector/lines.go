@@ -193,5 +193,5 @@ func (w *lineWriter) status() outputStatus {
 	if n := w.missed.Load(); n > 0 {
 		done += fmt.Sprintf(", %d not taken", n)
 	}
-	return outputStatus{done: done, lost: w.reader.Status().Lost}
+	return outputStatus{done: done, hub: w.reader.Status()}
 }

@@ -91,8 +91,11 @@ func (c *collector) report(ctx context.Context, out output, cfg Config) {
 					c.say.printf("%s", line)
 				}
 			}
+			for _, line := range cfg.Ledger.Read().Lines() {
+				c.say.printf("%s", line)
+			}
 		case now := <-tick.C:
-			if n := losses.news(now, out.status().lost); n > 0 {
+			if n := losses.news(now, out.status().hub.Lost); n > 0 {
 				c.say.printf("stdout takes lines too slowly: %d records lost (oldest first)", n)
 			}
 			for _, a := range c.present() {
@@ -168,7 +171,7 @@ func (c *collector) summarize(out output) {
 	}
 	c.say.printf("%s from %s in %v; %s, %s lost%s",
 		count(total, "record"), count(uint64(len(c.present())), source),
-		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.lost, "record"), b.String())
+		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.hub.Lost, "record"), b.String())
 }
 
 // count is "1 record", "2 records".

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,6 +67,8 @@ type Keeper struct {
 	parts      *bus.Share      // nil: all partitions are
 	tables     *bus.Writer     // nil without a table
 	tableShare *bus.Share      // partitions for it
+	before     spool.Status    // of queue, when it was opened
+	ended      atomic.Bool     // nothing is sent any more
 }
 
 // Open opens what there is to be opened, before privileges are given up.
@@ -100,6 +103,7 @@ func (k *Keeper) open() (err error) {
 		if err := k.openSpool(); err != nil {
 			return err
 		}
+		k.before = k.queue.Status()
 	}
 	k.assemble()
 	return nil
@@ -126,6 +130,7 @@ func (k *Keeper) openLocal() (err error) {
 	if k.queue, err = k.spool.Open(spool.Config{Name: "history", Size: size, Say: k.cfg.Say}); err != nil {
 		return err
 	}
+	k.before = k.queue.Status()
 	k.local, err = k.store.NewWriter(history.WriterConfig{Queue: k.queue})
 	return err
 }
@@ -258,6 +263,7 @@ func (k *Keeper) publish(ctx context.Context) error {
 }
 
 func (k *Keeper) close() (err error) {
+	defer k.ended.Store(true)
 	if k.conn != nil {
 		k.conn.Close()
 	}

@@ -38,6 +38,7 @@ func (s *Server) addAPI(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/frame", taking(func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, query{kind: "frame"})
 	}))
+	mux.HandleFunc("GET /api/v1/ledger", taking(s.ledgerAnswer))
 	mux.HandleFunc("GET /api/v1/problems", taking(s.problemsAnswer, "limit"))
 	for path, v := range views {
 		mux.HandleFunc("GET /api/v1/"+path, taking(func(w http.ResponseWriter, r *http.Request) {

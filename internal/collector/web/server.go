@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
 const (
@@ -57,6 +59,7 @@ type Server struct {
 	failing  []func() string
 	judges   []func(time.Time) []Problem
 	problems problems
+	book     *ledger.Book // nil: empty
 	handlers map[string]http.Handler
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.

@@ -1,0 +1,84 @@
+package keep
+
+import (
+	"github.com/pcapper/pcapper/internal/transport/bus"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
+)
+
+// Account is the Keeper's part of the ledger. It may be called by any goroutine, also after Run.
+func (k *Keeper) Account() (list []ledger.Entry) {
+	if k.local != nil {
+		list = append(list, k.accountLocal())
+	}
+	if k.publisher != nil {
+		list = append(list, k.accountPublisher())
+	}
+	if k.writer != nil {
+		list = append(list, accountWriter("history", k.writer.Status()))
+	}
+	if k.store != nil {
+		list = append(list, k.accountFiles()...)
+	}
+	if k.tables != nil {
+		list = append(list, accountWriter("table", k.tables.Status()))
+	}
+	return list
+}
+
+// accountLocal is of a history without a bus: from batches, by way of the queue, to committed files.
+func (k *Keeper) accountLocal() ledger.Entry {
+	w, q := k.local.Status(), k.queue.Status()
+	e := ledger.Entry{
+		Stage: ledger.Writer, Name: "history", Unit: "records",
+		Received: w.Published + k.before.Waiting.Weight, Passed: w.Written + w.Skipped, Held: q.Waiting.Weight,
+	}
+	e.Lose("queue full or not writable", q.Dropped.Weight-k.before.Dropped.Weight)
+	e.Lose("not queued", w.Refused)
+	e.Lose("malformed", w.Malformed)
+	return e
+}
+
+// accountPublisher is from batches, by way of the spool or memory, to the bus.
+func (k *Keeper) accountPublisher() ledger.Entry {
+	ended := k.ended.Load()
+	s := k.publisher.Status()
+	e := ledger.Entry{Stage: ledger.Bus, Unit: "packets", Received: s.PublishedPackets, Passed: s.Packets, Held: s.WaitingPackets}
+	if k.queue == nil {
+		e.Lose("queue full", s.DroppedPackets)
+		if ended {
+			e.Lose("not taken before the end", e.Held)
+			e.Held = 0
+		}
+		return e
+	}
+	q := k.queue.Status()
+	e.Received += k.before.Waiting.Weight
+	e.Held = q.Waiting.Weight
+	e.Lose("spool full or not writable", q.Dropped.Weight-k.before.Dropped.Weight)
+	e.Lose("not queued", s.DroppedPackets)
+	return e
+}
+
+// accountWriter is from a bus to committed files, or a table. What is not there yet although later
+// records are counts as lost until it comes.
+func accountWriter(name string, s bus.WriterStatus) ledger.Entry {
+	e := ledger.Entry{
+		Stage: ledger.Writer, Name: name, Unit: "records",
+		Received: s.Read - s.Again + s.Missing, Passed: s.Records + s.Duplicates, Held: s.Open,
+	}
+	e.Lose("numbered and not arrived", s.Missing)
+	return e
+}
+
+// accountFiles is of the history's files: what retention has removed was passed on, to nobody.
+func (k *Keeper) accountFiles() []ledger.Entry {
+	c, err := k.store.Count()
+	if err != nil {
+		return nil // its health says so
+	}
+	e := ledger.Entry{Stage: ledger.Files, Unit: "rows", Received: c.AtOpen + c.Committed, Passed: c.Retired, Held: c.Held}
+	if gone := e.Unaccounted(); gone > 0 {
+		e.Lose("removed by others", uint64(gone))
+	}
+	return []ledger.Entry{e}
+}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/export"
 	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/wire"
@@ -183,5 +184,23 @@ func TestFragmentsOption(t *testing.T) {
 	}
 	if c := (&Config{}).decoder(); c.Fragments != decode.EveryFragment {
 		t.Error("every fragment is not the default")
+	}
+}
+
+// TestDecoderDigests: digests are computed for whoever carries them.
+func TestDecoderDigests(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cfg  Config
+		want bool
+	}{
+		{"28-byte feed", Config{Port: 7073, Log: "x"}, false},
+		{"-ipfix-port", Config{IPFIXPort: 4739}, true},
+		{"-ipfix-tls-port", Config{IPFIXTLSPort: 4740}, true},
+		{"-export", Config{Exports: make([]export.Target, 1)}, true},
+	} {
+		if got := !test.cfg.decoder().NoDigest; got != test.want {
+			t.Errorf("%s: digests %v, want %v", test.name, got, test.want)
+		}
 	}
 }

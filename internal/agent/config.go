@@ -162,7 +162,11 @@ func (cfg *Config) ports() (list []uint16) {
 
 // decoder is how the command line wants packets decoded.
 func (cfg *Config) decoder() decode.Config {
-	c := decode.Config{BMF: cfg.BMF, Inner: cfg.Inner, MarkRelayed: cfg.MarkRelayed}
+	c := decode.Config{
+		BMF: cfg.BMF, Inner: cfg.Inner, MarkRelayed: cfg.MarkRelayed,
+		// The 28-byte feed, lines of text and the log do not carry digests.
+		NoDigest: cfg.IPFIXPort == 0 && cfg.IPFIXTLSPort == 0 && len(cfg.Exports) == 0,
+	}
 	if cfg.Fragments == "first" {
 		c.Fragments = decode.FirstOnly
 	}

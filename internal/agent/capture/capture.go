@@ -24,7 +24,8 @@ import (
 const (
 	// DefaultSnaplen holds any headers that a decoder wants, tunnels included.
 	DefaultSnaplen = 256
-	// DefaultRingBytes holds 100,000 small frames: 60 ms at 1.7 million a second.
+	// DefaultRingBytes of a packet socket hold 100,000 small frames: 60 ms at 1.7
+	// million a second.
 	DefaultRingBytes = 16 << 20
 )
 

@@ -23,9 +23,12 @@ import (
 
 const (
 	// tapRingMin and tapRingMax bound a processor's share of Config.RingBytes.
-	// The least is 4,096 small frames.
+	// The least is 3,200 small frames.
 	tapRingMin = 256 << 10
 	tapRingMax = 256 << 20
+	// tapRingBytes is Config.RingBytes unless it is set: with two processors
+	// room for 100,000 small frames, 15 ms at 3.5 million a second on each.
+	tapRingBytes = 8 << 20
 	// tapHotMax is how much of a processor's ring is used until it is full: it
 	// stays in the processor's cache.
 	tapHotMax = 1 << 20
@@ -170,6 +173,7 @@ func (p *Taps) Open(cfg Config) (*Tap, error) {
 	fail := func(err error) (*Tap, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
 	}
+	cfg.RingBytes = cmp.Or(cfg.RingBytes, tapRingBytes)
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return fail(err)

@@ -47,6 +47,8 @@ type Config struct {
 	Inner bool
 	// MarkRelayed sets wire.MarkRelayed on relayed packets.
 	MarkRelayed bool
+	// NoDigest leaves the records' digests 0, for outputs that do not carry them.
+	NoDigest bool
 }
 
 // Inside reports whether the decoder looks inside UDP datagrams for packets,

@@ -30,7 +30,7 @@ func (w *words) next() {
 // digest gives r its packet's digest, or a super-packet's plan what it needs for each of its
 // packets. A fragment has one already.
 func (d *Decoder) digest(p *ipPacket, r *wire.Record) {
-	if r.Flags&(wire.Fragment|wire.Super) != 0 || p.l4 > len(p.data) {
+	if d.cfg.NoDigest || r.Flags&(wire.Fragment|wire.Super) != 0 || p.l4 > len(p.data) {
 		return
 	}
 	var b, c uint64

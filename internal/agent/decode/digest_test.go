@@ -354,3 +354,23 @@ func invariant(b []byte) string {
 	ip[1], ip[8], ip[10], ip[11] = 0, 0, 0, 0
 	return string(ip)
 }
+
+// TestNoDigest: records without a digest are the same otherwise.
+func TestNoDigest(t *testing.T) {
+	frames := []packet.Frame{gso(ether(etherIPv4, ip4(6, 1, 0, tcp(4101, 5001, 1, 0x10, noise(3000)))), packet.GSOTCPv4, 1448, 4096)}
+	for _, ip := range kinds() {
+		frames = append(frames, frame(etherOf(ip)))
+	}
+	for _, f := range frames {
+		want, got := all(t, New(Config{}), f, 8), all(t, New(Config{NoDigest: true}), f, 8)
+		for i := range want {
+			if want[i].Digest == 0 {
+				t.Fatalf("%s has no digest", fields(&want[i]))
+			}
+			want[i].Digest = 0
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+}

@@ -34,7 +34,9 @@ const (
 func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more bool) bool {
 	d.c.Fragments++
 	r.Flags |= wire.Fragment
-	r.Digest = fragmentDigest(p, r, id, off, more)
+	if !d.cfg.NoDigest {
+		r.Digest = fragmentDigest(p, r, id, off, more)
+	}
 	if d.cfg.Fragments == FirstOnly {
 		return d.firstOnly(p, r, off)
 	}

@@ -52,7 +52,10 @@ func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	r.Flags = 0
 	r.Proto = wire.ProtoUDP
 	r.TTL = b[plainIP+8]
-	r.Digest = plainDigest(b, total)
+	r.Digest = 0
+	if !d.cfg.NoDigest {
+		r.Digest = plainDigest(b, total)
+	}
 	r.Reason = 0
 	var h mgen.Header
 	reason := mgen.UDP(&h, b[plainPayload:min(len(b), plainIP+total)], size, &r.Dst, r.DstPort)

@@ -174,6 +174,16 @@ func (p *process) end(t *testing.T) {
 	ledgertest.Closes(t, p.said())
 }
 
+// page is its address.
+func (p *process) page(t *testing.T) string {
+	t.Helper()
+	page := regexp.MustCompile(`page at (\S+)`).FindStringSubmatch(p.said())
+	if page == nil {
+		t.Fatalf("it does not say where its page is: %s", p.said())
+	}
+	return page[1]
+}
+
 // metric is what /metrics says of a name with its labels, or -1.
 func (p *process) metric(t *testing.T, name string) float64 {
 	t.Helper()

@@ -3,8 +3,9 @@ import { flows } from './flows';
 import { hosts } from './hosts';
 import { matrix } from './matrix';
 import { mgen } from './mgen';
+import { monitoring } from './monitoring';
 import { overview } from './overview';
 import { talkers } from './talkers';
 
 /** All views, in the order of their tabs and keys. The first one is the home page. */
-export const views: readonly View[] = [overview, flows, hosts, matrix, mgen, talkers];
+export const views: readonly View[] = [overview, flows, hosts, matrix, mgen, talkers, monitoring];

@@ -1,0 +1,25 @@
+package option
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Wrong returns the error about a piece of what a user wrote, which is quoted: what is
+// the matter with it, and what is expected there.
+func Wrong(piece, problem, want string) error {
+	const most = 60 // bytes of a piece, so that a line of 1 MB stays readable
+	if len(piece) > most {
+		piece = strings.ToValidUTF8(piece[:most], "") + "..."
+	}
+	return fmt.Errorf("%q: %s: want %s", piece, problem, want)
+}
+
+// orList joins words for a sentence: a, b or c.
+func orList(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}

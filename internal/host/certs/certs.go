@@ -43,11 +43,10 @@ func (f Files) Load() (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	caPEM, err := read("authority", f.CA)
-	if err != nil {
+	p := &Pair{}
+	if p.CAs, err = Authorities(f.CA); err != nil {
 		return nil, err
 	}
-	p := &Pair{CAs: x509.NewCertPool()}
 	if p.Cert, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		return nil, fmt.Errorf("certificate %q with key %q: %w", f.Cert, f.Key, err)
 	}
@@ -56,10 +55,20 @@ func (f Files) Load() (*Pair, error) {
 			return nil, fmt.Errorf("certificate %q: %w", f.Cert, err)
 		}
 	}
-	if !p.CAs.AppendCertsFromPEM(caPEM) {
-		return nil, fmt.Errorf("authority %q: no certificate in it%s", f.CA, pemHint(caPEM))
-	}
 	return p, nil
+}
+
+// Authorities reads the certificates of authorities.
+func Authorities(file string) (*x509.CertPool, error) {
+	text, err := read("authority", file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("authority %q: no certificate in it%s", file, pemHint(text))
+	}
+	return pool, nil
 }
 
 func read(what, name string) ([]byte, error) {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 const (
@@ -181,13 +183,9 @@ func (t *Target) identify(o *nats.Options) error {
 func (t *Target) tls() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12} // the servers' administrators choose
 	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("bus %s: authority: %w", t, err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("bus %s: authority %q: no certificate in it", t, t.CA)
+		var err error
+		if cfg.RootCAs, err = certs.Authorities(t.CA); err != nil {
+			return nil, fmt.Errorf("bus %s: %w", t, err)
 		}
 	}
 	if t.Cert != "" {

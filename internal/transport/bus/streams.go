@@ -188,30 +188,3 @@ func (c *Conn) explain(what string, err error) error {
 	}
 	return err
 }
-
-// set reads an option of a Target.
-func (s *Streams) set(key, value string) (err error) {
-	n := int64(0)
-	switch key {
-	case "partitions", "replicas", "size":
-		n, err = strconv.ParseInt(value, 10, 64)
-	case "age":
-		s.MaxAge, err = time.ParseDuration(value)
-		n = int64(s.MaxAge)
-	default:
-		return fmt.Errorf("unknown option %q: want creds, nkey, cert, key, ca, tenant, site, partitions, replicas, age or size", key)
-	}
-	most := map[string]int64{"partitions": MaxPartitions, "replicas": 5}[key]
-	if err != nil || n < 1 || most > 0 && n > most {
-		return fmt.Errorf("%s=%s: want 4 partitions, 3 replicas (5 at most), an age such as 24h, or a size in bytes", key, value)
-	}
-	switch key {
-	case "partitions":
-		s.Partitions = int(n)
-	case "replicas":
-		s.Replicas = int(n)
-	case "size":
-		s.MaxBytes = n
-	}
-	return nil
-}

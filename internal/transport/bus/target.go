@@ -1,107 +1,117 @@
 package bus
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Target is what a URL of servers says:
 //
 //	nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST...][?KEY=VALUE[&...]]
 //
-// or tls:// in place of nats://. The keys are those of the fields.
+// or nats+tls:// for TLS; tls:// is an older spelling. The keys are those of Params.
 type Target struct {
 	// Servers are URLs, each with a scheme, a port and who we are.
 	Servers []string
 	// Secure: TLS from the first byte that we send.
 	Secure bool
-	Creds  string // creds: file with a JWT and its seed
-	NKey   string // nkey: file with a seed
+	Creds  string // file with a JWT and its seed
+	NKey   string // file with a seed
 	// Cert, Key and CA are files in PEM. Without CA the system's authorities are
 	// trusted.
 	Cert, Key, CA string
-	Tenant        string // tenant: a word in the subjects, and part of the streams' names; "default" without
-	Site          string // site: another word; "default" without
-	// Streams is how streams are made if there are none: partitions, replicas, age
-	// (as time.ParseDuration reads it), size (bytes).
+	Tenant        string // a word in the subjects, and part of the streams' names; "default" without
+	Site          string // another word; "default" without
+	// Streams is how streams are made if there are none.
 	Streams Streams
 }
 
-const defaultPort = "4222"
+// defaultPort is NATS's.
+const defaultPort = 4222
 
-// IsURL reports whether text looks like a Target.
-func IsURL(text string) bool {
-	return strings.HasPrefix(text, "nats://") || strings.HasPrefix(text, "tls://")
-}
-
-// Parse reads a Target. The errors say what is wanted.
+// Parse reads a Target. The errors say what is wanted, and show no passwords.
 func Parse(text string) (*Target, error) {
-	scheme, rest, ok := strings.Cut(text, "://")
-	if !ok || !IsURL(text) {
-		return nil, fmt.Errorf("bus %q: want nats://HOST[:PORT][,HOST...], or tls:// for TLS", text)
-	}
-	hosts, query, _ := strings.Cut(rest, "?")
-	t := &Target{Secure: scheme == "tls", Tenant: "default", Site: "default"}
-	who := ""
-	for host := range strings.SplitSeq(strings.TrimSuffix(hosts, "/"), ",") {
-		server, err := serverURL(scheme, strings.TrimSpace(strings.TrimPrefix(host, scheme+"://")), &who)
-		if err != nil {
-			return nil, fmt.Errorf("bus %q: %w", Redact(text), err)
-		}
-		t.Servers = append(t.Servers, server)
-	}
-	if err := t.options(query); err != nil {
-		return nil, fmt.Errorf("bus %q: %w", Redact(text), err)
+	t := &Target{Tenant: "default", Site: "default"}
+	if err := t.parse(text); err != nil {
+		return nil, fmt.Errorf("bus %q: %w", option.Redact(text), err)
 	}
 	return t, nil
 }
 
-// serverURL completes one server's address. What the first says of who we are
-// holds for those that say nothing.
-func serverURL(scheme, text string, who *string) (string, error) {
-	u, err := url.Parse(scheme + "://" + text)
-	if err != nil || u.Hostname() == "" || u.Path != "" {
-		return "", fmt.Errorf("server %q: want HOST or HOST:PORT", Redact(text))
+func (t *Target) parse(text string) error {
+	scheme, rest, query := option.CutURL(text)
+	switch scheme {
+	case "nats":
+	case "tls", "nats+tls":
+		t.Secure = true
+	default:
+		return errors.New("want nats://HOST[:PORT][,HOST...], or nats+tls:// for TLS")
 	}
-	if u.Port() == "" {
-		u.Host += ":" + defaultPort
+	// As NATS's own programs write it, each server may repeat the scheme.
+	rest = "//" + strings.ReplaceAll(strings.TrimPrefix(rest, "//"), ","+scheme+"://", ",")
+	u, err := option.ParseURL(scheme + ":" + rest)
+	if err != nil {
+		return err
 	}
-	if u.User != nil {
-		*who = u.User.String() + "@"
+	if u.Path != "" {
+		return fmt.Errorf("path %q: want none", u.Path)
 	}
-	return scheme + "://" + *who + u.Host, nil
+	t.setServers(u.Servers)
+	if err := t.Params().Parse(query); err != nil {
+		return err
+	}
+	return t.check()
 }
 
-func (t *Target) options(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return fmt.Errorf("behind the question mark: %w", err)
+// setServers makes URLs as NATS's client wants them. What the first says of who we are
+// holds for those that say nothing.
+func (t *Target) setServers(list []option.Server) {
+	u := url.URL{Scheme: "nats"}
+	if t.Secure {
+		u.Scheme = "tls"
 	}
-	into := map[string]*string{
-		"creds": &t.Creds, "nkey": &t.NKey, "cert": &t.Cert, "key": &t.Key, "ca": &t.CA, "tenant": &t.Tenant, "site": &t.Site,
+	for _, s := range list {
+		u.Host = s.Address(defaultPort)
+		u.User = cmp.Or(s.User, u.User)
+		t.Servers = append(t.Servers, u.String())
 	}
-	for key, v := range values {
-		p, ok := into[key]
-		if !ok {
-			if err := t.Streams.set(key, v[len(v)-1]); err != nil {
-				return err
-			}
-			continue
-		}
-		if *p = v[len(v)-1]; *p == "" {
-			return fmt.Errorf("%s is empty", key)
-		}
+}
+
+// Params are the parameters that the URL may have, which set t's fields.
+func (t *Target) Params() option.Params {
+	return option.Params{
+		option.Text("creds", "FILE", "who we are: a JWT and its seed, as nsc writes it", &t.Creds),
+		option.Text("nkey", "FILE", "who we are: a seed", &t.NKey),
+		option.Text("cert", "FILE", "with TLS: our certificate", &t.Cert),
+		option.Text("key", "FILE", "with TLS: its key", &t.Key),
+		option.Text("ca", "FILE", "with TLS: the authorities to trust instead of the system's", &t.CA),
+		option.Text("tenant", "NAME", "a name in the subjects and streams (default)", &t.Tenant),
+		option.Text("site", "NAME", "another name in the subjects (default)", &t.Site),
+		option.Number("partitions", "new streams: how many", &t.Streams.Partitions, 1, MaxPartitions),
+		option.Number("replicas", "new streams: on how many servers each record is", &t.Streams.Replicas, 1, 5),
+		option.Duration("age", "new streams: how long they keep records", &t.Streams.MaxAge, time.Nanosecond, math.MaxInt64),
+		option.Size("size", "new streams: how much they keep", &t.Streams.MaxBytes, 1),
 	}
+}
+
+// check is for what no parameter alone says.
+func (t *Target) check() error {
 	switch {
 	case token(t.Tenant) != t.Tenant:
 		return fmt.Errorf("tenant %q: want letters, digits, - and _", t.Tenant)
 	case t.Creds != "" && t.NKey != "":
-		return fmt.Errorf("creds and nkey: want one of them")
+		return errors.New("creds and nkey: want one of them")
 	case (t.Cert == "") != (t.Key == ""):
-		return fmt.Errorf("cert and key: want both")
+		return errors.New("cert and key: want both")
 	case !t.Secure && t.CA+t.Cert != "":
-		return fmt.Errorf("ca, cert and key are for tls://")
+		return errors.New("ca, cert and key are for nats+tls://")
 	}
 	return nil
 }
@@ -117,24 +127,12 @@ func (t *Target) Files() (files []string) {
 }
 
 // String is t for people: without passwords and tokens.
-func (t *Target) String() string { return Redact(strings.Join(t.Servers, ",")) }
-
-// Redact takes passwords and tokens out of a URL.
-func Redact(text string) string {
-	parts := strings.Split(text, ",")
-	for i, part := range parts {
-		scheme, rest, ok := strings.Cut(part, "://")
-		if !ok {
-			scheme, rest = "", part
-		} else {
-			scheme += "://"
-		}
-		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
-			rest = rest[at+1:]
-		}
-		parts[i] = scheme + rest
+func (t *Target) String() string {
+	list := make([]string, len(t.Servers))
+	for i, s := range t.Servers {
+		list[i] = option.Redact(s)
 	}
-	return strings.Join(parts, ",")
+	return strings.Join(list, ",")
 }
 
 // token is text as one word of a subject: what NATS gives a meaning, and what

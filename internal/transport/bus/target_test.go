@@ -21,6 +21,11 @@ func TestParse(t *testing.T) {
 	if got.Creds != "/x" || got.Streams.Partitions != 8 || got.Streams.MaxBytes != 1000 || got.Streams.MaxAge.Hours() != 48 {
 		t.Errorf("%+v", got)
 	}
+	for _, text := range []string{"nats+tls://ann:s3cret@a,b:4333,[::1]", "nats+tls://ann:s3cret@a,nats+tls://b:4333,[::1]"} {
+		if same, err := Parse(text); err != nil || !slices.Equal(same.Servers, got.Servers) || !same.Secure {
+			t.Errorf("%s: %+v, %v, want servers %q", text, same, err, got.Servers)
+		}
+	}
 	if strings.Contains(got.String(), "s3cret") {
 		t.Errorf("%s has the password", got)
 	}
@@ -32,18 +37,19 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"http://a":                       "want nats://HOST",
-		"nats://":                        "want HOST",
-		"nats://a,,b":                    "want HOST",
-		"nats://a/x":                     "want HOST",
-		"nats://a:s3cret@h?colour=red":   "unknown option",
-		"nats://a?ca=/x":                 "for tls://",
+		"nats://":                        "no host",
+		"nats://a,,b":                    "no host",
+		"nats://a/x":                     `path "x": want none`,
+		"nats://a:s3cret@h?colour=red":   `unknown parameter "colour"`,
+		"nats://a?ca=/x":                 "for nats+tls://",
 		"tls://a?cert=/x":                "want both",
 		"nats://a?creds=/x&nkey=/y":      "one of them",
 		"nats://a?tenant=a.b":            "letters",
 		"nats://a?partitions=101":        "partitions=101",
 		"nats://a?replicas=0":            "replicas=0",
 		"nats://a?age=yesterday":         "age=yesterday",
-		"nats://a:s3cret@h?site=&size=4": "site is empty",
+		"nats://a:s3cret@h?site=&size=4": `parameter "site": empty`,
+		"nats://a?partition=4":           "did you mean partitions?",
 	} {
 		_, err := Parse(text)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {

@@ -283,13 +283,13 @@ func TestParse(t *testing.T) {
 	for text, want := range map[string]string{
 		"clickhouse+ftp://u:sesame@h":                  "want clickhouse+http://",
 		"clickhouse+http://u:sesame@":                  "no host",
-		"clickhouse+http://u:ses ame@h%":               "not a URL",
+		"clickhouse+http://u:ses ame@h%":               "not a host name",
 		"clickhouse+http://u:sesame@h/a-b":             `"a-b"`,
 		"clickhouse+http://h?table=t;drop":             "not parameters",
 		"clickhouse+http://h?table=t&table=u":          "2 times",
 		"clickhouse+http://h?memory=1":                 "at least 16",
-		"clickhouse+http://h?compress=zstd":            "want gzip or none",
-		"clickhouse+http://h?speed=1":                  `"speed": unknown`,
+		"clickhouse+http://h?compress=zstd":            "want none or gzip",
+		"clickhouse+http://h?speed=1":                  `unknown parameter "speed": want table`,
 		"clickhouse+http://h?password-file=/none/such": "/none/such",
 	} {
 		_, err := Parse(text)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,12 +11,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
 // Error is what a user must do something about, with the next step to take.
@@ -52,13 +52,9 @@ func newClient(t *Target) (*client, error) {
 		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
 	}
 	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
+		pool, err := certs.Authorities(t.CA)
 		if err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca %q: no certificate in PEM in it", t.CA)
+			return nil, err
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}

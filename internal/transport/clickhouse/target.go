@@ -1,22 +1,22 @@
 package clickhouse
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"regexp"
-	"strconv"
 	"strings"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Target is what a URL says:
 //
 //	clickhouse+http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?KEY=VALUE[&...]]
 //
-// or clickhouse+https://. The keys are table (records), password-file, ca (a file
-// with authorities, PEM), compress (gzip or none), memory (MiB) and spool (a
-// directory, see Store).
+// or clickhouse+https://. The keys are those of Params.
 type Target struct {
 	URL             string // http://HOST:PORT
 	User, Password  string
@@ -34,37 +34,32 @@ const (
 	minMemory     = 16 << 20 // a block on its way, one that fills, and some
 )
 
-// IsURL reports whether text looks like a Target.
-func IsURL(text string) bool { return strings.HasPrefix(text, "clickhouse+") }
-
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Parse reads a Target. A user or password that it lacks is CLICKHOUSE_USER's or
 // CLICKHOUSE_PASSWORD's, as with ClickHouse's own client. Errors do not show
 // passwords.
 func Parse(text string) (*Target, error) {
-	u, err := url.Parse(text)
+	u, err := option.ParseURL(text)
 	if err != nil {
-		return nil, errors.New("not a URL: want clickhouse+http://USER@HOST:8123/DATABASE; %XX for what means something else in a URL")
+		return nil, err
 	}
-	port := map[string]string{"clickhouse+http": "8123", "clickhouse+https": "8443"}[u.Scheme]
+	port := map[string]uint16{"clickhouse+http": 8123, "clickhouse+https": 8443}[u.Scheme]
 	switch {
-	case port == "":
+	case port == 0:
 		return nil, fmt.Errorf("%q: not a kind of ClickHouse URL: want clickhouse+http:// or clickhouse+https://", u.Scheme)
-	case u.Hostname() == "":
-		return nil, fmt.Errorf("%s: no host: want clickhouse+http://USER@HOST:8123/DATABASE", u.Redacted())
-	case u.Port() == "":
-		u.Host += ":" + port
+	case len(u.Servers) != 1:
+		return nil, errors.New("several servers: want one: clickhouse+http://USER@HOST:8123/DATABASE")
 	}
 	t := &Target{Database: "default", Table: "records", Memory: defaultMemory}
-	t.URL = strings.TrimPrefix(u.Scheme, "clickhouse+") + "://" + u.Host
+	t.URL = strings.TrimPrefix(u.Scheme, "clickhouse+") + "://" + u.Servers[0].Address(port)
 	if name := strings.Trim(u.Path, "/"); name != "" {
 		t.Database = name
 	}
-	if err := t.keys(u); err != nil {
+	if err := t.Params().Parse(u.Query); err != nil {
 		return nil, err
 	}
-	t.credentials(u)
+	t.credentials(u.Servers[0].User)
 	for _, name := range []string{t.Database, t.Table} {
 		if !identifier.MatchString(name) {
 			return nil, fmt.Errorf("%q: not a database's or table's name: want letters, digits and _", name)
@@ -73,64 +68,24 @@ func Parse(text string) (*Target, error) {
 	return t, nil
 }
 
-func (t *Target) keys(u *url.URL) error {
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return fmt.Errorf("%q: not parameters: want KEY=VALUE, joined by &", u.RawQuery)
+// Params are the parameters that the URL may have, which set t's fields.
+func (t *Target) Params() option.Params {
+	return option.Params{
+		option.Text("table", "NAME", "the table (records)", &t.Table),
+		option.Secret("password-file", "file with the user's password", &t.Password),
+		option.Text("ca", "FILE", "authorities to trust with https instead of the system's, in PEM", &t.CA),
+		option.Switch("compress", "how rows are compressed (none)", &t.Gzip, "none", "gzip"),
+		option.Memory("memory", "how much may wait (64)", &t.Memory, minMemory),
+		option.Text("spool", "DIR", "with a bus: write what it carries, each row once, by way of this directory", &t.Spool),
 	}
-	for key, values := range query {
-		if len(values) != 1 {
-			return fmt.Errorf("%q: given %d times: want it once", key, len(values))
-		}
-		if err := t.key(key, values[0]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-func (t *Target) key(key, value string) error {
-	switch key {
-	case "table":
-		t.Table = value
-	case "password-file":
-		text, err := os.ReadFile(value)
-		if err != nil {
-			return fmt.Errorf("password-file: %w", err)
-		}
-		t.Password = strings.TrimRight(string(text), "\r\n")
-	case "ca":
-		t.CA = value
-	case "spool":
-		t.Spool = value
-	case "compress":
-		if value != "gzip" && value != "none" {
-			return fmt.Errorf("compress=%q: want gzip or none", value)
-		}
-		t.Gzip = value == "gzip"
-	case "memory":
-		n, err := strconv.ParseUint(value, 10, 20)
-		if err != nil || n<<20 < minMemory {
-			return fmt.Errorf("memory=%q: want MiB, at least %d", value, minMemory>>20)
-		}
-		t.Memory = int64(n) << 20
-	default:
-		return fmt.Errorf("%q: unknown: want table, password-file, ca, compress, memory or spool", key)
-	}
-	return nil
-}
-
-func (t *Target) credentials(u *url.URL) {
-	t.User = u.User.Username()
-	if t.User == "" {
-		t.User = os.Getenv("CLICKHOUSE_USER")
-	}
-	if password, ok := u.User.Password(); ok {
+func (t *Target) credentials(user *url.Userinfo) {
+	t.User = cmp.Or(user.Username(), os.Getenv("CLICKHOUSE_USER"))
+	if password, ok := user.Password(); ok {
 		t.Password = password
 	}
-	if t.Password == "" {
-		t.Password = os.Getenv("CLICKHOUSE_PASSWORD")
-	}
+	t.Password = cmp.Or(t.Password, os.Getenv("CLICKHOUSE_PASSWORD"))
 }
 
 // String is t for people, without its password.

@@ -1,6 +1,6 @@
 // Package kafka sends batches of records to a topic of Kafka, one message for each
-// batch: the bytes that package batch describes. Without the build tag kafka there
-// is nothing in it.
+// batch: the bytes that package batch describes. Without the build tag kafka it reads
+// URLs, and no more.
 //
 // A message's key is the agent's name, so that an agent's batches are in one
 // partition, in order; the header id has the batch's ID, agent/boot/first, and

@@ -4,6 +4,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -13,7 +14,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -67,7 +71,7 @@ func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	options := append(access[:len(access):len(access)], kgo.DefaultProduceTopic(t.Topic),
 		kgo.RequiredAcks(kgo.AllISRAcks()), // and idempotent, which is the default
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.MaxBufferedBytes(t.Memory), kgo.MaxBufferedRecords(t.Memory/1024),
+		kgo.MaxBufferedBytes(int(t.Memory)), kgo.MaxBufferedRecords(int(t.Memory/1024)),
 		kgo.UnknownTopicRetries(-1))
 	client, err := kgo.NewClient(options...)
 	if err != nil {
@@ -179,4 +183,27 @@ func (s *Sink) ask(ctx context.Context, client *kgo.Client) error {
 		return err
 	}
 	return &Error{fmt.Errorf("kafka %s: %w", s.t, err), hint}
+}
+
+// access is how to connect.
+func (t *Target) access() (options []kgo.Opt, err error) {
+	if t.TLS {
+		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+		if t.CA != "" {
+			if cfg.RootCAs, err = certs.Authorities(t.CA); err != nil {
+				return nil, err
+			}
+		}
+		options = append(options, kgo.DialTLSConfig(cfg))
+	}
+	switch {
+	case t.User == "":
+	case t.SASL == "plain":
+		options = append(options, kgo.SASL(plain.Auth{User: t.User, Pass: t.Password}.AsMechanism()))
+	case t.SASL == "scram-sha-256":
+		options = append(options, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha256Mechanism()))
+	default:
+		options = append(options, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha512Mechanism()))
+	}
+	return options, nil
 }

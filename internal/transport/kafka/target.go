@@ -1,30 +1,22 @@
-//go:build kafka
-
 package kafka
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"regexp"
-	"strconv"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
-	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Target is what a URL says:
 //
 //	kafka://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/TOPIC[?KEY=VALUE[&...]]
 //
-// or kafka+tls://. The keys are password-file, ca (a file with authorities, PEM),
-// sasl (plain, scram-sha-256 or scram-sha-512) and memory (MiB).
+// or kafka+tls://. The keys are those of Params.
 type Target struct {
 	Brokers        []string // HOST:PORT
 	Topic          string
@@ -32,11 +24,11 @@ type Target struct {
 	SASL           string
 	TLS            bool
 	CA             string // file; "": the system's authorities
-	Memory         int    // bytes that may wait
+	Memory         int64  // bytes that may wait
 }
 
 const (
-	defaultPort   = "9092"
+	defaultPort   = 9092
 	defaultMemory = 64 << 20
 )
 
@@ -47,100 +39,47 @@ const example = "want kafka://BROKER:9092,BROKER:9092/TOPIC"
 // Parse reads a Target. A user's password that it lacks is KAFKA_PASSWORD's. Errors
 // do not show passwords.
 func Parse(text string) (*Target, error) {
-	scheme, rest, _ := strings.Cut(text, "://")
-	if scheme != "kafka" && scheme != "kafka+tls" {
-		return nil, fmt.Errorf("%q: not a kind of Kafka URL: %s", scheme, example)
+	u, err := option.ParseURL(text)
+	switch {
+	case err != nil:
+		return nil, err
+	case u.Scheme != "kafka" && u.Scheme != "kafka+tls":
+		return nil, fmt.Errorf("%q: not a kind of Kafka URL: %s", u.Scheme, example)
 	}
-	t := &Target{Memory: defaultMemory, SASL: "plain", TLS: scheme == "kafka+tls"}
-	rest, query, _ := strings.Cut(rest, "?")
-	hosts, topic, _ := strings.Cut(rest, "/")
-	if at := strings.LastIndexByte(hosts, '@'); at >= 0 {
-		if err := t.user(hosts[:at]); err != nil {
-			return nil, err
+	t := &Target{Topic: u.Path, Memory: defaultMemory, SASL: "plain", TLS: u.Scheme == "kafka+tls"}
+	if !topicName.MatchString(t.Topic) {
+		return nil, fmt.Errorf("%q: not a topic: %s", t.Topic, example)
+	}
+	user := u.Servers[0].User
+	for _, s := range u.Servers {
+		if s.User != nil && s.User != user {
+			return nil, errors.New("several users: want one, before the first broker")
 		}
-		hosts = hosts[at+1:]
+		t.Brokers = append(t.Brokers, s.Address(defaultPort))
 	}
-	if t.Topic = topic; !topicName.MatchString(topic) {
-		return nil, fmt.Errorf("%q: not a topic: %s", topic, example)
-	}
-	for host := range strings.SplitSeq(hosts, ",") {
-		if err := t.broker(host); err != nil {
-			return nil, err
-		}
-	}
-	if err := t.keys(query); err != nil {
+	if err := t.Params().Parse(u.Query); err != nil {
 		return nil, err
 	}
-	if t.User != "" && t.Password == "" {
-		t.Password = os.Getenv("KAFKA_PASSWORD")
-	}
+	t.credentials(user)
 	return t, nil
 }
 
-func (t *Target) user(text string) (err error) {
-	user, password, _ := strings.Cut(text, ":")
-	if t.User, err = url.PathUnescape(user); err == nil {
-		t.Password, err = url.PathUnescape(password)
+// Params are the parameters that the URL may have, which set t's fields.
+func (t *Target) Params() option.Params {
+	return option.Params{
+		option.Secret("password-file", "file with the user's password", &t.Password),
+		option.Text("ca", "FILE", "authorities to trust with kafka+tls instead of the system's, in PEM", &t.CA),
+		option.OneOf("sasl", "how the user proves who it is (plain)", &t.SASL, "plain", "scram-sha-256", "scram-sha-512"),
+		option.Memory("memory", "how much may wait (64)", &t.Memory, 1<<20),
 	}
-	if err != nil {
-		return errors.New("user or password: want %XX for what means something else in a URL")
-	}
-	return nil
 }
 
-func (t *Target) broker(host string) error {
-	name, port, err := net.SplitHostPort(host)
-	if err != nil {
-		name, port = strings.Trim(host, "[]"), defaultPort
+func (t *Target) credentials(user *url.Userinfo) {
+	if t.User = user.Username(); t.User == "" {
+		return
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil || name == "" {
-		return fmt.Errorf("%q: not a broker: %s", host, example)
-	}
-	t.Brokers = append(t.Brokers, net.JoinHostPort(name, port))
-	return nil
-}
-
-func (t *Target) keys(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return fmt.Errorf("%q: not parameters: want KEY=VALUE, joined by &", query)
-	}
-	for key, list := range values {
-		if len(list) != 1 {
-			return fmt.Errorf("%q: given %d times: want it once", key, len(list))
-		}
-		if err := t.key(key, list[0]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Target) key(key, value string) error {
-	switch key {
-	case "password-file":
-		text, err := os.ReadFile(value)
-		if err != nil {
-			return fmt.Errorf("password-file: %w", err)
-		}
-		t.Password = strings.TrimRight(string(text), "\r\n")
-	case "ca":
-		t.CA = value
-	case "sasl":
-		if value != "plain" && value != "scram-sha-256" && value != "scram-sha-512" {
-			return fmt.Errorf("sasl=%q: want plain, scram-sha-256 or scram-sha-512", value)
-		}
-		t.SASL = value
-	case "memory":
-		n, err := strconv.ParseUint(value, 10, 20)
-		if err != nil || n == 0 {
-			return fmt.Errorf("memory=%q: want MiB", value)
-		}
-		t.Memory = int(n) << 20
-	default:
-		return fmt.Errorf("%q: unknown: want password-file, ca, sasl or memory", key)
-	}
-	return nil
+	password, _ := user.Password()
+	t.Password = cmp.Or(t.Password, password, os.Getenv("KAFKA_PASSWORD"))
 }
 
 // String is t for people, without its password.
@@ -150,32 +89,4 @@ func (t *Target) String() string {
 		scheme = "kafka+tls"
 	}
 	return scheme + "://" + strings.Join(t.Brokers, ",") + "/" + t.Topic
-}
-
-// access is how to connect.
-func (t *Target) access() (options []kgo.Opt, err error) {
-	if t.TLS {
-		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-		if t.CA != "" {
-			text, err := os.ReadFile(t.CA)
-			if err != nil {
-				return nil, fmt.Errorf("ca: %w", err)
-			}
-			cfg.RootCAs = x509.NewCertPool()
-			if !cfg.RootCAs.AppendCertsFromPEM(text) {
-				return nil, fmt.Errorf("ca %q: no certificate in PEM in it", t.CA)
-			}
-		}
-		options = append(options, kgo.DialTLSConfig(cfg))
-	}
-	switch {
-	case t.User == "":
-	case t.SASL == "plain":
-		options = append(options, kgo.SASL(plain.Auth{User: t.User, Pass: t.Password}.AsMechanism()))
-	case t.SASL == "scram-sha-256":
-		options = append(options, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha256Mechanism()))
-	default:
-		options = append(options, kgo.SASL(scram.Auth{User: t.User, Pass: t.Password}.AsSha512Mechanism()))
-	}
-	return options, nil
 }

@@ -4,17 +4,16 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // parseBus reads the URL of a bus: nats://host[:port][,host...], or nats+tls://.
 // What does not concern us is left to who connects.
 func parseBus(text string) (t Target, err error) {
 	scheme, rest, _ := strings.Cut(text, "://")
-	hosts, query, asked := strings.Cut(rest, "?")
-	t = Target{Kind: NATS, URL: scheme + "://" + anonymous(hosts)}
-	if asked {
-		t.URL += "?" + query
-	}
+	hosts, query, _ := strings.Cut(rest, "?")
+	t = Target{Kind: NATS, URL: option.Redact(text)}
 	var others []string
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
@@ -38,17 +37,8 @@ func parseBus(text string) (t Target, err error) {
 	if len(others) > 0 {
 		t.Bus += "?" + strings.Join(others, "&")
 	}
-	t.receiver = scheme + "-" + anonymous(hosts) + subjects(others)
+	t.receiver = scheme + "-" + option.Redact(hosts) + subjects(others)
 	return t, nil
-}
-
-// anonymous is a list of hosts without passwords and tokens.
-func anonymous(hosts string) string {
-	list := strings.Split(hosts, ",")
-	for i, host := range list {
-		list[i] = host[strings.LastIndexByte(host, '@')+1:]
-	}
-	return strings.Join(list, ",")
 }
 
 // subjects are the parameters that say where batches are kept.

@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
@@ -50,6 +50,7 @@ type Target struct {
 	Interface string // to send multicast from; "" is the route's
 	TTL       int    // or hop limit; 0 is 1 for multicast and the system's for unicast
 	Payload   int    // most bytes of a message
+	mtu       int    // the parameter that sets it
 	Rate      int64  // most bits per second, with UDP and IP headers
 	Repair    uint16 // TCP port where multicast receivers may ask again; 0 is none
 
@@ -104,158 +105,93 @@ func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa
 // Parse reads an export's URL. Errors do not repeat it.
 func Parse(text string) (t Target, err error) {
 	const want = "want ipfix+udp://host:port, ipfix+tcp://host:port, ipfix+tls://host:port, nats://host:port or file:PATH"
-	if strings.HasPrefix(text, "nats://") || strings.HasPrefix(text, "nats+tls://") {
+	scheme, rest, query := option.CutURL(text)
+	if scheme == "nats" || scheme == "nats+tls" || scheme == "tls" {
 		return parseBus(text)
 	}
 	t = Target{URL: text, Payload: ipfix.MaxDatagram, Rate: defaultRate}
-	rest, query, _ := strings.Cut(text, "?")
-	if path, ok := strings.CutPrefix(rest, "file:"); ok {
-		t.Kind, t.Path = File, strings.TrimPrefix(path, "//")
+	kind, known := schemes[scheme]
+	switch {
+	case scheme == "file":
+		t.Kind, t.Path = File, strings.TrimPrefix(rest, "//")
 		if t.Path == "" {
 			return t, fmt.Errorf("no path: want file:PATH")
 		}
-	} else {
-		scheme, host, found := strings.Cut(rest, "://")
-		if t.Kind, ok = schemes[scheme]; !ok || !found {
-			return t, fmt.Errorf("unknown kind of export: %s", want)
-		}
-		if err := t.setHost(host); err != nil {
+	case !known:
+		return t, fmt.Errorf("unknown kind of export: %s", want)
+	default:
+		t.Kind = kind
+		if err := t.setServer(text); err != nil {
 			return t, err
 		}
 	}
 	t.PerSecond = t.Multicast()
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return t, fmt.Errorf("parameters: want key=value pairs joined by &")
+	if err := t.Params().Parse(query); err != nil {
+		return t, err
 	}
-	for key, v := range values {
-		if len(v) != 1 || v[0] == "" {
-			return t, fmt.Errorf("parameter %q: want one value", key)
-		}
-		if err := t.set(key, v[0]); err != nil {
-			return t, err
-		}
+	if t.mtu != 0 {
+		t.Payload, t.mtu = t.mtu-headers, 0
 	}
 	return t, t.check()
 }
 
-func (t *Target) setHost(text string) error {
-	host, port := text, strconv.Itoa(defaultPort)
-	if t.Kind == TLS {
-		port = strconv.Itoa(defaultTLSPort)
+func (t *Target) setServer(text string) error {
+	u, err := option.ParseURL(text)
+	if err != nil {
+		return err
 	}
-	bracketed := strings.HasPrefix(text, "[")
-	if strings.LastIndexByte(text, ':') > strings.LastIndexByte(text, ']') {
-		var err error
-		if host, port, err = net.SplitHostPort(text); err != nil {
-			return badHost(text)
-		}
-	} else if inner, found := strings.CutSuffix(text, "]"); bracketed && found {
-		host = inner[1:]
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return fmt.Errorf("port %q: want a number from 1 to 65535", port)
-	}
-	addr, err := netip.ParseAddr(host)
+	s := u.Servers[0]
+	addr, _ := netip.ParseAddr(s.Host)
 	switch {
-	case err != nil && (host == "" || bracketed || strings.ContainsAny(host, ":/ []@%")), err == nil && addr.Is6() != bracketed:
-		return badHost(text)
-	case err == nil && addr.IsUnspecified():
-		return fmt.Errorf("host %q: want the collector's address: this one is for listening", host)
-	case err == nil && addr.IsMulticast() && addr.Zone() != "":
-		host, t.Interface = addr.WithZone("").String(), addr.Zone()
+	case len(u.Servers) > 1:
+		return fmt.Errorf("several hosts: want one, and -export for each")
+	case s.User != nil || u.Path != "":
+		return fmt.Errorf("want no more than a host and a port in front of the question mark")
+	case addr.IsUnspecified():
+		return fmt.Errorf("host %q: want the collector's address: this one is for listening", s.Host)
+	case addr.IsMulticast() && addr.Zone() != "":
+		s.Host, t.Interface = addr.WithZone("").String(), addr.Zone()
 	}
-	t.Host, t.Port = host, uint16(n)
+	t.Host, t.Port = s.Host, s.Port
+	switch {
+	case t.Port == 0 && t.Kind == TLS:
+		t.Port = defaultTLSPort
+	case t.Port == 0:
+		t.Port = defaultPort
+	}
 	return nil
 }
 
-func badHost(text string) error {
-	return fmt.Errorf("host %q: want a name, an IPv4 address, or an IPv6 address in brackets such as [2001:db8::1], and :PORT or nothing behind it", text)
+// Params are the parameters that the URL may have, which set t's fields.
+func (t *Target) Params() option.Params {
+	p := option.Params{option.Switch("per", "records: each packet's, or one for each flow and second", &t.PerSecond, "packet", "1s")}
+	switch t.Kind {
+	case UDP:
+		return append(p,
+			option.Text("iface", "NAME", "interface to send multicast from", &t.Interface),
+			option.Number("ttl", "how many hops datagrams may go", &t.TTL, 1, 255),
+			option.Number("mtu", "most bytes of a packet (1280)", &t.mtu, minMTU, maxMTU),
+			option.Func("rate", "RATE", "most bits per second (1G)", t.setRate),
+			option.Number("repair", "TCP port where receivers of multicast ask again", &t.Repair, 1, 65535))
+	case TLS:
+		return append(p,
+			option.Text("cert", "FILE", "our certificate (-tls-cert)", &t.Cert),
+			option.Text("key", "FILE", "its key (-tls-key)", &t.Key),
+			option.Text("ca", "FILE", "authorities to trust (-tls-client-ca)", &t.CA),
+			option.Text("name", "NAME", "name in the collector's certificate (the host)", &t.Name))
+	}
+	return p
 }
 
-// set takes one parameter.
-func (t *Target) set(key, value string) error {
-	for _, s := range []struct {
-		key   string
-		only  Kind
-		value *string
-	}{{"iface", UDP, &t.Interface}, {"cert", TLS, &t.Cert}, {"key", TLS, &t.Key}, {"ca", TLS, &t.CA}, {"name", TLS, &t.Name}} {
-		if s.key == key && s.only == t.Kind {
-			*s.value = value
-			return nil
-		}
+func (t *Target) setRate(text string) (err error) {
+	if t.Rate, err = option.ParseRate(text); err != nil || t.Rate < minRate {
+		return fmt.Errorf("want bits per second such as 500k, 20M or 1G, at least 16k")
 	}
-	switch {
-	case key == "per" && (value == "packet" || value == "1s"):
-		t.PerSecond = value == "1s"
-		return nil
-	case key == "per":
-		return fmt.Errorf("per=%s: want packet or 1s", value)
-	case t.Kind == UDP:
-		return t.setDatagrams(key, value)
-	}
-	return fmt.Errorf("unknown parameter %q: want %s", key, t.parameters())
-}
-
-// setDatagrams takes parameters that only UDP has.
-func (t *Target) setDatagrams(key, value string) (err error) {
-	number := func(low, high uint64) uint64 {
-		n, parseErr := strconv.ParseUint(value, 10, 64)
-		if parseErr != nil || n < low || n > high {
-			err = fmt.Errorf("%s=%s: want a number from %d to %d", key, value, low, high)
-		}
-		return n
-	}
-	switch key {
-	case "ttl":
-		t.TTL = int(number(1, 255))
-	case "mtu":
-		t.Payload = int(number(minMTU, maxMTU)) - headers
-	case "repair":
-		t.Repair = uint16(number(1, 65535))
-	case "rate":
-		t.Rate, err = parseRate(value)
-	default:
-		return fmt.Errorf("unknown parameter %q: want %s", key, t.parameters())
-	}
-	return err
-}
-
-// parseRate reads bits per second with k, M or G behind.
-func parseRate(text string) (int64, error) {
-	factor := int64(1)
-	digits := text
-	switch text[len(text)-1] {
-	case 'k':
-		factor = 1e3
-	case 'M':
-		factor = 1e6
-	case 'G':
-		factor = 1e9
-	}
-	if factor > 1 {
-		digits = text[:len(text)-1]
-	}
-	n, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil || n*factor < minRate {
-		return 0, fmt.Errorf("rate=%s: want bits per second such as 500k, 20M or 1G, at least 16k", text)
-	}
-	return n * factor, nil
+	return nil
 }
 
 // minRate is one full datagram in a little more than half a second.
 const minRate = 16_000
-
-func (t *Target) parameters() string {
-	switch t.Kind {
-	case UDP:
-		return "per, iface, ttl, mtu, rate or repair"
-	case TLS:
-		return "per, cert, key, ca or name"
-	}
-	return "per"
-}
 
 // check is for what no parameter alone says.
 func (t *Target) check() error {

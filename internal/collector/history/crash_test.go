@@ -437,12 +437,14 @@ func TestParseKeep(t *testing.T) {
 		"7d,50GB": {Age: 7 * 24 * time.Hour, Size: 50e9},
 		"36h":     {Age: 36 * time.Hour},
 		"1TiB":    {Size: 1 << 40},
+		"50G":     {Size: 50e9},
+		"1d12h":   {Age: 36 * time.Hour},
 	} {
 		if got, err := history.ParseKeep(text); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "7", "d", "-7d", "7d,8d", "7d,50", "50GB,", "1.5d", "0d"} {
+	for _, text := range []string{"", "7", "d", "-7d", "7d,8d", "7d,50", "50GB,", "1.5d", "0d", "30m", "1000"} {
 		if got, err := history.ParseKeep(text); err == nil {
 			t.Errorf("%q is %+v", text, got)
 		}

@@ -1,15 +1,15 @@
 package history
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Keep is what is kept: what is older, or more, is removed, the oldest first.
@@ -20,20 +20,20 @@ type Keep struct {
 	Size int64
 }
 
-var keepUnits = map[string]time.Duration{"h": time.Hour, "d": 24 * time.Hour, "w": 7 * 24 * time.Hour}
-var sizeUnits = map[string]int64{"MB": 1e6, "GB": 1e9, "TB": 1e12, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-// ParseKeep reads an age, a size, or both: 7d,50GB. Ages are in hours, days and
-// weeks (h, d, w), sizes in MB, GB, TB, MiB, GiB, TiB.
+// ParseKeep reads an age of at least an hour, a size, or both: 7d,50GB. Each has a unit,
+// as option.ParseDuration and option.ParseSize read them.
 func ParseKeep(text string) (k Keep, err error) {
 	for part := range strings.SplitSeq(text, ",") {
-		number := strings.TrimRight(part, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-		n, err := strconv.ParseInt(number, 10, 32)
-		age, size := keepUnits[part[len(number):]], sizeUnits[part[len(number):]]
-		if err != nil || n <= 0 || age == 0 && size == 0 || age != 0 && k.Age != 0 || size != 0 && k.Size != 0 {
-			return Keep{}, fmt.Errorf("keep %q: want an age in h, d or w, a size in MB, GB or TB, or both, as 7d,50GB", text)
+		age, notAge := option.ParseDuration(part)
+		size, notSize := option.ParseSize(part)
+		switch {
+		case notAge == nil && age >= time.Hour && k.Age == 0:
+			k.Age = age
+		case notSize == nil && size > 0 && !option.IsDigits(part) && k.Size == 0:
+			k.Size = size
+		default:
+			return Keep{}, fmt.Errorf("keep %q: want an age such as 36h, 7d or 2w, a size such as 50GB, or both, as 7d,50GB", text)
 		}
-		k.Age, k.Size = cmp.Or(k.Age, time.Duration(n)*age), cmp.Or(k.Size, n*size)
 	}
 	return k, nil
 }

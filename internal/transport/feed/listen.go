@@ -3,12 +3,13 @@ package feed
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
-	"net/url"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Listen is where a Receiver listens.
@@ -22,12 +23,10 @@ type Listen struct {
 }
 
 // ParseListen reads the URL of a Listen: ipfix+udp://address:port,
-// ipfix+tcp://address:port or ipfix+tls://address:port, with iface=NAME for
-// groups and pen=NUMBER. Errors do not repeat it.
+// ipfix+tcp://address:port or ipfix+tls://address:port. Errors do not repeat it.
 func ParseListen(text string) (l Listen, err error) {
 	l.URL = text
-	rest, query, _ := strings.Cut(text, "?")
-	scheme, host, _ := strings.Cut(rest, "://")
+	scheme, host, query := option.CutURL(text)
 	switch scheme {
 	case "ipfix+udp":
 	case "ipfix+tcp":
@@ -37,24 +36,21 @@ func ParseListen(text string) (l Listen, err error) {
 	default:
 		return l, fmt.Errorf("want ipfix+udp://address:port, ipfix+tcp://address:port or ipfix+tls://address:port")
 	}
-	if err := l.setAddr(host); err != nil {
+	if err := l.setAddr(strings.TrimPrefix(host, "//")); err != nil {
 		return l, err
 	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return l, fmt.Errorf("want parameters key=value joined by &")
-	}
-	for key, v := range values {
-		switch n, err := strconv.ParseUint(v[0], 10, 32); {
-		case key == "iface" && len(v) == 1 && v[0] != "" && l.group():
-			l.Interface = v[0]
-		case key == "pen" && len(v) == 1 && err == nil && n > 0:
-			l.PEN = uint32(n)
-		default:
-			return l, fmt.Errorf("parameter %q: want iface=NAME (for a multicast group) or pen=NUMBER from 1 on", key)
-		}
+	if err := l.params().Parse(query); err != nil {
+		return l, err
 	}
 	return l, l.check()
+}
+
+// params are those that the URL may have.
+func (l *Listen) params() option.Params {
+	return option.Params{
+		option.Text("iface", "NAME", "interface to join the group on", &l.Interface),
+		option.Number("pen", "private enterprise number of the exporters' own elements", &l.PEN, 1, math.MaxUint32),
+	}
 }
 
 // group tells whether a multicast group is to be joined.
@@ -82,6 +78,8 @@ func (l *Listen) setAddr(host string) error {
 func (l *Listen) check() error {
 	a := l.Addr.Addr()
 	switch {
+	case l.Interface != "" && !l.group():
+		return errors.New(`parameter "iface": want a multicast group and ipfix+udp://`)
 	case l.TCP && a.IsMulticast():
 		return fmt.Errorf("%v is a multicast group: want ipfix+udp://", a)
 	case a.Is6() && (a.IsLinkLocalMulticast() || a.IsInterfaceLocalMulticast()) && l.Interface == "":

@@ -391,7 +391,7 @@ func TestParseListen(t *testing.T) {
 		"ipfix://10.0.0.1":                      "want ipfix+udp",
 		"ipfix+udp://host:4739":                 "want one of this host",
 		"ipfix+udp://10.0.0.1:4739?iface=eth0":  `parameter "iface"`,
-		"ipfix+tcp://0.0.0.0:1?pen=x":           `parameter "pen"`,
+		"ipfix+tcp://0.0.0.0:1?pen=x":           `pen=x: want a number from 1`,
 		"ipfix+udp://239.0.0.1:1?iface=a&ttl=3": `parameter "ttl"`,
 		"ipfix+udp://fd00::1:4739":              "IPv6 in brackets",
 		"ipfix+udp://[::":                       "IPv6 in brackets",

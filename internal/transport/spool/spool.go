@@ -58,6 +58,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 const (
@@ -94,35 +96,20 @@ type Spec struct {
 	Size int64  // bytes
 }
 
-// Parse parses DIR:SIZE. The size is in bytes, or followed by k, M, G, or T, and
-// optionally B: powers of 1000.
+// Parse parses DIR:SIZE; option.ParseSize reads the size.
 func Parse(text string) (Spec, error) {
 	at := strings.LastIndexByte(text, ':')
 	if at < 1 {
 		return Spec{}, fmt.Errorf("%q: want DIR:SIZE, such as /var/spool/pcapper:2GB", text)
 	}
-	size, err := parseSize(text[at+1:])
+	size, err := option.ParseSize(text[at+1:])
+	if err == nil && size < MinSize {
+		err = fmt.Errorf("want at least %d bytes", MinSize)
+	}
 	if err != nil {
-		return Spec{}, fmt.Errorf("%q: %w", text, err)
+		return Spec{}, fmt.Errorf("%q: size %q: %w", text, text[at+1:], err)
 	}
 	return Spec{Dir: text[:at], Size: size}, nil
-}
-
-func parseSize(text string) (int64, error) {
-	digits, factor := strings.TrimSuffix(text, "B"), int64(1)
-	if n := len(digits) - 1; n > 0 {
-		if i := strings.IndexByte("kMGT", digits[n]); i >= 0 {
-			digits = digits[:n]
-			for range i + 1 {
-				factor *= 1000
-			}
-		}
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 1 || n > 1<<60/factor || n*factor < MinSize {
-		return 0, fmt.Errorf("size %q: want bytes such as 500MB or 2GB, at least %d", text, MinSize)
-	}
-	return n * factor, nil
 }
 
 // Dir is a directory of queues, locked for this process.

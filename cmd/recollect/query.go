@@ -19,6 +19,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
+	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -154,44 +155,27 @@ func (q *question) setDirection(text string) error {
 	return nil
 }
 
-// timeLayouts are tried in the local time zone.
-var timeLayouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", time.DateOnly}
-
 // parseTime reads a time; now is for those that need it.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	if rest, ok := strings.CutPrefix(text, "-"); ok {
-		if d, err := time.ParseDuration(rest); err == nil && d >= 0 {
+		if d, err := option.ParseDuration(rest); err == nil && d >= 0 {
 			return now.Add(-d), nil
 		}
 	}
-	if s, err := strconv.ParseFloat(text, 64); err == nil && s >= 0 && s < 1<<33 {
-		return time.UnixMicro(int64(s * 1e6)), nil
+	if t, err := option.ParseTime(text); err == nil && t.Unix() >= 0 {
+		return t, nil
 	}
-	for _, layout := range timeLayouts {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	for _, layout := range []string{"15:04:05", "15:04"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			y, m, d := now.Date()
-			return time.Date(y, m, d, t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.Local), nil
-		}
+	if d, err := option.ParseClock(text); err == nil {
+		y, m, day := now.Date()
+		return time.Date(y, m, day, 0, 0, 0, int(d), time.Local), nil
 	}
 	return time.Time{}, errors.New("want a time as 2026-11-25T15:00, 15:00 of today, seconds since 1970, or -90m before now")
 }
 
 func addPrefix(list *[]netip.Prefix, text string) error {
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		a, err2 := netip.ParseAddr(text)
-		if err2 != nil || a.Zone() != "" {
-			return fmt.Errorf("%q: want an address or a prefix as 10.0.0.0/8", text)
-		}
-		p = netip.PrefixFrom(a, a.BitLen())
-	}
-	*list = append(*list, p.Masked())
-	return nil
+	networks, err := option.Networks(text)
+	*list = append(*list, networks...)
+	return err
 }
 
 func addSpan(list *[]history.Span, text string, bits int) error {

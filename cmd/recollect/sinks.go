@@ -33,7 +33,7 @@ type sinks []sink
 // openSink makes the sink that text, a URL, names.
 func openSink(text string) (sink, error) {
 	switch {
-	case clickhouse.IsURL(text):
+	case strings.HasPrefix(text, "clickhouse+"):
 		t, err := clickhouse.Parse(text)
 		if err != nil {
 			return nil, err

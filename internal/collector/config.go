@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // File is what a collector.conf says: which traffic is which flow, and which
@@ -328,13 +329,7 @@ func (p *parser) parseLine(text string) {
 
 // wrong is the error for a piece of a line: the piece, what is wrong with it,
 // and what was expected.
-func wrong(piece, problem, want string) error {
-	const most = 60 // bytes of a piece, so that a line of 1 MB stays readable
-	if len(piece) > most {
-		piece = strings.ToValidUTF8(piece[:most], "") + "..."
-	}
-	return fmt.Errorf("%q: %s: want %s", piece, problem, want)
-}
+func wrong(piece, problem, want string) error { return option.Wrong(piece, problem, want) }
 
 // cutFlow splits a flow line at its equals sign. A label may have one too, so
 // a line with a colon is a flow only if digits come before the sign.
@@ -344,16 +339,7 @@ func cutFlow(text string) (number, rest string, ok bool) {
 	if !ok || strings.Contains(number, ":") {
 		return "", "", false
 	}
-	return number, rest, isDigits(number) || !strings.Contains(rest, ":")
-}
-
-// isHex reports whether s is a number as 0x7f, or the beginning of one.
-func isHex(s string) bool {
-	return len(s) > 1 && s[0] == '0' && s[1]|0x20 == 'x' && strings.Trim(s[2:], "0123456789abcdefABCDEF") == ""
-}
-
-func isDigits(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
+	return number, rest, option.IsDigits(number) || !strings.Contains(rest, ":")
 }
 
 func (p *parser) addFlow(number, rest string) error {
@@ -405,7 +391,7 @@ func (p *parser) note(err error, read string, double bool) {
 func parseNumber(text string, limit uint32, what string) (uint32, error) {
 	text = strings.TrimSpace(text)
 	v, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || !isDigits(text) || uint32(v) > limit {
+	if err != nil || !option.IsDigits(text) || uint32(v) > limit {
 		return 0, wrong(text, "not "+what, fmt.Sprintf("a number from 0 to %d", limit))
 	}
 	return uint32(v), nil
@@ -480,12 +466,12 @@ func (h *Host) parseSource(text string) (err error) {
 	if ok {
 		var query string
 		if rest, query, ok = strings.Cut(rest, "?"); ok {
-			if err := h.parseQuery(query); err != nil {
+			if err := h.params().Parse(query); err != nil {
 				return err
 			}
 		}
 	}
-	h.Name, h.Port, err = parseAddress(rest)
+	h.Name, h.Port, err = option.ParseHostPort(rest, 0)
 	return err
 }
 
@@ -504,110 +490,17 @@ func (h *Host) parseFrom(text string) error {
 	return nil
 }
 
-// parseQuery reads key=value pairs, joined by "&", with %XX for what means
-// something else in a line.
-func (h *Host) parseQuery(query string) error {
-	want := "cert=FILE, key=FILE, ca=FILE or name=NAME, joined by &"
-	switch {
-	case h.TLS == nil:
-		want = "pen=NUMBER"
-	case h.IPFIX:
-		want = "cert=FILE, key=FILE, ca=FILE, name=NAME or pen=NUMBER, joined by &"
-	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return wrong(query, "not parameters", want)
-	}
-	if v := values["pen"]; h.IPFIX && len(v) == 1 {
-		if h.PEN, err = parseNumber(v[0], 1<<32-1, "a private enterprise number"); err != nil {
-			return err
-		}
-		delete(values, "pen")
-	}
+// params are the parameters of a source.
+func (h *Host) params() (p option.Params) {
 	if h.TLS != nil {
-		for _, p := range h.TLS.parameters() {
-			if v := values[p.key]; len(v) == 1 && v[0] != "" {
-				*p.value = v[0]
-				delete(values, p.key)
-			}
+		for _, one := range h.TLS.parameters() {
+			p = append(p, option.Text(one.key, "FILE", "", one.value))
 		}
 	}
-	for key := range values {
-		return wrong(key, "unknown, repeated or empty parameter of "+h.scheme()+"://", want)
+	if h.IPFIX {
+		p = append(p, option.Number("pen", "", &h.PEN, 0, 1<<32-1))
 	}
-	return nil
-}
-
-// parseAddress reads host:port.
-func parseAddress(text string) (name string, port uint16, err error) {
-	i := strings.LastIndexByte(text, ':')
-	if i < 0 {
-		return "", 0, wrong(text, "no port", "host:port")
-	}
-	if name, err = parseName(strings.TrimSpace(text[:i])); err != nil {
-		return "", 0, err
-	}
-	digits := strings.TrimSpace(text[i+1:])
-	v, err := strconv.ParseUint(digits, 10, 16)
-	if err != nil || v == 0 || !isDigits(digits) {
-		return "", 0, wrong(digits, "not a TCP port", "a number from 1 to 65535")
-	}
-	return name, uint16(v), nil
-}
-
-// parseName reads the host in host:port.
-func parseName(text string) (string, error) {
-	const want = "a dotted quad, a host name, or an IPv6 address in brackets"
-	if inner, ok := strings.CutPrefix(text, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		a, err := netip.ParseAddr(inner)
-		if !ok || err != nil || !a.Is6() || !printable(a.Zone()) {
-			return "", wrong(text, "not an IPv6 address", "one like [2001:db8::1]")
-		}
-		return a.String(), nil
-	}
-	switch {
-	case text == "":
-		return "", wrong(text, "no host", want)
-	case strings.Contains(text, ":"):
-		return "", wrong(text, "more than one colon in the host", want)
-	}
-	// A name whose last part is a number, as inet_aton(3) knows it, is an address
-	// or nothing (RFC 1123, 2.1): no name server is asked for 10.0.0.300.
-	if last := text[strings.LastIndexByte(text, '.')+1:]; isDigits(last) || isHex(last) {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			return "", wrong(text, "not a dotted quad", "four numbers from 0 to 255, without leading zeros")
-		}
-		return a.String(), nil
-	}
-	if !isHostName(text) {
-		return "", wrong(text, "not a host name", want)
-	}
-	return text, nil
-}
-
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == ']' || r == '#' })
-}
-
-// isHostName allows what RFC 1123 does, and underscores, which are in use.
-func isHostName(s string) bool {
-	if len(s) > 253 {
-		return false
-	}
-	for part := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
-		ends := part == "" || part[0] == '-' || part[len(part)-1] == '-'
-		if ends || len(part) > 63 || strings.ContainsFunc(part, notInName) {
-			return false
-		}
-	}
-	return true
-}
-
-func notInName(r rune) bool {
-	letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-	return !letter && !('0' <= r && r <= '9') && r != '-' && r != '_'
+	return p
 }
 
 // cause is the innermost error of err that still says why: paths and

@@ -30,7 +30,7 @@ func TestParseHosts(t *testing.T) {
 	}
 	for args, want := range map[string]string{
 		"10.0.0.300":             "not a dotted quad",
-		"10.0.0.3:x":             "not a TCP port",
+		"10.0.0.3:x":             "not a port",
 		"a:10.0.0.3:7073":        "more than one colon",
 		"logs/n1.log":            "not a host name",
 		"10.0.0.3 10.0.0.3:7073": `the same agent as "10.0.0.3"`,

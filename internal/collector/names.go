@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -63,7 +64,7 @@ func (f *NameFile) parseLine(text string) error {
 		}
 		return nil
 	}
-	if isDigits(strings.ReplaceAll(who, ".", "")) && strings.Contains(who, ".") {
+	if option.IsDigits(strings.ReplaceAll(who, ".", "")) && strings.Contains(who, ".") {
 		return wrong(who, "not a dotted quad", "four numbers from 0 to 255, without leading zeros")
 	}
 	if err := checkLabel(who); err != nil {

@@ -2,10 +2,10 @@ package replay
 
 import (
 	"fmt"
-	"math"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Place is a time to begin at. The zero Place is the beginning.
@@ -29,23 +29,15 @@ const (
 // since the first record (+90s, +1h30m).
 func ParsePlace(text string) (Place, error) {
 	if rest, ok := strings.CutPrefix(text, "+"); ok {
-		if d, err := time.ParseDuration(rest); err == nil && d >= 0 {
+		if d, err := option.ParseDuration(rest); err == nil && d >= 0 {
 			return Place{sinceFirst, int64(d)}, nil
 		}
 	}
-	if s, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(s) < math.MaxInt64/1e9 {
-		whole := math.Floor(s)
-		return Place{sinceEpoch, int64(whole)*int64(time.Second) + int64(math.Round((s-whole)*1e6))*1e3}, nil
+	if t, err := option.ParseTime(text); err == nil {
+		return Place{sinceEpoch, t.UnixNano()}, nil
 	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return Place{sinceEpoch, t.UnixNano()}, nil
-		}
-	}
-	for _, layout := range []string{time.TimeOnly, "15:04"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return Place{sinceMidnight, int64(t.Sub(t.Truncate(24 * time.Hour)))}, nil
-		}
+	if d, err := option.ParseClock(text); err == nil {
+		return Place{sinceMidnight, int64(d)}, nil
 	}
 	return Place{}, fmt.Errorf("%q is not a time: want one like 2019-06-13 03:51:12, 03:51:12, 1560390672.895279 or +90s", text)
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Access says who may see the page, and whether by TLS. The zero value is for
@@ -68,11 +70,10 @@ func ReadUsers(path string) (map[string][]byte, error) {
 
 // ReadToken reads a token, the file's first line.
 func ReadToken(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	line, err := option.ReadSecret(path)
 	if err != nil {
 		return "", err
 	}
-	line, _, _ := strings.Cut(string(data), "\n")
 	token := strings.TrimSpace(line)
 	if len(token) < minToken || strings.ContainsAny(token, " \t") {
 		return "", fmt.Errorf("%s: want a token of at least %d characters in one word, such as \"openssl rand -hex 16\" prints", path, minToken)

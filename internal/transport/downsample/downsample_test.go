@@ -341,18 +341,20 @@ func TestRules(t *testing.T) {
 	}
 	for text, part := range map[string]string{
 		"":                             "want [LABELS:]",
-		"packets":                      `whole number per second, or "all"`,
-		"packets=-1":                   `"packets=-1"`,
-		"flows=1e6":                    `"flows=1e6"`,
+		"packets":                      "want [LABELS:]",
+		"packets=":                     `whole number per second such as 500, 20k, or 1M, or "all"`,
+		"packets=-1":                   `packets=-1: want`,
+		"flows=1e6":                    `flows=1e6: want`,
 		"top=0":                        "1 to 10000",
 		"calm=30":                      "such as 30s",
 		"calm=0s":                      "such as 30s",
-		"speed=3":                      "want [LABELS:]",
+		"speed=3":                      "want packets, flows, top, calm, fleet-packets or fleet-flows",
+		"packts=3":                     "did you mean packets?",
 		"a:fleet-packets=3":            `without "a:"`,
 		":packets=3":                   "not a pattern",
 		"[:packets=3":                  "not a pattern",
 		"packets=1,,top=3":             "want [LABELS:]",
-		"fleet-packets=a lot":          `"fleet-packets=a lot"`,
+		"fleet-packets=a lot":          `fleet-packets=a lot: want`,
 		"packets=20000000000000000000": "whole number",
 	} {
 		before := r.Fleet

@@ -1,13 +1,13 @@
 package downsample
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"path"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/option"
 )
 
 // Unlimited is a limit that no rate passes.
@@ -41,8 +41,8 @@ type Rules struct {
 
 // rule changes the limits of agents whose label matches.
 type rule struct {
-	pattern string // "" is any
-	set     []func(*Limits)
+	pattern  string      // "" is any
+	settings [][2]string // keys and values of Limits.params
 }
 
 const (
@@ -64,8 +64,8 @@ func (r *Rules) For(label string) Limits {
 	l := r.base
 	for _, rule := range r.rules {
 		if ok, _ := path.Match(rule.pattern, label); ok || rule.pattern == "" {
-			for _, set := range rule.set {
-				set(&l)
+			for _, s := range rule.settings {
+				_ = l.params().Set(s[0], s[1]) // Rules.Set has seen to that
 			}
 		}
 	}
@@ -74,6 +74,33 @@ func (r *Rules) For(label string) Limits {
 
 // grammar is what Set understands.
 const grammar = `want [LABELS:]packets=N,flows=N,top=K,calm=TIME,fleet-packets=N,fleet-flows=N, or some of these; N is a rate per second or "all"`
+
+func (l *Limits) params() option.Params {
+	return option.Params{
+		rate("packets", &l.Packets), rate("flows", &l.Flows),
+		option.Number("top", "", &l.Top, 1, mostTop),
+		option.Duration("calm", "", &l.Calm, leastAge, mostAge),
+	}
+}
+
+func (l *FleetLimits) params() option.Params {
+	return option.Params{rate("fleet-packets", &l.Packets), rate("fleet-flows", &l.Flows)}
+}
+
+func rate(key string, p *uint64) option.Param {
+	return option.Func(key, "N", "", func(text string) error {
+		if text == "all" {
+			*p = Unlimited
+			return nil
+		}
+		n, err := option.ParseRate(text)
+		if err != nil {
+			return fmt.Errorf(`%w, or "all"`, err)
+		}
+		*p = uint64(n)
+		return nil
+	})
+}
 
 // Set adds a rule to those before: [LABELS:]name=value,... LABELS is a pattern
 // with * and ? (path.Match), for all agents if it is not there. What later rules
@@ -86,71 +113,24 @@ func (r *Rules) Set(text string) error {
 	if _, err := path.Match(labels, ""); err != nil || named && labels == "" {
 		return fmt.Errorf("%q is not a pattern of labels: %s", labels, grammar)
 	}
-	added, fleet := rule{pattern: labels}, r.Fleet
+	added, fleet, one := rule{pattern: labels}, r.Fleet, r.base
+	all := append(one.params(), fleet.params()...)
 	for setting := range strings.SplitSeq(settings, ",") {
-		name, value, _ := strings.Cut(setting, "=")
-		set, err := parseSetting(name, value, &fleet)
-		if err != nil {
-			return fmt.Errorf("%q: %w", setting, err)
+		name, value, ok := strings.Cut(setting, "=")
+		if !ok {
+			return fmt.Errorf("%q: %s", setting, grammar)
 		}
-		if set == nil && named {
+		if err := all.Set(name, value); err != nil {
+			return err
+		}
+		switch {
+		case !strings.HasPrefix(name, "fleet-"):
+			added.settings = append(added.settings, [2]string{name, value})
+		case named:
 			return fmt.Errorf("%q is for all agents together: want it without %q", setting, labels+":")
-		}
-		if set != nil {
-			added.set = append(added.set, set)
 		}
 	}
 	r.Fleet = fleet
 	r.rules = append(r.rules, added)
 	return nil
-}
-
-// parseSetting returns what a setting does to an agent's limits, or nil if it
-// changed the fleet's.
-func parseSetting(name, value string, fleet *FleetLimits) (set func(*Limits), err error) {
-	var n uint64
-	switch name {
-	case "top":
-		if n, err = strconv.ParseUint(value, 10, 32); err != nil || n < 1 || n > mostTop {
-			return nil, fmt.Errorf("want a number of flows from 1 to %d", mostTop)
-		}
-		return func(l *Limits) { l.Top = int(n) }, nil
-	case "calm":
-		d, err := time.ParseDuration(value)
-		if err != nil || d < leastAge || d > mostAge {
-			return nil, errors.New("want a time from 1s to 24h, such as 30s or 2m")
-		}
-		return func(l *Limits) { l.Calm = d }, nil
-	}
-	if n, err = parseRate(value); err != nil && isRate(name) {
-		return nil, err
-	}
-	switch name {
-	case "packets":
-		return func(l *Limits) { l.Packets = n }, nil
-	case "flows":
-		return func(l *Limits) { l.Flows = n }, nil
-	case "fleet-packets":
-		fleet.Packets = n
-	case "fleet-flows":
-		fleet.Flows = n
-	default:
-		return nil, errors.New(grammar)
-	}
-	return nil, nil
-}
-
-func isRate(name string) bool {
-	return strings.TrimPrefix(name, "fleet-") == "packets" || strings.TrimPrefix(name, "fleet-") == "flows"
-}
-
-func parseRate(value string) (uint64, error) {
-	if value == "all" {
-		return Unlimited, nil
-	}
-	n, err := strconv.ParseUint(value, 10, 63)
-	if err != nil {
-		return 0, errors.New(`want a whole number per second, or "all"`)
-	}
-	return n, nil
 }

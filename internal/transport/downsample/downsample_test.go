@@ -341,8 +341,7 @@ func TestRules(t *testing.T) {
 	}
 	for text, part := range map[string]string{
 		"":                             "want [LABELS:]",
-		"packets":                      "want [LABELS:]",
-		"packets=":                     `whole number per second such as 500, 20k, or 1M, or "all"`,
+		"packets":                      `whole number per second, or "all"`,
 		"packets=-1":                   `packets=-1: want`,
 		"flows=1e6":                    `flows=1e6: want`,
 		"top=0":                        "1 to 10000",

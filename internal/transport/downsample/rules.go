@@ -1,6 +1,7 @@
 package downsample
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path"
@@ -95,7 +96,7 @@ func rate(key string, p *uint64) option.Param {
 		}
 		n, err := option.ParseRate(text)
 		if err != nil {
-			return fmt.Errorf(`%w, or "all"`, err)
+			return errors.New(`want a whole number per second, or "all"`)
 		}
 		*p = uint64(n)
 		return nil
@@ -116,8 +117,8 @@ func (r *Rules) Set(text string) error {
 	added, fleet, one := rule{pattern: labels}, r.Fleet, r.base
 	all := append(one.params(), fleet.params()...)
 	for setting := range strings.SplitSeq(settings, ",") {
-		name, value, ok := strings.Cut(setting, "=")
-		if !ok {
+		name, value, _ := strings.Cut(setting, "=")
+		if name == "" {
 			return fmt.Errorf("%q: %s", setting, grammar)
 		}
 		if err := all.Set(name, value); err != nil {

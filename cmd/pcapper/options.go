@@ -99,9 +99,9 @@ func newOptions() *options {
 	cfg.Interface = agent.DefaultInterface
 	o.interfaces.value = &cfg.Interface
 	o.Var(&o.interfaces, "i", "watch this `interface`, or several: eth*, eth0,lo; auto: see below")
-	o.Func("netns", "watch this network `namespace`: a name, a process ID, or "+agent.AllCORE+"; repeatable", func(v string) error {
+	o.Func("netns", "watch this network `namespace`: a name, a process ID, "+agent.AllCORE+", or "+agent.AllNamespaces+"; repeatable", func(v string) error {
 		if v == "" {
-			return errors.New("want a name of ip-netns, a process's number, a path, or " + agent.AllCORE)
+			return errors.New("want a name of ip-netns, a process's number, a path, " + agent.AllCORE + ", or " + agent.AllNamespaces)
 		}
 		cfg.Netns = append(cfg.Netns, v)
 		return nil

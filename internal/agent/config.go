@@ -125,8 +125,8 @@ type Config struct {
 	Stderr, Stdout io.Writer
 
 	// Netns are network namespaces to watch instead of the own one: names of
-	// ip-netns(8), numbers of processes, paths, or AllCORE. Interfaces are names
-	// and patterns of those to watch there; see Several. Each interface's ports
+	// ip-netns(8), numbers of processes, paths, AllCORE, or AllNamespaces.
+	// Interfaces are names and patterns of those to watch there; see Several. Each interface's ports
 	// are above Port, IPFIXPort, IPFIXTLSPort and TLSPort, as PortsFile says.
 	Netns, Interfaces []string
 	PortsFile         string

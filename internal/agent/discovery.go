@@ -57,6 +57,7 @@ type discovery struct {
 	wg     sync.WaitGroup
 	ending context.Context // of run
 	absent map[string]bool // nodes that are missing, as far as that was said
+	census *census
 
 	mu      sync.Mutex
 	nodes   map[uint64]*followedNode // by the namespace's inode
@@ -93,7 +94,8 @@ type followedNode struct {
 }
 
 func newDiscovery(f *fleet) *discovery {
-	return &discovery{fleet: f, cfg: f.cfg, running: map[string]*agent{}, nodes: map[uint64]*followedNode{}, said: map[string]bool{}}
+	return &discovery{fleet: f, cfg: f.cfg, running: map[string]*agent{}, nodes: map[uint64]*followedNode{}, said: map[string]bool{},
+		census: newCensus()}
 }
 
 func (d *discovery) open(context.Context) (err error) {
@@ -120,7 +122,7 @@ func (cfg *Config) fitsMany() error {
 		return refuse("-spool is for one interface", "name one with -i, and no -netns")
 	case cfg.Log != os.DevNull && !strings.Contains(cfg.Log, "%i"):
 		return refuse(fmt.Sprintf("-f %q: several interfaces would write to one log", cfg.Log), "%i in the name is the interface, %n the node: -f %n-%i.log")
-	case cfg.Log != os.DevNull && !strings.Contains(cfg.Log, "%n") && (len(cfg.Netns) > 1 || slices.Contains(cfg.Netns, AllCORE)):
+	case cfg.Log != os.DevNull && !strings.Contains(cfg.Log, "%n") && (len(cfg.Netns) > 1 || slices.Contains(cfg.Netns, AllCORE) || slices.Contains(cfg.Netns, AllNamespaces)):
 		return refuse(fmt.Sprintf("-f %q: interfaces of several namespaces would write to one log", cfg.Log), "%n in the name is the node: -f %n-%i.log")
 	}
 	for _, t := range cfg.Exports {
@@ -268,7 +270,7 @@ func (d *discovery) agents() (list []*agent) {
 
 // look begins to follow namespaces that are new, and ends those that are gone.
 func (d *discovery) look(ctx context.Context) {
-	found, missing := findNodes(d.cfg.Netns)
+	found, missing := findNodes(d.cfg.Netns, d.census)
 	absent := map[string]bool{}
 	for _, err := range missing {
 		absent[err.Error()] = true

@@ -41,13 +41,17 @@ var namedDirs = []string{"/run/netns", "/var/run/netns"}
 
 // findNodes are the nodes that the values of -netns mean and that are there now,
 // in the order of these values. missing says which are not.
-func findNodes(wanted []string) (nodes []node, missing []error) {
+func findNodes(wanted []string, all *census) (nodes []node, missing []error) {
 	if len(wanted) == 0 {
 		return []node{{path: netns.Own}}, nil
 	}
 	for _, w := range wanted {
-		if w == AllCORE {
+		switch w {
+		case AllCORE:
 			nodes = append(nodes, coreNodes("/proc")...)
+			continue
+		case AllNamespaces:
+			nodes = append(nodes, all.find()...)
 			continue
 		}
 		n, err := findNode(w)

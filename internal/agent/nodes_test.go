@@ -235,7 +235,7 @@ func TestNodesOfOneName(t *testing.T) {
 		}
 		paths = append(paths, path)
 	}
-	nodes, missing := findNodes([]string{paths[0], paths[1], paths[0], "/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid())})
+	nodes, missing := findNodes([]string{paths[0], paths[1], paths[0], "/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid())}, newCensus())
 	var names []string
 	for _, n := range nodes {
 		names = append(names, n.name)

@@ -1,5 +1,5 @@
-// Package netns runs functions in network namespaces (network_namespaces(7)).
-// It finds none: a namespace comes from a path.
+// Package netns runs functions in network namespaces (network_namespaces(7)), and asks
+// for host names in UTS namespaces. It finds none: a namespace comes from a path.
 package netns
 
 import (
@@ -81,6 +81,31 @@ func (n *Namespace) Do(f func() error) error {
 		result <- f()
 	}()
 	return <-result
+}
+
+// Hostname is the host name in a UTS namespace (uts_namespaces(7)): /proc/PID/ns/uts.
+func Hostname(path string) (name string, err error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("UTS namespace %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// The thread ends with the goroutine, as it is not unlocked.
+		runtime.LockOSThread()
+		if err = unix.Setns(fd, unix.CLONE_NEWUTS); err != nil {
+			err = fmt.Errorf("enter UTS namespace %s: %w", path, err)
+			return
+		}
+		var u unix.Utsname
+		if err = unix.Uname(&u); err == nil {
+			name = unix.ByteSliceToString(u.Nodename[:])
+		}
+	}()
+	<-done
+	return name, err
 }
 
 // Close lets the namespace end, if nobody else has it.

@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pcapper/pcapper/internal/agent/netns"
+)
+
+// AllNamespaces is the value of -netns that stands for every network namespace of this
+// host that has a name or a process.
+const AllNamespaces = "all"
+
+// settles is how old a namespace's first process is when the namespace gets its name: by then it
+// is the program it will be, with the host name it will have.
+const settles = time.Second
+
+// census finds all network namespaces. A namespace keeps the name that it was first found by for as
+// long as it is found.
+type census struct {
+	proc   string // "/proc"
+	docker string // where Docker keeps its containers
+	known  map[uint64]node
+}
+
+func newCensus() *census {
+	return &census{proc: "/proc", docker: "/var/lib/docker/containers"}
+}
+
+// tick is the unit of times in /proc.
+const tick = time.Second / 100
+
+// resident is the process that has been in a namespace for longest.
+type resident struct {
+	pid    int
+	began  int64 // in ticks since the host started
+	parent int
+	comm   string
+}
+
+// find lists the namespaces there are: the agent's own, whose name is "", and then by name.
+//
+// What a namespace is called does not depend on when the agent started, and, but for the last
+// of these, not on the namespace having been made anew:
+//
+//   - a node of CORE: SESSION.NODE
+//   - a name of ip-netns(8), or the last part of another path that it is mounted at
+//   - a container of Docker or Podman: its name
+//   - what has a host name of its own (LXC, systemd-nspawn, pods of Kubernetes): that
+//   - a service of systemd: its name
+//   - anything else: the program that has been there for longest and the kernel's number, as in sleep-4026532281
+//
+// If two would have the same name, the younger's is followed by its number.
+func (c *census) find() []node {
+	own := inodeOf(filepath.Join(c.proc, "thread-self/ns/net")) // netns.Own
+	mounted := c.mounted()
+	residents := c.residents(own)
+	core := map[uint64]node{}
+	for _, n := range coreNodes(c.proc) {
+		core[inodeOf(n.path)] = n
+	}
+
+	inodes := make([]uint64, 0, len(mounted)+len(residents))
+	for inode := range mounted {
+		inodes = append(inodes, inode)
+	}
+	for inode := range residents {
+		if _, also := mounted[inode]; !also {
+			inodes = append(inodes, inode)
+		}
+	}
+	slices.SortFunc(inodes, func(a, b uint64) int { // the older ones have the first choice
+		return cmp.Or(cmp.Compare(residents[a].began, residents[b].began), cmp.Compare(a, b))
+	})
+	known, taken := map[uint64]node{}, map[string]bool{}
+	for _, inode := range inodes {
+		if n, ok := c.known[inode]; ok {
+			taken[n.id()] = true
+		}
+	}
+	uptime := c.uptime()
+	for _, inode := range inodes {
+		if inode == own {
+			continue
+		}
+		r, lived := residents[inode]
+		path := mounted[inode]
+		if path == "" {
+			path = filepath.Join(c.proc, strconv.Itoa(r.pid), "ns/net")
+		}
+		n, ok := c.known[inode]
+		if !ok {
+			n, ok = core[inode]
+			if !ok && mounted[inode] == "" && uptime-r.began < int64(settles/tick) {
+				continue
+			}
+			if !ok {
+				n = node{name: c.name(mounted[inode], r, lived, inode)}
+			}
+			if taken[n.id()] {
+				n.name = fmt.Sprintf("%s-%d", n.name, inode)
+			}
+			taken[n.id()] = true
+		}
+		n.path = path // the process that it was found by may have ended
+		known[inode] = n
+	}
+	c.known = known
+	nodes := []node{{path: netns.Own}}
+	for _, n := range known {
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes[1:], func(a, b node) int { return natural(a.id(), b.id()) })
+	return nodes
+}
+
+// ofEngine matches names of mounts that an engine of containers made up for one life of a container.
+var ofEngine = regexp.MustCompile(`^(cni|netns)-[0-9a-f]{8}-|^[0-9a-f]{12}$`)
+
+// name is what a namespace is called that is no node of CORE; see find.
+func (c *census) name(mount string, r resident, lived bool, inode uint64) string {
+	base, given := "", ""
+	if mount != "" {
+		base = plain(filepath.Base(mount))
+	}
+	if !ofEngine.MatchString(base) {
+		given = base
+	}
+	if given == "" && lived {
+		given = cmp.Or(plain(c.container(r)), plain(c.hostname(r)), plain(c.unit(r)))
+	}
+	return cmp.Or(given, base, fmt.Sprintf("%s-%d", cmp.Or(plain(r.comm), "netns"), inode))
+}
+
+// plain has nothing in it that would mean something else in a collector.conf, a path or a
+// terminal: who is in a namespace chooses its host name.
+func plain(name string) string {
+	return strings.TrimLeft(strings.Map(func(r rune) rune {
+		if r < 128 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._@", r)) {
+			return r
+		}
+		return '_'
+	}, name), ".-")
+}
+
+// container is the name of the container that the process is the first of: its parent is
+// the program that looks after it.
+func (c *census) container(r resident) string {
+	args := c.cmdline(r.parent)
+	if len(args) == 0 {
+		return ""
+	}
+	after := func(flag string) string {
+		if i := slices.Index(args, flag); i >= 0 && i+1 < len(args) {
+			return args[i+1]
+		}
+		return ""
+	}
+	short := func(id string) string { return id[:min(12, len(id))] }
+	switch program := filepath.Base(args[0]); {
+	case program == "conmon": // Podman, CRI-O
+		return cmp.Or(after("-n"), short(after("-c")))
+	case strings.HasPrefix(program, "containerd-shim"): // Docker, containerd
+		id := after("-id")
+		var config struct{ Name string }
+		data, err := os.ReadFile(filepath.Join(c.docker, filepath.Base(id), "config.v2.json"))
+		if err == nil && json.Unmarshal(data, &config) == nil && config.Name != "" {
+			return strings.TrimPrefix(config.Name, "/")
+		}
+		return cmp.Or(c.hostname(r), short(id))
+	}
+	return ""
+}
+
+// hostname is the host name where the process is, if that is not this host's.
+func (c *census) hostname(r resident) string {
+	path := filepath.Join(c.proc, strconv.Itoa(r.pid), "ns/uts")
+	if inode := inodeOf(path); inode == 0 || inode == inodeOf(filepath.Join(c.proc, "thread-self/ns/uts")) {
+		return ""
+	}
+	name, err := netns.Hostname(path)
+	ours, _ := os.Hostname() // "" is nobody's
+	if err != nil || name == ours || name == "localhost" || name == "(none)" {
+		return ""
+	}
+	return name
+}
+
+// unit is the service of systemd that the process belongs to.
+func (c *census) unit(r resident) string {
+	data, _ := os.ReadFile(filepath.Join(c.proc, strconv.Itoa(r.pid), "cgroup")) // it may have ended
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutSuffix(filepath.Base(strings.TrimSpace(line)), ".service"); ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// residents has the first process of each namespace but our own.
+func (c *census) residents(own uint64) map[uint64]resident {
+	first := map[uint64]resident{}
+	entries, _ := os.ReadDir(c.proc) // nothing is found then, which is said
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() { // whose first thread may be anywhere, see netns.Own
+			continue
+		}
+		inode := inodeOf(filepath.Join(c.proc, e.Name(), "ns/net"))
+		if inode == 0 || inode == own {
+			continue
+		}
+		r, ok := c.process(pid)
+		if old, known := first[inode]; ok && (!known || r.began < old.began || r.began == old.began && r.pid < old.pid) {
+			first[inode] = r
+		}
+	}
+	return first
+}
+
+// process reads /proc/PID/stat.
+func (c *census) process(pid int) (r resident, ok bool) {
+	data, err := os.ReadFile(filepath.Join(c.proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return r, false
+	}
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if open < 0 || end < open {
+		return r, false
+	}
+	fields := strings.Fields(string(data[end+1:])) // the third and those that follow
+	if len(fields) < 20 {
+		return r, false
+	}
+	r = resident{pid: pid, comm: string(data[open+1 : end])}
+	r.parent, _ = strconv.Atoi(fields[1])
+	r.began, err = strconv.ParseInt(fields[19], 10, 64)
+	return r, err == nil
+}
+
+func (c *census) cmdline(pid int) []string {
+	data, err := os.ReadFile(filepath.Join(c.proc, strconv.Itoa(pid), "cmdline"))
+	if err != nil || len(data) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
+}
+
+// uptime is how long the host has been running, in ticks.
+func (c *census) uptime() int64 {
+	data, _ := os.ReadFile(filepath.Join(c.proc, "uptime"))
+	var seconds float64
+	if _, err := fmt.Sscan(string(data), &seconds); err != nil {
+		return 1 << 62
+	}
+	return int64(seconds * float64(time.Second/tick))
+}
+
+// mounted has a path of each namespace that is mounted somewhere: what ip-netns(8) calls by a name
+// first, or else the first one.
+func (c *census) mounted() map[uint64]string {
+	paths := map[uint64]string{}
+	data, _ := os.ReadFile(filepath.Join(c.proc, "thread-self/mountinfo")) // nothing is mounted then
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		// ID PARENT MAJOR:MINOR net:[INODE] PATH OPTIONS ...
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		inode := parseNamespace(fields[3])
+		if inode == 0 {
+			continue
+		}
+		path := unescape(fields[4])
+		if old, ok := paths[inode]; !ok || rank(path) < rank(old) || rank(path) == rank(old) && natural(path, old) < 0 {
+			paths[inode] = path
+		}
+	}
+	return paths
+}
+
+// rank is lower the more a mount's name says.
+func rank(path string) int {
+	switch {
+	case ofEngine.MatchString(filepath.Base(path)):
+		return 2
+	case slices.Contains(namedDirs, filepath.Dir(path)):
+		return 0
+	}
+	return 1
+}
+
+// octal matches how mountinfo has spaces and the like.
+var octal = regexp.MustCompile(`\\[0-7]{3}`)
+
+func unescape(path string) string {
+	return octal.ReplaceAllStringFunc(path, func(s string) string {
+		b, _ := strconv.ParseUint(s[1:], 8, 8) // three digits
+		return string([]byte{byte(b)})
+	})
+}
+
+// inodeOf is the number of the namespace that a link in /proc or a mounted file stands for, or 0.
+func inodeOf(path string) uint64 {
+	if link, err := os.Readlink(path); err == nil {
+		_, number, _ := strings.Cut(link, ":")
+		return parseNamespace("net:" + number)
+	}
+	return 0
+}
+
+// parseNamespace is N of net:[N], or 0.
+func parseNamespace(text string) uint64 {
+	number, ok := strings.CutPrefix(text, "net:[")
+	if !ok || !strings.HasSuffix(number, "]") {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64) // 0 is none
+	return n
+}

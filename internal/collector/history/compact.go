@@ -29,7 +29,7 @@ const (
 // every ten seconds. It is for one goroutine.
 func (s *Store) Maintain(ctx context.Context) error {
 	now := time.Now()
-	err := s.retain(now)
+	err := errors.Join(s.retain(now), s.pruneGaps(now))
 	hours, err2 := listHours(s.dir)
 	for _, hour := range hours {
 		if _, done := s.settled[hour]; !done && err2 == nil {

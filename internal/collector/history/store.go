@@ -40,6 +40,9 @@ type Store struct {
 	status    Status
 	cause     string // of status.Failed
 
+	gaps   sync.Mutex // who writes their file
+	pruned time.Time  // when its old ones were removed last
+
 	counting sync.Mutex
 	counted  map[string]hourRows // for Count
 	atOpen   uint64              // rows

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pcapper/pcapper/wire/batch"
@@ -74,6 +75,10 @@ type Writer struct {
 	id       string
 	attempt  int // segments begun
 	pending  pending
+	started  time.Time
+	due      string // a segment that counts, and that there was no room to commit at the start; or ""
+	broken   string // why nothing could be written the last time that it could not
+	brokenAt time.Time
 	expected map[string]expectation // by agent
 
 	mu     sync.Mutex
@@ -125,10 +130,15 @@ type pending struct {
 	next               position
 	since              time.Time
 	expected           map[string]expectation
+	gaps               []Gap
 }
 
-// expectation is the number of the record that follows an agent's last.
-type expectation struct{ boot, next uint64 }
+// expectation is what follows an agent's last batch.
+type expectation struct {
+	boot, next uint64
+	dropped    uint64 // as in the last batch
+	at         int64  // time of its last record
+}
 
 const (
 	progressFile  = "progress.json"
@@ -149,7 +159,7 @@ func (s *Store) NewWriter(cfg WriterConfig) (*Writer, error) {
 	if cfg.Age == 0 {
 		cfg.Age = defaultAge
 	}
-	w := &Writer{store: s, cfg: cfg, expected: map[string]expectation{}}
+	w := &Writer{store: s, cfg: cfg, started: time.Now(), expected: map[string]expectation{}}
 	if err := w.recover(); err != nil {
 		return nil, s.explain(err)
 	}
@@ -170,7 +180,9 @@ func (w *Writer) recover() error {
 	for _, id := range w.store.Pending() {
 		switch {
 		case id == w.progress.Segment:
-			err = w.store.Commit(id)
+			if err = w.store.Commit(id); full(err) {
+				w.due, err = id, nil
+			}
 		case strings.HasPrefix(id, segmentPrefix):
 			err = w.store.Discard(id)
 		default:
@@ -181,10 +193,19 @@ func (w *Writer) recover() error {
 			return err
 		}
 	}
-	w.progress.Life++
+	// On a disk that is full now the file cannot be replaced. Numbers of lives go up all the same.
+	w.progress.Life = max(w.progress.Life+1, uint64(time.Now().UnixNano()))
 	w.last.Life = w.progress.Life
-	return w.save(w.progress)
+	err = w.save(w.progress)
+	if full(err) {
+		w.store.cfg.Logf("%v; records wait until there is room", w.store.explain(err))
+		return nil
+	}
+	return err
 }
+
+// full reports whether err says that a disk is full.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (w *Writer) path() string { return filepath.Join(w.store.dir, progressFile) }
 
@@ -275,6 +296,9 @@ func pause(ctx context.Context, d time.Duration) {
 
 // write fills and flushes segments until ctx is done.
 func (w *Writer) write(ctx context.Context) error {
+	if err := w.commitDue(); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		wait, stop := ctx, context.CancelFunc(func() {})
 		if w.pending.entries > 0 {
@@ -298,6 +322,9 @@ func (w *Writer) write(ctx context.Context) error {
 
 // drain writes all that the queue holds now.
 func (w *Writer) drain(ctx context.Context) error {
+	if err := w.commitDue(); err != nil {
+		return err
+	}
 	for ctx.Err() == nil {
 		ok, err := w.take()
 		if err != nil {
@@ -314,6 +341,18 @@ func (w *Writer) drain(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// commitDue commits what an earlier process has sealed, before the progress file names another segment.
+func (w *Writer) commitDue() error {
+	if w.due == "" {
+		return nil
+	}
+	if err := w.store.Commit(w.due); err != nil {
+		return err
+	}
+	w.due = ""
+	return nil
 }
 
 func (w *Writer) full() bool {
@@ -368,12 +407,40 @@ func (w *Writer) gap(b *batch.Batch) (n uint64) {
 	if e.boot != b.Boot {
 		e = expectation{boot: b.Boot}
 	}
+	if e.at == 0 {
+		e.at = w.started.UnixNano()
+	}
 	if b.First > e.next {
 		n = b.First - e.next
+		w.note(b, e, e.next, n, w.whyMissing(e.at))
 	}
-	e.next = b.Next()
+	if b.Dropped > e.dropped {
+		w.note(b, e, b.First, b.Dropped-e.dropped, "more at once than the collector could take")
+	}
+	e.next, e.dropped = b.Next(), b.Dropped
+	if len(b.Records) > 0 {
+		e.at = b.Records[len(b.Records)-1].Time
+	}
 	w.pending.expected[b.Agent] = e
 	return n
+}
+
+// note notes that n records of b's agent are missing before b, from number first on.
+func (w *Writer) note(b *batch.Batch, e expectation, first, n uint64, why string) {
+	to := e.at
+	if len(b.Records) > 0 {
+		to = max(to, b.Records[0].Time)
+	}
+	w.pending.gaps = append(w.pending.gaps, Gap{Agent: b.Agent, Boot: hex(b.Boot), First: first,
+		From: time.Unix(0, e.at).UTC(), To: time.Unix(0, to).UTC(), Records: n, Why: why})
+}
+
+// whyMissing is why the queue has dropped records that came since then.
+func (w *Writer) whyMissing(then int64) string {
+	if w.broken != "" && w.brokenAt.UnixNano() >= then {
+		return w.broken
+	}
+	return "more than the queue holds"
 }
 
 func (w *Writer) add(b *batch.Batch, at position) (err error) {
@@ -393,6 +460,10 @@ func (w *Writer) flush(ctx context.Context) error {
 	if w.pending.entries == 0 {
 		return nil
 	}
+	if err := w.store.addGaps(w.pending.gaps); err != nil {
+		return w.store.explain(err)
+	}
+	w.pending.gaps = nil
 	if w.segment != nil {
 		if err := w.seal(ctx); err != nil {
 			return err
@@ -473,6 +544,7 @@ func (w *Writer) report() {
 
 // failed notes why nothing can be written, and says so once.
 func (w *Writer) failed(err error) {
+	w.broken, w.brokenAt = reason(err), time.Now()
 	first := false
 	w.update(func(s *WriterStatus) {
 		first = s.Failed == ""

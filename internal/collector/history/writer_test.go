@@ -238,6 +238,88 @@ func TestWriterFullDisk(t *testing.T) {
 	checkStored(t, root, 11000)
 }
 
+// TestWriterStartsOnFullDisk: a process that is started on a full disk takes records, says that it
+// fails, and writes all once there is room; what an earlier one had published and sealed, too.
+func TestWriterStartsOnFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a file system takes root")
+	}
+	root := t.TempDir()
+	if err := syscall.Mount("pcapper-test", root, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	l := openLocal(t, root, 100*time.Millisecond)
+	publishTo(l.Writer, 1, 0, 50)
+	fill(t, l) // a segment that counts, and is not committed
+	if err := l.segment.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.save(progress{Life: l.progress.Life, Next: l.pending.next, Segment: l.id}); err != nil {
+		t.Fatal(err)
+	}
+	l.queue.Close()
+	l.dir.Close()
+	l.store.Close()
+	ballast := filepath.Join(root, "ballast")
+	fillDisk(t, ballast)
+	l = openLocal(t, root, 100*time.Millisecond)
+	l.run()
+	publishTo(l.Writer, 2, 0, 50)
+	waitFor(t, func() bool { return l.Status().Failed != "" })
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return l.Status().Written == 500 })
+	l.close(t)
+	checkStored(t, root, 1000)
+}
+
+// TestWriterNotesGaps: what the queue had to drop while the disk was full is known by agent, time, number,
+// and reason; so is what was dropped before it was numbered. What was noted twice counts once.
+func TestWriterNotesGaps(t *testing.T) {
+	root := t.TempDir()
+	l := openLocal(t, root, 50*time.Millisecond)
+	publishTo(l.Writer, 1, 0, 10)
+	l.failed(&Error{Err: syscall.ENOSPC})
+	l.brokenAt = time.Now().Add(time.Hour) // whenever records come
+	publishTo(l.Writer, 1, 15, 10)         // 50 records are missing
+	l.last.Number++
+	b := batch.Batch{Agent: "a", Boot: 1, First: 250, Dropped: 7, Records: []wire.Record{{Time: time.Now().UnixNano(), Length: 100, Proto: wire.ProtoUDP}}}
+	l.Publish(&b)
+	l.run()
+	waitFor(t, func() bool { return l.Status().Written == 201 })
+	l.close(t)
+	dir := filepath.Join(root, "records")
+	if err := l.store.addGaps([]Gap{{Agent: "a", Boot: 1, First: 100, Records: 50, Why: "disk full"}}); err != nil {
+		t.Fatal(err)
+	}
+	gaps, err := ReadGaps(dir, &Query{})
+	if err != nil || len(gaps) != 2 {
+		t.Fatalf("got %+v, %v, want two gaps", gaps, err)
+	}
+	if g := gaps[0]; g.Agent != "a" || g.Records != 50 || g.Why != "disk full" || g.To.Before(g.From) || time.Since(g.From) > time.Minute {
+		t.Errorf("got %+v, want 50 records of a: disk full", g)
+	}
+	if g := gaps[1]; g.Records != 7 || g.Why != "more at once than the collector could take" {
+		t.Errorf("got %+v, want 7 records that were dropped before", g)
+	}
+	for name, q := range map[string]Query{
+		"another host":  {Hosts: []string{"b"}},
+		"another time":  {To: time.Now().Add(-time.Hour)},
+		"a later one":   {From: time.Now().Add(time.Hour)},
+		"another's too": {Hosts: []string{"b"}, From: time.Now().Add(-time.Hour)},
+	} {
+		if gaps, err := ReadGaps(dir, &q); err != nil || len(gaps) != 0 {
+			t.Errorf("%s: got %+v, %v, want no gap", name, gaps, err)
+		}
+	}
+}
+
 func fillDisk(t *testing.T, name string) {
 	t.Helper()
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

@@ -1,0 +1,186 @@
+package history
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Gap is records of an agent that were received and are not in the history.
+type Gap struct {
+	Agent string `json:"agent"`
+	// Boot and First number the first of them, so that a gap that was noted twice counts once.
+	Boot  hex    `json:"boot"`
+	First uint64 `json:"first"`
+	// From and To are the times of the agent's records before and after them.
+	From    time.Time `json:"from"`
+	To      time.Time `json:"to"`
+	Records uint64    `json:"records"`
+	Why     string    `json:"why"`
+}
+
+const (
+	// gapFile has a line of JSON for each gap. It is only added to, or replaced by a shorter one.
+	gapFile = "gaps.jsonl"
+	// gapFileMost is the size from which on the gaps of an hour are put together.
+	gapFileMost = 1 << 20
+)
+
+// addGaps notes gaps, for good.
+func (s *Store) addGaps(gaps []Gap) (err error) {
+	if len(gaps) == 0 {
+		return nil
+	}
+	var b bytes.Buffer
+	for i := range gaps {
+		line, err := json.Marshal(&gaps[i])
+		if err != nil {
+			return err
+		}
+		b.Write(append(line, '\n'))
+	}
+	s.gaps.Lock()
+	defer s.gaps.Unlock()
+	f, err := os.OpenFile(filepath.Join(s.dir, gapFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(b.Bytes()); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// pruneGaps forgets gaps of times that are not kept any more, and shortens a long file.
+func (s *Store) pruneGaps(now time.Time) error {
+	s.gaps.Lock()
+	defer s.gaps.Unlock()
+	path := filepath.Join(s.dir, gapFile)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || info.Size() < gapFileMost && now.Sub(s.pruned) < time.Hour {
+		return err
+	}
+	s.pruned = now
+	gaps, err := readGaps(path)
+	if err != nil {
+		return err
+	}
+	if s.cfg.Keep.Age != 0 {
+		gaps = slices.DeleteFunc(gaps, func(g Gap) bool { return g.To.Before(now.Add(-s.cfg.Keep.Age - time.Hour)) })
+	}
+	if info.Size() >= gapFileMost {
+		gaps = joinGaps(gaps, time.Hour)
+	}
+	var b bytes.Buffer
+	for i := range gaps {
+		line, err := json.Marshal(&gaps[i])
+		if err != nil {
+			return err
+		}
+		b.Write(append(line, '\n'))
+	}
+	tmp := filepath.Join(s.dir, tmpDir, gapFile)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeFile(tmp, b.String()); err != nil {
+		return err
+	}
+	return move(tmp, path)
+}
+
+// readGaps reads a file of gaps, each once. Lines that were cut off are left out.
+func readGaps(path string) (gaps []Gap, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	type id struct {
+		agent       string
+		boot, first uint64
+		why         string
+	}
+	seen := map[id]bool{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var g Gap
+		if json.Unmarshal(lines.Bytes(), &g) != nil {
+			continue
+		}
+		if k := (id{g.Agent, uint64(g.Boot), g.First, g.Why}); !seen[k] {
+			seen[k] = true
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps, lines.Err()
+}
+
+// joinGaps makes one of gaps of an agent that have the same reason and are less than apart from each
+// other, in order of agents and times.
+func joinGaps(gaps []Gap, apart time.Duration) (joined []Gap) {
+	slices.SortStableFunc(gaps, func(a, b Gap) int {
+		return cmp.Or(cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.Why, b.Why), a.From.Compare(b.From))
+	})
+	for _, g := range gaps {
+		if n := len(joined); n > 0 {
+			if last := &joined[n-1]; last.Agent == g.Agent && last.Why == g.Why && g.From.Sub(last.To) <= apart {
+				last.To = later(last.To, g.To)
+				last.Records += g.Records
+				continue
+			}
+		}
+		joined = append(joined, g)
+	}
+	return joined
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// ReadGaps returns what is known to be missing from a store's directory, of the query's times and hosts;
+// all its other fields do not matter. Gaps that follow each other are one.
+func ReadGaps(dir string, q *Query) ([]Gap, error) {
+	gaps, err := readGaps(filepath.Join(dir, gapFile))
+	if err != nil {
+		return nil, fmt.Errorf("gaps of the history: %w", err)
+	}
+	gaps = slices.DeleteFunc(gaps, func(g Gap) bool {
+		return len(q.Hosts) > 0 && !slices.Contains(q.Hosts, g.Agent) || !q.From.IsZero() && g.To.Before(q.From) || !q.To.IsZero() && !g.From.Before(q.To)
+	})
+	return joinGaps(gaps, time.Second), nil
+}
+
+// reason is why nothing can be written, in words that a user knows.
+func reason(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "disk full"
+	case errors.Is(err, syscall.EROFS):
+		return "disk read-only"
+	case errors.Is(err, syscall.EIO):
+		return "disk errors"
+	case errors.Is(err, fs.ErrNotExist):
+		return "directory removed"
+	}
+	return cause(err)
+}

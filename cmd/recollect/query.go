@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -257,7 +258,7 @@ func (q *question) run(ctx context.Context) error {
 		return nil // who reads has enough
 	}
 	if err == nil {
-		err = q.tell(stats)
+		err = errors.Join(q.tell(stats), q.tellGaps(ctx, len(stats.Damaged) == 0))
 	}
 	if h, ok := errors.AsType[*history.Error](err); ok && h.Hint != "" {
 		return hinted{err, h.Hint}
@@ -331,4 +332,76 @@ func (q *question) tell(s history.Stats) error {
 		return hinted{fmt.Errorf("parts of the history could not be read (%d), so records are missing", n), "the files named above are damaged"}
 	}
 	return nil
+}
+
+// gapsShown is how many gaps are listed.
+const gapsShown = 10
+
+// tellGaps says whether all that was received in the time that is asked for is there, and what is not.
+// readable: all files could be read.
+func (q *question) tellGaps(ctx context.Context, readable bool) error {
+	gaps, err := history.ReadGaps(q.records(), &q.query)
+	if err != nil {
+		return err
+	}
+	if len(gaps) == 0 {
+		if readable {
+			say("complete")
+		}
+		return nil
+	}
+	sums, _, err := history.Sums(ctx, q.records(), &history.Query{From: q.query.From, To: q.query.To, Hosts: q.query.Hosts}, history.By{})
+	if err != nil {
+		return err
+	}
+	there, missing := uint64(0), uint64(0)
+	for i := range sums {
+		there += sums[i].Records
+	}
+	texts := make([]string, 0, gapsShown)
+	for i, g := range gaps {
+		missing += g.Records
+		if i < gapsShown {
+			texts = append(texts, gapText(&g))
+		}
+	}
+	text := strings.Join(texts, "; ")
+	if more := len(gaps) - len(texts); more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	say("%s complete; gaps: %s", percentText(there, missing), text)
+	return nil
+}
+
+// percentText is the share of what is there, never rounded up to all of it.
+func percentText(there, missing uint64) string {
+	percent := 100 * float64(there) / float64(there+missing)
+	return fmt.Sprintf("%.2f %%", min(math.Floor(percent*100)/100, 99.99))
+}
+
+// gapText is n4 01:03:30-01:04:50, 8,112 records: disk full.
+func gapText(g *history.Gap) string {
+	from, to := g.From.Local(), g.To.Local()
+	layout := time.DateTime
+	if now := time.Now(); from.YearDay() == now.YearDay() && from.Year() == now.Year() {
+		layout = time.TimeOnly
+	}
+	end := time.TimeOnly
+	if from.YearDay() != to.YearDay() {
+		end = time.DateTime
+	}
+	what := "records"
+	if g.Records == 1 {
+		what = "record"
+	}
+	return fmt.Sprintf("%s %s-%s, %s %s: %s", g.Agent, from.Format(layout), to.Format(end), thousands(g.Records), what, g.Why)
+}
+
+// thousands groups digits.
+func thousands(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }

@@ -32,7 +32,7 @@ func TestDigest(t *testing.T) {
 
 // TestNotTraffic: what is not traffic reaches nobody who reads 28 bytes or lines.
 func TestNotTraffic(t *testing.T) {
-	for _, flags := range []Flags{Dropped, Uncounted, Dropped | Outgoing, Uncounted | BeforeQueue} {
+	for _, flags := range []Flags{Dropped, Uncounted, Dropped | Outgoing, Uncounted | BeforeQueue, Member | Incoming} {
 		r := Record{Time: 1764000000e9, Length: 100, Proto: ProtoUDP, Flags: flags}
 		if b, ok := AppendBinary([]byte("x"), &r); ok || string(b) != "x" {
 			t.Errorf("flags %#x: a record %q", flags, b)

@@ -45,19 +45,24 @@ const (
 	// Uncounted: another record of the same agent counts this packet as traffic, as
 	// when it was seen both before and after the queue.
 	Uncounted
+	// Member: not a packet but a multicast group that the observed interface is a
+	// member of, see [Membership].
+	Member
 )
 
-// NotTraffic are the flags of records that tell what happened to a packet and must
-// not be added to an interface's traffic. The 28-byte record and the log line
-// cannot carry them.
-const NotTraffic = Dropped | Uncounted
+// NotTraffic are the flags of records that tell something else than that a packet
+// passed, such as that it was dropped, and must not be added to an interface's
+// traffic. The 28-byte record and the log line cannot carry them.
+const NotTraffic = Dropped | Uncounted | Member
 
 // Protocol numbers (IANA) that the project names.
 const (
 	ProtoICMP     = 1
+	ProtoIGMP     = 2
 	ProtoTCP      = 6
 	ProtoUDP      = 17
 	ProtoDCCP     = 33
+	ProtoICMPv6   = 58
 	ProtoHostStat = 61 // "any host internal protocol"
 	ProtoSCTP     = 132
 	ProtoUDPLite  = 136
@@ -99,7 +104,8 @@ type Record struct {
 }
 
 // IsTraffic reports whether the record counts as traffic of its interface: it is
-// not a host statistic, a drop, or a second observation of the same packet.
+// not a host statistic, a drop, a second observation of the same packet, or a
+// membership.
 func (r *Record) IsTraffic() bool { return r.Flags&(HostStat|NotTraffic) == 0 }
 
 // SetSrc4 and SetDst4 store an IPv4 address given in network byte order.

@@ -43,7 +43,7 @@ type Level uint8
 
 const (
 	// Packets: a record for each packet that the agent's feed has one for, each drop,
-	// and each second observation.
+	// and each second observation. Memberships in groups are in batches of any level.
 	Packets Level = iota
 	// Flows: a record for each flow and second; drops of a flow by their reason.
 	Flows
@@ -74,7 +74,7 @@ type Batch struct {
 	// this batch; no batch has them.
 	Dropped uint64
 	Level   Level
-	// Records are packets, and sums of packets, but no host statistics.
+	// Records are packets, sums of packets, and memberships, but no host statistics.
 	Records []wire.Record
 }
 

@@ -53,6 +53,8 @@ func record(rnd *rand.Rand) wire.Record {
 		r.Reason = wire.ReasonNamed([]string{"QDISC_DROP", "NETFILTER_DROP", ""}[rnd.IntN(3)])
 	case 1:
 		r.Flags |= wire.Uncounted | wire.BeforeQueue
+	case 2:
+		r = wire.Memberships(r.Time, rnd.IntN(100))
 	}
 	return r
 }

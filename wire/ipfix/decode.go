@@ -476,6 +476,9 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 	r.Length = binary.BigEndian.Uint32(b[tailOctets:])
 	r.FlowID = binary.BigEndian.Uint32(b[tailFlow:])
 	r.Flags |= wire.Flags(binary.BigEndian.Uint16(b[tailFlags:])) & carried
+	if (k == ownEvent4 || k == ownEvent6) && r.Flags&wire.NotTraffic == 0 {
+		r.Flags |= wire.Uncounted // whatever its flags say, it is not traffic
+	}
 	r.TTL = b[tailTTL]
 	r.Digest = binary.BigEndian.Uint64(b[tailDigest:])
 	if r.Flags&wire.MGENHeader != 0 {
@@ -491,14 +494,11 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 	r.Time, _ = fromNTP(binary.BigEndian.Uint64(b[tailTime:]), int64(around))
 }
 
-// readEvent reads what an event has behind the tail. Whatever its flags say, it is not
-// traffic.
+// readEvent reads what an event has behind the tail.
 func readEvent(b []byte, r *wire.Record) {
 	if isDropped(uint64(b[eventStatus])) {
 		r.Flags |= wire.Dropped
 		r.Reason = wire.ReasonNamed(bytes.TrimRight(b[eventReason:eventSize], "\x00"))
-	} else {
-		r.Flags |= wire.Uncounted
 	}
 }
 
@@ -649,7 +649,11 @@ func (v *values) packet(t *template) wire.Record {
 		r.Flags |= wire.Super
 	}
 	if t.has[flags] {
-		r.Flags |= wire.Flags(v.number[flags]) & flagBits &^ wire.Dropped
+		carried := flagBits &^ wire.Dropped
+		if !t.has[event] {
+			carried &^= wire.Member
+		}
+		r.Flags |= wire.Flags(v.number[flags]) & carried
 	} else {
 		r.Flags |= v.direction(t)
 		if v.number[flowID] != 0 {
@@ -674,7 +678,9 @@ func (v *values) event(t *template, r *wire.Record) {
 		r.Flags |= wire.Dropped
 		r.Reason = wire.ReasonNamed(bytes.TrimRight(v.reason, "\x00"))
 	case t.has[event]:
-		r.Flags |= wire.Uncounted
+		if r.Flags&wire.Member == 0 {
+			r.Flags |= wire.Uncounted
+		}
 	default:
 		return
 	}

@@ -38,7 +38,7 @@
 // 0x0008 fragment, 0x0010 laterFragment, 0x0020 truncated, 0x0040 super (the
 // record stands for several packets), 0x0080 outgoing, 0x0100 incoming, 0x0200
 // relayed, 0x0400 markRelayed, 0x1000 beforeQueue, 0x2000 dropped, 0x4000
-// uncounted. The last two are in events only.
+// uncounted, 0x8000 member. The last three are in events only.
 //
 // # Events
 //
@@ -53,6 +53,15 @@
 //
 //	forwardingStatus (89)                1   128 if dropped (RFC 7270, section 4.12), or 0
 //	dropReason (enterprise 8)           32   the kernel's name without SKB_DROP_REASON_, padded with 0
+//
+// # Memberships
+//
+// Events with the flag member are no packets: they tell the multicast groups that the
+// observed interface has joined, those left out that the kernel joins by itself. The
+// destination address is the group, and the source address unspecified. A list of them, whose
+// times are the same, ends with one whose destination is 0.0.0.0 and whose ipTotalLength is how
+// many came before it: the interface is a member of no other group. A list is sent to a
+// new collector, when a group is joined or left, and every ten seconds.
 //
 // # Options
 //

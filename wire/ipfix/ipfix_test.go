@@ -55,11 +55,13 @@ func everyKind() []wire.Record {
 		packet6(func(r *wire.Record) { r.Length, r.Proto = math.MaxUint32, 255 }),
 		packet6(func(r *wire.Record) { r.FlowID, r.MGENSeq, r.MGENTime, r.Flags = 0, 0, 0, wire.IPv6 }),
 	}
-	for bit := wire.Fragment; bit <= wire.Uncounted; bit <<= 1 {
+	for bit := wire.Fragment; bit != 0; bit <<= 1 {
 		if bit != wire.HostStat {
 			list = append(list, packet4(func(r *wire.Record) { r.Flags |= bit }), packet6(func(r *wire.Record) { r.Flags |= bit }))
 		}
 	}
+	list = append(list, wire.Membership(now.UnixNano(), netip.MustParseAddr("239.1.2.3")),
+		wire.Membership(now.UnixNano(), netip.MustParseAddr("ff05::12")), wire.Memberships(now.UnixNano(), 2))
 	for _, reason := range []string{"", "QDISC_DROP", strings.Repeat("R", wire.ReasonSize)} {
 		dropped := func(r *wire.Record) {
 			r.Flags |= wire.Dropped | wire.Super

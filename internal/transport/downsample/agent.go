@@ -107,6 +107,10 @@ func (a *Agent) Status() Status { return *a.status.Load() }
 
 // Add takes a packet, or several that a record stands for; no host statistic.
 func (a *Agent) Add(r *wire.Record) {
+	if r.Flags&wire.Member != 0 { // there are few, and every level tells of them
+		a.emit(a.level, r)
+		return
+	}
 	if r.Time > a.newest || !a.any {
 		a.newest, a.any = r.Time, true
 	}

@@ -2,6 +2,8 @@ package downsample
 
 import (
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -418,5 +420,28 @@ func BenchmarkAdd(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestMemberships: lists of groups pass at any level, whole and in order.
+func TestMemberships(t *testing.T) {
+	for level, limits := range map[batch.Level]Limits{
+		batch.Packets: {Packets: Unlimited, Flows: Unlimited}, batch.Flows: {Flows: Unlimited}, batch.Top: {},
+	} {
+		var got []wire.Record
+		a := NewAgent(limits, func(l batch.Level, r *wire.Record) {
+			if l != level {
+				t.Errorf("level %v, want %v", l, level)
+			}
+			got = append(got, *r)
+		}, nil)
+		want := []wire.Record{wire.Membership(5e9, netip.MustParseAddr("239.1.2.3")), wire.Memberships(5e9, 1), wire.Memberships(5e9+1, 0)}
+		for i := range want {
+			a.Add(&want[i])
+		}
+		a.Flush()
+		if !slices.Equal(got, want) {
+			t.Errorf("level %v: got %+v, want %+v", level, got, want)
+		}
 	}
 }

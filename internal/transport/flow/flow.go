@@ -66,9 +66,9 @@ func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
 func (t *Table) Len() int { return len(t.flows) }
 
 // Add counts a packet, or the packets that a record stands for. It reports
-// whether this started a new flow. A host statistic is a flow of its own.
+// whether this started a new flow. A host statistic or a membership is a flow of its own.
 func (t *Table) Add(r *wire.Record) (begun bool) {
-	if r.Flags&wire.HostStat != 0 {
+	if r.Flags&(wire.HostStat|wire.Member) != 0 {
 		t.emit(begin(r))
 		return true
 	}

@@ -3,6 +3,7 @@ package flow
 import (
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/pcapper/pcapper/wire"
@@ -51,6 +52,25 @@ func TestSums(t *testing.T) {
 	for k, s := range want {
 		if got[k] != s {
 			t.Errorf("%+v: %+v, want %+v", k, got[k], s)
+		}
+	}
+}
+
+// TestMemberships: each is passed on as it is.
+func TestMemberships(t *testing.T) {
+	var flows []Flow
+	table := New(100, func(f *Flow) { flows = append(flows, *f) })
+	list := []wire.Record{wire.Membership(5e9, netip.MustParseAddr("239.1.2.3")), wire.Memberships(5e9, 1), wire.Membership(5e9+1, netip.MustParseAddr("239.1.2.3")), wire.Memberships(5e9+1, 1)}
+	for i := range list {
+		table.Add(&list[i])
+	}
+	if len(flows) != len(list) || table.Len() != 0 {
+		t.Fatalf("%d flows and %d in the table, want %d and none", len(flows), table.Len(), len(list))
+	}
+	for i, f := range flows {
+		f.Packets = 0
+		if f.Record != list[i] {
+			t.Errorf("got %+v, want %+v", f.Record, list[i])
 		}
 	}
 }

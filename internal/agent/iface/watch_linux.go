@@ -26,10 +26,12 @@ const (
 	Removed
 	// Added: it is new. Only a Watcher of all interfaces sees this.
 	Added
+	// Groups: it has joined or left a multicast group. Only after FollowGroups.
+	Groups
 )
 
 func (k Kind) String() string {
-	return [...]string{"changed", "down", "up", "removed", "added"}[k]
+	return [...]string{"changed", "down", "up", "removed", "added", "groups"}[k]
 }
 
 // Event is one change to one interface.
@@ -50,6 +52,7 @@ type Watcher struct {
 	events *events
 	index  int // or Any
 	have   map[int]Interface
+	groups bool // FollowGroups
 }
 
 // NewWatcher begins to follow the interface with this index, or all of them if
@@ -148,12 +151,22 @@ func (w *Watcher) step(ctx context.Context, deadline time.Time, fn func(Event)) 
 			// An interface may have the same address twice, with different
 			// peers: only a listing tells what is left after one is deleted.
 			list = list || w.watches(linkIndex(m.Data))
+		case unix.RTM_NEWMULTICAST, unix.RTM_DELMULTICAST:
+			if i, ok := w.have[linkIndex(m.Data)]; ok {
+				fn(Event{Groups, i})
+			}
 		}
 	}
 	if !list {
 		return nil
 	}
-	return w.refresh(fn)
+	if err := w.refresh(fn); err != nil || !b.lost || !w.groups {
+		return err
+	}
+	for _, i := range w.Interfaces() {
+		fn(Event{Groups, i})
+	}
+	return nil
 }
 
 func (w *Watcher) watches(index int) bool { return w.index == Any || w.index == index }

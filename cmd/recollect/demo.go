@@ -95,7 +95,7 @@ func (d *demonstration) run(ctx context.Context) error {
 		return err
 	}
 	for _, host := range demo.Members() {
-		cfg.Paths.Join(demo.Hosts()[host].Name, netip.AddrFrom4(demo.Group).As16(), true)
+		cfg.Paths.Join(0, cfg.Paths.Agent(demo.Hosts()[host].Name), netip.AddrFrom4(demo.Group).As16(), true)
 	}
 	return collector.Run(ctx, cfg)
 }

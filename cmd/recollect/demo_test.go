@@ -118,7 +118,7 @@ func TestDemoPaths(t *testing.T) {
 		e.Watch(numbers[len(numbers)-1], noon.Add(-time.Second).UnixNano(), true)
 	}
 	for _, m := range demo.Members() {
-		e.Join(hosts[m].Name, netip.AddrFrom4(demo.Group).As16(), true)
+		e.Join(0, e.Agent(hosts[m].Name), netip.AddrFrom4(demo.Group).As16(), true)
 	}
 	for at := noon; at.Before(noon.Add(demo.Period)); at = at.Add(50 * time.Millisecond) {
 		for _, r := range demo.Records(nil, at, at.Add(50*time.Millisecond)) {

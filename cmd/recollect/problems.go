@@ -26,12 +26,14 @@ type pathJudge struct {
 
 type pathCounts struct {
 	hops    map[string]path.Counts
-	packets map[string]uint64 // of a flow
-	members map[string]uint64 // what a member of it has received
+	members map[string]received // by flow and member
 }
 
+// received is what a member of a group has received of a flow, and what was sent to it.
+type received struct{ packets, expected uint64 }
+
 func (j *pathJudge) judge(now time.Time) []web.Problem {
-	counts := pathCounts{map[string]path.Counts{}, map[string]uint64{}, map[string]uint64{}}
+	counts := pathCounts{map[string]path.Counts{}, map[string]received{}}
 	list := append(j.hops(&counts), j.members(&counts)...)
 	if now.Sub(j.took) >= judgeTime {
 		j.before, j.next, j.took = j.next, counts, now
@@ -107,15 +109,14 @@ func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
 		if f.MGEN != nil {
 			key += fmt.Sprint(" ", *f.MGEN)
 		}
-		counts.packets[key] = f.Packets
-		sent := increase(f.Packets, j.before.packets[key])
 		for _, n := range f.Nodes {
 			if n.Role != "member" {
 				continue
 			}
 			member := key + " " + n.Node
-			counts.members[member] = n.Received
-			if sent >= web.LossPackets && increase(n.Received, j.before.members[member]) == 0 {
+			now, old := received{n.Received, n.Expected}, j.before.members[member]
+			counts.members[member] = now
+			if increase(now.expected, old.expected) >= web.LossPackets && increase(now.packets, old.packets) == 0 {
 				list = append(list, web.Problem{Kind: "silent", View: "matrix", Severity: web.SevereSilent,
 					Text: fmt.Sprintf("%s joined %s and receives nothing of what %s sends", n.Node, f.Dst, f.Src)})
 			}

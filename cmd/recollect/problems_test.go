@@ -70,8 +70,9 @@ func TestPathJudge(t *testing.T) {
 
 	// n3 is a member and receives nothing.
 	group := netip.MustParseAddr("239.98.0.3")
-	e.Join("n2", group.As16(), true)
-	e.Join("n3", group.As16(), true)
+	for _, label := range []string{"n2", "n3"} {
+		e.Join(now.UnixNano(), e.Agent(label), group.As16(), true)
+	}
 	for range 100 {
 		now = now.Add(100 * time.Millisecond)
 		digest++

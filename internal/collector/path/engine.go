@@ -99,6 +99,7 @@ type agent struct {
 	open    bool // the last gap has no end
 	hasOut  bool // it reports what is behind the queue
 	records uint64
+	groups  memberships
 }
 
 type span struct{ from, to int64 }
@@ -133,7 +134,8 @@ type Engine struct {
 	others   flow
 	links    map[link]*stats
 	clocks   clocks
-	members  map[[16]byte]map[int32]bool
+	groups   groups
+	telling  map[int32]bool // nodes whose memberships are known
 	ended    ring
 	counters Counters
 	scratch  []seen
@@ -165,7 +167,7 @@ func New(cfg Config) *Engine {
 	return &Engine{
 		cfg: cfg, window: int64(cfg.Window), labels: map[string]int32{}, nodeOf: map[string]int32{}, owners: map[[16]byte]int32{},
 		index: map[uint64]int32{}, freeObs: -1, flows: map[flowKey]*flow{}, links: map[link]*stats{},
-		clocks: clocks{map[pair]*clock{}}, members: map[[16]byte]map[int32]bool{},
+		clocks: clocks{map[pair]*clock{}}, groups: groups{members: map[[16]byte][]member{}}, telling: map[int32]bool{},
 	}
 }
 
@@ -297,7 +299,11 @@ func stageOf(r *wire.Record) stage {
 }
 
 func (e *Engine) add(now int64, number int32, r *wire.Record) {
-	if r.Flags&wire.HostStat != 0 {
+	switch {
+	case r.Flags&wire.HostStat != 0:
+		return
+	case r.Flags&wire.Member != 0:
+		e.groups.tell(&e.agents[number], number, now, r)
 		return
 	}
 	e.counters.Observations++
@@ -441,6 +447,7 @@ func (e *Engine) tick(until int64) {
 			break
 		}
 		e.head++
+		e.turn(p.arrived)
 		if p.digest>>(63-e.shift) != 0 && e.lowered && p.arrived < e.changed+e.window {
 			e.counters.NotSelected += uint64(p.n)
 		} else {
@@ -448,24 +455,9 @@ func (e *Engine) tick(until int64) {
 		}
 		e.forget(i)
 	}
+	e.turn(min(until, e.now))
 	if e.head > len(e.waiting)/2 {
 		e.waiting = append(e.waiting[:0], e.waiting[e.head:]...)
 		e.head = 0
-	}
-}
-
-// Join says that a node is a member of a multicast group, or no longer.
-func (e *Engine) Join(node string, group [16]byte, member bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	m := e.members[group]
-	if m == nil {
-		m = map[int32]bool{}
-		e.members[group] = m
-	}
-	if member {
-		m[e.node(node)] = true
-	} else {
-		delete(m, e.node(node))
 	}
 }

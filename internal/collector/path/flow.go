@@ -44,6 +44,10 @@ type flow struct {
 	current []int32
 	nodes   map[int32]*role
 	told    told
+
+	members  []wanting // as of revision, iff revised
+	revision uint64
+	revised  bool
 }
 
 // hop is a link as one flow uses it.
@@ -66,6 +70,15 @@ type end struct {
 // role is what a node does with a multicast.
 type role struct {
 	sent, received, copies, relayed uint64
+
+	// Of a member: packets sent meanwhile, and received of these; and those sent while its
+	// agent was not watching.
+	member                       bool
+	expected, wanted, unobserved uint64
+	tail                         uint64 // of expected, the last ones, which it has not received
+	tailAt                       int64  // when the first of these arrived elsewhere
+	// The flow's count of packets with the last one that it received, or sent on its own.
+	seenIn, seenOut uint64
 }
 
 // Path is a way through the network.
@@ -477,7 +490,6 @@ func (e *Engine) next(f *flow, o *seen) (last *hop) {
 // multicast counts what each node did with a packet, and on each known hop from a place
 // where it was sent whether it came along.
 func (e *Engine) multicast(f *flow, p *packet, list []seen) {
-	first := map[int32]bool{}
 	for i := range list {
 		o := &list[i]
 		r := f.role(o.node)
@@ -486,10 +498,10 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 		}
 		switch o.place.stage() {
 		case in:
-			if first[o.node] {
+			if r.seenIn == f.packets {
 				r.copies++
 			} else {
-				first[o.node] = true
+				r.seenIn = f.packets
 				r.received++
 			}
 		case out:
@@ -497,6 +509,11 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 				r.relayed++
 			} else {
 				r.sent++
+				r.seenOut = f.packets
+			}
+		case queue:
+			if o.parent < 0 || !upTo(list, o.parent) {
+				r.seenOut = f.packets
 			}
 		case dropped:
 			if f.dropped == nil {
@@ -507,6 +524,7 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 		}
 		e.missing(f, p, list, i)
 	}
+	e.expect(f, p)
 }
 
 // upTo reports whether a transmission with this predecessor forwards what was received.

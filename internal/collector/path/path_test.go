@@ -401,9 +401,11 @@ func TestStamps(t *testing.T) {
 func TestMulticast(t *testing.T) {
 	w := newWorld(t, Config{})
 	group := netip.MustParseAddr("239.1.2.3").As16()
-	for _, n := range []string{"n3", "n4", "n9"} {
-		w.e.Join(n, group, true)
+	for _, n := range []string{"n3", "n4", "n5", "n9"} {
+		w.e.Watch(w.e.Agent(n), 1, true)
+		w.e.Join(1, w.e.Agent(n), group, n != "n5")
 	}
+	w.e.Join(1, w.e.Agent("n5"), netip.MustParseAddr("239.1.2.4").As16(), true)
 	for i := range 100 {
 		p := w.packet("10.0.0.1", "239.1.2.3", 5000).sent("n1")
 		at := p.at
@@ -432,8 +434,8 @@ func TestMulticast(t *testing.T) {
 	}
 	for n, want := range map[string]Role{
 		"n1": {Role: "source", Received: 100, Share: 1}, "n2": {Role: "relay", Received: 100, Relayed: 100, Share: 1},
-		"n3": {Role: "member", Received: 100, Copies: 100, Share: 1}, "n4": {Role: "member", Received: 75, Share: .75},
-		"n5": {Role: "overhearer", Received: 100, Share: 1}, "n9": {Role: "member"},
+		"n3": {Role: "member", Received: 100, Copies: 100, Share: 1, Expected: 100}, "n4": {Role: "member", Received: 75, Share: .75, Expected: 100},
+		"n5": {Role: "overhearer", Received: 100, Share: 1}, "n9": {Role: "member", Expected: 100},
 	} {
 		want.Node = n
 		if got[n] != want {

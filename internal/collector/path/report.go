@@ -132,10 +132,14 @@ type Flow struct {
 type Role struct {
 	Node     string  `json:"node"`
 	Role     string  `json:"role"`     // source, relay, member, overhearer, or receiver if memberships are not known
-	Received uint64  `json:"received"` // packets, each once
+	Received uint64  `json:"received"` // packets, each once; of a member, of those expected
 	Copies   uint64  `json:"copies,omitempty"`
 	Relayed  uint64  `json:"relayed,omitempty"`
-	Share    float64 `json:"share"` // of the flow's packets, 0 to 1
+	Share    float64 `json:"share"` // of the flow's packets, 0 to 1; of a member, of those expected
+	// Of a member: packets that were sent meanwhile, and those of which it was not observed
+	// whether they came.
+	Expected   uint64 `json:"expected,omitempty"`
+	Unobserved uint64 `json:"unobserved,omitempty"`
 }
 
 // Report is what the engine knows.
@@ -284,27 +288,23 @@ func (e *Engine) roles(f *flow) (list []Role) {
 	if !f.key.multicast() {
 		return nil
 	}
-	members, known := e.members[f.key.dst]
+	e.membersOf(f) // those that have joined since the last packet
 	for n, r := range f.nodes {
 		role := Role{Node: e.nodes[n], Received: r.received, Copies: r.copies, Relayed: r.relayed, Share: float64(r.received) / float64(max(f.packets, 1))}
 		switch {
 		case r.sent > 0:
 			role.Role, role.Share = "source", 1
-		case members[n]:
-			role.Role = "member"
+		case r.member:
+			role.Role, role.Received, role.Expected, role.Unobserved = "member", r.wanted, r.expected, r.unobserved
+			role.Share = float64(r.wanted) / float64(max(r.expected, 1))
 		case r.relayed > 0:
 			role.Role = "relay"
-		case known:
+		case e.telling[n]:
 			role.Role = "overhearer"
 		default:
 			role.Role = "receiver"
 		}
 		list = append(list, role)
-	}
-	for n := range members {
-		if f.nodes[n] == nil {
-			list = append(list, Role{Node: e.nodes[n], Role: "member"})
-		}
 	}
 	slices.SortFunc(list, func(a, b Role) int { return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Node, b.Node)) })
 	return list

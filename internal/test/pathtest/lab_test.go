@@ -16,6 +16,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
+	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/internal/test/nettest"
@@ -35,6 +36,7 @@ type watch struct {
 	source capture.Source
 	d      *decode.Decoder
 	recs   []wire.Record // complete once done is closed
+	groups []wire.Record // the interface's when the capture began
 	done   chan struct{}
 }
 
@@ -127,6 +129,7 @@ func (l *lab) watchOnly(name string, only ...string) {
 		}
 		w := &watch{label: name + "/" + link.Attrs().Name, d: decode.New(decode.Config{})}
 		w.d.SetLocal(decode.Local{MAC: link.Attrs().HardwareAddr, Addrs: addrs})
+		w.groups = l.memberships(h, link.Attrs().Index)
 		h.Do(func() {
 			w.source, err = capture.OpenRing(capture.Config{Interface: link.Attrs().Name, Ethernet: true, Snaplen: 256, RingBytes: 8 << 20})
 		})
@@ -146,6 +149,45 @@ func (l *lab) watchOnly(name string, only ...string) {
 	}
 }
 
+// memberships are what an agent tells of an interface's groups.
+func (l *lab) memberships(h *nettest.Host, index int) (recs []wire.Record) {
+	l.t.Helper()
+	var groups []netip.Addr
+	var err error
+	h.Do(func() {
+		var r *iface.GroupReader
+		if r, err = iface.OpenGroups(); err != nil {
+			return
+		}
+		defer r.Close()
+		groups, err = r.Read(index)
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, g := range groups {
+		recs = append(recs, wire.Membership(1, g))
+	}
+	return append(recs, wire.Memberships(1, len(groups)))
+}
+
+// member has a socket on a host join a group on its only interface until the test ends.
+func (l *lab) member(host, group string) {
+	l.t.Helper()
+	var c net.PacketConn
+	var err error
+	l.host(host).Do(func() {
+		var i *net.Interface
+		if i, err = net.InterfaceByName("eth0"); err == nil {
+			c, err = net.ListenMulticastUDP("udp4", i, &net.UDPAddr{IP: net.ParseIP(group), Port: 5000})
+		}
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { c.Close() })
+}
+
 // join ends the captures and joins what they saw.
 func (l *lab) join() *path.Engine {
 	l.t.Helper()
@@ -153,6 +195,7 @@ func (l *lab) join() *path.Engine {
 	e := path.New(path.Config{Window: time.Hour, Memory: 1 << 30})
 	for _, w := range l.watched {
 		e.Watch(e.Agent(w.label), 1, true)
+		e.Add(1, e.Agent(w.label), w.groups...)
 	}
 	for _, w := range l.watched {
 		w.source.Drain()

@@ -1,0 +1,227 @@
+package path
+
+import (
+	"slices"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Limits of what is remembered of memberships.
+const (
+	maxGroups     = 512     // of an agent
+	maxAllMembers = 1 << 17 // of all groups
+	maxChanging   = 1 << 16
+)
+
+// joining is how long after it is told a new member is expected to receive packets. Those that
+// were sent before may be told later.
+const joining = int64(1e9)
+
+// forgiven is how long before the end of a membership packets need not have been received:
+// it is noticed some time after the group was left.
+const forgiven = int64(2e9)
+
+// memberships of an agent's interface.
+type memberships struct {
+	known   bool       // it has told all of them
+	groups  [][16]byte // in force, once the changes have had their turn
+	listed  [][16]byte // of a list that has not ended
+	listing int64      // the list's time
+}
+
+// groups are who is a member of what. Changes wait as packets do, so that they take effect
+// between those that arrived before and after.
+type groups struct {
+	members  map[[16]byte][]member
+	count    int
+	changes  []membership
+	revision uint64 // grows with each change of members
+}
+
+// member is an agent whose interface is in a group.
+type member struct{ agent, node int32 }
+
+type membership struct {
+	at     int64 // when it takes effect: after it arrived
+	agent  int32
+	group  [16]byte
+	joined bool
+	first  bool // not a change: the agent has told all of its groups for the first time
+}
+
+// tell takes a record of an agent's memberships: a list ends with how many there were, and
+// counts only if all have come.
+func (g *groups) tell(a *agent, number int32, now int64, r *wire.Record) {
+	m := &a.groups
+	if r.Time != m.listing {
+		m.listing, m.listed = r.Time, m.listed[:0]
+	}
+	if !r.EndsMemberships() {
+		if len(m.listed) < maxGroups && !slices.Contains(m.listed, r.Dst) {
+			m.listed = append(m.listed, r.Dst)
+		}
+		return
+	}
+	if int(r.Length) != len(m.listed) {
+		return
+	}
+	if !m.known {
+		m.known = true
+		g.change(membership{at: now, agent: number, first: true})
+	}
+	for _, group := range m.groups {
+		if !slices.Contains(m.listed, group) {
+			g.change(membership{at: now, agent: number, group: group})
+		}
+	}
+	for _, group := range m.listed {
+		if !slices.Contains(m.groups, group) {
+			g.change(membership{at: now, agent: number, group: group, joined: true})
+		}
+	}
+	m.groups = append(m.groups[:0], m.listed...)
+}
+
+func (g *groups) change(c membership) {
+	if c.joined {
+		c.at += joining
+	}
+	if len(g.changes) < maxChanging {
+		g.changes = append(g.changes, c)
+	}
+}
+
+// Join says that the interface of an agent has joined a multicast group, or has left it;
+// now is as for Add. Add does so with the records of agents that tell of memberships.
+func (e *Engine) Join(now int64, agent int, group [16]byte, member bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.now = max(e.now, now)
+	m := &e.agents[agent].groups
+	at := slices.Index(m.groups, group)
+	switch {
+	case member && at < 0 && len(m.groups) < maxGroups:
+		m.groups = append(m.groups, group)
+	case !member && at >= 0:
+		m.groups = slices.Delete(m.groups, at, at+1)
+	default:
+		return
+	}
+	if !m.known {
+		m.known = true
+		e.groups.change(membership{at: now, agent: int32(agent), first: true})
+	}
+	e.groups.change(membership{at: now, agent: int32(agent), group: group, joined: member})
+}
+
+// turn makes the changes of memberships that came until then.
+func (e *Engine) turn(until int64) {
+	g := &e.groups
+	n := 0
+	for ; n < len(g.changes) && g.changes[n].at <= until; n++ {
+		e.apply(&g.changes[n])
+	}
+	if n > 0 {
+		g.changes = slices.Delete(g.changes, 0, n)
+		g.revision++
+	}
+}
+
+func (e *Engine) apply(c *membership) {
+	g := &e.groups
+	m := member{c.agent, e.agents[c.agent].node}
+	if c.first {
+		e.telling[m.node] = true
+		return
+	}
+	list := g.members[c.group]
+	at := slices.Index(list, m)
+	switch {
+	case c.joined && at < 0 && g.count < maxAllMembers:
+		g.members[c.group] = append(list, m)
+		g.count++
+	case !c.joined && at >= 0:
+		g.members[c.group] = slices.Delete(list, at, at+1)
+		g.count--
+		if len(list) == 1 {
+			delete(g.members, c.group)
+		}
+		if !slices.ContainsFunc(g.members[c.group], func(o member) bool { return o.node == m.node }) {
+			e.left(c, m.node)
+		}
+	}
+}
+
+// left forgives a node that is no longer a member the packets that it has missed in the end.
+func (e *Engine) left(c *membership, node int32) {
+	for _, f := range e.flows {
+		if r := f.nodes[node]; f.key.dst == c.group && r != nil && r.tail > 0 && c.at-r.tailAt < forgiven {
+			r.expected -= r.tail
+			r.tail = 0
+		}
+	}
+}
+
+// membersOf are the members' roles in a flow, by node.
+func (e *Engine) membersOf(f *flow) []wanting {
+	if f.revision == e.groups.revision && f.revised {
+		return f.members
+	}
+	f.revision, f.revised = e.groups.revision, true
+	f.members = f.members[:0]
+	for _, m := range e.groups.members[f.key.dst] {
+		k := slices.IndexFunc(f.members, func(w wanting) bool { return w.node == m.node })
+		if k < 0 {
+			r := f.role(m.node)
+			if r == nil {
+				continue
+			}
+			r.member = true
+			k = len(f.members)
+			f.members = append(f.members, wanting{node: m.node, role: r})
+		}
+		f.members[k].agents = append(f.members[k].agents, m.agent)
+	}
+	return f.members
+}
+
+// wanting is a member in a flow's view, with the agents on its interfaces.
+type wanting struct {
+	node   int32
+	role   *role
+	agents []int32
+}
+
+// expect counts a packet of the flow that members have received or missed. The packet's
+// own sender is none of them.
+func (e *Engine) expect(f *flow, p *packet) {
+	for i := range e.membersOf(f) {
+		w := &f.members[i]
+		r := w.role
+		switch {
+		case r.seenIn == f.packets:
+			r.expected++
+			r.wanted++
+			r.tail = 0
+		case r.seenOut == f.packets:
+		case !e.observed(w.agents, p.arrived):
+			r.unobserved++
+		default:
+			if r.tail == 0 {
+				r.tailAt = p.arrived
+			}
+			r.tail++
+			r.expected++
+		}
+	}
+}
+
+// observed reports whether all of these agents surely would have reported a packet.
+func (e *Engine) observed(agents []int32, at int64) bool {
+	for _, i := range agents {
+		if !e.agents[i].observed(at) {
+			return false
+		}
+	}
+	return true
+}

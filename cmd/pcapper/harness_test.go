@@ -126,9 +126,11 @@ func launchProgram(t *testing.T, host *nettest.Host, bin string, args ...string)
 		}
 	}
 	// Tests count traffic, and most of their receivers' packets have no socket: those that
-	// want to know of drops say so.
-	if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, "-drops") }) {
-		args = append([]string{"-drops=false"}, args...)
+	// want to know of drops or memberships say so.
+	for _, flag := range []string{"-drops", "-members"} {
+		if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, flag) }) {
+			args = append([]string{flag + "=false"}, args...)
+		}
 	}
 	a.cmd = host.Command(context.Background(), bin, args...)
 	a.cmd.Dir = a.dir

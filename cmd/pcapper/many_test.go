@@ -52,22 +52,11 @@ func vnoded(t *testing.T, h *nettest.Host, session, node string) (end func()) {
 	return end
 }
 
-// named gives a host's namespace a name, as ip-netns(8) does; suffix is its end.
+// named gives a host's namespace a name of ip-netns(8); suffix is its end.
 func named(t *testing.T, h *nettest.Host, suffix string) string {
 	t.Helper()
 	name := fmt.Sprintf("pcapper-%d-%s", os.Getpid(), suffix)
-	path := filepath.Join("/run/netns", name)
-	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, nil, 0o444); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.Remove(path) })
-	if err := unix.Mount(h.Path(), path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+	h.Named(t, name)
 	return name
 }
 

@@ -92,6 +92,7 @@ type agent struct {
 	started  time.Time
 	past     departed // collectors
 	self     *self
+	groups   *groups                          // nil if nobody wants to be told
 	drops    atomic.Pointer[drops]            // nil until run, and without events
 	mac      atomic.Pointer[net.HardwareAddr] // the modes', for captures to come
 }
@@ -132,6 +133,7 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 		a.close()
 		return nil, err
 	}
+	a.groups = a.newGroups()
 	if cfg.Stats {
 		a.stats = newHostStats(func(recs ...wire.Record) { a.hub.Publish(recs...) })
 	}
@@ -201,6 +203,9 @@ func (a *agent) attached(n int) {
 	if a.stats != nil {
 		a.stats.attached(n > 0 || len(a.exports) > 0)
 	}
+	if a.groups != nil {
+		a.groups.attached(n + len(a.exports))
+	}
 }
 
 // run runs the parts in their order of life: those that produce end first,
@@ -237,6 +242,9 @@ func (a *agent) run(ctx context.Context) error {
 	if a.stats != nil {
 		start(&producers, a.stats.run)
 	}
+	if a.groups != nil {
+		start(&producers, a.groups.run)
+	}
 	if a.cfg.ExcludeFeeds != "" {
 		start(&producers, a.followFeeds)
 	}
@@ -260,6 +268,10 @@ func (a *agent) watch(ctx context.Context) error {
 		return fmt.Errorf("cannot follow the interfaces: %w", err)
 	}
 	defer w.Close()
+	if a.groups != nil {
+		a.groups.follows.Store(w.FollowGroups() == nil)
+		a.groups.changed()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := a.catchUp(ctx, w.Interfaces()); err != nil {
@@ -292,6 +304,12 @@ func (a *agent) catchUp(ctx context.Context, now []iface.Interface) error {
 }
 
 func (a *agent) event(ctx context.Context, e iface.Event) error {
+	if e.Kind == iface.Groups {
+		if e.Interface.Index == a.target.iface.Index {
+			a.groups.changed()
+		}
+		return nil
+	}
 	if e.Interface.Index == a.target.iface.Index {
 		switch e.Kind {
 		case iface.Removed:

@@ -647,7 +647,7 @@ func (d *discovery) runAgent(ctx context.Context, cfg Config, p *foundInterface)
 // tally is what became of the agent's packets.
 func (a *agent) tally() tally {
 	dropped := a.drops.Load().counts().sum
-	return tally{a.hub.Published() - dropped, a.capture.stats().Dropped, a.lost()}
+	return tally{a.hub.Published() - dropped - a.groups.count(), a.capture.stats().Dropped, a.lost()}
 }
 
 // line is the agent's in the summary of many.

@@ -112,6 +112,7 @@ var (
 	descDropped      = desc("dropped_total", "Packets lost, by stage: kernel (ring full), collectors, exports and log (reader too slow), disk (log not writable).", "stage")
 	descLeftOut      = desc("left_out_total", "Packets of the agent's own feed (or, with -bmf or -inner and -m spoof, of other sources), not reported on purpose.")
 	descStats        = desc("host_statistics_total", "Records of this host's CPU and memory.")
+	descMemberships  = desc("memberships_total", "Records of the interface's multicast groups.")
 	descStackDrops   = desc("stack_dropped_packets_total", "Packets of this interface that the kernel has dropped and that were reported, by its reason.", "reason")
 	descStackUntold  = desc("stack_dropped_unreported_total", "Packets of this interface that the kernel has dropped and that were not reported.", "why")
 	descStackFreed   = desc("stack_freed_packets_total", "Packets of this interface that the kernel has freed without a loss, such as frames for others.")
@@ -136,7 +137,7 @@ var (
 func (metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descWakes, descOutages, descDropped,
-		descStackDrops, descStackUntold, descStackFreed,
+		descMemberships, descStackDrops, descStackUntold, descStackFreed,
 		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
 		descReaders, descDeparted, descRefused, descLogLines,
 		descSpoolBytes, descSpoolWaiting, descSpoolDropped, descSpoolErrors, descSpoolFailing,
@@ -171,8 +172,9 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		stats = a.stats.sent.Load()
 	}
 	count(descStats, stats)
+	count(descMemberships, a.groups.count())
 	drops := a.drops.Load().counts()
-	count(descPackets, a.hub.Published()-stats-drops.sum)
+	count(descPackets, a.hub.Published()-stats-drops.sum-a.groups.count())
 	for reason, n := range drops.reasons {
 		count(descStackDrops, n, reason)
 	}

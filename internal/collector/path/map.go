@@ -94,8 +94,7 @@ type linkCount struct {
 
 // told is what of a flow has gone into a moment.
 type told struct {
-	delivered, lost, unobserved, packets uint64
-	received                             map[int32]uint64 // by members
+	delivered, lost, unobserved uint64
 }
 
 // memory is the past second by second, the newest last.
@@ -195,11 +194,10 @@ func (e *Engine) rememberFlow(f *flow, now *moment, links map[linkKey]*linkCount
 		d = &Delivery{Row: int(row)}
 		ends[row] = d
 	}
-	if f.key.multicast() {
-		e.deliverGroup(f, d)
-		return
-	}
 	was, is := f.told, told{delivered: f.arrivals(), lost: f.lost, unobserved: f.unseen}
+	if f.key.multicast() {
+		is, _, _ = e.delivered(f)
+	}
 	d.Delivered += increase(is.delivered, was.delivered)
 	d.Lost += increase(is.lost, was.lost)
 	d.Unobserved += increase(is.unobserved, was.unobserved)
@@ -227,34 +225,25 @@ func (f *flow) arrivals() uint64 {
 	return n
 }
 
-// watchedMembers are the nodes that want a group, and have an agent.
-func (e *Engine) watchedMembers(f *flow) (list []int32) {
-	for n := range e.members[f.key.dst] {
-		if r := f.nodes[n]; r != nil && r.sent > 0 {
-			continue // it hears itself
+// delivered is how the packets ended that members were to receive; how many these are, and
+// how many of them have received nothing.
+func (e *Engine) delivered(f *flow) (t told, members, silent int) {
+	e.membersOf(f) // those that have joined since the last packet
+	for _, r := range f.nodes {
+		if !r.member || r.sent > 0 { // it hears itself
+			continue
 		}
-		if slices.ContainsFunc(e.agents, func(a agent) bool { return a.node == n && a.observed(e.now-e.window) }) {
-			list = append(list, n)
+		t.delivered += r.wanted
+		t.lost += r.expected - r.wanted
+		t.unobserved += r.unobserved
+		if r.expected > 0 || r.unobserved == 0 {
+			members++
+		}
+		if r.expected > 0 && r.wanted == 0 {
+			silent++
 		}
 	}
-	return list
-}
-
-func (e *Engine) deliverGroup(f *flow, d *Delivery) {
-	sent := f.packets - f.told.packets
-	f.told.packets = f.packets
-	if f.told.received == nil {
-		f.told.received = map[int32]uint64{}
-	}
-	for _, n := range e.watchedMembers(f) {
-		var got uint64
-		if r := f.nodes[n]; r != nil {
-			got = r.received - f.told.received[n]
-			f.told.received[n] = r.received
-		}
-		d.Delivered += min(got, sent)
-		d.Lost += sent - min(got, sent)
-	}
+	return t, members, silent
 }
 
 // Map adds up what was remembered from one second to another; if from is negative, both count from
@@ -341,19 +330,9 @@ func (e *Engine) Brief() []Brief {
 			Delivered: f.arrivals(), Lost: f.lost, Unobserved: f.unseen, Changes: f.changed,
 		}
 		if b.Multicast {
-			b.Delivered, b.Lost = 0, 0
-			for _, n := range e.watchedMembers(f) {
-				var got uint64
-				if r := f.nodes[n]; r != nil {
-					got = min(r.received, f.packets)
-				}
-				b.Members++
-				b.Delivered += got
-				b.Lost += f.packets - got
-				if got == 0 {
-					b.Silent++
-				}
-			}
+			var t told
+			t, b.Members, b.Silent = e.delivered(f)
+			b.Delivered, b.Lost, b.Unobserved = t.delivered, t.lost, t.unobserved
 		}
 		for _, en := range f.ends {
 			if en.from.stage() != in && !b.Multicast {

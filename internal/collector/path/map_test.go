@@ -20,7 +20,7 @@ func TestMap(t *testing.T) {
 	}
 	group := netip.MustParseAddr("239.1.1.1")
 	for _, node := range []string{"m", "q", "away"} { // nobody watches the last one
-		w.e.Join(node, group.As16(), true)
+		w.e.Join(0, w.e.Agent(node), group.As16(), true)
 	}
 	second := func(lossy bool) {
 		for i := range 100 {
@@ -74,7 +74,7 @@ func TestMap(t *testing.T) {
 	if got, want := ends(&all, 1), (Delivery{Row: 1, Delivered: 1500, Lost: 500}); got != want {
 		t.Errorf("ends of row 1: %+v, want %+v", got, want)
 	}
-	if got, want := ends(&all, 2), (Delivery{Row: 2, Delivered: 2000, Lost: 2000}); got != want {
+	if got, want := ends(&all, 2), (Delivery{Row: 2, Delivered: 2000, Lost: 2000, Unobserved: 2000}); got != want {
 		t.Errorf("ends of the multicast: %+v, want %+v", got, want)
 	}
 	early := w.e.Map(begin-1, begin+9)
@@ -112,7 +112,7 @@ func TestMap(t *testing.T) {
 		t.Fatalf("/flows: %+v, want 1 of 2", flows)
 	}
 	// Half of both is lost: the one with more packets, or else the first group, comes first.
-	want := Brief{Row: 2, Multicast: true, Packets: 2000, Bytes: 200000, Delivered: 2000, Lost: 2000, Members: 2, Silent: 1}
+	want := Brief{Row: 2, Multicast: true, Packets: 2000, Bytes: 200000, Delivered: 2000, Lost: 2000, Unobserved: 2000, Members: 2, Silent: 1}
 	for _, got := range w.e.Brief() {
 		got.Tuple = Tuple{}
 		if got.Multicast && got != want {

@@ -258,3 +258,20 @@ func (h *Host) up(name string) error {
 // Netlink is a handle in the namespace, for what has no method here. It is
 // closed with the test.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }
+
+// Named gives the host's namespace a name, as ip-netns(8) does, until the test ends.
+func (h *Host) Named(t TB, name string) {
+	t.Helper()
+	path := filepath.Join("/run/netns", name)
+	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o444); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	if err := unix.Mount(h.Path(), path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) }) // what cannot be removed then fails the next test
+}

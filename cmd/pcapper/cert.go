@@ -13,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
@@ -63,18 +64,13 @@ func makeCerts(args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("-name %q: want a file's name, and not ca", r.Name)
 	}
 	if err != nil {
-		return report(stderr, &agent.Error{Code: agent.ExitUsage, Err: certUsageError{err}})
+		return report(stderr, fault.WithCode(agent.ExitUsage, fault.WithHint(err, "pcapper cert -h explains it")))
 	}
 	if err := issue(r, stdout); err != nil {
 		return report(stderr, err)
 	}
 	return 0
 }
-
-// certUsageError knows where to read on.
-type certUsageError struct{ error }
-
-func (certUsageError) Hint() string { return "pcapper cert -h explains it" }
 
 // issue makes what r asks for, and a collector's certificate if there is none
 // in a directory whose authority is new.
@@ -97,7 +93,7 @@ func issue(r certs.Request, stdout io.Writer) error {
 			fmt.Fprintln(stdout, name)
 		}
 		if errors.Is(err, fs.ErrExist) {
-			return &agent.Error{Code: 1, Err: existing{err}}
+			return fault.WithHint(err, "-name takes another name, -force replaces it")
 		}
 		if err != nil {
 			return err
@@ -105,7 +101,3 @@ func issue(r certs.Request, stdout io.Writer) error {
 	}
 	return nil
 }
-
-type existing struct{ error }
-
-func (existing) Hint() string { return "-name takes another name, -force replaces it" }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // version is set by the build (-ldflags -X main.version=...).
@@ -93,17 +94,13 @@ func setProcessors(several bool) {
 	}
 }
 
-// report prints an error with the next step and gives its exit code.
+// report prints an error with the next step and returns its exit code.
 func report(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "pcapper: %v\n", err)
-	if hint := agent.Hint(err); hint != "" {
+	if hint := fault.Hint(err); hint != "" {
 		fmt.Fprintf(stderr, "pcapper: hint: %s\n", hint)
 	}
-	var coded *agent.Error
-	if errors.As(err, &coded) {
-		return coded.Code
-	}
-	return 1
+	return fault.Code(err)
 }
 
 // list prints the interfaces there are.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire/ipfix"
@@ -38,11 +39,6 @@ type command struct {
 	cfg      agent.Config
 	untilEOF bool // end when standard input does
 }
-
-// usageError carries the exit code of a wrong command line.
-type usageError struct{ error }
-
-func (usageError) Hint() string { return "pcapper -h explains all flags" }
 
 // missingValue has the exit codes of flags without their value.
 var missingValue = map[string]int{
@@ -417,7 +413,7 @@ func (o *options) file(given map[string]bool) error {
 }
 
 func wrong(code int, format string, args ...any) error {
-	return &agent.Error{Code: code, Err: usageError{fmt.Errorf(format, args...)}}
+	return fault.WithCode(code, fault.WithHint(fmt.Errorf(format, args...), "pcapper -h explains all flags"))
 }
 
 // flagError gives the flag package's errors their exit codes.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 func TestDefaults(t *testing.T) {
@@ -124,11 +124,10 @@ func TestExitCodesOfUsage(t *testing.T) {
 		{"-read f -ip 10.0.0", 12, `-ip "10.0.0"`},
 	} {
 		_, err := parse(strings.Fields(tt.args), io.Discard)
-		var coded *agent.Error
-		if !errors.As(err, &coded) || coded.Code != tt.code || !strings.Contains(err.Error(), tt.says) {
+		if err == nil || fault.Code(err) != tt.code || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%q: %v, want exit code %d and %q", tt.args, err, tt.code, tt.says)
 		}
-		if agent.Hint(err) == "" {
+		if fault.Hint(err) == "" {
 			t.Errorf("%q: no hint", tt.args)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/agent/match"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/sink"
@@ -170,7 +171,7 @@ func (a *agent) openCapture() error {
 	c.FragmentEntries, c.TCPEntries = a.fleet.table, a.fleet.table
 	var err error
 	if a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(c)); err != nil {
-		return fail(captureCode(err), err)
+		return fault.WithCode(captureCode(err), err)
 	}
 	a.capture.fill = a.hub.Fill
 	a.capture.keep = a.leaveOut()
@@ -272,21 +273,18 @@ func (a *agent) watch(ctx context.Context) error {
 		a.groups.follows.Store(w.FollowGroups() == nil)
 		a.groups.changed()
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := a.catchUp(ctx, w.Interfaces()); err != nil {
 		return err
 	}
+	var failed error
 	err = w.Run(ctx, func(e iface.Event) {
-		if err := a.event(ctx, e); err != nil {
-			cancel(err)
+		if failed = cmp.Or(failed, a.event(ctx, e)); failed != nil {
+			cancel()
 		}
 	})
-	var coded *Error
-	if cause := context.Cause(ctx); errors.As(cause, &coded) {
-		return cause
-	}
-	return err
+	return cmp.Or(failed, err)
 }
 
 // catchUp acts on what happened before the watcher began.
@@ -313,7 +311,7 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 	if e.Interface.Index == a.target.iface.Index {
 		switch e.Kind {
 		case iface.Removed:
-			return fail(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
+			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
 		case iface.Down:
 			if a.removed() {
 				return nil // an interface goes down before it goes away, which is told next
@@ -323,7 +321,7 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 			a.out.printf("%s is up again", e.Interface.Name)
 		}
 		if a.point.label != "" && e.Interface.Name != a.target.iface.Name { // it is another name's port
-			return fail(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.target.iface.Name, e.Interface.Name))
+			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.target.iface.Name, e.Interface.Name))
 		}
 		a.target.iface = e.Interface
 	}

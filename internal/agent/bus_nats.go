@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 	"github.com/pcapper/pcapper/internal/transport/publish"
 	"github.com/pcapper/pcapper/internal/transport/spool"
@@ -49,7 +50,7 @@ func (s busSpool) GivenUp() uint64 { return s.Status().DroppedNew }
 func (x *exporting) prepareBus() error {
 	target, err := bus.Parse(x.target.Bus)
 	if err != nil {
-		return fail(ExitUsage, fmt.Errorf("-export: %w", err))
+		return fault.WithCode(ExitUsage, fmt.Errorf("-export: %w", err))
 	}
 	if target.Secure && target.CA == "" {
 		_, _ = x509.SystemCertPool() // is read once, while all files may be
@@ -57,7 +58,7 @@ func (x *exporting) prepareBus() error {
 	x.busFiles = target.Files()
 	for _, file := range x.busFiles {
 		if _, err := os.ReadFile(file); err != nil {
-			return fail(ExitCerts, fmt.Errorf("-export %q: %w", x.target.URL, err))
+			return fault.WithCode(ExitCerts, fmt.Errorf("-export %q: %w", x.target.URL, err))
 		}
 	}
 	e := publish.New(publish.Config{

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // errNoBus: the client of NATS is 1 MB and five modules, which few agents need.
@@ -20,4 +21,4 @@ func CheckExport(t *export.Target) error {
 	return nil
 }
 
-func (x *exporting) prepareBus() error { return fail(ExitUsage, errNoBus) }
+func (x *exporting) prepareBus() error { return fault.WithCode(ExitUsage, errNoBus) }

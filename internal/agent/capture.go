@@ -13,6 +13,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sync/errgroup"
@@ -164,11 +165,11 @@ func (c *capturer) attach() (capture.Source, error) {
 	if c.standby == nil {
 		var err error
 		if c.standby, err = c.open(c.filter); err != nil {
-			return nil, fail(captureCode(err), err)
+			return nil, fault.WithCode(captureCode(err), err)
 		}
 	}
 	if err := c.standby.Attach(); err != nil {
-		return nil, fail(captureCode(err), err)
+		return nil, fault.WithCode(captureCode(err), err)
 	}
 	c.current, c.standby = c.standby, nil
 	c.reading = append(c.reading, c.current)
@@ -223,7 +224,7 @@ func (c *capturer) setFilter(filter []bpf.RawInstruction) error {
 			continue
 		}
 		if err := s.SetFilter(filter); err != nil {
-			return fail(captureCode(err), err)
+			return fault.WithCode(captureCode(err), err)
 		}
 	}
 	return nil
@@ -309,7 +310,7 @@ func (c *capturer) read(src capture.Source) error {
 			return nil
 		}
 		if err != nil {
-			return fail(ExitDevice, fmt.Errorf("capture: %w", err))
+			return fault.WithCode(ExitDevice, fmt.Errorf("capture: %w", err))
 		}
 		if l := c.local.Swap(nil); l != nil {
 			c.decoder.SetLocal(*l)

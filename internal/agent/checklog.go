@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // check tries what happens for the first collector.
@@ -45,7 +47,7 @@ func (a *agent) checkLog() error {
 	}
 	f, err := os.OpenFile(path, flags, 0o644)
 	if err != nil {
-		return fail(ExitNoLogFile, hinted{fmt.Errorf("-f: cannot write the log: %w", err), logHint(path, err)})
+		return fault.WithCode(ExitNoLogFile, fault.WithHint(fmt.Errorf("-f: cannot write the log: %w", err), logHint(path, err)))
 	}
 	f.Close()
 	if missing {

@@ -195,38 +195,6 @@ func (cfg *Config) kernelMode() string {
 // interfaceWait is how long the C program waits for addresses.
 const interfaceWait = 60 * time.Second
 
-// Error has the program's exit code.
-type Error struct {
-	Code int
-	Err  error
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint is the next step for the user, if some cause of err knows one.
-func Hint(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return ""
-}
-
-// fail gives err an exit code.
-func fail(code int, err error) error { return &Error{Code: code, Err: err} }
-
-// hinted is an error with a next step.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Hint() string { return h.hint }
-
-func (h hinted) Unwrap() error { return h.error }
-
 // captureCode is the exit code for a capture that cannot be opened.
 func captureCode(err error) int {
 	if errors.Is(err, capture.ErrFilter) {

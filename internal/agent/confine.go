@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/sandbox"
 	"golang.org/x/sys/unix"
 )
@@ -36,8 +37,8 @@ func (f *fleet) giveUp() (err error) {
 	}
 	f.members.needs(&cfg)
 	if f.report, err = sandbox.Apply(cfg); err != nil {
-		return fail(ExitConfine, hinted{fmt.Errorf("cannot give up privileges: %w", err),
-			"-user takes another user, -unconfined gives up nothing"})
+		return fault.WithCode(ExitConfine, fault.WithHint(fmt.Errorf("cannot give up privileges: %w", err),
+			"-user takes another user, -unconfined gives up nothing"))
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/match"
 	"github.com/pcapper/pcapper/internal/agent/netns"
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/sandbox"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
@@ -111,7 +112,7 @@ func (d *discovery) open(context.Context) (err error) {
 // fitsMany refuses what cannot be had for several interfaces at once.
 func (cfg *Config) fitsMany() error {
 	refuse := func(what, hint string) error {
-		return fail(ExitUsage, hinted{errors.New(what), hint})
+		return fault.WithCode(ExitUsage, fault.WithHint(errors.New(what), hint))
 	}
 	switch {
 	case cfg.MACFrom != "":
@@ -148,7 +149,7 @@ func (d *discovery) chooseEngine() (err error) {
 		d.why = "ebpf: one set of programs and rings for all interfaces"
 		return nil
 	case d.cfg.Engine == engineEBPF:
-		return fail(ExitDevice, err)
+		return fault.WithCode(ExitDevice, err)
 	}
 	d.why = fmt.Sprintf("ring (AF_PACKET TPACKET_V3) for each interface; ebpf would be lighter, but: %v", err)
 	return nil
@@ -251,7 +252,7 @@ func (d *discovery) broken() error {
 		return nil
 	}
 	if err := d.shared.Err(); err != nil {
-		return fail(ExitDevice, err)
+		return fault.WithCode(ExitDevice, err)
 	}
 	return nil
 }
@@ -583,10 +584,9 @@ func (d *discovery) watch(ctx context.Context, n *followedNode, p *foundInterfac
 		delete(d.running, p.label)
 	}()
 	err := d.runAgent(ctx, cfg, p)
-	var coded *Error
 	switch {
 	case d.ending.Err() != nil:
-	case ctx.Err() != nil, errors.As(err, &coded) && coded.Code == ExitRemoved:
+	case ctx.Err() != nil, fault.Code(err) == ExitRemoved:
 		if d.ports.scheme == fromScheme {
 			p.out.printf("gone")
 			return

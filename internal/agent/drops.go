@@ -11,6 +11,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/capture"
 	"github.com/pcapper/pcapper/internal/agent/decode"
 	"github.com/pcapper/pcapper/internal/agent/netns"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -33,7 +34,7 @@ func openDropTracer(wanted bool) dropTracer {
 	d, err := capture.OpenDrops()
 	if err != nil {
 		why := fmt.Sprintf("off: %v", err)
-		if hint := Hint(err); strings.Contains(hint, "CAP_") {
+		if hint := fault.Hint(err); strings.Contains(hint, "CAP_") {
 			why += " (it needs CAP_BPF and CAP_PERFMON)"
 		}
 		return dropTracer{why: why}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/pcapper/pcapper/internal/agent/capture"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // engine opens captures of one kind.
@@ -39,7 +40,7 @@ func checkEngine(name string) error {
 	case "auto", engineEBPF, "ring", "libpcap":
 		return nil
 	}
-	return fail(ExitUsage, hinted{fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"})
+	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"))
 }
 
 // chooseEngine answers -engine. For auto it tries the fastest, attaches it for

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/agent/export"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/sandbox"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
@@ -86,7 +87,7 @@ func notReady(t *export.Target, err error) error {
 	if t.Kind != export.File {
 		hint = "pcapper -D lists this host's interfaces; without -check the agent waits for this one"
 	}
-	return fail(ExitUsage, hinted{fmt.Errorf("-export %q: %w", t.URL, err), hint})
+	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("-export %q: %w", t.URL, err), hint))
 }
 
 // tls settles which files an export by TLS uses: its own, or the feed's. They
@@ -101,8 +102,8 @@ func (x *exporting) tls() (func() (*tls.Config, error), error) {
 			*s.value = *s.global
 		}
 		if *s.value == "" {
-			return nil, fail(ExitUsage, hinted{fmt.Errorf("-export %q: no certificate, key or authority", t.URL),
-				"give cert=FILE, key=FILE and ca=FILE behind a question mark, or -tls-cert, -tls-key and -tls-client-ca"})
+			return nil, fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("-export %q: no certificate, key or authority", t.URL),
+				"give cert=FILE, key=FILE and ca=FILE behind a question mark, or -tls-cert, -tls-key and -tls-client-ca"))
 		}
 	}
 	name := t.Name
@@ -110,7 +111,7 @@ func (x *exporting) tls() (func() (*tls.Config, error), error) {
 		name = t.Host
 	}
 	if _, err := f.Load(); err != nil {
-		return nil, fail(ExitCerts, fmt.Errorf("-export %q: %w", t.URL, err))
+		return nil, fault.WithCode(ExitCerts, fmt.Errorf("-export %q: %w", t.URL, err))
 	}
 	x.files = f
 	return func() (*tls.Config, error) {

@@ -70,7 +70,7 @@ type observationPoint struct {
 
 // Run watches one interface, or several. It returns when ctx is done and everything captured
 // has been dealt with, or with the first error; if there are several interfaces, one that
-// cannot be watched is no reason to end. Errors that have an exit code are *Error.
+// cannot be watched is no reason to end. Errors have their exit code, see fault.Code.
 func Run(ctx context.Context, cfg Config) error {
 	f, err := openFleet(ctx, cfg)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
@@ -21,7 +22,7 @@ func loadCerts(files certs.Files, out *printer) (*certs.Server, error) {
 	}
 	s, err := certs.NewServer(files)
 	if err != nil {
-		return nil, fail(ExitCerts, hinted{fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"})
+		return nil, fault.WithCode(ExitCerts, fault.WithHint(fmt.Errorf("TLS: %w", err), "\"pcapper cert\" makes certificates to try with"))
 	}
 	warnOfValidity(s, files, out)
 	return s, nil
@@ -134,13 +135,13 @@ func listen(addr netip.Addr, port int, option, watched string) (*net.TCPListener
 		if known {
 			err = fmt.Errorf("%w: %v has it", err, h)
 		}
-		err = hinted{err, h.hint(known, port, option, watched)}
+		err = fault.WithHint(err, h.hint(known, port, option, watched))
 	case errors.Is(err, syscall.EACCES):
-		err = hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE; " + option + " takes another port"}
+		err = fault.WithHint(err, "ports below 1024 need CAP_NET_BIND_SERVICE; "+option+" takes another port")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		err = hinted{err, "-listen takes an address that this host has now; pcapper -D lists them"}
+		err = fault.WithHint(err, "-listen takes an address that this host has now; pcapper -D lists them")
 	}
-	return nil, fail(code, err)
+	return nil, fault.WithCode(code, err)
 }
 
 // listenCode is the exit code for a port that cannot be had.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,7 +69,7 @@ func metricsError(addr string, err error) error {
 		}
 		hint = "-metrics " + net.JoinHostPort(host, strconv.Itoa(freePort(port))) + " takes another port"
 	}
-	return fail(code, hinted{err, hint})
+	return fault.WithCode(code, fault.WithHint(err, hint))
 }
 
 // announce says where metrics are, and to whom.

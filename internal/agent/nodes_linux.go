@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pcapper/pcapper/internal/agent/netns"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // AllCORE is the value of -netns that stands for the nodes of all sessions of
@@ -249,7 +250,7 @@ func IsPattern(value string) bool { return strings.ContainsAny(value, ",*?[!") }
 func openNode(n node) (*netns.Namespace, error) {
 	ns, err := netns.Open(n.path)
 	if errors.Is(err, fs.ErrPermission) {
-		err = hinted{err, "other processes' namespaces take CAP_SYS_PTRACE and CAP_SYS_ADMIN: run as root"}
+		err = fault.WithHint(err, "other processes' namespaces take CAP_SYS_PTRACE and CAP_SYS_ADMIN: run as root")
 	}
 	return ns, err
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // portTable says which port each of many interfaces has. An interface keeps its
@@ -76,11 +78,11 @@ func newPortTable(cfg *Config) (*portTable, error) {
 		return t, nil
 	}
 	if err := t.hold(); err != nil {
-		return nil, fail(ExitUsage, err)
+		return nil, fault.WithCode(ExitUsage, err)
 	}
 	if err := t.load(); err != nil {
 		t.close()
-		return nil, fail(ExitUsage, err)
+		return nil, fault.WithCode(ExitUsage, err)
 	}
 	return t, nil
 }
@@ -90,11 +92,11 @@ func newPortTable(cfg *Config) (*portTable, error) {
 // that nothing can be written there.
 func (t *portTable) hold() (err error) {
 	if t.lock, err = os.OpenFile(t.beside(".lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return hinted{fmt.Errorf("-ports: %w", err), "want a file in a directory that this user may write"}
+		return fault.WithHint(fmt.Errorf("-ports: %w", err), "want a file in a directory that this user may write")
 	}
 	if err := unix.Flock(int(t.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.close()
-		return hinted{fmt.Errorf("-ports %q: another pcapper has it: %w", t.path, err), "want a file for each"}
+		return fault.WithHint(fmt.Errorf("-ports %q: another pcapper has it: %w", t.path, err), "want a file for each")
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/match"
 	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/internal/agent/pcapfile"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -24,7 +25,7 @@ const lineBuffer = 256 << 10
 func ReadFile(ctx context.Context, cfg Config) error {
 	in, err := pcapfile.Open(cfg.Read)
 	if err != nil {
-		return fail(ExitDevice, err)
+		return fault.WithCode(ExitDevice, err)
 	}
 	defer in.Close()
 	p := filePrinter{
@@ -41,7 +42,7 @@ func ReadFile(ctx context.Context, cfg Config) error {
 	p.account(in)
 	var damage *pcapfile.DamageError
 	if errors.As(err, &damage) {
-		return fail(ExitDamaged, err)
+		return fault.WithCode(ExitDamaged, err)
 	}
 	return err
 }
@@ -130,7 +131,7 @@ func (p *filePrinter) wanted(f *packet.Frame) (bool, error) {
 	if p.filters[f.Link] == nil {
 		filter, err := match.CompileFile(p.ctx, p.cfg.kernelMode(), p.cfg.MAC, p.cfg.Addrs, f.Link)
 		if err != nil {
-			return false, fail(filterCode(err), err)
+			return false, fault.WithCode(filterCode(err), err)
 		}
 		if filter.Limit != "" {
 			fmt.Fprintf(p.cfg.Stderr, "pcapper: warning: -m: %s\n", filter.Limit)

@@ -16,6 +16,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/iface"
 	"github.com/pcapper/pcapper/internal/agent/match"
 	"github.com/pcapper/pcapper/internal/agent/packet"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // target is what is watched, and how.
@@ -42,7 +43,7 @@ func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*targe
 	i, err := iface.Wait(ctx, cfg.Interface, wait, cfg.missing, func(m string) { say("%s", m) })
 	i, err = cfg.settle(i, err, say)
 	if err != nil {
-		return nil, fail(waitCode(err), err)
+		return nil, fault.WithCode(waitCode(err), err)
 	}
 	t := &target{iface: i}
 	return t, t.compile(ctx, cfg)
@@ -59,7 +60,7 @@ func (cfg *Config) chooseInterface(say func(string, ...any)) (string, error) {
 	}
 	i, err := iface.DefaultRoute()
 	if err != nil {
-		return "", fail(ExitDevice, fmt.Errorf("-i %s: %w", AutoInterface, err))
+		return "", fault.WithCode(ExitDevice, fmt.Errorf("-i %s: %w", AutoInterface, err))
 	}
 	say("-i %s: watching %s, the interface of the default route", AutoInterface, i.Name)
 	return i.Name, nil
@@ -122,7 +123,7 @@ func (t *target) compile(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	if t.filter, err = match.Compile(ctx, cfg.kernelMode(), m); err != nil {
-		return fail(filterCode(err), err)
+		return fault.WithCode(filterCode(err), err)
 	}
 	t.matched = m
 	return nil
@@ -142,7 +143,7 @@ func (t *target) resolve(cfg *Config) (match.Target, error) {
 	}
 	var err error
 	if t.addrs, err = iface.LocalAddrs(); err != nil {
-		return match.Target{}, fail(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
+		return match.Target{}, fault.WithCode(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
 	}
 	m := match.Target{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
@@ -158,11 +159,11 @@ func (t *target) resolve(cfg *Config) (match.Target, error) {
 func (cfg *Config) macFrom() (iface.Interface, error) {
 	from, err := iface.ByName(cfg.MACFrom)
 	if err != nil {
-		return from, fail(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
+		return from, fault.WithCode(ExitNoMAC, fmt.Errorf("-r: cannot take a MAC address: %w", err))
 	}
 	if from.MAC == nil {
-		return from, fail(ExitNoMAC, hinted{fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
-			"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"})
+		return from, fault.WithCode(ExitNoMAC, fault.WithHint(fmt.Errorf("-r %q: that interface has no MAC address", cfg.MACFrom),
+			"name an Ethernet interface, or leave out -r: direction then takes the MAC's place"))
 	}
 	return from, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/agent/iface"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/vishvananda/netlink"
 )
@@ -43,23 +44,16 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 			}
 		}
 	}
-	code := func(err error) int {
-		var coded *Error
-		if errors.As(err, &coded) {
-			return coded.Code
-		}
-		return 0
-	}
 
 	only()
 	for _, mode := range []string{"src", "dst", "none", " dst ", "udp port 5001", "ether src %m", "tcp[20] = 0x%%i or udp"} {
-		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); (err != nil && code(err) != ExitFilterSyntax) || said != "" {
+		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); (err != nil && fault.Code(err) != ExitFilterSyntax) || said != "" {
 			t.Errorf("-m %q without address: %v, said %q, want no waiting", mode, err, said)
 		}
 	}
 	for mode, why := range map[string]string{"spoof": "has no IP address, which -m spoof needs", "udp and not src host %i": "has no IPv4 address, which %i"} {
-		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); code(err) != ExitNoAddress ||
-			!strings.Contains(said, "eth0 "+why) || !strings.Contains(said, ": waiting up to") || Hint(err) == "" {
+		if said, err := prepared(Config{Interface: "eth0", Mode: mode}); fault.Code(err) != ExitNoAddress ||
+			!strings.Contains(said, "eth0 "+why) || !strings.Contains(said, ": waiting up to") || fault.Hint(err) == "" {
 			t.Errorf("-m %q without address: %v, said %q", mode, err, said)
 		}
 	}
@@ -67,7 +61,7 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 	if said, err := prepared(Config{Interface: "eth0", Mode: "spoof"}); err != nil || said != "" {
 		t.Errorf("with an IPv6 address only: %v, said %q", err, said)
 	}
-	if said, err := prepared(Config{Interface: "eth0", Mode: "src host %i"}); code(err) != ExitNoAddress ||
+	if said, err := prepared(Config{Interface: "eth0", Mode: "src host %i"}); fault.Code(err) != ExitNoAddress ||
 		!strings.Contains(said, "has no IPv4 address, which %i") {
 		t.Errorf("%%i with an IPv6 address only: %v, said %q", err, said)
 	}
@@ -86,11 +80,11 @@ func TestInterfacesThatAreNotReady(t *testing.T) {
 	if err := h.Down("eth0"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := prepared(Config{Interface: "eth0", Mode: "src"}); code(err) != ExitDevice {
+	if _, err := prepared(Config{Interface: "eth0", Mode: "src"}); fault.Code(err) != ExitDevice {
 		t.Errorf("down: %v", err)
 	}
-	if said, err := prepared(Config{Interface: "nope", Mode: "src"}); code(err) != ExitDevice || said != "" ||
-		!strings.Contains(Hint(err), "eth0") {
+	if said, err := prepared(Config{Interface: "nope", Mode: "src"}); fault.Code(err) != ExitDevice || said != "" ||
+		!strings.Contains(fault.Hint(err), "eth0") {
 		t.Errorf("missing: %v, said %q", err, said)
 	}
 }
@@ -107,9 +101,8 @@ func TestAutoInterface(t *testing.T) {
 		})
 		return name, err
 	}
-	var coded *Error
-	if _, err := choose(); !errors.As(err, &coded) || coded.Code != ExitDevice || !strings.Contains(err.Error(), "no default route") ||
-		!strings.Contains(Hint(err), "eth0") {
+	if _, err := choose(); err == nil || fault.Code(err) != ExitDevice || !strings.Contains(err.Error(), "no default route") ||
+		!strings.Contains(fault.Hint(err), "eth0") {
 		t.Errorf("without a default route: %v", err)
 	}
 	link, err := h.Netlink().LinkByName("eth0")

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/pcapper/pcapper/internal/agent/export"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/sandbox"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/spool"
@@ -54,13 +55,13 @@ func spoolError(dir string, err error) error {
 	err = fmt.Errorf("-spool: cannot use %q: %w", dir, err)
 	switch {
 	case errors.Is(err, spool.ErrInUse):
-		err = hinted{err, "each agent needs a directory of its own"}
+		err = fault.WithHint(err, "each agent needs a directory of its own")
 	case errors.Is(err, os.ErrPermission):
-		err = hinted{err, "the directory and its files must belong to who the agent becomes (-v says who, -user takes another)"}
+		err = fault.WithHint(err, "the directory and its files must belong to who the agent becomes (-v says who, -user takes another)")
 	case errors.Is(err, os.ErrNotExist):
-		err = hinted{err, "make the directory above it first"}
+		err = fault.WithHint(err, "make the directory above it first")
 	}
-	return fail(ExitSpool, err)
+	return fault.WithCode(ExitSpool, err)
 }
 
 // spoolNeeds adds what the spool does after privileges were given up.

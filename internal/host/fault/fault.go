@@ -1,0 +1,55 @@
+// Package fault is what a program tells its user about an error: what is wrong, the next
+// step to take, and the exit code.
+package fault
+
+import "errors"
+
+// Error is an error with a next step or an exit code, or both.
+type Error struct {
+	err  error
+	hint string // "" if it has none of its own
+	code int    // 0 if it has none of its own
+}
+
+// WithHint returns err with the next step to take.
+func WithHint(err error, hint string) error { return &Error{err: err, hint: hint} }
+
+// WithCode returns err with the exit code of a program that ends with it.
+func WithCode(code int, err error) error { return &Error{err: err, code: code} }
+
+func (e *Error) Error() string { return e.err.Error() }
+
+func (e *Error) Unwrap() error { return e.err }
+
+// Hint returns the error's own next step, or "".
+func (e *Error) Hint() string { return e.hint }
+
+// Hint returns the next step to take after err, or "": the first that err, or an error
+// that it wraps, has. Errors of other types have one if they have a method of this name.
+func Hint(err error) string {
+	var h interface {
+		error
+		Hint() string
+	}
+	for ; errors.As(err, &h); err = errors.Unwrap(h) {
+		if hint := h.Hint(); hint != "" {
+			return hint
+		}
+	}
+	return ""
+}
+
+// Code returns the exit code of err: the first that err, or an error that it wraps, has;
+// otherwise 1. It is 0 if err is nil.
+func Code(err error) int {
+	if err == nil {
+		return 0
+	}
+	var e *Error
+	for cause := err; errors.As(cause, &e); cause = e.err {
+		if e.code != 0 {
+			return e.code
+		}
+	}
+	return 1
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // pageOptions say who may see the page.
@@ -24,7 +25,7 @@ type pageOptions struct {
 func (o *pageOptions) access() (a web.Access, err error) {
 	a.Open = o.open
 	if (o.cert == "") != (o.key == "") {
-		return a, hinted{errors.New("-http-cert and -http-key belong together"), `"pcapper cert -h" shows how to make both`}
+		return a, fault.WithHint(errors.New("-http-cert and -http-key belong together"), `"pcapper cert -h" shows how to make both`)
 	}
 	if o.cert != "" {
 		if a.TLS, err = certs.Page(o.cert, o.key); err != nil {

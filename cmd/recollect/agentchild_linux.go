@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // agentChild is an agent that runs as long as this process does.
@@ -80,8 +82,8 @@ func findAgent() (string, error) {
 	}
 	path, err := exec.LookPath("pcapper")
 	if err != nil {
-		return "", hinted{fmt.Errorf("cannot find the agent: there is no program pcapper in %s, nor in PATH", filepath.Dir(own)),
-			"install it beside recollect; in a clone of the source, make build makes both"}
+		return "", fault.WithHint(fmt.Errorf("cannot find the agent: there is no program pcapper in %s, nor in PATH", filepath.Dir(own)),
+			"install it beside recollect; in a clone of the source, make build makes both")
 	}
 	return filepath.Abs(path)
 }
@@ -188,7 +190,7 @@ func (a *agentChild) failure(what string) error {
 	err := fmt.Errorf("the agent %s\n%s", what, strings.Join(a.take(), "\n"))
 	if os.Geteuid() != 0 && strings.Contains(err.Error(), "CAP_") {
 		own, _ := os.Executable()
-		return hinted{err, fmt.Sprintf("sudo %s watch; or once: sudo setcap cap_net_raw=ep %s", own, a.program)}
+		return fault.WithHint(err, fmt.Sprintf("sudo %s watch; or once: sudo setcap cap_net_raw=ep %s", own, a.program))
 	}
 	return err
 }

@@ -9,5 +9,3 @@ import (
 func openKafka(string) (sink, error) {
 	return nil, errors.New(`this program was built without Kafka: want one that "make kafka" builds`)
 }
-
-func kafkaHint(error) (string, bool) { return "", false }

@@ -3,8 +3,6 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/pcapper/pcapper/internal/transport/kafka"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
@@ -33,11 +31,4 @@ func (s kafkaSink) measure(m meter) {
 func (s kafkaSink) account() []ledger.Entry {
 	st := s.Status()
 	return accountSink(s.name, st.Published, st.Written, st.Dropped, st.Published-min(st.Published, st.Written+st.Dropped))
-}
-
-func kafkaHint(err error) (string, bool) {
-	if e, ok := errors.AsType[*kafka.Error](err); ok {
-		return e.Hint, true
-	}
-	return "", false
 }

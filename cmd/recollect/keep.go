@@ -9,6 +9,7 @@ import (
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/clickhouse"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
@@ -33,11 +34,11 @@ const knownTime = 10 * time.Second
 func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 	rules, err := history.ParseKeep(o.keep.keep)
 	if err != nil {
-		return nil, hinted{err, "an age, a size, or both: -keep 7d,50GB"}
+		return nil, fault.WithHint(err, "an age, a size, or both: -keep 7d,50GB")
 	}
 	collecting := collecting(cfg)
 	if o.keep.spool.Dir != "" && !collecting {
-		return nil, hinted{errors.New("-spool: there are no agents whose records could wait"), "name agents in collector.conf, or give -listen"}
+		return nil, fault.WithHint(errors.New("-spool: there are no agents whose records could wait"), "name agents in collector.conf, or give -listen")
 	}
 	k, err := keep.Open(keep.Config{Dir: o.keep.dir, URL: o.keep.bus, Keep: rules, Collect: collecting, Spool: o.keep.spool, Table: o.keep.table, Say: say})
 	if err != nil {

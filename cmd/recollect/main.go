@@ -20,9 +20,8 @@ import (
 	"syscall"
 
 	"github.com/pcapper/pcapper/internal/collector"
-	"github.com/pcapper/pcapper/internal/collector/keep"
-	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/internal/transport/downsample"
 	"github.com/pcapper/pcapper/internal/transport/feed"
@@ -35,7 +34,6 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
-	exitConfig  = 3 // the configuration cannot be read
 )
 
 //go:embed usage.txt
@@ -247,12 +245,11 @@ func misused(command string, err error) int {
 	if command != "" {
 		command += " "
 	}
-	say("%v", err)
-	say(`hint: "recollect %s-h" explains the options`, command)
+	code := exitUsage
 	if errors.Is(err, errNoConfig) {
-		return exitFailure
+		code = exitFailure
 	}
-	return exitUsage
+	return explain(fault.WithCode(code, fault.WithHint(err, fmt.Sprintf(`"recollect %s-h" explains the options`, command))))
 }
 
 func run(args []string) int {
@@ -364,7 +361,7 @@ func (o *options) readAgents(cfg *collector.Config) (err error) {
 	default:
 		cfg.Reload = o.config
 		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) {
-			return hinted{err, `name agents, "recollect HOST", or a configuration, "recollect -c FILE"; "recollect -h" shows one`}
+			return fault.WithHint(err, `name agents, "recollect HOST", or a configuration, "recollect -c FILE"; "recollect -h" shows one`)
 		}
 		if err == nil && len(cfg.File.Hosts) == 0 && !o.check {
 			say("%s; waiting for one", cfg.File.NoAgents())
@@ -427,14 +424,6 @@ func sayLedger(book *ledger.Book) {
 	}
 }
 
-// hinted is an error and the next step to take.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Unwrap() error { return h.error }
-
 // explain prints err, if it is one, and what to do about it, and gives the
 // exit code.
 func explain(err error) int {
@@ -446,22 +435,10 @@ func explain(err error) int {
 		return exitFailure
 	}
 	say("%v", err)
-	code := exitFailure
-	if _, ok := errors.AsType[*collector.ReadError](err); ok {
-		code = exitConfig
-	}
-	if hint, ok := sinkHint(err); ok {
+	if hint := fault.Hint(err); hint != "" {
 		say("hint: %s", hint)
 	}
-	if h, ok := errors.AsType[hinted](err); ok {
-		say("hint: %s", h.hint)
-	} else if hint := keep.Hint(err); hint != "" {
-		say("hint: %s", hint)
-	}
-	if e, ok := errors.AsType[*web.Error](err); ok {
-		say("hint: %s", e.Hint)
-	}
-	return code
+	return fault.Code(err)
 }
 
 func say(format string, args ...any) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/option"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -213,7 +214,7 @@ func (q *question) readFlows() error {
 	}
 	file, err := collector.ReadFile(q.config)
 	if errors.Is(err, fs.ErrNotExist) {
-		return hinted{err, "flows are those of a configuration: name it with -c FILE"}
+		return fault.WithHint(err, "flows are those of a configuration: name it with -c FILE")
 	}
 	if err != nil {
 		return err
@@ -259,9 +260,6 @@ func (q *question) run(ctx context.Context) error {
 	}
 	if err == nil {
 		err = errors.Join(q.tell(stats), q.tellGaps(ctx, len(stats.Damaged) == 0))
-	}
-	if h, ok := errors.AsType[*history.Error](err); ok && h.Hint != "" {
-		return hinted{err, h.Hint}
 	}
 	return err
 }
@@ -329,7 +327,7 @@ func (q *question) tell(s history.Stats) error {
 		say("%v", err)
 	}
 	if n := len(s.Damaged); n > 0 {
-		return hinted{fmt.Errorf("parts of the history could not be read (%d), so records are missing", n), "the files named above are damaged"}
+		return fault.WithHint(fmt.Errorf("parts of the history could not be read (%d), so records are missing", n), "the files named above are damaged")
 	}
 	return nil
 }

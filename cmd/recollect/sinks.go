@@ -180,11 +180,3 @@ func (s sinks) abandon() {
 	end()
 	_ = s.around(ended, func(context.Context) error { return nil })
 }
-
-// sinkHint is the next step to take after a sink's error.
-func sinkHint(err error) (string, bool) {
-	if e, ok := errors.AsType[*clickhouse.Error](err); ok {
-		return e.Hint, true
-	}
-	return kafkaHint(err)
-}

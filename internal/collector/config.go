@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
@@ -216,20 +217,18 @@ func (e *ConfigError) Error() string {
 func ReadFile(name string) (*File, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
-		return nil, &ReadError{name, err}
+		return nil, unreadable(name, err)
 	}
 	return Parse(name, data), nil
 }
 
-// ReadError is the error of a configuration file that cannot be read.
-type ReadError struct {
-	Name string
-	Err  error
+// ExitUnreadable is the exit code for a configuration file that cannot be read, as in
+// the C program.
+const ExitUnreadable = 3
+
+func unreadable(name string, err error) error {
+	return fault.WithCode(ExitUnreadable, fmt.Errorf("cannot read %q: %w", name, cause(err)))
 }
-
-func (e *ReadError) Error() string { return fmt.Sprintf("cannot read %q: %v", e.Name, cause(e.Err)) }
-
-func (e *ReadError) Unwrap() error { return e.Err }
 
 // Parse reads data, the contents of the file called name. A line that is not as
 // collector.conf(5) describes is read as the C program reads it, or skipped if

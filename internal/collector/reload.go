@@ -85,7 +85,7 @@ func (c *collector) followFile(ctx context.Context, cfg Config, launch func(*age
 func (f *follower) look() {
 	now, err := stateOf(f.path)
 	if err != nil {
-		f.complain(&ReadError{f.path, err})
+		f.complain(unreadable(f.path, err))
 		f.seen, f.next = fileState{}, fileState{}
 		return
 	}

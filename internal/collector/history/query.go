@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -123,7 +124,7 @@ func (s *source) close() {
 func (s *scanner) hours(dir string) error {
 	hours, err := listHours(dir)
 	if err != nil {
-		return &Error{err, "name the directory that recollect -store keeps, or its records directory"}
+		return fault.WithHint(err, "name the directory that recollect -store keeps, or its records directory")
 	}
 	for _, hour := range hours {
 		if err := s.hour(filepath.Join(dir, hour)); err != nil {

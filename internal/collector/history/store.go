@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // Config of a Store.
@@ -65,15 +67,6 @@ type Status struct {
 	Failed string
 }
 
-// Error is a directory that cannot be used, and what to do about it.
-type Error struct {
-	Err  error
-	Hint string // "" if there is none
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
-
 // Open opens a directory to write to it, or makes it. It waits for no other Store
 // that has it open: that is an error. What a killed process left half-written is
 // removed, what cannot be read is set aside. Close it.
@@ -111,7 +104,7 @@ func (s *Store) takeLock() (err error) {
 	}
 	err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = &Error{fmt.Errorf("history %s: another process writes to it", s.dir), "each recollect wants a directory of its own; any number may read one with -query"}
+		err = fault.WithHint(fmt.Errorf("history %s: another process writes to it", s.dir), "each recollect wants a directory of its own; any number may read one with -query")
 	}
 	if err != nil {
 		s.lock.Close()
@@ -121,14 +114,14 @@ func (s *Store) takeLock() (err error) {
 
 // explain says what a failure is about.
 func (s *Store) explain(err error) error {
-	var known *Error
+	var known *fault.Error
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &Error{fmt.Errorf("history %s: no room on the disk: %w", s.dir, err), "free some, or keep less with -keep"}
+		return fault.WithHint(fmt.Errorf("history %s: no room on the disk: %w", s.dir, err), "free some, or keep less with -keep")
 	case errors.Is(err, fs.ErrPermission):
-		return &Error{fmt.Errorf("history %s: %w", s.dir, err), "it must belong to the user that recollect runs as"}
+		return fault.WithHint(fmt.Errorf("history %s: %w", s.dir, err), "it must belong to the user that recollect runs as")
 	}
 	return fmt.Errorf("history %s: %w", s.dir, err)
 }
@@ -204,7 +197,7 @@ func (s *Store) committedBefore(id string) error {
 			}
 		}
 	}
-	return &Error{Err: fmt.Errorf("history %s: no segment %s is sealed or committed", s.dir, id)}
+	return fmt.Errorf("history %s: no segment %s is sealed or committed", s.dir, id)
 }
 
 // holds reports whether a compacted file is made of a segment, too.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -237,7 +238,7 @@ func (a *adder) count(n counted) error {
 		if !ok {
 			at = len(a.sums)
 			if a.total.Add(1) > maxSums {
-				return &Error{fmt.Errorf("more than %d sums", maxSums), "ask for a shorter time, longer steps or fewer columns"}
+				return fault.WithHint(fmt.Errorf("more than %d sums", maxSums), "ask for a shorter time, longer steps or fewer columns")
 			}
 			a.sums = append(a.sums, Sum{Key: a.key})
 			a.at[a.key] = at

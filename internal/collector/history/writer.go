@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -171,8 +172,8 @@ func (w *Writer) recover() error {
 	if err == nil {
 		err = json.Unmarshal(text, &w.progress)
 		if err != nil {
-			return &Error{fmt.Errorf("history %s: %s is damaged: %w", w.store.dir, progressFile, err),
-				"remove it; records that were being written when the process ended may then be there twice"}
+			return fault.WithHint(fmt.Errorf("history %s: %s is damaged: %w", w.store.dir, progressFile, err),
+				"remove it; records that were being written when the process ended may then be there twice")
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err

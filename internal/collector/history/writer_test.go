@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
@@ -285,7 +286,7 @@ func TestWriterNotesGaps(t *testing.T) {
 	root := t.TempDir()
 	l := openLocal(t, root, 50*time.Millisecond)
 	publishTo(l.Writer, 1, 0, 10)
-	l.failed(&Error{Err: syscall.ENOSPC})
+	l.failed(syscall.ENOSPC)
 	l.brokenAt = time.Now().Add(time.Hour) // whenever records come
 	publishTo(l.Writer, 1, 15, 10)         // 50 records are missing
 	l.last.Number++
@@ -386,7 +387,7 @@ func TestWriterDamagedProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.NewWriter(WriterConfig{}); err == nil || !errors.As(err, new(*Error)) {
+	if _, err := s.NewWriter(WriterConfig{}); err == nil || !errors.As(err, new(*fault.Error)) {
 		t.Errorf("got %v, want an error with a hint", err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/internal/collector/history"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 	"github.com/pcapper/pcapper/internal/transport/clickhouse"
 	"github.com/pcapper/pcapper/internal/transport/spool"
@@ -115,7 +116,7 @@ func (k *Keeper) openStore() (err error) {
 		return err
 	}
 	if err := os.MkdirAll(k.cfg.Dir, 0o750); err != nil {
-		return &history.Error{Err: err, Hint: "-store DIR wants a directory that recollect may write to"}
+		return fault.WithHint(err, "-store DIR wants a directory that recollect may write to")
 	}
 	k.store, err = history.Open(filepath.Join(k.cfg.Dir, "records"), history.Config{Keep: k.cfg.Keep, Logf: k.cfg.Say})
 	return err
@@ -413,17 +414,6 @@ func (k *Keeper) Failing() string {
 		return "the queue on disk: " + s.Spool.Failing
 	case s.History != nil && s.History.Failed != "":
 		return "the history: " + s.History.Failed
-	}
-	return ""
-}
-
-// Hint is what to do about an error of this package, or "".
-func Hint(err error) string {
-	if e, ok := errors.AsType[*bus.Error](err); ok {
-		return e.Hint
-	}
-	if e, ok := errors.AsType[*history.Error](err); ok {
-		return e.Hint
 	}
 	return ""
 }

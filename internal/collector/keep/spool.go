@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/pcapper/pcapper/internal/transport/bus"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
@@ -22,16 +22,14 @@ func (k *Keeper) openSpool() (err error) {
 	if err == nil {
 		return nil
 	}
-	e := &bus.Error{Err: fmt.Errorf("-spool: cannot use %q: %w", cfg.Dir, err)}
+	err = fmt.Errorf("-spool: cannot use %q: %w", cfg.Dir, err)
 	switch {
 	case errors.Is(err, spool.ErrInUse):
-		e.Hint = "each collector needs a directory of its own"
+		return fault.WithHint(err, "each collector needs a directory of its own")
 	case errors.Is(err, os.ErrNotExist):
-		e.Hint = "make the directory above it first"
-	default:
-		e.Hint = "-spool DIR:SIZE wants a directory that recollect may write to"
+		return fault.WithHint(err, "make the directory above it first")
 	}
-	return e
+	return fault.WithHint(err, "-spool DIR:SIZE wants a directory that recollect may write to")
 }
 
 // waiting is what the publisher has not got rid of, in a few words.

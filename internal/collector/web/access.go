@@ -111,8 +111,8 @@ func (a *Access) check(address, host string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	return &Error{Address: address, Err: errors.New("others than this machine could see it"),
-		Hint: "give " + strings.Join(missing, ", and ") + "; or -http-open, if anyone may"}
+	return cannotServe(address, errors.New("others than this machine could see it"),
+		"give "+strings.Join(missing, ", and ")+"; or -http-open, if anyone may")
 }
 
 const healthPath = "/healthz"

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // cheap hashes a password as fast as bcrypt can.
@@ -242,10 +244,7 @@ func TestElsewhereNeedsSecrets(t *testing.T) {
 		if err == nil {
 			s.Close()
 		}
-		hint := ""
-		if e, ok := err.(*Error); ok {
-			hint = e.Hint
-		}
+		hint := fault.Hint(err)
 		if (err == nil) != (tt.hint == "") || !strings.Contains(hint, tt.hint) {
 			t.Errorf("%s %+v: %v, hint %q", tt.address, tt.access, err, hint)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
@@ -31,18 +32,10 @@ const (
 	answerTime = 30 * time.Second
 )
 
-// Error is a server that cannot start, and what to do about it.
-type Error struct {
-	Address string
-	Hint    string
-	Err     error
+// cannotServe says why there is no page at an address, and what to do about it.
+func cannotServe(address string, err error, hint string) error {
+	return fault.WithHint(fmt.Errorf("cannot serve the page on %q: %w", address, err), hint)
 }
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("cannot serve the page on %q: %v", e.Address, e.Err)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
 
 // Server serves the page.
 type Server struct {
@@ -70,7 +63,7 @@ type Server struct {
 // Listen opens a port, so that a wrong address is known before anything else
 // starts. The address is host:port, or a port alone; without a host it is this
 // machine's loopback address, and nobody else can see the page. An error is an
-// *Error. Run or Close must follow. Where others can reach the page, access must
+// *fault.Error. Run or Close must follow. Where others can reach the page, access must
 // say who they are.
 func Listen(address string, access Access) (*Server, error) {
 	address, err := fullAddress(address)
@@ -127,8 +120,7 @@ func fullAddress(address string) (string, error) {
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
-		return "", &Error{Address: address, Err: errors.New("no address"),
-			Hint: "want host:port or port, as in -http 127.0.0.1:7080; 0.0.0.0:7080 is for everyone"}
+		return "", cannotServe(address, errors.New("no address"), "want host:port or port, as in -http 127.0.0.1:7080; 0.0.0.0:7080 is for everyone")
 	}
 	if host == "" {
 		host = "127.0.0.1"
@@ -137,23 +129,18 @@ func fullAddress(address string) (string, error) {
 }
 
 func listenError(address string, err error) error {
-	e := &Error{Address: address, Err: err}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
-		e.Err = op.Err
+		err = op.Err
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		e.Err = errors.New("another program has this port")
-		e.Hint = `"ss -ltnp" says which; -http 127.0.0.1:0 takes a free one`
+		return cannotServe(address, errors.New("another program has this port"), `"ss -ltnp" says which; -http 127.0.0.1:0 takes a free one`)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		e.Err = errors.New("this host has no such address")
-		e.Hint = `"ip address" lists the addresses; 0.0.0.0 stands for all`
+		return cannotServe(address, errors.New("this host has no such address"), `"ip address" lists the addresses; 0.0.0.0 stands for all`)
 	case errors.Is(err, syscall.EACCES):
-		e.Hint = "ports below 1024 need CAP_NET_BIND_SERVICE; take a higher one"
-	default:
-		e.Hint = "want host:port or port, as in -http 127.0.0.1:7080"
+		return cannotServe(address, err, "ports below 1024 need CAP_NET_BIND_SERVICE; take a higher one")
 	}
-	return e
+	return cannotServe(address, err, "want host:port or port, as in -http 127.0.0.1:7080")
 }
 
 // URL is where the page is.

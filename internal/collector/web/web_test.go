@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pcapper/pcapper/internal/collector/rollup"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -286,8 +287,8 @@ func TestListenErrors(t *testing.T) {
 		{"127.0.0.1:http:1", "no address", "-http 127.0.0.1:7080"},
 	} {
 		_, err := Listen(test.address, Access{Open: true})
-		e, ok := errors.AsType[*Error](err)
-		if !ok || !strings.Contains(e.Error(), test.text) || !strings.Contains(e.Hint, test.hint) {
+		e, ok := errors.AsType[*fault.Error](err)
+		if !ok || !strings.Contains(e.Error(), test.text) || !strings.Contains(e.Hint(), test.hint) {
 			t.Errorf("%s: %v (%+v), want %q and the hint %q", test.address, err, e, test.text, test.hint)
 		}
 	}

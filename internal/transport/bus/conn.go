@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 const (
@@ -57,16 +58,6 @@ type Conn struct {
 	ended  atomic.Bool // by us: what is lost from now on is no news
 }
 
-// Error is what a user must do something about, with the next step to take.
-type Error struct {
-	Err  error
-	Hint string
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-
-func (e *Error) Unwrap() error { return e.Err }
-
 // Connect connects. A bus that is away is no error: it may come later. One that
 // does not let us in is.
 func Connect(cfg Config) (*Conn, error) {
@@ -100,19 +91,18 @@ func fatal(err error) bool {
 		errors.Is(err, nats.ErrSecureConnWanted) || errors.As(err, &unknown)
 }
 
-func (c *Conn) refused(err error) *Error {
-	e := &Error{Err: fmt.Errorf("bus %s: %w", c.target, err)}
+// refused is err with the next step to take.
+func (c *Conn) refused(err error) error {
+	told := fmt.Errorf("bus %s: %w", c.target, err)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization):
-		e.Hint = "name who we are: nats://USER:PASSWORD@..., nats://TOKEN@..., ?creds=FILE or ?nkey=FILE"
+		return fault.WithHint(told, "name who we are: nats://USER:PASSWORD@..., nats://TOKEN@..., ?creds=FILE or ?nkey=FILE")
 	case errors.Is(err, nats.ErrSecureConnRequired):
-		e.Hint = "the server wants TLS: use tls://"
+		return fault.WithHint(told, "the server wants TLS: use tls://")
 	case errors.Is(err, nats.ErrSecureConnWanted):
-		e.Hint = "the server has no TLS: use nats://, or give it a certificate"
-	default:
-		e.Hint = "?ca=FILE names the authority of the servers' certificates; ?cert=FILE&key=FILE is for servers that want ours"
+		return fault.WithHint(told, "the server has no TLS: use nats://, or give it a certificate")
 	}
-	return e
+	return fault.WithHint(told, "?ca=FILE names the authority of the servers' certificates; ?cert=FILE&key=FILE is for servers that want ours")
 }
 
 func (c *Conn) options(cfg Config) (*nats.Options, error) {
@@ -156,7 +146,7 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 func (t *Target) identify(o *nats.Options) error {
 	if t.Creds != "" {
 		if _, err := os.ReadFile(t.Creds); err != nil {
-			return &Error{fmt.Errorf("bus %s: credentials: %w", t, err), "creds names a file with a JWT and its seed, as nsc writes it"}
+			return fault.WithHint(fmt.Errorf("bus %s: credentials: %w", t, err), "creds names a file with a JWT and its seed, as nsc writes it")
 		}
 		if err := nats.UserCredentials(t.Creds)(o); err != nil {
 			return err
@@ -165,7 +155,7 @@ func (t *Target) identify(o *nats.Options) error {
 	if t.NKey != "" {
 		option, err := nats.NkeyOptionFromSeed(t.NKey)
 		if err != nil {
-			return &Error{fmt.Errorf("bus %s: nkey %q: %w", t, t.NKey, err), "nkey names a file with a seed that begins with SU"}
+			return fault.WithHint(fmt.Errorf("bus %s: nkey %q: %w", t, t.NKey, err), "nkey names a file with a seed that begins with SU")
 		}
 		if err := option(o); err != nil {
 			return err
@@ -208,7 +198,7 @@ func (c *Conn) lost(err error) {
 	case err == nil:
 		err = errors.New("the server closed the connection")
 	case fatal(err):
-		hint = " (" + c.refused(err).Hint + ")"
+		hint = " (" + fault.Hint(c.refused(err)) + ")"
 	case strings.Contains(err.Error(), "tls"): // alerts of theirs have no type, and no certificate is no alert at all
 		hint = " (if the servers want our certificate: ?cert=FILE&key=FILE, one for a client)"
 	}
@@ -232,7 +222,7 @@ func (c *Conn) Close() {
 }
 
 // retry calls f until it succeeds, with pauses. The error is f's, if it is an
-// *Error or a *taken, or ctx's.
+// *fault.Error or a *taken, or ctx's.
 func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 	for said := false; ; {
 		err := f()
@@ -251,7 +241,7 @@ func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 
 // final errors are no better the next time.
 func final(err error) bool {
-	var told *Error
+	var told *fault.Error
 	var other *taken
 	return errors.As(err, &told) || errors.As(err, &other)
 }

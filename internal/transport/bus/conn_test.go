@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/test/bustest"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 )
@@ -46,8 +47,8 @@ func connect(t *testing.T, url string) error {
 // refused checks that a connection is, and that the next step is named.
 func refused(t *testing.T, url, hint string) {
 	t.Helper()
-	var told *bus.Error
-	if err := connect(t, url); !errors.As(err, &told) || !strings.Contains(told.Hint, hint) {
+	var told *fault.Error
+	if err := connect(t, url); !errors.As(err, &told) || !strings.Contains(told.Hint(), hint) {
 		t.Errorf("%s: %v, %+v; want the hint %q", url, err, told, hint)
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // Follow gives f all batches from now on, one at a time, each record once, until
-// ctx is done. f keeps nothing of a batch. The error is an *Error.
+// ctx is done. f keeps nothing of a batch. The error is a *fault.Error.
 func (c *Conn) Follow(ctx context.Context, cfg Streams, f func(*batch.Batch)) error {
 	partitions, err := c.EnsureStreams(ctx, cfg)
 	if err != nil {

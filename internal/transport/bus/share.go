@@ -132,7 +132,7 @@ func weight(member, key string) uint64 {
 
 // Run is a live member until ctx is done. It returns once leave has returned, which
 // is to end all that is done with our keys, and the others have been told. leave may be
-// nil. The error is an *Error.
+// nil. The error is a *fault.Error.
 func (s *Share) Run(ctx context.Context, leave func()) error {
 	var kv jetstream.KeyValue
 	err := s.conn.retry(ctx, "the groups' bucket", func() (err error) {

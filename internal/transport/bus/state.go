@@ -10,6 +10,8 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // The writers of a tenant agree by one key for each partition, in the bucket
@@ -128,7 +130,7 @@ func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uin
 		return nil, 0, fmt.Errorf("key %s: %w", key(partition), err)
 	}
 	if s, err = decodeState(e.Value()); err != nil {
-		return nil, 0, &Error{fmt.Errorf("bus %s: key %s of %s: %w", l.conn.target, key(partition), l.kv.Bucket(), err), "another program has written it, or a newer one"}
+		return nil, 0, fault.WithHint(fmt.Errorf("bus %s: key %s of %s: %w", l.conn.target, key(partition), l.kv.Bucket(), err), "another program has written it, or a newer one")
 	}
 	return s, e.Revision(), nil
 }
@@ -168,7 +170,7 @@ func (l *ledger) fresh(ctx context.Context, partition int) (s *state, err error)
 
 // seal makes a segment count: it moves a partition's key on from base, whose
 // revision is that, to want. It tries until it is known whether that was done; the
-// error is ctx's, an *Error, or a *taken.
+// error is ctx's, a *fault.Error, or a *taken.
 func (l *ledger) seal(ctx context.Context, partition int, base, want *state, revision uint64, segment string) (now uint64, err error) {
 	err = l.conn.retry(ctx, key(partition), func() error {
 		for {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/mod/semver"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // Streams is how streams are made if there are none. Those that exist are used
@@ -35,7 +37,7 @@ const (
 )
 
 // EnsureStreams makes the streams that are missing, and returns how many there
-// are. It retries indefinitely; the error is ctx's or an *Error: the streams are not as
+// are. It retries indefinitely; the error is ctx's or a *fault.Error: the streams are not as
 // they must be.
 func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, err error) {
 	err = c.retry(ctx, "streams", func() (err error) {
@@ -91,10 +93,8 @@ func (c *Conn) checkVersion() error {
 	if version == "" || semver.Compare("v"+version, "v"+minServer) >= 0 {
 		return nil // or not connected: nothing works anyway
 	}
-	return &Error{
-		fmt.Errorf("bus %s: nats-server %s is too old: streams have no metadata before %s", c.target, version, minServer),
-		"install nats-server " + minServer + " or newer on all servers",
-	}
+	return fault.WithHint(fmt.Errorf("bus %s: nats-server %s is too old: streams have no metadata before %s", c.target, version, minServer),
+		"install nats-server "+minServer+" or newer on all servers")
 }
 
 // partitions is how many the first stream says there are. It checks that they
@@ -109,10 +109,8 @@ func (c *Conn) partitions(ctx context.Context) (int, error) {
 	}
 	n, err := strconv.Atoi(first.CachedInfo().Config.Metadata[metaPartitions])
 	if err != nil || n < 1 || n > MaxPartitions {
-		return 0, &Error{
-			fmt.Errorf("bus %s: stream %s is not PCapper's: its metadata has no %s", c.target, c.target.streamName(0), metaPartitions),
-			"remove it, or use another tenant: ?tenant=NAME",
-		}
+		return 0, fault.WithHint(fmt.Errorf("bus %s: stream %s is not PCapper's: its metadata has no %s", c.target, c.target.streamName(0), metaPartitions),
+			"remove it, or use another tenant: ?tenant=NAME")
 	}
 	for i := range n {
 		s, err := c.js.Stream(ctx, c.target.streamName(i))
@@ -141,7 +139,7 @@ func (c *Conn) fits(partition int, got *jetstream.StreamConfig) error {
 	default:
 		return nil
 	}
-	return &Error{fmt.Errorf("bus %s: stream %s %s", c.target, got.Name, bad), `change it with "nats stream edit", or use another tenant: ?tenant=NAME`}
+	return fault.WithHint(fmt.Errorf("bus %s: stream %s %s", c.target, got.Name, bad), `change it with "nats stream edit", or use another tenant: ?tenant=NAME`)
 }
 
 func (c *Conn) streamConfig(partition int, cfg Streams) jetstream.StreamConfig {
@@ -180,11 +178,11 @@ func (c *Conn) explain(what string, err error) error {
 	err = fmt.Errorf("bus %s: %s: %w", c.target, what, err)
 	switch api.ErrorCode {
 	case 10047, 10028: // insufficient storage: of a server, of an account
-		return &Error{err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams"}
+		return fault.WithHint(err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams")
 	case 10052, 10065: // the configuration is refused; subjects overlap
-		return &Error{err, "another stream has these subjects: ?tenant=NAME chooses others"}
+		return fault.WithHint(err, "another stream has these subjects: ?tenant=NAME chooses others")
 	case 10039, 10035: // not for this account; not enabled
-		return &Error{err, "the servers must have JetStream enabled for this account"}
+		return fault.WithHint(err, "the servers must have JetStream enabled for this account")
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 )
 
@@ -56,11 +57,11 @@ func TestOldServer(t *testing.T) {
 	}
 	_, err = c.EnsureStreams(t.Context(), bus.Streams{Partitions: 1, MaxBytes: 1 << 20})
 	old := major < 2 || major == 2 && minor < 10
-	var told *bus.Error
+	var told *fault.Error
 	switch {
 	case !old && err != nil:
 		t.Errorf("nats-server %s: %v", version, err)
-	case old && (!errors.As(err, &told) || !strings.Contains(err.Error(), "nats-server "+version+" is too old") || told.Hint == ""):
+	case old && (!errors.As(err, &told) || !strings.Contains(err.Error(), "nats-server "+version+" is too old") || told.Hint() == ""):
 		t.Errorf("got %v of nats-server %s, want an error that names the version, and a hint", err, version)
 	}
 }

@@ -124,7 +124,7 @@ func NewWriter(conn *Conn, cfg WriterConfig) *Writer {
 	return &Writer{conn: conn, cfg: cfg}
 }
 
-// Run writes until ctx is done, and then what it has begun. The error is an *Error,
+// Run writes until ctx is done, and then what it has begun. The error is a *fault.Error,
 // or the store's.
 func (w *Writer) Run(ctx context.Context) error {
 	partitions, err := w.conn.EnsureStreams(ctx, w.cfg.Streams)

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -157,8 +158,8 @@ func TestTypes(t *testing.T) {
 // what is summed up as rows come in.
 func TestBrokenConnections(t *testing.T) {
 	server := startServer(t)
-	faults := []fault{unsaid, none, midway, unsaid, untouched, unsaid, midway}
-	cut := startCutter(t, server.Port, func(n int) fault {
+	faults := []spoiling{unsaid, none, midway, unsaid, untouched, unsaid, midway}
+	cut := startCutter(t, server.Port, func(n int) spoiling {
 		if n < len(faults) {
 			return faults[n]
 		}
@@ -230,8 +231,8 @@ func TestRefusals(t *testing.T) {
 		total := publish(sink, 1, 3)
 		time.Sleep(200 * time.Millisecond)
 		err := end()
-		e, ok := err.(*Error)
-		if !ok || !strings.Contains(e.Error(), c.text) || !strings.Contains(e.Hint, c.hint) || strings.Contains(e.Error(), "sesame") {
+		e, ok := err.(*fault.Error)
+		if !ok || !strings.Contains(e.Error(), c.text) || !strings.Contains(e.Hint(), c.hint) || strings.Contains(e.Error(), "sesame") {
 			t.Errorf("error %v, want %q and a hint of %q", err, c.text, c.hint)
 		}
 		if st := sink.Status(); st.Dropped != total.records {

@@ -18,16 +18,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
-
-// Error is what a user must do something about, with the next step to take.
-type Error struct {
-	Err  error
-	Hint string
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
 
 const (
 	// requestTime is how long the server may take for a block, or a question.
@@ -139,7 +131,7 @@ func (c *client) insert(ctx context.Context, k *block) error {
 	return err
 }
 
-// check finds out whether the table takes our rows. The error is an *Error if a user
+// check finds out whether the table takes our rows. The error is a *fault.Error if a user
 // must do something; or else the server may come later.
 func (c *client) check(ctx context.Context) error {
 	body, err := c.do(ctx, "DESCRIBE TABLE "+c.t.Table+" FORMAT TabSeparated", "", nil)
@@ -154,8 +146,8 @@ func (c *client) check(ctx context.Context) error {
 	}
 	for _, column := range columns {
 		if has := types[column.name]; !slices.Contains(column.types, has) {
-			return &Error{fmt.Errorf("clickhouse %s: column %q: type %q: want %s", c.t, column.name, has, strings.Join(column.types, " or ")),
-				"docs/clickhouse/tables.sql makes the tables"}
+			return fault.WithHint(fmt.Errorf("clickhouse %s: column %q: type %q: want %s", c.t, column.name, has, strings.Join(column.types, " or ")),
+				"docs/clickhouse/tables.sql makes the tables")
 		}
 	}
 	return nil
@@ -177,7 +169,7 @@ func (c *client) explain(err error) error {
 	default:
 		return err
 	}
-	return &Error{fmt.Errorf("clickhouse %s: %w", c.t, err), hint}
+	return fault.WithHint(fmt.Errorf("clickhouse %s: %w", c.t, err), hint)
 }
 
 // running reports whether the server still works on an attempt for a block.

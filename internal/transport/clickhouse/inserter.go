@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // inserter writes blocks, each row once.
@@ -26,7 +28,7 @@ func (s *inserter) trying(ctx context.Context, quit <-chan struct{}, f func(cont
 			}
 			return nil
 		}
-		if _, ok := errors.AsType[*Error](err); ok || ctx.Err() != nil {
+		if _, ok := errors.AsType[*fault.Error](err); ok || ctx.Err() != nil {
 			return err
 		}
 		if !said {

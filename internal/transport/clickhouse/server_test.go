@@ -63,21 +63,21 @@ type cutter struct {
 	listener net.Listener
 	port     int
 	// spoil says what happens to the nth INSERT, counted from 0.
-	spoil func(n int) fault
+	spoil func(n int) spoiling
 	n     atomic.Int32 // INSERTs
 	busy  atomic.Int32 // requests that have not ended on either side
 }
 
-type fault int
+type spoiling int
 
 const (
-	none      fault = iota
-	midway          // half of the request arrives
-	unsaid          // all of it, but no answer comes back
-	untouched       // nothing of it
+	none      spoiling = iota
+	midway             // half of the request arrives
+	unsaid             // all of it, but no answer comes back
+	untouched          // nothing of it
 )
 
-func startCutter(t testing.TB, to int, spoil func(n int) fault) *cutter {
+func startCutter(t testing.TB, to int, spoil func(n int) spoiling) *cutter {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func (c *cutter) idle() {
 }
 
 // pass passes a request on, or what the fault leaves of it.
-func (c *cutter) pass(t testing.TB, w http.ResponseWriter, r *http.Request, body []byte, to int, f fault) {
+func (c *cutter) pass(t testing.TB, w http.ResponseWriter, r *http.Request, body []byte, to int, f spoiling) {
 	switch f {
 	case untouched:
 		panic(http.ErrAbortHandler)

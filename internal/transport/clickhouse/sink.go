@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -164,7 +165,7 @@ func (s *Sink) landed(rows int) {
 }
 
 // Run writes until ctx is done, and then for a few seconds what is left; what is
-// still left then counts as dropped. The error is an *Error: nothing can be written.
+// still left then counts as dropped. The error is a *fault.Error: nothing can be written.
 func (s *Sink) Run(ctx context.Context) error {
 	defer s.client.http.CloseIdleConnections()
 	sending, stop := lasting(ctx)
@@ -203,7 +204,7 @@ func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // final is err if a user must know it.
 func final(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e
 	}
 	return nil // the end came first

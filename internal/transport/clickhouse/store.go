@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -50,15 +51,15 @@ func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*St
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, &Error{fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to"}
+		return nil, fault.WithHint(fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to")
 	}
 	lock, err := os.Create(filepath.Join(dir, "lock"))
 	if err != nil {
-		return nil, &Error{fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to"}
+		return nil, fault.WithHint(fmt.Errorf("spool: %w", err), "spool=DIR wants a directory that recollect may write to")
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, &Error{fmt.Errorf("spool %q: another recollect has it", dir), "give each a directory of its own"}
+		return nil, fault.WithHint(fmt.Errorf("spool %q: another recollect has it", dir), "give each a directory of its own")
 	}
 	s := &Store{inserter: inserter{client: c, say: say}, dir: dir, lock: lock, wake: make(chan struct{}, 1), fresh: map[string]bool{}}
 	for _, id := range s.list(ready) {
@@ -226,12 +227,12 @@ func (s *Store) Run(ctx context.Context) error {
 func (s *Store) send(ctx context.Context, id string) error {
 	f, err := os.Open(s.path(id, ready))
 	if err != nil {
-		return &Error{err, "spool=DIR is recollect's own"}
+		return fault.WithHint(err, "spool=DIR is recollect's own")
 	}
 	defer f.Close()
 	var list []stored
 	if err := gob.NewDecoder(f).Decode(&list); err != nil {
-		return &Error{fmt.Errorf("spool: %s: %w", f.Name(), err), "the file is damaged: move it away, its records are lost"}
+		return fault.WithHint(fmt.Errorf("spool: %s: %w", f.Name(), err), "the file is damaged: move it away, its records are lost")
 	}
 	s.mu.Lock()
 	certain := s.fresh[id]

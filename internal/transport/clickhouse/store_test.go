@@ -19,7 +19,7 @@ import (
 // INSERT, again and again, puts each into the table once.
 func TestStore(t *testing.T) {
 	server := startServer(t)
-	cut := startCutter(t, server.Port, func(n int) fault { return []fault{unsaid, none, midway}[n%3] })
+	cut := startCutter(t, server.Port, func(n int) spoiling { return []spoiling{unsaid, none, midway}[n%3] })
 	nats, err := natstest.Start(natstest.Config{Dir: t.TempDir(), Size: 1 << 30, Say: t.Logf})
 	if err != nil {
 		t.Fatal(err)

@@ -18,17 +18,9 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/pcapper/pcapper/internal/host/certs"
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire/batch"
 )
-
-// Error is what a user must do something about, with the next step to take.
-type Error struct {
-	Err  error
-	Hint string
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
 
 const (
 	// askTime is how long brokers may take to say whether there is the topic.
@@ -117,7 +109,7 @@ func (s *Sink) giveUp(n uint64, err error) {
 }
 
 // Run works until ctx is done, and then for a few seconds on what is left; what is
-// still left then counts as dropped. The error is an *Error.
+// still left then counts as dropped. The error is a *fault.Error.
 func (s *Sink) Run(ctx context.Context) error {
 	defer s.client.Close()
 	if err := s.check(ctx); err != nil {
@@ -142,7 +134,7 @@ func (s *Sink) check(ctx context.Context) error {
 	defer client.Close()
 	for said := false; ctx.Err() == nil; {
 		err := s.ask(ctx, client)
-		if _, ok := errors.AsType[*Error](err); ok {
+		if _, ok := errors.AsType[*fault.Error](err); ok {
 			return err
 		}
 		if err == nil {
@@ -182,7 +174,7 @@ func (s *Sink) ask(ctx context.Context, client *kgo.Client) error {
 	default:
 		return err
 	}
-	return &Error{fmt.Errorf("kafka %s: %w", s.t, err), hint}
+	return fault.WithHint(fmt.Errorf("kafka %s: %w", s.t, err), hint)
 }
 
 // access is how to connect.

@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -147,7 +148,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = refused.Run(t.Context())
-	if e, ok := err.(*Error); !ok || !strings.Contains(e.Hint, "kafka-topics.sh") || strings.Contains(e.Error(), "sesame") {
+	if e, ok := err.(*fault.Error); !ok || !strings.Contains(e.Hint(), "kafka-topics.sh") || strings.Contains(e.Error(), "sesame") {
 		t.Errorf("%s: %v, want a hint of kafka-topics.sh", target, err)
 	}
 	s, end := start(t, "kafka://ann:sesame@"+at+"/records")

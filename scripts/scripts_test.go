@@ -52,6 +52,7 @@ func TestMain(m *testing.M) {
 // kernel who could connect: on the host only this host; in the lab's hosts
 // the feed is on the lab's network, and lets in the collector alone.
 func TestDemosAreSafe(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, for network namespaces")
 	}
@@ -65,6 +66,7 @@ func TestDemosAreSafe(t *testing.T) {
 		{"lab", 3, "10.99.0.", "10.99.0.254"},
 	} {
 		t.Run(demo.script, func(t *testing.T) {
+			t.Parallel()
 			pids := startDemo(t, demo.script, demo.agents)
 			for _, pid := range pids["pcapper"] {
 				for _, at := range listening(t, pid) {
@@ -238,6 +240,7 @@ func TestCheckGo(t *testing.T) {
 // TestVersion: versions of development sort by day, before the release, as
 // dpkg and rpm see it.
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script, err := os.ReadFile("version")
 	if err != nil {
@@ -307,6 +310,7 @@ func TestVersion(t *testing.T) {
 // TestNeedWaits: while another program installs packages, need waits for it,
 // whichever of apt's locks it holds.
 func TestNeedWaits(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to install a package")
 	}

@@ -85,42 +85,48 @@ func ends(t *testing.T, cmd *exec.Cmd, s syscall.Signal, code int) {
 	}
 }
 
+// writeScript writes a program. The kernel runs none that is open for writing, also in
+// a process that another test is about to start: none is started meanwhile.
+func writeScript(t *testing.T, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "script")
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// inGroup is the environment of what a script runs that in_group has started again,
+// as scripts/test runs these tests.
+func inGroup(t *testing.T, signals string) []string {
+	t.Helper()
+	out, err := exec.Command(writeScript(t, "#!/bin/sh\nset -eu\n. "+signals+"\nin_group \"$0\"\nenv -0\n")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+}
+
 // TestSignals: a signal to a script ends what it runs, and its EXIT trap is run.
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	here, err := filepath.Abs(".")
 	if err != nil {
 		t.Fatal(err)
 	}
+	env := inGroup(t, here+"/signals")
 	for name, text := range map[string]string{
 		"group":    "trap 'echo ended' EXIT\nsupervise setsid sh -c 'sleep 600; :' || exit $?\n",
 		"exec":     "trap 'echo ended' EXIT\nsupervise sleep 600 || exit $?\n",
 		"in_group": "in_group \"$0\"\ntrap 'echo ended' EXIT\nsh -c 'sh -c \"sleep 600; :\"; :' | cat\n",
 	} {
 		for s, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 143, syscall.SIGINT: 143} {
-			script := filepath.Join(t.TempDir(), "script")
-			text := "#!/bin/sh\nset -eu\n. " + here + "/signals\n" + text
-			if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command(script)
-			var out bytes.Buffer
-			cmd.Stdout = &out
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			sleeping := func() bool {
-				for _, pid := range below(cmd.Process.Pid) {
-					if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "sleep\n" {
-						return true
-					}
-				}
-				return false
-			}
-			eventually(t, name+" sleeps", sleeping)
-			ends(t, cmd, s, code)
-			if !strings.HasSuffix(out.String(), "ended\n") {
-				t.Errorf("%s, %v: the EXIT trap has not run: %q", name, s, &out)
-			}
+			t.Run(fmt.Sprintf("%s, %v", name, s), func(t *testing.T) {
+				t.Parallel()
+				testSignal(t, "#!/bin/sh\nset -eu\n. "+here+"/signals\n"+text, env, s, code)
+			})
 		}
 	}
 	// The command's exit code and input are the script's.
@@ -131,8 +137,32 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// testSignal sends a signal to a script when that has run sleep(1).
+func testSignal(t *testing.T, text string, env []string, s syscall.Signal, code int) {
+	cmd := exec.Command(writeScript(t, text))
+	cmd.Env = env
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it sleeps", func() bool {
+		for _, pid := range below(cmd.Process.Pid) {
+			if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "sleep\n" {
+				return true
+			}
+		}
+		return false
+	})
+	ends(t, cmd, s, code)
+	if !strings.HasSuffix(out.String(), "ended\n") {
+		t.Errorf("the EXIT trap has not run: %q", &out)
+	}
+}
+
 // TestLabEnds: the laboratory, and a host's own view, leave nothing behind when they get a signal.
 func TestLabEnds(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces take root")
 	}
@@ -161,7 +191,10 @@ func TestLabEnds(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { // of a test that fails
+		t.Cleanup(func() {
+			if text, _ := os.ReadFile(out.Name()); t.Failed() {
+				t.Logf("%s said:\n%s", script, text)
+			}
 			for _, pid := range append(below(cmd.Process.Pid), cmd.Process.Pid) {
 				if cmd.ProcessState == nil {
 					syscall.Kill(pid, syscall.SIGTERM)
@@ -176,7 +209,11 @@ func TestLabEnds(t *testing.T) {
 			}
 			return false
 		})
-		time.Sleep(time.Second) // until recollect knows what to do with signals
+		// Before that, recollect may not know yet what to do with signals.
+		eventually(t, script+"'s agents are connected", func() bool {
+			text, _ := os.ReadFile(out.Name()) // there is nothing yet
+			return bytes.Contains(text, []byte(": connected"))
+		})
 		before := fmt.Sprintf("pcapper-lab-%d-", cmd.Process.Pid)
 		if script == "lab" && !strings.Contains(namespaces(), before) {
 			t.Errorf("no namespaces %s*", before)

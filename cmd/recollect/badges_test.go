@@ -14,6 +14,7 @@ import (
 // TestPageBadges: hosts whose clocks are wrong are marked, and what is relayed, or
 // belongs to another flow first, has the configuration's second colour.
 func TestPageBadges(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	conf := "1=2000\n2=M7\n"
 	agents := make(map[string]net.Listener)

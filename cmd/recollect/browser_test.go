@@ -57,14 +57,11 @@ type lab struct {
 // newLab starts everything. The way to n3 is too narrow for what runTraffic
 // sends there.
 func newLab(t *testing.T) *lab {
-	// The page may not have been built when TestMain built the collector, whose
-	// program is other tests'.
-	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", l.bin, ".", "../pcapper"}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
+	programs, err := withPage()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &lab{t: t, dir: t.TempDir(), bin: programs}
 	l.hosts = nettest.Bridge(t, 4)
 	l.run(l.hosts[2].Switch, "tc", "qdisc", "add", "dev", "to-"+l.hosts[2].Name, "root", "tbf", "rate", "860kbit", "burst", "3000", "limit", "9000")
 	conf := "1=M101\n2=M102\n3=M201\n"
@@ -434,6 +431,7 @@ func near(t *testing.T, what, text string, want, slack float64) {
 
 // TestPage: real agents, real mgen, a real browser.
 func TestPage(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	// The traffic's first second should be one that all agents were watching in.
 	connected := time.Now().Unix()

@@ -109,6 +109,7 @@ func TestDemoOnce(t *testing.T) {
 // TestDemoPaths: the demo's packets can be followed: the video changes its way, and a
 // member of the group receives nothing.
 func TestDemoPaths(t *testing.T) {
+	t.Parallel()
 	e := path.New(path.Config{})
 	hosts := demo.Hosts()
 	var numbers []int

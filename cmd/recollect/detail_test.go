@@ -31,12 +31,11 @@ type storing struct {
 // startStoring starts it, with agents n0, n1 and so on.
 func startStoring(t *testing.T, agents int, args ...string) *storing {
 	t.Helper()
-	s, bin, dir := &storing{agents: newAgents()}, t.TempDir(), t.TempDir()
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", bin, "."}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
+	programs, err := withPage()
+	if err != nil {
+		t.Fatal(err)
 	}
+	s, dir := &storing{agents: newAgents()}, t.TempDir()
 	t.Cleanup(s.agents.close)
 	conf := ""
 	for i := range agents {
@@ -55,7 +54,7 @@ func startStoring(t *testing.T, agents int, args ...string) *storing {
 	}
 	page.Close()
 	s.url = "http://" + page.Addr().String() + "/"
-	s.cmd = exec.Command(filepath.Join(bin, "recollect"), append([]string{"-lines", "-http", page.Addr().String(), "-store", filepath.Join(dir, "kept")}, args...)...)
+	s.cmd = exec.Command(filepath.Join(programs, "recollect"), append([]string{"-lines", "-http", page.Addr().String(), "-store", filepath.Join(dir, "kept")}, args...)...)
 	s.cmd.Dir, s.cmd.Stderr = dir, &s.said
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -113,6 +112,7 @@ func fetch(t *testing.T, url string) string {
 // TestPageOfLess: the page marks a host of which less than packets is kept, and
 // says why; so do /metrics and the summary. What was kept has all packets and bytes.
 func TestPageOfLess(t *testing.T) {
+	t.Parallel()
 	s := startStoring(t, 3, "-detail", "n1:packets=50,calm=1h", "-detail", "n2:packets=0,flows=0")
 	for i := range 3 {
 		s.send(t, fmt.Sprint("n", i), 40)

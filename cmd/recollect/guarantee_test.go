@@ -164,6 +164,7 @@ func TestGuaranteeBadAgents(t *testing.T) {
 // TestConfined: a collector of root keeps no capabilities but those for low
 // ports and for reading, and tells a service manager how it does.
 func TestConfined(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -58,23 +58,25 @@ func pastSite(t *testing.T, dir string) (first, gap int64) {
 	return first, gap
 }
 
-// withPage is a recollect that has the page, which may not have been built when
-// TestMain built the others' program.
-var withPage = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(binDir, "page")
-	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", dir + "/", "."}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+// withPage is a directory with both programs, of which recollect has the page. That may
+// not have been built when TestMain built the others' program.
+var withPage = sync.OnceValues(func() (dir string, err error) {
+	dir = filepath.Join(binDir, "page")
+	for _, args := range [][]string{{"../../scripts/page", "-required"}, {"go", "build", "-o", dir + "/", ".", "../pcapper"}} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as users get them
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
-	return filepath.Join(dir, "recollect"), nil
+	return dir, nil
 })
 
 // startPage runs a collector until the test ends or it is killed, and gives the
 // address of its page. dir is where it runs.
 func startPage(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url string) {
 	t.Helper()
-	program, err := withPage()
+	programs, err := withPage()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +86,7 @@ func startPage(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url str
 	}
 	free.Close()
 	address := free.Addr().String()
-	cmd = exec.Command(program, append([]string{"-lines", "-http", address}, args...)...)
+	cmd = exec.Command(filepath.Join(programs, "recollect"), append([]string{"-lines", "-http", address}, args...)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -121,6 +123,7 @@ func listenAsAgent(t *testing.T, dir string) net.Listener {
 // page has all but the seconds that were open, and then those, too, from the
 // records: to the packet.
 func TestStoreKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	agent := listenAsAgent(t, dir)
 	sent := make(map[int64]int) // by second
@@ -172,6 +175,7 @@ func TestStoreKilled(t *testing.T) {
 // TestPageOfMonths: presets, the strip and the calendar reach through all of the
 // history, and what nobody wrote is a gap.
 func TestPageOfMonths(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first, gap := pastSite(t, filepath.Join(dir, "store", "rollup"))
 	listenAsAgent(t, dir)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sys/unix"
 
 	"github.com/pcapper/pcapper/internal/test/bustest"
 	"github.com/pcapper/pcapper/internal/test/ledgertest"
@@ -59,7 +60,7 @@ func (f *fleet) accept(i int, l net.Listener) {
 		}
 		f.mu.Lock()
 		f.attached[i][conn] = true
-		f.most = max(f.most, len(f.attached[i]))
+		f.most = max(f.most, len(f.at(i)))
 		f.mu.Unlock()
 		go func() { // until the collector has gone
 			conn.Read(make([]byte, 1<<16))
@@ -74,6 +75,24 @@ func (f *fleet) accept(i int, l net.Listener) {
 			conn.Close()
 		}()
 	}
+}
+
+// at are the collectors that are attached to an agent. The kernel knows that one has
+// ended before its reader here does.
+func (f *fleet) at(i int) (list []net.Conn) {
+	for conn := range f.attached[i] {
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			continue
+		}
+		_ = raw.Control(func(fd uintptr) { // one that is closed is not attached
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err == nil && info.State == unix.BPF_TCP_ESTABLISHED {
+				list = append(list, conn)
+			}
+		})
+	}
+	return list
 }
 
 // config is a collector.conf, the agents' labels being a0, a1, ...
@@ -94,8 +113,8 @@ func (f *fleet) config(t *testing.T) string {
 func (f *fleet) all() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, conns := range f.attached {
-		if len(conns) != 1 {
+	for i := range f.attached {
+		if len(f.at(i)) != 1 {
 			return false
 		}
 	}
@@ -107,7 +126,7 @@ func (f *fleet) send(t *testing.T, n int) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i, conns := range f.attached {
+	for i := range f.attached {
 		var stream []byte
 		for k := range n {
 			r := wire.Record{Time: time.Now().UnixNano(), SrcPort: 5000, DstPort: uint16(6000 + i), Length: uint32(100 + k), Proto: wire.ProtoUDP}
@@ -115,7 +134,7 @@ func (f *fleet) send(t *testing.T, n int) {
 			r.SetDst4([4]byte{10, 0, 1, 1})
 			stream, _ = wire.AppendBinary(stream, &r)
 		}
-		for conn := range conns {
+		for _, conn := range f.at(i) {
 			if _, err := conn.Write(stream); err != nil {
 				t.Error(err)
 			}
@@ -282,6 +301,7 @@ func readers(t *testing.T, url string) (n int) {
 // TestStore kills a collector whose records are on disk, but not in the history
 // yet: they are stored once.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	f := startFleet(t, 2)
 	dir := filepath.Join(t.TempDir(), "lab")
 	args := []string{"-c", f.config(t), "-lines", "-store", dir, "-v"}
@@ -316,6 +336,7 @@ func TestStore(t *testing.T) {
 // everything is stored once there is room again. A collector that has to end
 // when it cannot write says how many records are lost, and fails.
 func TestStoreFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a file system takes root")
 	}
@@ -406,6 +427,7 @@ func fill(t *testing.T, name string) {
 // agents within ten seconds; no agent has two; a writer keeps all, once; a
 // dashboard shows all.
 func TestShared(t *testing.T) {
+	t.Parallel()
 	server := bustest.Start(t, "")
 	f := startFleet(t, 8)
 	conf := f.config(t)

@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 // TestScripts tells the command line's stories; see agents_test.go for what
 // scripts can do with agents.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -68,6 +69,7 @@ func TestScripts(t *testing.T) {
 // TestUsageNamesFlags: the usage text has every flag, and the contract's
 // default.
 func TestUsageNamesFlags(t *testing.T) {
+	t.Parallel()
 	for _, want := range []string{"-c FILE", "-http ADDRESS", "-lines", "-names FILE", "-resolve", "-replay DIR|FILE...", "-speed N", "-from TIME", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
 		if !strings.Contains(usage, want) {
 			t.Errorf("the usage text lacks %q", want)
@@ -83,6 +85,7 @@ func TestUsageNamesFlags(t *testing.T) {
 // TestDocumentsAgree: usage, man page and program have the same flags, and so have
 // query's.
 func TestDocumentsAgree(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../man/recollect.1")
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +124,7 @@ func TestDocumentsAgree(t *testing.T) {
 
 // TestCommandsAgree: the help of watch and demo has their flags, and the man page names them.
 func TestCommandsAgree(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../man/recollect.1")
 	if err != nil {
 		t.Fatal(err)
@@ -151,8 +155,9 @@ func flagsIn(text, pattern string) (list []string) {
 	return slices.Compact(list)
 }
 
-// startLive runs the program on a terminal of its own, as a shell would.
-func startLive(t *testing.T, tty *screentest.Terminal, config string, args ...string) *exec.Cmd {
+// startLive runs the program on a terminal of its own, as a shell would. env is added
+// to the environment.
+func startLive(t *testing.T, tty *screentest.Terminal, env []string, config string, args ...string) *exec.Cmd {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "collector.conf")
 	if err := os.WriteFile(name, []byte(config), 0o644); err != nil {
@@ -160,7 +165,7 @@ func startLive(t *testing.T, tty *screentest.Terminal, config string, args ...st
 	}
 	cmd := exec.Command(filepath.Join(binDir, "recollect"), args...)
 	cmd.Dir = filepath.Dir(name)
-	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
+	cmd.Env = append(append(os.Environ(), "TERM=xterm-256color"), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty.TTY, tty.TTY, tty.TTY
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -178,14 +183,14 @@ const (
 // TestLiveView: shown in color, stopped with Ctrl-Z, continued, resized, and
 // ended with Ctrl-C; each time with the terminal in order.
 func TestLiveView(t *testing.T) {
-	t.Setenv("NO_COLOR", "")
+	t.Parallel()
 	agents := newAgents()
 	t.Cleanup(agents.close)
 	if err := agents.start("A"); err != nil {
 		t.Fatal(err)
 	}
 	tty := screentest.New(t, 100, 20)
-	cmd := startLive(t, tty, "1=2000\na:"+agents.byName["A"].address+"\n")
+	cmd := startLive(t, tty, []string{"NO_COLOR="}, "1=2000\na:"+agents.byName["A"].address+"\n")
 	tty.Expect(t, 0, enterScreen)
 	tty.Expect(t, 0, "no traffic yet")
 	record := "1560390672.895279:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n"
@@ -223,6 +228,7 @@ func TestLiveView(t *testing.T) {
 // TestLiveReplay: a log is played in the live view, with pauses, steps and
 // jumps, and ended by a key.
 func TestLiveReplay(t *testing.T) {
+	t.Parallel()
 	var log []byte
 	for i := range 4000 {
 		log = fmt.Appendf(log, "%d.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n", 1560390600+i)
@@ -232,10 +238,9 @@ func TestLiveReplay(t *testing.T) {
 	if err := os.WriteFile(name, log, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("TZ", "UTC")
 	tty := screentest.New(t, 120, 20)
 	// So slowly that no step depends on how fast the test is.
-	cmd := startLive(t, tty, "1=2000\n", "-replay", name, "-speed", "0.125")
+	cmd := startLive(t, tty, []string{"TZ=UTC"}, "1=2000\n", "-replay", name, "-speed", "0.125")
 	out := tty.Expect(t, 0, "2019-06-13 01:50:0")
 	for _, step := range []struct{ key, want string }{
 		{" ", "paused"},
@@ -273,6 +278,7 @@ func TestLiveReplay(t *testing.T) {
 // TestLiveMGEN: every tenth message of a flow is lost between two hosts; the
 // view shows it beside the flow, and in the table of MGEN flows.
 func TestLiveMGEN(t *testing.T) {
+	t.Parallel()
 	var sent, received []byte
 	for i := range 3000 { // 50 a second
 		at := fmt.Sprintf("%d.%06d", 1560390600+i/50, i%50*20_000)
@@ -291,9 +297,8 @@ func TestLiveMGEN(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Setenv("NO_COLOR", "1")
 	tty := screentest.New(t, 120, 20)
-	startLive(t, tty, "1=M7\n", "-replay", dir, "-speed", "8")
+	startLive(t, tty, []string{"NO_COLOR=1"}, "1=M7\n", "-replay", dir, "-speed", "8")
 	out := tty.Expect(t, 0, " 10 %  ")
 	if !regexp.MustCompile(`■ 1  M7 +\d+ +\S+ kbit/s +10 %  `).MatchString(out) {
 		t.Errorf("the loss is not beside the flow: %q", out)
@@ -307,15 +312,16 @@ func TestLiveMGEN(t *testing.T) {
 
 // TestReplayProgress: lines go to a pipe, where the replay is to the terminal.
 func TestReplayProgress(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "n1.log")
 	const text = "1560390600.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n1560391600.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\njunk\n"
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("TZ", "UTC")
 	tty := screentest.New(t, 100, 20)
 	cmd := exec.Command(filepath.Join(binDir, "recollect"), "-replay", name)
 	cmd.Dir, cmd.Stderr = filepath.Dir(name), tty.TTY
+	cmd.Env = append(os.Environ(), "TZ=UTC")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -329,12 +335,13 @@ func TestReplayProgress(t *testing.T) {
 // TestLiveViewTerminated: SIGTERM leaves the terminal in order, too; SIGHUP reads
 // the configuration again, unless the terminal has hung up.
 func TestLiveViewTerminated(t *testing.T) {
+	t.Parallel()
 	// What a test's parent ignores, as nohup(1) does, its child would, too.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGHUP)
 	defer signal.Stop(caught)
 	tty := screentest.New(t, 100, 20)
-	cmd := startLive(t, tty, "a:127.0.0.1:1\n")
+	cmd := startLive(t, tty, nil, "a:127.0.0.1:1\n")
 	out := tty.Expect(t, 0, "no agent answers yet")
 	changeConfig(t, cmd, "bee:127.0.0.1:1\n")
 	cmd.Process.Signal(syscall.SIGHUP)
@@ -349,7 +356,7 @@ func TestLiveViewTerminated(t *testing.T) {
 
 	for _, args := range [][]string{nil, {"-lines"}} {
 		tty = screentest.New(t, 100, 20)
-		cmd = startLive(t, tty, "a:127.0.0.1:1\n", args...)
+		cmd = startLive(t, tty, nil, "a:127.0.0.1:1\n", args...)
 		tty.Expect(t, 0, "127.0.0.1:1")
 		tty.HangUp()
 		if err := cmd.Wait(); err != nil {
@@ -361,6 +368,7 @@ func TestLiveViewTerminated(t *testing.T) {
 // TestLiveReload: the live view shows agents and flows that the configuration
 // has got, and does not show those any more that it has lost.
 func TestLiveReload(t *testing.T) {
+	t.Parallel()
 	agents := newAgents()
 	t.Cleanup(agents.close)
 	for _, name := range []string{"A", "B"} {
@@ -369,9 +377,8 @@ func TestLiveReload(t *testing.T) {
 		}
 	}
 	a, b := agents.byName["A"].address, agents.byName["B"].address
-	t.Setenv("NO_COLOR", "1")
 	tty := screentest.New(t, 100, 20)
-	cmd := startLive(t, tty, "1=2000\nay:"+a+"\n")
+	cmd := startLive(t, tty, []string{"NO_COLOR=1"}, "1=2000\nay:"+a+"\n")
 	record := []byte("1560390672.895279:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n")
 	if err := agents.send("A", record, 0); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 // TestPathJudge: a hop that loses half of its packets, and a member that receives nothing, are told
 // while that is so, and not any more a short time after.
 func TestPathJudge(t *testing.T) {
+	t.Parallel()
 	e := path.New(path.Config{})
 	j := &pathJudge{engine: e}
 	now, digest := time.Unix(1_700_000_000, 0), uint64(1)

@@ -10,6 +10,7 @@ import (
 
 // TestPageSaysWhatIsWrong: nothing while there are no agents, and then that one is down.
 func TestPageSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "collector.conf")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

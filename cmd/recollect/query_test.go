@@ -45,6 +45,7 @@ func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // TestQueryUsageNamesFlags: the text has every flag, and no long lines.
 func TestQueryUsageNamesFlags(t *testing.T) {
+	t.Parallel()
 	for _, want := range []string{"-store DIR", "-from TIME", "-to TIME", "-host", "-addr", "-src", "-dst", "-port", "-src-port", "-dst-port",
 		"-proto", "-mgen", "-flow", "-c FILE", "-direction", "-relayed", "-level", "-by COLUMNS", "-format", "-o FILE", "-limit N", "-v ", "-h "} {
 		if !strings.Contains(queryUsage, want) {
@@ -64,6 +65,7 @@ func TestQueryUsageNamesFlags(t *testing.T) {
 }
 
 func TestQueryTimes(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 25, 16, 30, 0, 0, time.Local)
 	for text, want := range map[string]time.Time{
 		"-90m":                 now.Add(-90 * time.Minute),

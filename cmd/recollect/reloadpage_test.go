@@ -10,6 +10,7 @@ import (
 // TestPageFollowsConfiguration: agents that come to the configuration appear on a
 // page that is open, and those that go vanish.
 func TestPageFollowsConfiguration(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "collector.conf")
 	var lines []string

@@ -14,6 +14,7 @@ import (
 // TestPageSteersReplay: the page pauses logs that are played, changes their pace
 // and skips what has no traffic.
 func TestPageSteersReplay(t *testing.T) {
+	t.Parallel()
 	var log []byte
 	for i := range 2000 {
 		log = fmt.Appendf(log, "%d.500000:10.0.0.1:5001:10.0.0.2:2000:125:0:17\n", 1560390600+i)

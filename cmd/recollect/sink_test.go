@@ -14,6 +14,7 @@ import (
 
 // TestClickHouse: what agents' logs say is in the table, and the password nowhere.
 func TestClickHouse(t *testing.T) {
+	t.Parallel()
 	sql, err := os.ReadFile("../../docs/clickhouse/tables.sql")
 	if err != nil {
 		t.Fatal(err)

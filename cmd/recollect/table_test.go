@@ -15,6 +15,7 @@ import (
 // TestTable: a recollect that puts what a bus carries into ClickHouse is killed, and
 // another one goes on; each record is there once.
 func TestTable(t *testing.T) {
+	t.Parallel()
 	sql, err := os.ReadFile("../../docs/clickhouse/tables.sql")
 	if err != nil {
 		t.Fatal(err)

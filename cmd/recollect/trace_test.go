@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -21,10 +20,11 @@ import (
 // traceLab is three hosts with agents, n1 to n3, on a bridge that drops some of what n1 sends to n2,
 // and a fourth for the collector.
 func traceLab(t *testing.T) *lab {
-	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", l.bin, ".", "../pcapper").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	programs, err := withPage()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &lab{t: t, dir: t.TempDir(), bin: programs}
 	l.hosts = nettest.Bridge(t, 4)
 	l.run(l.hosts[0].Switch, "nft", "add table bridge f; add chain bridge f forwarded { type filter hook forward priority 0; }; "+
 		"add rule bridge f forwarded udp dport 5000 numgen inc mod 10 == 3 counter drop")
@@ -57,6 +57,7 @@ func (l *lab) talk(from int, to string, n int) {
 
 // TestTrace: agents and a trace as users start them find exactly the packets that a bridge drops.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	l := traceLab(t)
 	sink, err := l.hosts[1].ListenPacket("udp4", ":5000")
 	if err != nil {
@@ -135,6 +136,7 @@ func checkTrace(t *testing.T, out *bytes.Buffer, dst string, n, dropped int) {
 
 // TestTraceUsage: mistakes are named.
 func TestTraceUsage(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ args, want string }{
 		{"-flow x", "want the ID of an MGEN flow"},
 		{"-src n1", "want an address"},

@@ -54,6 +54,7 @@ func childOf(pid int) int {
 // flow it is and serves the page; the agent has given up root, and ends with it, also
 // when it is killed.
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	here, there := nettest.Pair(t)
 	buildAgent(t)
 	l, err := there.Listen("tcp", ":443")
@@ -168,6 +169,7 @@ func download(from *nettest.Host, server netip.AddrPort) {
 // TestWatchWithout: without the agent's program, the right to capture, or the interface, it
 // says what to do.
 func TestWatchWithout(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -214,6 +216,7 @@ func TestWatchWithout(t *testing.T) {
 
 // TestHostLabel: whatever this host is called, a label may be that.
 func TestHostLabel(t *testing.T) {
+	t.Parallel()
 	label := hostLabel()
 	if f := collector.Parse("f", []byte(label+":127.0.0.1:1\n")); len(f.Hosts) != 1 || f.Hosts[0].Label != label || len(f.Notes) != 0 {
 		t.Errorf("%q: %+v", label, f)

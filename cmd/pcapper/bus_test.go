@@ -136,6 +136,7 @@ func (s *natsServer) batches() (list []*batch.Batch) {
 // agent is killed, then the server, while packets flow: each is stored, once after
 // leaving out batches that come again, under the numbers of the life that saw it.
 func TestBus(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := spoolDir(t)
 	bin, err := natsProgram()
@@ -211,6 +212,7 @@ func TestBus(t *testing.T) {
 
 // TestNoBus: a build without NATS says what to do.
 func TestNoBus(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	p := launch(t, a, "-export", "nats://127.0.0.1")
 	if code := p.wait(); code != 12 || !strings.Contains(p.said(), `"make nats" builds pcapper-nats`) {

@@ -111,6 +111,7 @@ func testDrops(t *testing.T, many bool) {
 
 // TestDropsCheck: -check says whether dropped packets will be reported.
 func TestDropsCheck(t *testing.T) {
+	t.Parallel()
 	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	for _, flag := range []string{"-drops", "-drops=false"} {

@@ -84,6 +84,7 @@ func (c counted) want(t *testing.T, want sums) {
 // packets and bytes per flow as the agent's log has, by packet and by second,
 // from one agent.
 func TestExportToOthersCollectors(t *testing.T) {
+	t.Parallel()
 	const n = 10_000
 	a, b := nettest.Pair(t)
 	got := counted{
@@ -137,6 +138,7 @@ func routes(t *testing.T, hosts ...*nettest.Host) {
 // TestExportMulticast: one stream to a group reaches every receiver, whichever
 // collector it is; what other agents send there is no traffic.
 func TestExportMulticast(t *testing.T) {
+	t.Parallel()
 	const n = 5_000
 	h := nettest.Bridge(t, 4)
 	agents, receivers := h[:2], h[2:]
@@ -179,6 +181,7 @@ func TestExportMulticast(t *testing.T) {
 // and IPv6, and by TCP, by packet and by second, knows them by their addresses,
 // and has a line for each packet.
 func TestRecollectListens(t *testing.T) {
+	t.Parallel()
 	h := nettest.Bridge(t, 2)
 	a, b := h[0], h[1]
 	r := startCollector(t, b, fmt.Sprintf("1=5000-5099\nv4:from://%s\nv6:from://%s\n", a.Interface.IPv4, a.Interface.IPv6),
@@ -215,6 +218,7 @@ func TestRecollectListens(t *testing.T) {
 // and is made anew costs no more than the message that was to leave when it went: the
 // agent waits for it, the collector joins again, and both know what is missing.
 func TestExportInterfaceReturns(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-export", "ipfix+udp://239.192.70.73?iface=cable0&per=packet")
@@ -341,6 +345,7 @@ func manyFlows(a, b *nettest.Host, flows int) (frames [][]byte, want sums) {
 // TestExportTLS: by TLS our agent dials and our collector shows a server's
 // certificate; whoever has none is not let in.
 func TestExportTLS(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := t.TempDir()
 	if out, code := pcapperCert(t, "-dir", dir, b.Interface.IPv4.String()); code != 0 { // the dialled side's

@@ -337,8 +337,8 @@ func TestGuaranteeHostileConnections(t *testing.T) {
 // TestGuaranteeHostGone: a collector whose host vanishes, with and without
 // records on their way, is let go within 30 s or so.
 func TestGuaranteeHostGone(t *testing.T) {
-	a, b := nettest.Pair(t)
 	t.Parallel()
+	a, b := nettest.Pair(t)
 	p := startWatched(t, a, "-f", "/dev/null")
 	p.dial(b, "bulk\n")
 	// A host without its address neither answers nor sends.
@@ -410,6 +410,7 @@ func TestGuaranteeNoFiles(t *testing.T) {
 // TestGuaranteeLogDirectoryRemoved: the feed does not notice, and the log
 // comes back with the directory.
 func TestGuaranteeLogDirectoryRemoved(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := filepath.Join(t.TempDir(), "logs")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -485,6 +486,7 @@ func TestGuaranteeLogRotated(t *testing.T) {
 // TestGuaranteeInterfaceChanges: whatever is done to the interface, the next
 // packets are seen within two seconds, or the agent ends with a clear error.
 func TestGuaranteeInterfaceChanges(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := startWatched(t, a, "-f", "/dev/null")
 	c := drain(p.dial(a, "bulk\n")) // by loopback, which stays

@@ -140,6 +140,9 @@ func launchProgram(t *testing.T, host *nettest.Host, bin string, args ...string)
 	}
 	go func() { a.exited <- a.cmd.Wait() }()
 	t.Cleanup(func() {
+		if t.Failed() && a.cmd.Process.Signal(syscall.SIGUSR1) == nil { // where are the packets?
+			nettest.Eventually(2*time.Second, func() bool { return strings.Contains(a.said(), "summary: ") })
+		}
 		a.cmd.Process.Kill()
 		if t.Failed() {
 			t.Logf("pcapper %s said:\n%s", strings.Join(args, " "), a.said())
@@ -334,9 +337,10 @@ func (a *agentProcess) logLines(name string) []wire.Record {
 		a.t.Fatal(err)
 	}
 	var recs []wire.Record
-	for _, line := range bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n")) {
+	data = data[:bytes.LastIndexByte(data, '\n')+1] // the agent may be writing
+	for line := range bytes.Lines(data) {
 		var r wire.Record
-		if err := wire.ParseLine(line, &r); err != nil {
+		if err := wire.ParseLine(bytes.TrimSuffix(line, []byte("\n")), &r); err != nil {
 			a.t.Fatal(err)
 		}
 		recs = append(recs, r)

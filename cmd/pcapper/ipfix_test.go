@@ -95,6 +95,7 @@ func startMGEN(t *testing.T, h *nettest.Host, args ...string) {
 // sequence numbers and times, the sender's and the receiver's. The feed's own
 // packets are not reported, and Wireshark understands every message.
 func TestIPFIX(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	// The receiver's agent, over the cable that it watches.
 	p := start(t, b, "-m", "none", "-ipfix-port", "4739")
@@ -182,6 +183,7 @@ func dissect(t *testing.T, messages [][]byte, n int) {
 // TestRecollectIPFIX: collector.conf may name agents by what they speak; both
 // kinds give the same lines.
 func TestRecollectIPFIX(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-ipfix-port", "4739")
 	dir := t.TempDir()

@@ -106,6 +106,7 @@ func TestEveryPacketToEveryone(t *testing.T) {
 // TestModes: each mode sees its share of own, received, spoofed, forwarded and
 // others' frames, all told apart by their destination port.
 func TestModes(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	other := nettest.MAC{2, 0, 0, 0, 0, 0x0c}
 	frame := func(srcMAC nettest.MAC, src netip.Addr, port uint16, proto uint8) []byte {
@@ -160,6 +161,7 @@ func TestModes(t *testing.T) {
 // TestOwnFeedIsLeftOut: a collector on the watched network gets the packets of
 // others, not those that carry them to it.
 func TestOwnFeedIsLeftOut(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-m", "none")
 	near, far := p.dial(a, ""), p.dial(b, "")
@@ -198,6 +200,7 @@ func collectSome(t *testing.T, conn net.Conn, n int) []wire.Record {
 
 // TestNobodyAttached: no capture, no log; both begin and end with collectors.
 func TestNobodyAttached(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"ebpf", "ring"} {
 		t.Run(engine, func(t *testing.T) {
 			if engine == "ebpf" {
@@ -380,6 +383,7 @@ func peakRSS(t *testing.T, pid int) (kB int) {
 }
 
 func TestInterfaceDownUpAndRemoved(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a)
 	c := p.dial(a, "")
@@ -410,6 +414,7 @@ func TestInterfaceDownUpAndRemoved(t *testing.T) {
 
 // TestCollectorComesWhileDown: it gets what passes once the interface is up.
 func TestCollectorComesWhileDown(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a)
 	if err := a.Down("eth0"); err != nil {
@@ -428,6 +433,7 @@ func TestCollectorComesWhileDown(t *testing.T) {
 
 // TestAddressesAreFollowed: the filter knows a new MAC and new IP addresses.
 func TestAddressesAreFollowed(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	src := start(t, a, "-m", "src", "-p", "7401")
 	spoof := start(t, a, "-m", "spoof", "-p", "7402")
@@ -466,6 +472,7 @@ func TestAddressesAreFollowed(t *testing.T) {
 }
 
 func TestAgentWaitsForItsInterface(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	if err := a.Down("eth0"); err != nil {
 		t.Fatal(err)
@@ -485,6 +492,7 @@ func TestAgentWaitsForItsInterface(t *testing.T) {
 // TestTwoAgentsOnOnePort: the second is told who has the port, and what to
 // write instead.
 func TestTwoAgentsOnOnePort(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	first := start(t, a, "-i", "lo", "-i", "eth0", "-f", "/dev/null")
 	who := fmt.Sprintf("cannot listen on port 7073: listen tcp :7073: bind: address already in use: pcapper (process %d), which watches eth0, has it\n",
@@ -502,6 +510,7 @@ func TestTwoAgentsOnOnePort(t *testing.T) {
 
 // TestCheckTriesTheLog: -check opens the log, and leaves none behind.
 func TestCheckTriesTheLog(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	dir := t.TempDir()
 	old := filepath.Join(dir, "old.log")
@@ -533,6 +542,7 @@ func TestCheckTriesTheLog(t *testing.T) {
 
 // TestInterruptedWait: neither the agent nor its check speaks of contexts.
 func TestInterruptedWait(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	if err := a.Down("eth0"); err != nil {
 		t.Fatal(err)
@@ -556,6 +566,7 @@ func TestInterruptedWait(t *testing.T) {
 // TestAgentWithoutAddresses: bridge ports, mirror ports and taps have no IP
 // address, and are watched at once in modes that need none.
 func TestAgentWithoutAddresses(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	frames, wants := variety(a, b, 20)
 	link, err := a.Netlink().LinkByName("eth0")
@@ -585,6 +596,7 @@ func TestAgentWithoutAddresses(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	ln, err := a.Listen("tcp", ":7200")
 	if err != nil {
@@ -619,6 +631,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	p := launch(t, a, "-check", "-m", "dst")
 	if code := p.wait(); code != 0 {
@@ -644,6 +657,7 @@ func TestCheck(t *testing.T) {
 // TestEngineFallsBack: without what eBPF needs, auto takes the ring and names
 // what it lacks; -engine ebpf does not give in.
 func TestEngineFallsBack(t *testing.T) {
+	t.Parallel()
 	nettest.NeedTCX(t)
 	a, _ := nettest.Pair(t)
 	bin, err := program()
@@ -682,6 +696,7 @@ func TestEngineFallsBack(t *testing.T) {
 }
 
 func TestListInterfaces(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	bin, err := program()
 	if err != nil {
@@ -694,6 +709,7 @@ func TestListInterfaces(t *testing.T) {
 }
 
 func TestHostStatistics(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	p := start(t, a, "-stats")
 	recs := collectSome(t, p.dial(a, ""), 12)
@@ -715,6 +731,7 @@ func TestHostStatistics(t *testing.T) {
 
 // TestLoopback: each packet once, in every mode.
 func TestLoopback(t *testing.T) {
+	t.Parallel()
 	for i, mode := range []string{"src", "dst", "none", "udp port 5005"} {
 		t.Run(mode, func(t *testing.T) {
 			a, _ := nettest.Pair(t)
@@ -884,6 +901,7 @@ func TestMoreThanAThousandCollectors(t *testing.T) {
 // TestRealMGEN: messages of the real generator, by unicast and multicast, have
 // their flow IDs.
 func TestRealMGEN(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a)
 	c := p.dial(a, "")

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,15 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// nodes is held by a test whose agent watches all of CORE's nodes on this machine: those
+// of another test would be among them.
+var nodes sync.Mutex
+
+func holdNodes(t *testing.T) {
+	nodes.Lock()
+	t.Cleanup(nodes.Unlock)
+}
 
 // vnoded runs a node's process as CORE does: with the path of its control channel, in
 // its namespaces.
@@ -64,6 +74,7 @@ func named(t *testing.T, h *nettest.Host, suffix string) string {
 // nothing of: a namespace by name, and nodes of CORE that come and go. Each has a
 // port of its own, which it keeps, and gives its own packets only.
 func TestManyNamespaces(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"auto", "ring"} {
 		t.Run(engine, func(t *testing.T) {
 			if engine == "auto" {
@@ -75,6 +86,7 @@ func TestManyNamespaces(t *testing.T) {
 }
 
 func testManyNamespaces(t *testing.T, engine string) {
+	holdNodes(t)
 	hosts := nettest.Bridge(t, 4)
 	host, n1, n2, n3 := hosts[3], hosts[0], hosts[1], hosts[2]
 	name := named(t, n1, n1.Name)
@@ -184,6 +196,8 @@ func awaitFile(t *testing.T, path, want string) {
 // sessions have nodes of its name, in which order they come, and after the agent
 // was started again. The table has those that are there.
 func TestManySessions(t *testing.T) {
+	t.Parallel()
+	holdNodes(t)
 	hosts := nettest.Bridge(t, 4)
 	host, dir := hosts[3], t.TempDir()
 	one, two := filepath.Join(dir, "pycore.1"), filepath.Join(dir, "pycore.2")
@@ -248,6 +262,7 @@ func TestManySessions(t *testing.T) {
 
 // TestManyInterfaces: patterns of the host's own interfaces.
 func TestManyInterfaces(t *testing.T) {
+	t.Parallel()
 	nettest.NeedTCX(t)
 	a, b := nettest.Pair(t)
 	agent := launch(t, a, "-i", "eth*,lo,!eth7", "-p", "0", "-ipfix-port", "4739", "-m", "none")
@@ -313,6 +328,7 @@ func namesAt(t *testing.T, h *nettest.Host, addr string, domain uint32) (names i
 
 // TestManyOfOneLabel: an interface that cannot be told from another's is named.
 func TestManyOfOneLabel(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	link, err := b.Netlink().LinkByName("eth0")
 	if err != nil {
@@ -331,10 +347,11 @@ func TestManyOfOneLabel(t *testing.T) {
 // TestManyExported: many interfaces send to one collector, which tells them apart
 // by their names. The table that the agent writes is its collector.conf.
 func TestManyExported(t *testing.T) {
+	t.Parallel()
 	nettest.NeedTCX(t)
 	hosts := nettest.Bridge(t, 3)
 	host, n1, n2 := hosts[2], hosts[0], hosts[1]
-	one, two := named(t, n1, n1.Name), named(t, n2, n2.Name)
+	one, two := named(t, n1, "export-1"), named(t, n2, "export-2")
 	conf := filepath.Join(t.TempDir(), "collector.conf")
 	if err := os.WriteFile(conf, []byte("1=5001\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -378,6 +395,7 @@ func TestManyExported(t *testing.T) {
 }
 
 func TestManyRefused(t *testing.T) {
+	t.Parallel()
 	for _, x := range []struct {
 		args []string
 		code int
@@ -410,8 +428,12 @@ func TestManyRefused(t *testing.T) {
 // interface that gets another name gets that name's port, and one that is made
 // anew has its own again.
 func TestManyChange(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"auto", "ring"} {
-		t.Run(engine, func(t *testing.T) { testManyChange(t, engine) })
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			testManyChange(t, engine)
+		})
 	}
 }
 
@@ -539,11 +561,13 @@ func coreNode(t *testing.T, host *nettest.Host, session, name string, number int
 // TestManyVanish: nodes that go away, with their cable before or after them, with a
 // collector or without, or before their agents are there, are no reason to complain.
 func TestManyVanish(t *testing.T) {
+	t.Parallel()
 	for _, engine := range []string{"auto", "ring"} {
 		t.Run(engine, func(t *testing.T) {
 			if engine == "auto" {
 				nettest.NeedTCX(t)
 			}
+			holdNodes(t)
 			host, _ := nettest.Pair(t)
 			session := filepath.Join(t.TempDir(), "pycore.1")
 			a := launch(t, host, "-engine", engine, "-netns", "all-core", "-m", "none")
@@ -565,14 +589,18 @@ func TestManyVanish(t *testing.T) {
 				kill()
 				a.await("n1-eth0: gone; port 7073 stays its own", round+1)
 			}
+			var ending sync.WaitGroup
 			for i := range 20 { // found or not, ready or not
 				unplug, kill := coreNode(t, host, session, fmt.Sprintf("n%d", 2+i), 10+i)
-				time.Sleep(time.Duration(i/2) * 120 * time.Millisecond)
-				if i%2 == 0 {
-					unplug()
-				}
-				kill()
+				ending.Go(func() {
+					time.Sleep(time.Duration(i/2) * 120 * time.Millisecond)
+					if i%2 == 0 {
+						unplug()
+					}
+					kill()
+				})
 			}
+			ending.Wait()
 			time.Sleep(3 * time.Second)
 			said := a.said()
 			a.stop()

@@ -67,6 +67,7 @@ func checkAccounts(t *testing.T, m map[string]float64) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-m", "udp", "-metrics", "127.0.0.1:9173")
 	p.await("metrics on http://127.0.0.1:9173/metrics", 1)
@@ -118,6 +119,7 @@ func engineName(p *agentProcess) string {
 // TestPrometheusAndDashboard: a real Prometheus takes the metrics, finds
 // nothing to complain of, and has an answer to every query of the dashboard.
 func TestPrometheusAndDashboard(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-metrics", "127.0.0.1:9173", "-spool", spoolDir(t)+":10MB", "-export", "ipfix+tcp://127.0.0.1:9")
 	conn := p.dial(b, "bulk\n")
@@ -231,6 +233,7 @@ func fetch(host *nettest.Host, addr string) (string, error) {
 }
 
 func TestMetricsPortTaken(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	ln, err := a.Listen("tcp", "127.0.0.1:9173")
 	if err != nil {

@@ -118,6 +118,7 @@ func runProgram(t *testing.T, stdin io.Reader, args ...string) (stdout, stderr s
 
 // TestReadGivesTheTruth: the lines of -read equal the truth files' columns.
 func TestReadGivesTheTruth(t *testing.T) {
+	t.Parallel()
 	for _, capture := range capturesWithTruth(t) {
 		name, _, _ := strings.Cut(filepath.Base(capture), ".pcap")
 		t.Run(name, func(t *testing.T) {
@@ -284,6 +285,7 @@ func sendable(t *testing.T, capture string) (frames [][]byte) {
 }
 
 func TestReadDamagedFile(t *testing.T) {
+	t.Parallel()
 	whole, err := os.ReadFile(captures + "mgen/udp4.pcap")
 	if err != nil {
 		t.Fatal(err)
@@ -315,6 +317,7 @@ func TestReadDamagedFile(t *testing.T) {
 // TestReadIsNotSilent: a file that gives no line, or not as many as it has
 // frames, says why.
 func TestReadIsNotSilent(t *testing.T) {
+	t.Parallel()
 	pcap := func(link layers.LinkType, frames ...[]byte) *bytes.Buffer {
 		var file bytes.Buffer
 		w := pcapgo.NewWriter(&file)
@@ -350,6 +353,7 @@ func TestReadIsNotSilent(t *testing.T) {
 }
 
 func TestReadWithModes(t *testing.T) {
+	t.Parallel()
 	const relays = captures + "relay/smf.n2.pcap"
 	n1, n2 := "02:00:00:00:00:01", "02:00:00:00:00:02"
 	for _, tt := range []struct {
@@ -385,6 +389,7 @@ func TestReadWithModes(t *testing.T) {
 
 // TestReadBMF: n1 sent 20 packets, which the others carried on inside BMF.
 func TestReadBMF(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		args string
 		want int
@@ -404,6 +409,7 @@ func TestReadBMF(t *testing.T) {
 // TestReadInner: with -inner no packet of a VXLAN link is the tunnel's own, and
 // spoof goes by the address inside.
 func TestReadInner(t *testing.T) {
+	t.Parallel()
 	read := func(args ...string) (outer, inner int) {
 		out, said, code := runProgram(t, nil, append([]string{"-read", captures + "edge/vxlan.pcap"}, args...)...)
 		if code != 0 {
@@ -426,6 +432,7 @@ func TestReadInner(t *testing.T) {
 }
 
 func TestFragmentsFirst(t *testing.T) {
+	t.Parallel()
 	out, _, _ := runProgram(t, nil, "-read", captures+"mgen/udp4-frag.pcap", "-fragments", "first")
 	count := map[string]int{}
 	for _, line := range strings.Split(out, "\n") {

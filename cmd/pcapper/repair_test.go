@@ -24,6 +24,7 @@ import (
 // where the agent repairs, each record arrives, once. Wireshark finds nothing
 // wrong with what goes to groups, by packet and by second.
 func TestExportRepairs(t *testing.T) {
+	t.Parallel()
 	const n = 4_000
 	h := nettest.Bridge(t, 4)
 	a, receivers, observer := h[0], h[1:3], h[3]

@@ -72,6 +72,7 @@ func rights(t *testing.T, pid int) map[string]string {
 // TestConfined: an agent of root ends up as nobody with its engine's
 // capabilities, and does everything as before.
 func TestConfined(t *testing.T) {
+	t.Parallel()
 	for engine, caps := range map[string]string{"ring": "0000000000002000", "auto": ""} {
 		t.Run(engine, func(t *testing.T) {
 			a, b := nettest.Pair(t)
@@ -148,6 +149,7 @@ func TestConfined(t *testing.T) {
 
 // TestConfinedCheck: -check tries it all, and says what it could do.
 func TestConfinedCheck(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	bin, err := staticProgram()
 	if err != nil {

@@ -95,6 +95,7 @@ func (a *agentProcess) awaitOnDisk(packets int) {
 // TestSpool: the collector is away, the agent is killed and started again: what
 // it has seen arrives when the collector comes, in order, each packet once.
 func TestSpool(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := spoolDir(t)
 	to := b.Interface.IPv4.String() + ":4739"
@@ -140,6 +141,7 @@ func TestSpool(t *testing.T) {
 // TestSpoolOverflow: what the size does not hold is lost, the oldest first, and
 // counted to the packet: in the metrics, and to the collector.
 func TestSpoolOverflow(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	to := b.Interface.IPv4.String() + ":4739"
 	const n = 40_000 // 2.6 MB
@@ -180,6 +182,7 @@ func TestSpoolOverflow(t *testing.T) {
 
 // TestSpoolRefused: what a spool needs is said.
 func TestSpoolRefused(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	dir := spoolDir(t)
 	p := startStatic(t, a, "-spool", dir+":10MB", "-export", "ipfix+tcp://127.0.0.1:9")

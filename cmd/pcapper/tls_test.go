@@ -18,6 +18,7 @@ import (
 )
 
 func TestCertCommand(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if out, code := pcapperCert(t, "-dir", dir, "10.77.0.1"); code != 0 || strings.Count(out, "\n") != 6 {
 		t.Errorf("exit code %d:\n%s", code, out)
@@ -47,6 +48,7 @@ func TestCertCommand(t *testing.T) {
 // TestTLSFeed: the whole way with certificates of "pcapper cert": agent,
 // recollect by both feeds, a new certificate by SIGHUP, and nothing on a plain port.
 func TestTLSFeed(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := t.TempDir()
 	if out, code := pcapperCert(t, "-dir", dir, a.Interface.IPv4.String()); code != 0 {
@@ -118,6 +120,7 @@ func TestTLSFeed(t *testing.T) {
 }
 
 func TestUnusableCertificates(t *testing.T) {
+	t.Parallel()
 	a, _ := nettest.Pair(t)
 	dir := t.TempDir()
 	p := launch(t, a, certArgs(dir)...)

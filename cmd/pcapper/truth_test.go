@@ -23,6 +23,7 @@ import (
 // TestLibpcapEngine: the same packets by libpcap, where the build has it, and
 // a clear word where it has not.
 func TestLibpcapEngine(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	if len(tagFlags) == 0 {
 		p := launch(t, a, "-engine", "libpcap")
@@ -45,6 +46,7 @@ func TestLibpcapEngine(t *testing.T) {
 
 // TestRelayedAreMarked in the last byte of a record, on request only.
 func TestRelayedAreMarked(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	own := nettest.Between(a, b, 1, 2, nil)
 	own.Dst = netip.AddrPortFrom(nobody, 2)
@@ -80,6 +82,7 @@ func TestRelayedAreMarked(t *testing.T) {
 // TestSuperPacketsAreCut: a real TCP connection with offloads gives as many
 // records, of as many bytes, as its receiver's kernel counted segments.
 func TestSuperPacketsAreCut(t *testing.T) {
+	t.Parallel()
 	const n = 20 << 20
 	a, b := nettest.Pair(t)
 	for _, h := range []*nettest.Host{a, b} {
@@ -173,6 +176,7 @@ func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 // TestRealMGENFragmentsAndTCP: the real generator's fragmented datagrams and
 // its TCP messages have their flow IDs on every packet with data.
 func TestRealMGENFragmentsAndTCP(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	p := start(t, a, "-f", "log")
 	c := p.dial(a, "bulk\n")
@@ -239,6 +243,7 @@ func listening(t *testing.T, h *nettest.Host, port int) bool {
 // TestRecollectOverAgent: our collector prints the lines of our agent, also of
 // one that was killed and started again.
 func TestRecollectOverAgent(t *testing.T) {
+	t.Parallel()
 	a, b := nettest.Pair(t)
 	dir := t.TempDir()
 	bin := recollect(t)

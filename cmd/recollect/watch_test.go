@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -21,13 +22,20 @@ import (
 	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
-// buildAgent makes the agent's program beside the collector's.
-func buildAgent(t *testing.T) {
-	t.Helper()
+// agentBuilt makes the agent's program beside the collector's.
+var agentBuilt = sync.OnceValue(func() error {
 	build := exec.Command("go", "build", "-o", binDir, "../pcapper")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+})
+
+func buildAgent(t *testing.T) {
+	t.Helper()
+	if err := agentBuilt(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -56,8 +56,8 @@ func (l *lab) talk(from int, to string, n int) {
 }
 
 // TestTrace: agents and a trace as users start them find exactly the packets that a bridge drops.
+// It runs alone: a record that is later than the window is lost.
 func TestTrace(t *testing.T) {
-	t.Parallel()
 	l := traceLab(t)
 	sink, err := l.hosts[1].ListenPacket("udp4", ":5000")
 	if err != nil {

@@ -152,7 +152,7 @@ func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g
 	}
 }
 
-// capturing tells whether a capture runs.
+// capturing reports whether a capture runs.
 func (c *capturer) capturing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -391,7 +391,7 @@ func (d *discovery) prepareNode(n *followedNode) error {
 	return nil
 }
 
-// wants tells whether an interface is meant, ready or not.
+// wants reports whether an interface is meant, ready or not.
 func (d *discovery) wants(i iface.Interface) bool {
 	return patterns(d.cfg.Interfaces).match(i.Name, i.Loopback)
 }

@@ -43,9 +43,9 @@ func checkEngine(name string) error {
 	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"))
 }
 
-// chooseEngine answers -engine. For auto it tries the fastest, attaches it for
-// a moment, and says what it lacks if that fails: nothing but trying tells
-// whether a kernel, a container's limits and this filter allow it.
+// chooseEngine answers -engine. For auto it tries the fastest engine, attaching it for a
+// moment, and says what is missing if that fails: only trying shows whether the kernel, a
+// container's limits, and this filter allow it.
 func chooseEngine(name string, cfg capture.Config) engine {
 	var e engine
 	switch name {

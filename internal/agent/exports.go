@@ -123,7 +123,7 @@ func (x *exporting) tls() (func() (*tls.Config, error), error) {
 	}, nil
 }
 
-// allowed tells whether -allow lets an address in.
+// allowed reports whether -allow lets an address in.
 func (a *agent) allowed(addr netip.Addr) bool {
 	return len(a.cfg.Allow) == 0 || slices.ContainsFunc(a.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

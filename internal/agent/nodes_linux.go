@@ -221,7 +221,7 @@ func CheckPatterns(list []string) error {
 	return nil
 }
 
-// match tells whether an interface is meant. Without a pattern that takes in,
+// match reports whether an interface is meant. Without a pattern that takes in,
 // all are: then loopback and CORE's control network only if they are named.
 func (p patterns) match(name string, loopback bool) bool {
 	in, any := false, false
@@ -243,7 +243,7 @@ func (p patterns) match(name string, loopback bool) bool {
 	return !loopback && !control
 }
 
-// IsPattern tells whether a value of -i may stand for several interfaces.
+// IsPattern reports whether a value of -i may stand for several interfaces.
 func IsPattern(value string) bool { return strings.ContainsAny(value, ",*?[!") }
 
 // openNode opens a node's namespace.

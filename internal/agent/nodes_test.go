@@ -178,7 +178,7 @@ func TestPortsOfTheGone(t *testing.T) {
 	}
 }
 
-// TestPortsOfManyGone: the table does not grow for ever.
+// TestPortsOfManyGone: the table does not grow forever.
 func TestPortsOfManyGone(t *testing.T) {
 	table, err := newPortTable(&Config{Port: 7073})
 	if err != nil {

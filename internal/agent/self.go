@@ -59,7 +59,7 @@ func (s *self) leaveOut(recs []wire.Record) int {
 	return len(recs)
 }
 
-// sent tells whether r is a packet of the feed. Nearly every packet is
+// sent reports whether r is a packet of the feed. Nearly every packet is
 // dismissed by its ports.
 func (s *self) sent(r *wire.Record) bool {
 	if peers := *s.peers.Load(); len(peers) > 0 && exported(r, peers) {
@@ -90,7 +90,7 @@ func (s *self) peer(p netip.AddrPort) {
 	}
 }
 
-// exported tells whether r is a packet of an export: to the collector, from
+// exported reports whether r is a packet of an export: to the collector, from
 // whichever host, as what other agents send to the same group is no traffic
 // either; or its answer by TCP.
 func exported(r *wire.Record, peers []netip.AddrPort) bool {
@@ -105,7 +105,7 @@ func exported(r *wire.Record, peers []netip.AddrPort) bool {
 	return false
 }
 
-// serves tells whether a port is one of ours: there are few.
+// serves reports whether a port is one of ours: there are few.
 func (s *self) serves(port uint16) bool {
 	for _, p := range s.ports {
 		if p == port {
@@ -115,7 +115,7 @@ func (s *self) serves(port uint16) bool {
 	return false
 }
 
-// local tells whether an address is this host's.
+// local reports whether an address is this host's.
 func (s *self) local(a netip.Addr) bool {
 	_, mine := (*s.addrs.Load())[a]
 	return mine || a.IsLoopback()

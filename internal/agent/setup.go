@@ -168,7 +168,7 @@ func (cfg *Config) macFrom() (iface.Interface, error) {
 	return from, nil
 }
 
-// affected tells whether the filter for m would be another one than t's: only
+// affected reports whether the filter for m would be another one than t's: only
 // spoof asks for addresses other than MAC and %i.
 func (t *target) affected(cfg *Config, m match.Target) bool {
 	return !slices.Equal(m.MAC, t.matched.MAC) || m.IPv4 != t.matched.IPv4 ||

@@ -30,7 +30,7 @@ func (c *Config) resolve(fd int) error {
 	return nil
 }
 
-// headerless tells whether a raw packet socket on the interface gives frames
+// headerless reports whether a raw packet socket on the interface gives frames
 // that begin at the network header, in both directions: devices without
 // header_ops->create. GRE is not among them, as it has one if its remote
 // address is open.

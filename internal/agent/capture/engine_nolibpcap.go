@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// HavePcap tells whether this build has the libpcap engine.
+// HavePcap reports whether this build has the libpcap engine.
 const HavePcap = false
 
 // ErrNoPcap says that it does not.

@@ -154,7 +154,7 @@ func (e liveEngine) open(t testing.TB, h *nettest.Host, cfg Config) Source {
 	return s
 }
 
-// kept tells whether data is what the engine should have kept of a frame.
+// kept reports whether data is what the engine should have kept of a frame.
 func (e liveEngine) kept(data, frame []byte, snaplen int) bool {
 	frame = frame[:min(snaplen, len(frame))]
 	if e.keepsLess && len(data) >= min(tapFast, len(frame)) && len(data) <= len(frame) {
@@ -462,7 +462,7 @@ func block(s Source) *blocked {
 	return b
 }
 
-// asleep tells whether the thread sleeps in the kernel.
+// asleep reports whether the thread sleeps in the kernel.
 func (b *blocked) asleep() bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", b.tid))
 	if err != nil {

@@ -58,7 +58,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
-// HavePcap tells whether this build has the libpcap engine.
+// HavePcap reports whether this build has the libpcap engine.
 const HavePcap = true
 
 const (
@@ -352,7 +352,7 @@ func (p *Pcap) strip(f *packet.Frame) {
 	}
 }
 
-// complete tells whether libpcap has given all that the kernel took.
+// complete reports whether libpcap has given all that the kernel took.
 func (p *Pcap) complete() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

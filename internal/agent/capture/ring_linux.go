@@ -175,7 +175,7 @@ func (r *Ring) attach() error {
 	return bind(r.fd, r.cfg.Index, unix.ETH_P_ALL)
 }
 
-// Offloads tells whether super-packets are known as such (Frame.GSOType). If
+// Offloads reports whether super-packets are known as such (Frame.GSOType). If
 // not, they look like one frame that is longer than the interface's MTU.
 func (r *Ring) Offloads() bool { return r.vnet }
 
@@ -344,7 +344,7 @@ func (r *Ring) release() {
 	}
 }
 
-// empty tells whether the block that the kernel is filling has no frame yet.
+// empty reports whether the block that the kernel is filling has no frame yet.
 // It is final once no more frames are taken: the kernel counts a frame in
 // num_pkts as soon as it has reserved its place.
 func (r *Ring) empty() bool {

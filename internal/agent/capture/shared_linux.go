@@ -274,7 +274,7 @@ func (s *Shared) take(m *sharedTap) (before *sharedTap) {
 	return before
 }
 
-// giveUp tells whether m was the holder still.
+// giveUp reports whether m was the holder still.
 func (s *Shared) giveUp(m *sharedTap) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

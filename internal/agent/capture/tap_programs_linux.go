@@ -296,7 +296,7 @@ func (p *tapPrograms) plan() (err error) {
 	return nil
 }
 
-// cannotDrop tells whether a queueing discipline lets everything through at
+// cannotDrop reports whether a queueing discipline lets everything through at
 // once. An interface that is down has noop.
 func cannotDrop(qdisc string) bool { return qdisc == "noqueue" || qdisc == "noop" }
 

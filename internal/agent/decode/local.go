@@ -60,7 +60,7 @@ func (d *Decoder) place(own [][16]byte, a *[16]byte) int {
 	return i
 }
 
-// isOwn tells whether a is one of the host's addresses. The unspecified
+// isOwn reports whether a is one of the host's addresses. The unspecified
 // address, which a host uses before it has one, is everyone's.
 func (d *Decoder) isOwn(a *[16]byte, v6 bool) bool {
 	if *a == d.local.last { // the unspecified address as long as there is none

@@ -39,7 +39,7 @@ func (d *Decoder) upper(p *ipPacket, r *wire.Record) {
 }
 
 // ports reads the ports at p.l4, where all protocols that have ports have
-// them, and tells whether the whole header, need bytes, is there.
+// them, and reports whether the whole header, need bytes, is there.
 func (d *Decoder) ports(p *ipPacket, r *wire.Record, need int) bool {
 	if p.l4 > len(p.data) { // IPv4 options beyond the captured bytes
 		d.truncated(r)

@@ -404,7 +404,7 @@ type batch struct {
 	full     bool // the last is shorter
 }
 
-// fits tells whether one more message may follow.
+// fits reports whether one more message may follow.
 func (b *batch) fits(t transport) bool {
 	return b.messages == 0 || !b.full && b.messages < t.batch() && len(b.buf)+b.length <= maxBatch
 }

@@ -76,13 +76,13 @@ const (
 // headers of IPv6 and UDP, which are the longer ones.
 const headers = 40 + 8
 
-// Multicast tells whether the target is a group.
+// Multicast reports whether the target is a group.
 func (t *Target) Multicast() bool {
 	a, err := netip.ParseAddr(t.Host)
 	return err == nil && a.IsMulticast()
 }
 
-// Spools tells whether records can wait for the receiver in a Spool: it has to
+// Spools reports whether records can wait for the receiver in a Spool: it has to
 // say what has arrived.
 func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS || t.Kind == NATS }
 

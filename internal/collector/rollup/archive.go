@@ -397,7 +397,7 @@ func (v *archived) parts(i int) []part {
 	return v.tiers[i].parts
 }
 
-// has tells whether the span that begins at start has been written, unless it
+// has reports whether the span that begins at start has been written, unless it
 // could not be.
 func (v *archived) has(i int, start int64) bool {
 	return v != nil && len(v.tiers[i].parts) > 0 && v.tiers[i].last >= start

@@ -15,7 +15,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// TestReadersWhileWriting: whatever a snapshot says it says for ever, and many
+// TestReadersWhileWriting: whatever a snapshot says it says forever, and many
 // who ask get the same, while the store goes on.
 func TestReadersWhileWriting(t *testing.T) {
 	defer goleak.VerifyNone(t)

@@ -188,7 +188,7 @@ type freezer struct {
 	tally    *tally
 	dir      *directory
 	perFrame int64 // bytes
-	// silent tells whether a pair's sender is expected to report, although it
+	// silent reports whether a pair's sender is expected to report, although it
 	// has not in this second.
 	silent func(pairKey) bool
 

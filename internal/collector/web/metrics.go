@@ -38,7 +38,7 @@ var (
 	descLate      = desc("agent_late_records_total", "Records that came after their second was closed.", perHost, "address")
 	descFuture    = desc("agent_future_records_total", "Records whose time was ahead of this host's clock.", perHost, "address")
 	descAge       = desc("agent_record_age_seconds", "Arrival of the freshest of the newest records less its packet's time.", perHost, "address")
-	descLost      = desc("agent_lost_total", "What was lost on the way here, by stage.", perHost, "address", "stage")
+	descLost      = desc("agent_lost_total", "What was lost in transit, by stage.", perHost, "address", "stage")
 	descDetail    = desc("agent_detail_level", "What is kept of the agent's traffic: 0 packets, 1 one-second flows, 2 the top flows of ten seconds.", perHost, "address")
 	descChanges   = desc("agent_detail_changes_total", "Changes of what is kept.", perHost, "address")
 	descKept      = desc("agent_kept_records_total", "Records that went to be kept: packets, or sums of them.", perHost, "address")

@@ -56,7 +56,7 @@ type request struct {
 // this host, makes a browser send.
 var foreign = http.NewCrossOriginProtection()
 
-// mayChange tells whether a request changes something on purpose: it comes from
+// mayChange reports whether a request changes something on purpose: it comes from
 // no other page than ours, and not from a form, which needs no permission to be sent
 // elsewhere (Fetch Standard, 2.2.2).
 func mayChange(r *http.Request) error {

@@ -74,7 +74,7 @@ func TestSteer(t *testing.T) {
 		{"no JSON", `pause`, nil, 400},
 		{"unknown", `{"command":"rewind"}`, nil, 400},
 		{"forward by nothing", `{"command":"forward"}`, nil, 400},
-		{"forward for ever", `{"command":"forward","seconds":1e30}`, nil, 400},
+		{"forward forever", `{"command":"forward","seconds":1e30}`, nil, 400},
 		{"too long", `{"command":"` + strings.Repeat("x", 2000) + `"}`, nil, 400},
 		{"GET", "", func(r *http.Request) { r.Method = http.MethodGet }, 405},
 		{"unknown field", `{"command":"pause","second":1}`, nil, 400},

@@ -103,13 +103,13 @@ func (s *Server) Handle(handlers map[string]http.Handler) { s.handlers = handler
 // Watch makes /healthz fail while failing returns a reason. Call it before Run.
 func (s *Server) Watch(failing func() string) { s.failing = append(s.failing, failing) }
 
-// Open tells whether others than this host see the page without a password or
+// Open reports whether others than this host see the page without a password or
 // token.
 func (s *Server) Open() bool {
 	return !isLoopback(s.host) && len(s.access.Users) == 0 && s.access.Token == ""
 }
 
-// Built tells whether the program has the page. If not, it serves the data and
+// Built reports whether the program has the page. If not, it serves the data and
 // a note that says what to do.
 func (s *Server) Built() bool { return s.built }
 

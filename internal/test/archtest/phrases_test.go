@@ -10,18 +10,6 @@ import (
 	"testing"
 )
 
-// notYet are files and directories in which retired phrases have not been
-// reworded. Remove an entry when its text is clean; add none.
-var notYet = []string{
-	"internal/agent/*.go",
-	"internal/agent/capture/*",
-	"internal/agent/decode/*",
-	"internal/agent/export/*",
-	"internal/collector/rollup/*",
-	"internal/collector/web/*",
-	"internal/transport/feed/*",
-}
-
 // prose are the names of files with text that people read.
 var prose = regexp.MustCompile(`\.(c|go|h|html|md|py|service|sh|ts|txt|txtar|[1-8])$|^(Makefile|[a-z-]+)$`)
 
@@ -40,7 +28,7 @@ func TestRetiredPhrases(t *testing.T) {
 			return err
 		case e.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules", "images"}, e.Name()):
 			return filepath.SkipDir
-		case !e.Type().IsRegular() || !prose.MatchString(e.Name()) || pending(rel) || rel == "CONTRIBUTING.md" || strings.HasSuffix(rel, "phrases_test.go"):
+		case !e.Type().IsRegular() || !prose.MatchString(e.Name()) || rel == "CONTRIBUTING.md" || strings.HasSuffix(rel, "phrases_test.go"):
 			return nil
 		}
 		text, err := os.ReadFile(name)
@@ -97,16 +85,4 @@ func find(retired []*regexp.Regexp, text string) (found []string) {
 		}
 	}
 	return found
-}
-
-// pending reports whether a file is one of notYet.
-func pending(name string) bool {
-	return slices.ContainsFunc(notYet, func(pattern string) bool {
-		for dir := name; dir != "."; dir = filepath.Dir(dir) {
-			if ok, _ := filepath.Match(pattern, dir); ok {
-				return true
-			}
-		}
-		return false
-	})
 }

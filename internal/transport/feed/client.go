@@ -40,7 +40,7 @@ const refusalTime = 250 * time.Millisecond
 const announcement = "bulk\n"
 
 // keepAlive finds out within 30 s (idle + count x interval) that a silent
-// host is gone; without it a host that lost its power looks idle for ever.
+// host is gone; without it a host that lost its power looks idle forever.
 var keepAlive = net.KeepAliveConfig{
 	Enable:   true,
 	Idle:     10 * time.Second,
@@ -127,7 +127,7 @@ type ClientState struct {
 	Retry time.Duration
 }
 
-// Client keeps one connection to one agent, for ever.
+// Client keeps one connection to one agent, forever.
 type Client struct {
 	cfg   ClientConfig
 	pause dialPause

@@ -128,7 +128,7 @@ func TestIPFIXStalled(t *testing.T) {
 	}
 	c, s := d.Counts(), d.Statistics()
 	if c.Packets+s.NotSent != n || c.Lost != 0 || s.NotSent == 0 {
-		t.Errorf("%+v, %+v: want %d together, none lost on the way", c, s, n)
+		t.Errorf("%+v, %+v: want %d together, none lost in transit", c, s, n)
 	}
 }
 

@@ -11,8 +11,8 @@ const (
 	holdLimit = 16 << 20
 	// strangersLimit is how much of that unknown exporters may take.
 	strangersLimit = holdLimit / 2
-	// holdTime is how long they wait: exporters repeat templates, but not for
-	// ever the same ones.
+	// holdTime is how long they wait: exporters repeat templates, but not the same
+	// ones forever.
 	holdTime = 45 * time.Second
 )
 

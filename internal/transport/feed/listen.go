@@ -53,7 +53,7 @@ func (l *Listen) params() option.Params {
 	}
 }
 
-// group tells whether a multicast group is to be joined.
+// group reports whether a multicast group is to be joined.
 func (l *Listen) group() bool { return !l.TCP && l.Addr.Addr().IsMulticast() }
 
 func (l *Listen) setAddr(host string) error {

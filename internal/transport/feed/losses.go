@@ -20,7 +20,7 @@ type Losses struct {
 	Malformed uint64
 }
 
-// Any tells whether anything is missing.
+// Any reports whether anything is missing.
 func (l Losses) Any() bool { return l != Losses{} }
 
 // String lists what is missing.

@@ -416,7 +416,7 @@ func (r *Receiver) repair(s *session) {
 	})
 }
 
-// ask fetches what is missing, in one connection, and tells whether any came.
+// ask fetches what is missing, in one connection, and reports whether any came.
 func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
 	dialer := net.Dialer{Timeout: repairTimeout}
 	conn, err := dialer.DialContext(r.ctx, "tcp", to.String())

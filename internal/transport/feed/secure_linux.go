@@ -119,7 +119,7 @@ func unanswered(i *unix.TCPInfo) bool {
 	return time.Duration(i.Last_ack_recv)*time.Millisecond >= deadAfter && int(i.Retransmits)+int(i.Probes) >= deadProbes
 }
 
-// connected tells whether the kernel still holds the connection open.
+// connected reports whether the kernel still holds the connection open.
 func connected(conn *net.TCPConn) (bool, error) {
 	info, err := tcpInfo(conn)
 	if err != nil {

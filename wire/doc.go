@@ -54,5 +54,21 @@
 // A collector may say in its first 100 ms what it wants, in one line:
 // "text\n" asks for log lines, "bulk\n" for 28-byte records without regard to
 // segment borders. One that says nothing gets 28-byte records in segments that
-// hold whole records only.
+// hold whole records only. "bulk\n" may also come later.
+//
+// # Marks
+//
+// "numbers\n" as the line behind "bulk\n" asks for marks: 28 bytes among the records that
+// tell the number of the next one. The first comes before the first record, others wherever
+// the stream goes on behind records that the collector was too slow for:
+//
+//	offset bytes field
+//	     0     4 "PCN" and the version, 1
+//	     4     4 all bits set, which no record has as its microseconds
+//	     8     8 boot: a random number other than 0, drawn when the agent was started
+//	    16     8 number of the next record
+//	    24     4 CRC-32C (Castagnoli) of everything in front of it
+//
+// Numbers count the records that 28 bytes can hold, without host statistics, from 0. All
+// collectors of an agent get the same numbers. See [AppendMark].
 package wire

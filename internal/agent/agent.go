@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -117,6 +118,7 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 			formatIPFIX:  hub.Each(ipfix.Append),
 		},
 		Sizes: []int{formatBinary: wire.Size, formatText: lineSize},
+		Count: numbered,
 	})
 	if err := a.openCapture(); err != nil {
 		return nil, err
@@ -125,7 +127,7 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
-		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX,
+		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX, Boot: rand.Uint64() | 1, // 0 is none
 		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Names: point.names, Statistics: a.statistics},
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
@@ -139,6 +141,16 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 		a.stats = newHostStats(func(recs ...wire.Record) { a.hub.Publish(recs...) })
 	}
 	return a, nil
+}
+
+// numbered counts the records that have a number: see wire.AppendMark.
+func numbered(records []wire.Record) (n uint64) {
+	for i := range records {
+		if records[i].Numbered() {
+			n++
+		}
+	}
+	return n
 }
 
 // domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the

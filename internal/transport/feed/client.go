@@ -37,7 +37,12 @@ const (
 const refusalTime = 250 * time.Millisecond
 
 // announcement asks an agent of ours for large writes. A C agent never reads.
-const announcement = "bulk\n"
+// With ClientConfig.Number, a second line asks for the records' numbers; an agent that knows none
+// ignores it.
+const (
+	announcement = "bulk\n"
+	numbersLine  = "numbers"
+)
 
 // keepAlive finds out within 30 s (idle + count x interval) that a silent
 // host is gone; without it a host that lost its power looks idle forever.
@@ -81,6 +86,10 @@ type ClientConfig struct {
 	// Run; the slice belongs to the client and is used again after the call.
 	// While it blocks nothing is read, which in the end stops a C agent.
 	Records func([]wire.Record)
+	// Number, unless it is nil, is told the number of the next record, and the agent's boot
+	// (see wire.AppendMark), or boot 0: the next have none. Before it is called the records
+	// of a connection have none.
+	Number func(boot, number uint64)
 	// State is told each change, from Run, unless it is nil.
 	State func(ClientState)
 	// MinRetry and MaxRetry bound the pause between two dials, DialTimeout one
@@ -244,9 +253,14 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, hav
 
 // announce says what we want. An exporter of IPFIX expects no word.
 func (c *Client) announce(w io.Writer) {
-	if !c.cfg.IPFIX {
-		io.WriteString(w, announcement)
+	if c.cfg.IPFIX {
+		return
 	}
+	words := announcement
+	if c.cfg.Number != nil {
+		words += numbersLine + "\n"
+	}
+	io.WriteString(w, words)
 }
 
 // talk receives until the connection ends.
@@ -298,25 +312,38 @@ func (c *Client) deliver(b []byte) (used int, err error) {
 		return c.deliverMessages(b)
 	}
 	for err == nil && len(b)-used >= wire.Size {
+		var bad error
 		n := 0
-		for n < len(c.batch) && len(b)-used >= wire.Size {
-			bad := wire.DecodeBinary(b[used:], &c.batch[n])
-			used += wire.Size
-			c.sense.see(bad)
-			if bad == nil {
+		for n < len(c.batch) && len(b)-used >= wire.Size && bad == nil {
+			if bad = wire.DecodeBinary(b[used:], &c.batch[n]); bad == nil {
+				c.sense.see(nil)
+				used += wire.Size
 				n++
-				continue
-			}
-			c.losses.malformed.Add(1)
-			if err = c.sense.verdict(judgeFrom); err != nil {
-				break
 			}
 		}
 		if n > 0 {
 			c.cfg.Records(c.batch[:n])
 		}
+		if bad != nil {
+			err = c.noRecord(b[used:], bad)
+			used += wire.Size
+		}
 	}
 	return used, err
+}
+
+// noRecord takes 28 bytes that are a mark, or make no sense.
+func (c *Client) noRecord(b []byte, bad error) error {
+	boot, number, ok := wire.ParseMark(b)
+	if c.cfg.Number != nil {
+		c.cfg.Number(boot, number)
+	}
+	if ok {
+		return nil
+	}
+	c.sense.see(bad)
+	c.losses.malformed.Add(1)
+	return c.sense.verdict(judgeFrom)
 }
 
 // judgeFrom is after how many records a stream is judged that goes on. One that

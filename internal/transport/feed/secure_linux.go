@@ -40,12 +40,17 @@ func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 		if len(ends) == 0 {
 			return nil
 		}
-		items := upTo(ends, maxPlain)
 		plain := plainBuffers.Get().(*[maxPlain]byte)
-		size := copy(plain[:], buf[:ends[items]-ends[0]])
+		mark := 0
+		if c.unmarked() {
+			mark = len(c.appendMark(plain[:0]))
+		}
+		items := upTo(ends, uint32(maxPlain-mark))
+		size := mark + copy(plain[mark:], buf[:ends[items]-ends[0]])
 		whole := expressed(ends[:items+1])
 		c.reader.Advance(items)
 		c.sent += items
+		c.next += uint64(items)
 		var err error
 		if size > 0 {
 			_, err = c.session.Write(plain[:size])

@@ -46,9 +46,9 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 	if err != nil {
 		return err
 	}
-	w := writer{whole: format == records}
+	var w writer
 	defer func() {
-		if len(w.carry) > 0 {
+		if len(w.carry) > w.mark {
 			c.reader.Disown(1) // it was sent in part, and that is the end
 		}
 	}()
@@ -122,15 +122,20 @@ func (c *collector[R]) sendAvailable(raw syscall.RawConn, w *writer, encoding in
 // drain sends until there is nothing to read, the receiver is starved, or the
 // kernel takes no more (EAGAIN).
 func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
+	w.whole = c.format.Load() == records
 	for {
 		buf, ends := c.reader.Encoded(encoding)
 		if len(ends) == 0 && len(w.carry) == 0 {
 			return nil
 		}
+		if len(ends) > 0 && c.unmarked() {
+			w.carry, w.mark = c.appendMark(w.carry), w.mark+wire.Size
+		}
 		n, err := w.write(fd, buf, ends)
 		if len(ends) > 0 {
 			c.reader.Advance(n)
 			c.sent += n
+			c.next += uint64(n)
 		}
 		if err != nil || w.starved {
 			return err
@@ -138,10 +143,22 @@ func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
 	}
 }
 
+// unmarked reports whether the collector must be told the number of the next record: it
+// wants to know, and the record is the first, or does not follow the last.
+func (c *collector[R]) unmarked() bool {
+	return c.numbers.Load() && c.reader.Position() != c.next
+}
+
+func (c *collector[R]) appendMark(dst []byte) []byte {
+	c.next = c.reader.Position()
+	return wire.AppendMark(dst, c.server.cfg.Boot, c.reader.Number())
+}
+
 // writer puts encoded items on a connection.
 type writer struct {
 	whole   bool      // items must not be split over segments
-	carry   []byte    // the rest of an item that the kernel took in part
+	carry   []byte    // the rest of an item that the kernel took in part, and a mark
+	mark    int       // bytes at the end of carry that are, or were, a mark
 	starved bool      // the receiver's window has no room for as much as is worth sending
 	since   time.Time // when that began
 	told    bool      // the kernel tells the receiver's window
@@ -176,6 +193,7 @@ func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error)
 		if w.carry = w.carry[n:]; len(w.carry) > 0 {
 			return 0, unix.EAGAIN
 		}
+		w.mark = 0
 	}
 	if len(ends) == 0 {
 		return 0, nil

@@ -1,11 +1,13 @@
 package feed
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -56,6 +58,10 @@ type Reader interface {
 	Encoded(format int) (buf []byte, ends []uint32)
 	// Advance says that the first n of them have been sent.
 	Advance(n int)
+	// Position is how many items there were before those that Encoded gives. Number is how
+	// many of them have a number, see wire.AppendMark; valid while Encoded's items are.
+	Position() uint64
+	Number() uint64
 	// Disown says that n items that were counted as sent were not.
 	Disown(n int)
 	// Attend has serve called whenever there is something to send, by whoever
@@ -76,6 +82,8 @@ type ServerConfig[R Reader] struct {
 	// Binary, Text and IPFIX are the reader's formats for 28-byte records,
 	// lines and IPFIX data records.
 	Binary, Text, IPFIX int
+	// Boot is for collectors that ask for the records' numbers: see wire.AppendMark.
+	Boot uint64
 	// Exporter says who we are to collectors of IPFIX.
 	Exporter Exporter[R]
 	// Limits say who may connect.
@@ -353,6 +361,8 @@ type collector[R Reader] struct {
 	since   time.Time
 	reader  R
 	sent    int          // items so far; used by send only
+	numbers atomic.Bool  // it asked for the records' numbers
+	next    uint64       // position of the item that needs no mark; used by send only
 	format  atomic.Int32 // unknown until announced or the window is over
 	dead    atomic.Bool  // its host does not answer
 }
@@ -372,6 +382,7 @@ var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", tex
 func newCollector[R Reader](s *Server[R], conn *net.TCPConn, ln Listener) *collector[R] {
 	c := &collector[R]{
 		server: s, conn: conn, stream: conn, since: time.Now(), reader: s.cfg.NewReader(), addr: peer(conn),
+		next: math.MaxUint64,
 	}
 	if ln.IPFIX {
 		c.format.Store(messages)
@@ -424,6 +435,11 @@ func (c *collector[R]) serve(ctx context.Context) error {
 			return context.Cause(left)
 		}
 		c.format.Store(format)
+		select { // it may have come when the time was over
+		case format = <-announced:
+			c.format.Store(format)
+		default:
+		}
 	}
 	c.server.cfg.Say("%s: attached (%s)", c.describe(), c.describe().How())
 	err := c.send(left, format)
@@ -441,18 +457,15 @@ func (c *collector[R]) serve(ctx context.Context) error {
 // and closed that direction, as nc -N does: that one has not left; it is
 // noticed by writing to it. (TLS programs that end one direction end both.)
 func (c *collector[R]) listen(left context.Context, announced chan<- int32) error {
-	var line []byte
+	var words []byte
 	buf := make([]byte, 512)
 	total, said := 0, c.format.Load()
 	for {
 		n, err := c.stream.Read(buf)
 		total += n
-		if said == unknown && n > 0 {
-			line = append(line, buf[:n]...)
-			if said = parseAnnouncement(line); said != unknown {
-				announced <- said
-				line = nil
-			}
+		if len(words) < maxAnnouncement && said != messages {
+			words = append(words, buf[:n]...)
+			said = c.hear(words, said, announced)
 		}
 		if total >= maxReceived {
 			return errGarbage
@@ -464,6 +477,32 @@ func (c *collector[R]) listen(left context.Context, announced chan<- int32) erro
 			return leaving(err)
 		}
 	}
+}
+
+// maxAnnouncement is the most bytes that are looked at for what a collector wants.
+const maxAnnouncement = 64
+
+// hear takes all that a collector has said so far. One that says "bulk" late is served
+// so from then on: the records are the same.
+func (c *collector[R]) hear(words []byte, said int32, announced chan<- int32) int32 {
+	format := parseAnnouncement(words)
+	if format == bulk && asksForNumbers(words) {
+		c.numbers.Store(true)
+	}
+	if said == unknown && format != unknown {
+		announced <- format
+		if format == bulk {
+			c.format.CompareAndSwap(records, bulk)
+		}
+	}
+	return format
+}
+
+// asksForNumbers reports whether the second line does.
+func asksForNumbers(words []byte) bool {
+	_, second, _ := bytes.Cut(words, []byte("\n"))
+	line, _, complete := bytes.Cut(second, []byte("\n"))
+	return complete && string(bytes.TrimSuffix(line, []byte("\r"))) == numbersLine
 }
 
 // awaitDeath waits until the kernel has found out, by keep-alives, that the

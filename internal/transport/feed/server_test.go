@@ -58,12 +58,12 @@ func serveWith(t *testing.T, chunks int, secure *tls.Config, limits Limits) *ben
 func newTestServer(t *testing.T, chunks int, limits Limits) *bench {
 	t.Helper()
 	b := &bench{t: t, attached: make(chan int, 10_000)}
-	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: chunks, Encodings: []hub.Encoding[wire.Record]{
+	b.hub = hub.New(hub.Config[wire.Record]{Chunk: 1024, Chunks: chunks, Count: countNumbered, Encodings: []hub.Encoding[wire.Record]{
 		hub.Each(wire.AppendBinary),
 		hub.Each(func(dst []byte, r *wire.Record) ([]byte, bool) { return wire.AppendLine(dst, r), true }),
 	}})
 	b.server = NewServer(ServerConfig[reader]{
-		NewReader: b.hub.NewReader, Binary: 0, Text: 1, Limits: limits,
+		NewReader: b.hub.NewReader, Binary: 0, Text: 1, Limits: limits, Boot: testBoot,
 		Attached: func(n int) { b.attached <- n },
 		Left: func(c Collector[reader], why error) {
 			b.mu.Lock()

@@ -11,6 +11,7 @@ type chunk[T any] struct {
 	number atomic.Uint64 // which chunk of the stream this is
 	refs   atomic.Int32  // readers that look at it now
 	items  []T
+	before uint64 // how many items before it have a number
 
 	encoded []encoded // by format
 }

@@ -46,6 +46,9 @@ type Config[T any] struct {
 	// Sizes are how many bytes an item takes in each format, as a rule, so that
 	// room for a chunk is made at once. May be shorter than Encodings.
 	Sizes []int
+	// Count returns how many of items have a number, which Reader.Number tells. Nil is
+	// all. It must be pure.
+	Count func(items []T) uint64
 }
 
 // Chunks that are not needed any more are kept for reuse: readers that are late
@@ -158,9 +161,22 @@ func (h *Hub[T]) turn(n uint64) {
 		h.oldest.Store(old + 1)
 		h.reclaim(h.slots[old%uint64(len(h.slots))].Swap(nil))
 	}
+	before := uint64(0)
+	if h.open != nil {
+		before = h.open.before + h.count(h.open.items)
+	}
 	h.open = h.newChunk(n)
+	h.open.before = before
 	h.trim()
 	h.slots[n%uint64(len(h.slots))].Store(h.open)
+}
+
+// count is Config.Count.
+func (h *Hub[T]) count(items []T) uint64 {
+	if h.cfg.Count == nil {
+		return uint64(len(items))
+	}
+	return h.cfg.Count(items)
 }
 
 // reclaim keeps c for reuse unless a reader is looking at it at this moment;

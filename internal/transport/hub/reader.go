@@ -106,6 +106,17 @@ func (r *Reader[T]) Advance(n int) {
 	r.pos.Add(uint64(n))
 }
 
+// Position returns how many items were published before the next to be read.
+func (r *Reader[T]) Position() uint64 { return r.pos.Load() }
+
+// Number returns the number of the next item to be read that has one: how many such
+// items were published before it. It may be called between Items or Encoded, which have
+// returned some, and Advance.
+func (r *Reader[T]) Number() uint64 {
+	at := r.pos.Load() & uint64(r.hub.cfg.Chunk-1)
+	return r.held.before + r.hub.count(r.held.items[:at])
+}
+
 // Disown counts n items as lost that Advance had counted as delivered.
 func (r *Reader[T]) Disown(n int) { r.lost.Add(uint64(n)) }
 

@@ -1,0 +1,49 @@
+package wire
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+const (
+	markMagic = "PCN\x01"
+	markUsec  = 1<<32 - 1
+	markSum   = 24
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// AppendMark appends a mark to dst.
+func AppendMark(dst []byte, boot, number uint64) []byte {
+	at := len(dst)
+	dst = append(dst, markMagic...)
+	dst = binary.BigEndian.AppendUint32(dst, markUsec)
+	dst = binary.BigEndian.AppendUint64(dst, boot)
+	dst = binary.BigEndian.AppendUint64(dst, number)
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
+}
+
+// ParseMark reads the first 28 bytes of b; ok reports whether they are a mark.
+func ParseMark(b []byte) (boot, number uint64, ok bool) {
+	if len(b) < Size || binary.BigEndian.Uint32(b[offUsec:]) != markUsec || string(b[:offUsec]) != markMagic ||
+		crc32.Checksum(b[:markSum], castagnoli) != binary.BigEndian.Uint32(b[markSum:]) {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), true
+}
+
+// Numbered reports whether r has a number: 28 bytes can hold it, and they are no host
+// statistic.
+func (r *Record) Numbered() bool {
+	if r.Flags&(IPv6|NotTraffic|HostStat) != 0 || r.Length > 0xffff || r.Time < 0 || uint64(r.Time)/nsPerSec > maxSec {
+		return false
+	}
+	return r.Proto != ProtoHostStat || !r.looksLikeHostStat()
+}
+
+// looksLikeHostStat reports whether r's 28 bytes will be taken for a statistic.
+func (r *Record) looksLikeHostStat() bool {
+	encoded := *r
+	encoded.FlowID = r.Flow()
+	return encoded.isHostStat()
+}

@@ -46,6 +46,8 @@ var (
 	descBusPublished = desc("bus_published_records_total", "Records handed over for publishing.")
 	descBusAcked     = desc("bus_acknowledged_records_total", "Published records acknowledged by a stream.")
 	descBusDropped   = desc("bus_dropped_records_total", "Published records dropped because the queue was full.")
+	descBusMembers   = desc("bus_members", "Collectors that share the agents, as far as this one knows.")
+	descBusKnown     = desc("bus_members_known", "1 while the bus tells who the collectors are; otherwise each keeps its agents.")
 	descBusAgain     = desc("bus_resent_batches_total", "Batches sent more than once.")
 	descSpoolWaiting = desc("spool_waiting_packets", "Packets queued in the spool for the bus.")
 	descSpoolDropped = desc("spool_dropped_packets_total", "Packets dropped by the spool since its directory was created.")
@@ -80,7 +82,7 @@ var (
 	descListenMalformed  = prometheus.NewDesc("recollect_listen_malformed_datagrams_total", "Datagrams that are not IPFIX messages.", nil, nil)
 	descListenNotAllowed = prometheus.NewDesc("recollect_listen_not_allowed_total", "Datagrams and connections from outside -allow.", nil, nil)
 	descListenRefused    = prometheus.NewDesc("recollect_listen_refused_connections_total", "Connections refused because there were too many.", nil, nil)
-	descWithheld         = prometheus.NewDesc("recollect_withheld_records_total", "Records discarded because another collector may have received them too.", nil, nil)
+	descWithheld         = prometheus.NewDesc("recollect_withheld_records_total", "Records discarded because another collector may have them and they have no numbers.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -124,6 +126,10 @@ func (k keeper) measure(m meter) {
 	s := k.Status()
 	if s.Connected != nil {
 		m.truth(descBusConnected, *s.Connected)
+	}
+	if a := k.Agents(); a != nil {
+		m.gauge(descBusMembers, float64(len(a.Members())))
+		m.truth(descBusKnown, a.Known())
 	}
 	measureLocal(m, s.Local, s.Spool)
 	if p := s.Publisher; p != nil {

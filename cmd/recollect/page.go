@@ -174,6 +174,9 @@ func (s *pageSource) Agents() []web.Agent {
 		if i < len(hosts) && !a.Gone && !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
 			agent.Losses = []web.Loss{{Stage: "malformed", Count: a.Losses.Malformed}}
 		}
+		if a.Withheld > 0 {
+			agent.Losses = append(agent.Losses, web.Loss{Stage: "withheld", Count: a.Withheld})
+		}
 		if d := a.Detail; d != nil {
 			agent.Detail = &web.Detail{
 				Level: d.Level.String(), Limit: d.Limit, Why: d.Why, Changes: d.Changes, Records: d.Records, Lost: d.Lost,

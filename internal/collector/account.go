@@ -27,7 +27,7 @@ func (c *collector) account(out output) []ledger.Entry {
 
 // accountFeed is what the agents have sent, as far as that is known.
 func (c *collector) accountFeed() ledger.Entry {
-	e := ledger.Entry{Stage: ledger.Feed, Unit: "records", Passed: c.hub.Published() - c.again.Load(), Received: c.withheld.Load()}
+	e := ledger.Entry{Stage: ledger.Feed, Unit: "records", Passed: c.hub.Published() - c.again.Load(), Received: c.withheld()}
 	var ignored, notSent, missing, malformed uint64
 	for _, a := range c.all() {
 		l := a.losses()
@@ -42,7 +42,7 @@ func (c *collector) accountFeed() ledger.Entry {
 	e.Lose("in transit", missing)
 	e.Lose("malformed", malformed)
 	e.Received += e.LostSum()
-	e.Lose("left to other collectors", c.withheld.Load())
+	e.Lose("withheld", c.withheld())
 	return e
 }
 

@@ -35,6 +35,8 @@ type agent struct {
 	connections atomic.Uint64 // made
 	state       atomic.Pointer[feed.ClientState]
 	elsewhere   atomic.Bool                      // another collector dials it
+	withheld    atomic.Uint64                    // records discarded because another collector may have them
+	numbered    atomic.Bool                      // the connection tells the records' numbers
 	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
 
 	followed *followed // nil unless others collect from it
@@ -51,7 +53,12 @@ type agent struct {
 func newAgent(c *collector, index uint32, host *Host, files certs.Files) *agent {
 	a := &agent{c: c, index: index, host: host}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
-	cfg := feed.ClientConfig{Address: a.host.Address(), Records: a.take, State: a.change, IPFIX: a.host.IPFIX, PEN: a.host.PEN}
+	cfg := feed.ClientConfig{
+		Address: a.host.Address(), Records: a.take, State: a.change, IPFIX: a.host.IPFIX, PEN: a.host.PEN,
+	}
+	if c.share != nil { // others may read the same records
+		cfg.Number = a.mark
+	}
 	if a.host.TLS != nil {
 		cfg.TLS = func() (*tls.Config, error) { return a.host.tlsConfig(files) }
 	}
@@ -67,8 +74,8 @@ func (a *agent) String() string {
 // take sorts records into flows and publishes them. It waits for nobody but
 // other agents' take.
 func (a *agent) take(records []wire.Record) {
-	if a.client != nil && a.c.share != nil && !a.c.share.Holds() {
-		a.c.withheld.Add(uint64(len(records))) // another collector may have them
+	if a.client != nil && a.withholds() {
+		a.withheld.Add(uint64(len(records))) // another collector may have them
 		return
 	}
 	a.records.Add(uint64(len(records)))
@@ -86,7 +93,7 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 				item := &free[i]
 				item.Record = records[i]
 				item.Host, item.Again, item.number = a.index, again, a.number
-				if !again {
+				if !again && item.Flags&wire.HostStat == 0 {
 					a.number++
 				}
 				item.match, item.generation = classes.match(&item.Record), classes.generation
@@ -103,10 +110,19 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 	}
 }
 
+// mark takes the number of the next record, or boot 0 if the next have none.
+func (a *agent) mark(boot, number uint64) {
+	a.numbered.Store(boot != 0)
+	if a.out != nil {
+		a.out.marks.put(mark{a.number, boot, number})
+	}
+}
+
 // change tells of a new state of the connection, once until it is another one.
 func (a *agent) change(s feed.ClientState) {
 	switch s.Phase {
 	case feed.Connected:
+		a.mark(0, 0)
 		a.connections.Add(1)
 		a.said = ""
 		a.failed.Store(nil)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,15 +59,62 @@ type batcher struct {
 	inNow             uint64 // of in, not added yet
 }
 
-// outgoing is an agent's stream of batches.
+// outgoing is an agent's streams of batches: one of ours, and one of the agent's own if that
+// tells its records' numbers. By these the batches of two collectors are told apart that
+// have read the same records. What was summed up is always in ours.
 type outgoing struct {
 	batch.Batch // being filled
+	marks       marks
+	ours        sequence
+	theirs      sequence // boot 0: the records have no numbers
+	number      uint64   // of theirs: the record's that is being added
 	downsample  *downsample.Agent
 	enlisted    bool      // the batcher's alone, as all but published and lost
 	next        uint32    // the number that the hub's next item of this agent has
 	since       time.Time // when Records got its first
 
 	published, lost atomic.Uint64 // records; see Detail
+}
+
+// sequence is where a stream of batches goes on.
+type sequence struct{ boot, next, dropped uint64 }
+
+// mark says that from one item on records have these numbers.
+type mark struct {
+	at           uint32 // Item.number
+	boot, number uint64
+}
+
+// marks are those that the batcher has not come to. The agent's client puts them.
+type marks struct {
+	any  atomic.Bool
+	mu   sync.Mutex
+	list []mark
+}
+
+func (m *marks) put(next mark) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.list); n > 0 && m.list[n-1].at == next.at {
+		m.list = m.list[:n-1]
+	}
+	m.list = append(m.list, next)
+	m.any.Store(true)
+}
+
+// upto takes the last mark that is for an item or those before it.
+func (m *marks) upto(number uint32) (last mark, ok bool) {
+	if !m.any.Load() {
+		return last, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.list) > 0 && int32(number-m.list[0].at) >= 0 {
+		last, ok = m.list[0], true
+		m.list = m.list[1:]
+	}
+	m.any.Store(len(m.list) > 0)
+	return last, ok
 }
 
 func newBatcher(c *collector, to Batches, detail *downsample.Rules) *batcher {
@@ -91,7 +139,7 @@ func newBatcher(c *collector, to Batches, detail *downsample.Rules) *batcher {
 // of the agent's.
 func (b *batcher) prepare(a *agent) {
 	o := &outgoing{}
-	o.Agent, o.Boot = batchName(a.host.Label), rand.Uint64()
+	o.Agent, o.ours.boot = batchName(a.host.Label), rand.Uint64()
 	o.downsample = downsample.NewAgent(b.detail.For(a.host.Label),
 		func(level batch.Level, r *wire.Record) { b.append(o, level, r) },
 		func(ch downsample.Change) { b.changes = append(b.changes, change{a, ch}) })
@@ -161,19 +209,34 @@ func (b *batcher) take() {
 // add gives one item to its agent's stream. Its number tells how many before it
 // were overwritten.
 func (b *batcher) add(item *Item) {
-	o := b.c.all()[item.Host].out
+	if item.Flags&wire.HostStat != 0 { // no batch has them
+		return
+	}
+	a := b.c.all()[item.Host]
+	o := a.out
 	if gap := item.number - o.next; gap != 0 {
 		b.drop(o, uint64(gap))
 	}
 	o.next = item.number + 1
 	b.inNow += packets(&item.Record)
-	switch {
-	case item.Flags&wire.HostStat != 0: // no batch has them
-	case item.Time < 0:
+	if m, ok := o.marks.upto(item.number); ok {
+		if o.theirs.boot != m.boot {
+			o.theirs = sequence{boot: m.boot}
+		}
+		o.number = m.number + uint64(item.number-m.at)
+	}
+	if item.Time < 0 {
 		b.untimely.Add(packets(&item.Record))
 		b.drop(o, 1)
-	default:
+	} else {
 		o.downsample.Add(&item.Record)
+	}
+	o.number++
+	if o.theirs.boot != 0 && o.downsample.Status().Level > batch.Packets {
+		// What is summed up would be missing from the numbers: until the next connection
+		// there are none.
+		o.theirs = sequence{}
+		a.numbered.Store(false)
 	}
 }
 
@@ -194,20 +257,31 @@ func packets(r *wire.Record) uint64 {
 // drop counts records that no batch will have.
 func (b *batcher) drop(o *outgoing, n uint64) {
 	b.flush(o)
-	o.Dropped += n
+	o.number += n
+	if o.theirs.boot != 0 {
+		o.theirs.dropped += n
+	} else {
+		o.ours.dropped += n
+	}
 	o.lost.Add(n)
 }
 
 // append adds a record to the batch, which leaves when it is full, or before a
-// record of another level.
+// record of another level or stream, or one that does not follow.
 func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
-	if o.Level != level {
+	s, number := &o.ours, o.ours.next
+	if level == batch.Packets && o.theirs.boot != 0 {
+		s, number = &o.theirs, o.number
+	}
+	if o.Level != level || o.Boot != s.boot || o.Next() != number {
 		b.flush(o)
-		o.Level = level
 	}
 	if len(o.Records) == 0 {
 		o.since = b.now
+		o.Level, o.Boot, o.First = level, s.boot, number
 	}
+	s.next = number + 1
+	o.Dropped = s.dropped
 	o.Records = append(o.Records, *r)
 	if len(o.Records) >= batchRecords {
 		b.flush(o)

@@ -19,8 +19,8 @@ type Item struct {
 	// Again: somebody goes back in a replay and sees it once more; it has been
 	// counted.
 	Again bool
-	// number counts the items of a host that are not Again, from 0, modulo 2^32:
-	// a reader that lost some can tell whose they were.
+	// number counts the items of a host that are not Again, and no host statistics, from
+	// 0, modulo 2^32: a reader that lost some can tell whose they were.
 	number uint32
 	// match says which lines of File.Flows the record belongs to; only the
 	// classifier of that generation can read it.

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -116,24 +117,23 @@ type collector struct {
 	classes atomic.Pointer[classifier]
 	hub     *hub.Hub[Item]
 	roster  atomic.Pointer[[]*agent] // see all
+	adding  sync.Mutex               // serialises additions to it while the collector runs
 	edition atomic.Uint64            // counts changes of agents and flows
 	notice  atomic.Pointer[string]   // why an edit of the configuration is not in force
 	senders senders                  // agents that are not dialled
 	share   Share                    // nil: all agents are ours
 	follow  *Follow                  // nil: nobody is followed
-	// withheld are records of agents that another collector may have had by then.
-	withheld atomic.Uint64
-	again    atomic.Uint64      // items that a replay has had before
-	player   *replay.Player     // nil: agents are dialled
-	quit     context.CancelFunc // ends it all, cleanly
-	palette  *Palette
-	names    *Names
-	view     *View    // nil if nobody asked for one
-	batcher  *batcher // likewise
-	paths    *pathReader
-	say      *printer
-	manager  *service.Manager
-	started  time.Time
+	again   atomic.Uint64            // items that a replay has had before
+	player  *replay.Player           // nil: agents are dialled
+	quit    context.CancelFunc       // ends it all, cleanly
+	palette *Palette
+	names   *Names
+	view    *View    // nil if nobody asked for one
+	batcher *batcher // likewise
+	paths   *pathReader
+	say     *printer
+	manager *service.Manager
+	started time.Time
 }
 
 // all are the agents that there are, and those that there have been since the
@@ -323,6 +323,9 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 
 func (c *collector) runAgents(ctx context.Context, cfg Config, out output) error {
 	g, ctx := errgroup.WithContext(ctx)
+	if c.share != nil {
+		defer context.AfterFunc(ctx, c.share.Leave)()
+	}
 	for _, r := range c.senders.receivers {
 		g.Go(guarded(out, func() error { return r.Run(ctx) }))
 	}

@@ -161,8 +161,8 @@ func (c *collector) summarize(out output) {
 		fmt.Fprintf(&b, "\n%s  -listen: %s forgotten to make room, %s malformed, %d not allowed, %s refused", Prefix,
 			count(l.Evicted, "session"), count(l.Malformed, "datagram"), l.NotAllowed, count(l.Refused, "connection"))
 	}
-	if n := c.withheld.Load(); n > 0 {
-		fmt.Fprintf(&b, "\n%s  %s left to other collectors, for want of a bus that says whose they are", Prefix, count(n, "record"))
+	if n := c.withheld(); n > 0 {
+		fmt.Fprintf(&b, "\n%s  %s withheld: other collectors may have them, as this one had been stopped", Prefix, count(n, "record"))
 	}
 	st := out.status()
 	source := "agent"
@@ -180,4 +180,12 @@ func count(n uint64, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// withheld is how many records were discarded because another collector may have them.
+func (c *collector) withheld() (n uint64) {
+	for _, a := range c.all() {
+		n += a.withheld.Load()
+	}
+	return n
 }

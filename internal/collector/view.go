@@ -46,8 +46,10 @@ type AgentStatus struct {
 	// Phase is Connected.
 	Status string
 	// Failed: the last dial, or the connection, failed, and there is no new one.
-	Failed      bool
-	Records     uint64 // received since the start
+	Failed  bool
+	Records uint64 // received since the start
+	// Withheld are records discarded, as another collector may have had them too.
+	Withheld    uint64
 	Connections uint64 // made since the start
 	// Losses are what an agent with IPFIX has told. HasLosses is not set for a
 	// 28-byte feed, which cannot tell; only Losses.Malformed is known then.
@@ -102,7 +104,7 @@ func (v *View) Listening() feed.ReceiverStatus { return v.c.listening() }
 
 // Withheld counts records that were left out, as another collector might have had
 // them too.
-func (v *View) Withheld() uint64 { return v.c.withheld.Load() }
+func (v *View) Withheld() uint64 { return v.c.withheld() }
 
 // Agents are the connections of Hosts.
 func (v *View) Agents() (list []AgentStatus) {
@@ -116,7 +118,7 @@ func (a *agent) status() AgentStatus {
 	s := a.state.Load()
 	st := AgentStatus{
 		Phase: s.Phase, Records: a.records.Load(), Connections: a.connections.Load(),
-		HasLosses: a.host.IPFIX,
+		HasLosses: a.host.IPFIX, Withheld: a.withheld.Load(),
 	}
 	st.Losses = a.losses()
 	st.Detail = a.detail()

@@ -65,7 +65,8 @@ type Batch struct {
 	// no control characters, see wire.Printable.
 	Agent string
 	// Boot names the stream: a random number, drawn whenever whoever numbers the
-	// records begins to.
+	// records begins to. If that is the agent, several collectors may make batches of
+	// the same records.
 	Boot uint64
 	// First is the first record's number. Numbers count up from 0; none is used
 	// for two records of one Boot.
@@ -81,9 +82,11 @@ type Batch struct {
 // Next is the number of the record after the last.
 func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Records)) }
 
-// ID is the same for the same batch only. It suits Nats-Msg-Id.
-func (b *Batch) ID() string {
-	return b.Agent + "/" + strconv.FormatUint(b.Boot, 16) + "/" + strconv.FormatUint(b.First, 10)
+// ID is the same for batches of the same records only. It suits Nats-Msg-Id.
+func (b *Batch) ID() string { return id(b.Agent, b.Boot, b.First, b.Next()) }
+
+func id(agent string, boot, first, next uint64) string {
+	return agent + "/" + strconv.FormatUint(boot, 16) + "/" + strconv.FormatUint(first, 10) + "-" + strconv.FormatUint(next, 10)
 }
 
 // Header is what a batch says of itself in front of its records.
@@ -97,6 +100,9 @@ type Header struct {
 
 // Next is the number of the record after the last.
 func (h *Header) Next() uint64 { return h.First + uint64(h.Count) }
+
+// ID is the batch's.
+func (h *Header) ID() string { return id(h.Agent, h.Boot, h.First, h.Next()) }
 
 const (
 	magic      = "PCB\x01"

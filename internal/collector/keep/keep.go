@@ -145,10 +145,10 @@ func (k *Keeper) assemble() {
 			p.Queue = k.queue
 		}
 		k.publisher = bus.NewPublisher(k.conn, p)
-		k.agents = bus.NewShare(k.conn, "collectors", name, k.streams)
+		k.agents = bus.NewShare(k.conn, "collectors", name)
 	}
 	if k.cfg.Table != nil {
-		k.tableShare = bus.NewShare(k.conn, tableGroup, name, k.streams)
+		k.tableShare = bus.NewShare(k.conn, tableGroup, name)
 		k.tables = bus.NewWriter(k.conn, bus.WriterConfig{
 			Store: k.cfg.Table, Streams: k.streams, Group: tableGroup, Share: k.tableShare, Age: tableAge,
 			NewSegment: func(id string) (bus.Segment, error) { return k.cfg.Table.NewSegment(id) },
@@ -157,7 +157,7 @@ func (k *Keeper) assemble() {
 	if k.store == nil {
 		return
 	}
-	k.parts = bus.NewShare(k.conn, "writers", name, k.streams)
+	k.parts = bus.NewShare(k.conn, "writers", name)
 	k.writer = bus.NewWriter(k.conn, bus.WriterConfig{
 		Store: k.store, Streams: k.streams, Share: k.parts,
 		NewSegment: func(id string) (bus.Segment, error) { return k.store.NewSegment(id) },

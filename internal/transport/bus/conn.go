@@ -52,6 +52,7 @@ type Conn struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	target *Target
+	cfg    Config
 	say    func(format string, args ...any)
 	away   atomic.Bool // that the bus is away was said
 	warned atomic.Bool // of streams on too few servers
@@ -61,7 +62,7 @@ type Conn struct {
 // Connect connects. A bus that is away is no error: it may come later. One that
 // does not let us in is.
 func Connect(cfg Config) (*Conn, error) {
-	c := &Conn{target: cfg.Target, say: cfg.Say}
+	c := &Conn{target: cfg.Target, cfg: cfg, say: cfg.Say}
 	if c.say == nil {
 		c.say = func(string, ...any) {}
 	}

@@ -313,10 +313,9 @@ func (p *Publisher) publish(data []byte) (f inFlight, err error) {
 		return f, err
 	}
 	f.records, f.packets = uint64(h.Count), h.Packets
-	b := batch.Batch{Agent: h.Agent, Boot: h.Boot, First: h.First}
 	m := &nats.Msg{
 		Subject: p.conn.target.subject(&h, p.partitions), Data: data,
-		Header: nats.Header{jetstream.MsgIDHeader: {b.ID()}},
+		Header: nats.Header{jetstream.MsgIDHeader: {h.ID()}},
 	}
 	f.future, err = p.conn.js.PublishMsgAsync(m, jetstream.WithRetryAttempts(0))
 	return f, err

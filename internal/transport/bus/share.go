@@ -7,103 +7,126 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 )
 
-// Share divides keys among the live members of a group, so that a key belongs to
-// one of them at any time, or to none for some seconds. The member with the
-// highest hash of its name and the key's has it (rendezvous hashing): if one goes,
-// only its keys move.
+// Share divides keys among the live members of a group. The member with the highest
+// hash of its name and the key's has it (rendezvous hashing): if one goes, only its keys
+// move.
 //
-// Members put heartbeats into the bucket PC_GROUPS (PC_GROUPS_TENANT), and all
-// read all of them in the order of the bucket's stream. No clock is compared with
-// another one's:
+// Members send heartbeats to each other as plain messages, over every server that the
+// bus's URL names: these need neither a stream nor its leader, and arrive as long as any
+// server is there that two members can reach. No clock is compared with another one's.
 //
-//   - A member holds what is its own for [holdTime] from sending a heartbeat that it
-//     has then read itself. By then it has read all that were stored before.
-//   - It takes another one for dead if it has read none of its heartbeats for
-//     [leaseTime], up to sending one of its own that it has read. That one has lost its
-//     hold by then, since leaseTime is longer.
-//   - Who joins, or has lost its hold, waits for leaseTime before it holds anything:
-//     by then all others have read of it, or have lost theirs.
+// A key without an owner is worse than one with two, whose records are told apart by their
+// numbers. So:
+//
+//   - A member takes another one for dead if it has heard none of its heartbeats for
+//     [leaseTime] in which all of its own came back to it. If they do not, it is the bus
+//     that is away, or this process was stopped: nobody is taken for dead, and everybody
+//     keeps what they have.
+//   - Who joins says so after [joinTime]; by then all others have answered. They give up
+//     what is not theirs any more, and it takes its keys [takeTime] later. If there is no
+//     bus, it takes all keys after [aloneTime].
 type Share struct {
-	conn  *Conn
-	group string
-	id    string
-	cfg   Streams
+	conn   *Conn
+	group  string
+	id     string
+	prefix string // of the subjects
 
 	mu      sync.Mutex
-	others  map[string]time.Time // when their newest heartbeat was read
+	others  map[string]*other
 	beats   uint64
-	sent    map[uint64]time.Time // when heartbeats were sent that were not read yet
-	echoed  time.Time            // when the newest that was read was sent
-	joined  time.Time            // since when heartbeats have not lapsed; zero: they have
-	members []string             // live, in order, if we hold; or none
-	changed chan struct{}        // closed when members change
+	sent    map[uint64]time.Time // when heartbeats were sent that have not come back
+	echoed  time.Time            // when the newest that has come back was sent
+	steady  time.Time            // since when they come back without a gap
+	joining time.Time            // since when we hear others; zero: we do not
+	joined  bool
+	takes   time.Time // when we take our keys
+	left    bool
+	looked  time.Time
+	stopped time.Time // when it was found that this process had stood still; zero: all is known since
+	members []string  // those that have keys as far as we know, in order
+	changed chan struct{}
+	paths   []*nats.Conn
+}
+
+// other is another member.
+type other struct {
+	heard  time.Time
+	joined bool
 }
 
 const (
-	// A member that is killed is replaced within leaseTime and some beats. Clocks
-	// may run apart by a fifteenth.
-	leaseTime = 7500 * time.Millisecond
-	holdTime  = 7 * time.Second
-	beatTime  = 500 * time.Millisecond
-	// beatsKept is how many of a member's heartbeats there are for those who read
-	// late: more than of leaseTime.
-	beatsKept = 64
-	// lapseTime is after how long the servers forget a heartbeat.
-	lapseTime = time.Minute
+	leaseTime = 2400 * time.Millisecond
+	beatTime  = 400 * time.Millisecond
+	// gapTime is how far apart our own heartbeats may come back.
+	gapTime   = 3 * beatTime
+	joinTime  = 2 * beatTime
+	takeTime  = beatTime / 2
+	aloneTime = 3 * time.Second
+	lookTime  = beatTime / 2
+	// stillTime is how long this process must have stood still for others to have taken
+	// its keys.
+	stillTime = leaseTime - beatTime
+	// sentTime is how long a heartbeat is remembered that does not come back.
+	sentTime = time.Minute
 )
 
 // beat is a heartbeat.
 type beat struct {
-	Name string `json:"name"` // for people
-	Beat uint64 `json:"beat"`
+	ID     string `json:"id"`
+	Beat   uint64 `json:"beat"`
+	Joined bool   `json:"joined"`
+	Left   bool   `json:"left,omitempty"`
 }
 
 // NewShare returns a member of a group. name is for people: the host's. Run makes it
 // live.
-func NewShare(conn *Conn, group, name string, cfg Streams) *Share {
+func NewShare(conn *Conn, group, name string) *Share {
 	return &Share{
-		conn: conn, group: group, id: fmt.Sprintf("%s-%08x", token(name), rand.Uint32()), cfg: cfg,
-		others: map[string]time.Time{}, sent: map[uint64]time.Time{}, changed: make(chan struct{}),
+		conn: conn, group: group, id: fmt.Sprintf("%s-%08x", token(name), rand.Uint32()),
+		prefix: fmt.Sprintf("pcapper.v1.%s.members.%s.", conn.target.Tenant, group),
+		others: map[string]*other{}, sent: map[uint64]time.Time{}, changed: make(chan struct{}),
 	}
 }
 
 // Mine reports whether a key is ours now. The channel is closed when that may have
 // changed. A nil Share has all keys.
-func (s *Share) Mine(key string) (bool, <-chan struct{}) { return s.mine(key) }
-
-func (s *Share) mine(key string) (bool, <-chan struct{}) {
+func (s *Share) Mine(key string) (bool, <-chan struct{}) {
 	if s == nil {
 		return true, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A process that was stopped for a while finds out here.
-	if len(s.members) == 0 || time.Since(s.echoed) >= holdTime {
-		return false, s.changed
-	}
 	return owner(s.members, key) == s.id, s.changed
 }
 
-// Holds reports whether anything is ours now, which it is not when the servers are
-// away for long, or this process was stopped: others may have it.
-func (s *Share) Holds() bool {
+// Stopped reports whether this process has stood still for so long that others may have
+// taken its keys, and has not heard since who has them.
+func (s *Share) Stopped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.members) > 0 && time.Since(s.echoed) < holdTime
+	return !s.stopped.IsZero() || !s.looked.IsZero() && time.Since(s.looked) >= stillTime
 }
 
-// Members are the live ones as far as we know, ourselves included; none while we
-// hold nothing.
+// Members are the live ones as far as we know, ourselves included; none before we have
+// joined.
 func (s *Share) Members() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.members
+}
+
+// Known reports whether the members are known now: the bus brings our heartbeats back.
+func (s *Share) Known() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joined && time.Since(s.echoed) < leaseTime
 }
 
 // owner is the member that has a key.
@@ -132,155 +155,231 @@ func weight(member, key string) uint64 {
 
 // Run is a live member until ctx is done. It returns once leave has returned, which
 // is to end all that is done with our keys, and the others have been told. leave may be
-// nil. The error is a *fault.Error.
+// nil.
 func (s *Share) Run(ctx context.Context, leave func()) error {
-	var kv jetstream.KeyValue
-	err := s.conn.retry(ctx, "the groups' bucket", func() (err error) {
-		kv, err = s.conn.ensureBucket(ctx, s.conn.target.bucket("GROUPS"), jetstream.StreamConfig{
-			Description: "PCapper: who is there", Replicas: s.conn.replicas(s.cfg), MaxAge: lapseTime, MaxMsgSize: -1,
-			MaxMsgsPerSubject: beatsKept,
-		})
-		return err
-	})
-	if err == nil {
-		s.live(ctx, kv)
-	}
+	s.live(ctx)
 	if leave != nil {
 		leave()
 	}
-	if err == nil {
-		s.goodbye(ctx, kv)
+	s.Leave()
+	for _, nc := range s.paths {
+		nc.Close()
 	}
-	return ended(ctx, err)
+	return nil
 }
 
-// live sends heartbeats and reads them until ctx is done.
-func (s *Share) live(ctx context.Context, kv jetstream.KeyValue) {
-	var sender sync.WaitGroup
-	defer sender.Wait()
-	sender.Go(func() {
-		for ctx.Err() == nil {
-			s.send(ctx, kv)
-			select {
-			case <-time.After(beatTime):
-			case <-ctx.Done():
-			}
-		}
-	})
-	c := cursor{conn: s.conn, stream: "KV_" + kv.Bucket(), filter: "$KV." + kv.Bucket() + "." + s.group + ".>", latest: true}
-	defer c.close()
-	look := time.NewTicker(beatTime / 2)
+// Leave lets the others have our keys at once.
+func (s *Share) Leave() {
+	s.mu.Lock()
+	s.left = true
+	b := beat{ID: s.id, Left: true}
+	s.mu.Unlock()
+	s.publish(b)
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if s.conn.nc.IsConnected() {
+		_ = s.conn.nc.FlushWithContext(ctx) // or they will notice
+	}
+}
+
+// live sends heartbeats, and listens to those of others, until ctx is done.
+func (s *Share) live(ctx context.Context) {
+	began := time.Now()
+	s.open()
+	look := time.NewTicker(lookTime)
 	defer look.Stop()
-	for ctx.Err() == nil {
-		m, ok, err := c.read(ctx, look.C)
-		if ok {
-			s.heard(m.subject[len(c.filter)-1:], &m, c.opened)
+	for next := began; ctx.Err() == nil; {
+		if now := time.Now(); !now.Before(next) {
+			next = now.Add(beatTime)
+			s.send(now)
 		}
-		s.look(time.Now())
-		if err != nil {
-			_ = pause(ctx)
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+		}
+		if s.look(time.Now(), began) {
+			s.send(time.Now())
 		}
 	}
-	s.mu.Lock()
-	s.set(nil)
-	s.mu.Unlock()
+}
+
+// open listens on the bus's connection, and on one of our own to each server, so that
+// one that stands still cuts nobody off.
+func (s *Share) open() {
+	s.listen(s.conn.nc)
+	if len(s.conn.target.Servers) < 2 || s.conn.cfg.InProcess != nil {
+		return
+	}
+	for _, server := range s.conn.target.Servers {
+		only := *s.conn.target
+		only.Servers = []string{server}
+		quiet := &Conn{target: &only, say: func(string, ...any) {}}
+		cfg := s.conn.cfg
+		cfg.Target = &only
+		o, err := quiet.options(cfg)
+		if err != nil {
+			continue // the bus's own connection has said why
+		}
+		o.IgnoreDiscoveredServers = true
+		if nc, err := o.Connect(); err == nil {
+			s.paths = append(s.paths, nc)
+			s.listen(nc)
+		}
+	}
+}
+
+func (s *Share) listen(nc *nats.Conn) {
+	_, err := nc.Subscribe(s.prefix+"*", func(m *nats.Msg) {
+		var b beat
+		if json.Unmarshal(m.Data, &b) == nil && token(b.ID) == strings.TrimPrefix(m.Subject, s.prefix) {
+			s.heard(&b, time.Now())
+		}
+	})
+	if err != nil {
+		s.conn.say("bus %s: cannot listen to other members: %v", s.conn.target, err)
+	}
 }
 
 // send sends a heartbeat.
-func (s *Share) send(ctx context.Context, kv jetstream.KeyValue) {
+func (s *Share) send(now time.Time) {
 	s.mu.Lock()
-	s.beats++
-	n := s.beats
-	now := time.Now()
-	s.sent[n] = now
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	value, err := json.Marshal(beat{s.id, n})
-	if err == nil {
-		_, _ = kv.Put(ctx, s.group+"."+s.id, value) // whether it arrived is seen when it is read
-	}
-}
-
-// heard takes a member's heartbeat, or its goodbye, from a reader that was opened
-// then.
-func (s *Share) heard(id string, m *message, opened time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var b beat
-	switch err := json.Unmarshal(m.data, &b); {
-	case id != s.id && err != nil: // no value: it has left
-		delete(s.others, id)
-	case id != s.id:
-		s.others[id] = time.Now()
-	case err == nil:
-		s.echo(b.Beat, opened)
-	}
-}
-
-// echo takes our own heartbeat. One that was sent before the reader was opened tells
-// nothing: not all that were stored before it need have been read.
-func (s *Share) echo(n uint64, opened time.Time) {
-	at, ok := s.sent[n]
-	if !ok || at.Before(opened) {
+	if s.left {
+		s.mu.Unlock()
 		return
+	}
+	s.beats++
+	s.sent[s.beats] = now
+	b := beat{ID: s.id, Beat: s.beats, Joined: s.joined}
+	s.mu.Unlock()
+	s.publish(b)
+}
+
+// publish sends over all paths. What does not arrive is missed by those who listen.
+func (s *Share) publish(b beat) {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return
+	}
+	for _, nc := range append([]*nats.Conn{s.conn.nc}, s.paths...) {
+		if nc.IsConnected() {
+			_ = nc.Publish(s.prefix+token(s.id), data)
+		}
+	}
+}
+
+// heard takes a heartbeat.
+func (s *Share) heard(b *beat, now time.Time) {
+	s.mu.Lock()
+	fresh := s.take(b, now)
+	s.mu.Unlock()
+	if fresh { // one that joins hears of us at once
+		s.send(now)
+	}
+}
+
+func (s *Share) take(b *beat, now time.Time) (fresh bool) {
+	switch {
+	case b.ID == s.id:
+		if !b.Left {
+			s.echo(b.Beat, now)
+		}
+		return false
+	case b.Left:
+		delete(s.others, b.ID)
+	case s.others[b.ID] == nil:
+		fresh = true
+		s.others[b.ID] = &other{now, b.Joined}
+	default:
+		*s.others[b.ID] = other{now, b.Joined}
+	}
+	s.settle(now)
+	return fresh
+}
+
+// echo takes our own heartbeat.
+func (s *Share) echo(n uint64, now time.Time) {
+	at, ok := s.sent[n]
+	if !ok {
+		return // it has come another way
 	}
 	for k := range s.sent {
 		if k <= n {
 			delete(s.sent, k)
 		}
 	}
-	if s.joined.IsZero() || at.Sub(s.echoed) >= holdTime {
-		s.joined = time.Now()
-		if s.echoed.IsZero() && len(s.others) == 0 { // nobody has anything, for lapseTime
-			s.joined = at.Add(-leaseTime)
-		}
+	if at.Before(s.stopped) {
+		return // of before we were stopped
+	}
+	if !s.stopped.IsZero() {
+		s.stopped = time.Time{}
+		s.signal()
+	}
+	if at.Sub(s.echoed) > gapTime {
+		s.steady = at
 	}
 	s.echoed = at
+	if s.joining.IsZero() {
+		s.joining = now
+	}
 }
 
-// look finds out who is live.
-func (s *Share) look(now time.Time) {
+// look finds out who is live. It reports whether we have joined.
+func (s *Share) look(now, began time.Time) (joined bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, at := range s.others {
-		if s.echoed.Sub(at) >= leaseTime {
+	if !s.looked.IsZero() && now.Sub(s.looked) >= stillTime {
+		s.stopped = now
+		s.signal()
+	}
+	s.looked = now
+	for id, o := range s.others {
+		if s.echoed.Sub(later(o.heard, s.steady)) >= leaseTime {
 			delete(s.others, id)
 		}
 	}
 	for n, at := range s.sent {
-		if now.Sub(at) > lapseTime {
+		if now.Sub(at) > sentTime {
 			delete(s.sent, n)
 		}
 	}
-	if now.Sub(s.echoed) >= holdTime {
-		s.joined = time.Time{}
+	alone := s.joining.IsZero() && now.Sub(began) >= aloneTime
+	if !s.joined && (alone || !s.joining.IsZero() && now.Sub(s.joining) >= joinTime) {
+		s.joined, joined = true, true
+		if len(s.others) > 0 {
+			s.takes = now.Add(takeTime)
+		}
 	}
-	// Held is what was joined leaseTime ago: the heartbeat that says so was read.
-	if s.joined.IsZero() || s.echoed.Sub(s.joined) < leaseTime {
-		s.set(nil)
+	s.settle(now)
+	return joined
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// settle finds out who has keys.
+func (s *Share) settle(now time.Time) {
+	if !s.joined || s.left || now.Before(s.takes) {
 		return
 	}
 	members := []string{s.id}
-	for id := range s.others {
-		members = append(members, id)
+	for id, o := range s.others {
+		if o.joined {
+			members = append(members, id)
+		}
 	}
 	slices.Sort(members)
-	s.set(members)
-}
-
-// set publishes who is live.
-func (s *Share) set(members []string) {
 	if !slices.Equal(members, s.members) {
 		s.members = members
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.signal()
 	}
 }
 
-// goodbye lets the others have our keys at once.
-func (s *Share) goodbye(ctx context.Context, kv jetstream.KeyValue) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	_ = kv.Delete(ctx, s.group+"."+s.id) // or they will notice
+// signal has everybody ask again.
+func (s *Share) signal() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }

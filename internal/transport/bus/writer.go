@@ -201,7 +201,7 @@ func parseSegment(id string) (bus string, partition int, ok bool) {
 // partition writes a partition whenever it is ours.
 func (w *Writer) partition(ctx context.Context, i int) error {
 	for {
-		ours, changed := w.cfg.Share.mine(key(i))
+		ours, changed := w.cfg.Share.Mine(key(i))
 		if !ours {
 			select {
 			case <-changed:
@@ -346,7 +346,7 @@ func (p *partition) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ours, _ := p.w.cfg.Share.mine(key(p.number)); !ours {
+		if ours, _ := p.w.cfg.Share.Mine(key(p.number)); !ours {
 			return nil // what was begun is the next writer's
 		}
 		if ok {

@@ -56,7 +56,7 @@ bench: build ## what capturing costs, beside others; BENCH="-quick", "-cells REG
 	scripts/need tcpdump:tcpdump softflowd:softflowd
 	$(GO) run ./bench $(BENCH)
 
-siege: go ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate 1000000", "-embedded" ...
+siege: go ## kill the parts of a bus at random and count; SIEGE="-kills 30 -rate 1000000", "-local", "-owners all" ...
 	$(GO) run ./bench/siege $(SIEGE)
 
 deb: go ## a Debian package of both programs, in bin

@@ -6,10 +6,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,25 +30,61 @@ func main() {
 	flag.DurationVar(&s.Pause, "pause", 4*time.Second, "time between kills, on average")
 	flag.BoolVar(&s.Overlap, "overlap", false, "kill on although a server that was killed before has not caught up yet")
 	flag.StringVar(&s.Dir, "dir", "", "where files are; default: a temporary directory")
+	owners := flag.String("owners", "", "collectors share agents while this fails: \"all\", or some of "+strings.Join(bustest.Happenings(), ","))
+	agents := flag.Int("agents", 24, "with -owners: agents")
+	agentRate := flag.Int("agent-rate", 100, "with -owners: records/s of each agent")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &s); err != nil {
+	do := func() error { return run(ctx, &s) }
+	if *owners != "" {
+		o := &bustest.Owners{Agents: *agents, Rate: *agentRate, Say: s.Say, Events: strings.Split(*owners, ",")}
+		if *owners == "all" {
+			o.Events = bustest.Happenings()
+		}
+		do = func() error { return runOwners(ctx, o, s.Dir) }
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "siege:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, s *bustest.Siege) error {
-	if s.Dir == "" {
-		dir, err := os.MkdirTemp("/var/tmp", "pcapper-siege")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
-		s.Dir = dir
-	}
+// inDir calls f with a directory: dir, or a temporary one.
+func inDir(dir string, f func(dir string) error) error {
 	defer bustest.RemoveProgram()
+	if dir != "" {
+		return f(dir)
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "pcapper-siege")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return f(dir)
+}
+
+// runOwners reports for how long agents were not collected.
+func runOwners(ctx context.Context, o *bustest.Owners, dir string) error {
+	return inDir(dir, func(dir string) error {
+		o.Dir = dir
+		list, err := o.Run(ctx)
+		fmt.Print(bustest.OwnersTable(list))
+		for _, r := range list {
+			err = errors.Join(err, r.Check())
+		}
+		return err
+	})
+}
+
+func run(ctx context.Context, s *bustest.Siege) error {
+	return inDir(s.Dir, func(dir string) error {
+		s.Dir = dir
+		return kill(ctx, s)
+	})
+}
+
+func kill(ctx context.Context, s *bustest.Siege) error {
 	r, err := s.Run(ctx)
 	if err != nil {
 		return err

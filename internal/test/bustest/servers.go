@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,10 +25,20 @@ type Servers struct {
 	ports        [Nodes]int
 	routes       [Nodes]int
 	running      [Nodes]*exec.Cmd
+	links        map[[2]int]*Link // from a server to another one's routes; nil: none
 }
 
 // StartServers starts them, with their files in dir.
 func StartServers(ctx context.Context, dir string) (*Servers, error) {
+	return startServers(ctx, dir, false)
+}
+
+// StartLinkedServers starts servers that [Servers.Partition] can cut off.
+func StartLinkedServers(ctx context.Context, dir string) (*Servers, error) {
+	return startServers(ctx, dir, true)
+}
+
+func startServers(ctx context.Context, dir string, linked bool) (*Servers, error) {
 	program, err := Program()
 	if err != nil {
 		return nil, err
@@ -35,6 +46,12 @@ func StartServers(ctx context.Context, dir string) (*Servers, error) {
 	s := &Servers{dir: dir, program: program}
 	if err := freePorts(s.ports[:], s.routes[:]); err != nil {
 		return nil, err
+	}
+	if linked {
+		if err := s.link(); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
 	for i := range Nodes {
 		if err := s.Start(i); err != nil {
@@ -72,14 +89,20 @@ func (s *Servers) URL() string {
 // Start starts server i, with what it had on disk.
 func (s *Servers) Start(i int) error {
 	var routes []string
-	for _, p := range s.routes {
-		routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", p))
+	for j, p := range s.routes {
+		route := fmt.Sprintf("127.0.0.1:%d", p)
+		if l := s.links[[2]int{i, j}]; l != nil {
+			route = l.Addr()
+		}
+		if i != j {
+			routes = append(routes, "nats://"+route)
+		}
 	}
 	text := fmt.Sprintf(`server_name: n%d
 listen: 127.0.0.1:%d
 jetstream { store_dir: %q, max_mem: 64MB, max_file: 20GB }
-cluster { name: test, listen: 127.0.0.1:%d, routes: [%s] }
-`, i, s.ports[i], filepath.Join(s.dir, fmt.Sprint("n", i)), s.routes[i], strings.Join(routes, ", "))
+cluster { name: test, listen: 127.0.0.1:%d, no_advertise: %v, routes: [%s] }
+`, i, s.ports[i], filepath.Join(s.dir, fmt.Sprint("n", i)), s.routes[i], s.links != nil, strings.Join(routes, ", "))
 	file := filepath.Join(s.dir, fmt.Sprintf("n%d.conf", i))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
@@ -91,6 +114,53 @@ cluster { name: test, listen: 127.0.0.1:%d, routes: [%s] }
 	}
 	s.running[i] = cmd
 	return nil
+}
+
+// link puts a link in the way of each route.
+func (s *Servers) link() (err error) {
+	s.links = map[[2]int]*Link{}
+	for i := range Nodes {
+		for j := range Nodes {
+			if i == j {
+				continue
+			}
+			if s.links[[2]int{i, j}], err = NewLink(fmt.Sprintf("127.0.0.1:%d", s.routes[j])); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Partition cuts server i off from the others, or ends that. Clients of each server
+// keep their connections.
+func (s *Servers) Partition(i int, cut bool) {
+	for pair, l := range s.links {
+		if pair[0] == i || pair[1] == i {
+			l.Cut(cut)
+		}
+	}
+}
+
+// Addr is where server i's clients connect.
+func (s *Servers) Addr(i int) string { return fmt.Sprintf("127.0.0.1:%d", s.ports[i]) }
+
+// Stop ends server i as an administrator would (SIGTERM).
+func (s *Servers) Stop(i int) {
+	if cmd := s.running[i]; cmd != nil {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		s.running[i] = nil
+	}
+}
+
+// Pause has server i stand still (SIGSTOP), or go on.
+func (s *Servers) Pause(i int, pause bool) {
+	signal := syscall.SIGCONT
+	if pause {
+		signal = syscall.SIGSTOP
+	}
+	_ = s.running[i].Process.Signal(signal)
 }
 
 // Kill kills server i (SIGKILL).
@@ -109,6 +179,11 @@ func (s *Servers) Running(i int) bool { return s.running[i] != nil }
 func (s *Servers) Close() {
 	for i := range Nodes {
 		s.Kill(i)
+	}
+	for _, l := range s.links {
+		if l != nil {
+			l.Close()
+		}
 	}
 }
 

@@ -34,6 +34,25 @@ func TestCluster(t *testing.T) {
 	})
 }
 
+// TestOwners: collectors that share agents lose no record of any while a server is killed,
+// and store none twice; the agents of one that is killed and started again are read again
+// within four seconds. bench/siege -owners all has all that can fail.
+func TestOwners(t *testing.T) {
+	o := bustest.Owners{
+		Dir: t.TempDir(), Agents: 24, Rate: 50, Say: t.Logf, Down: 2 * time.Second, Rest: time.Second,
+		Events: []string{"server-killed", "collector-restarted"},
+	}
+	list, err := o.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		if err := r.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestFewReplicas: streams that somebody has made for one server of three are used,
 // and that is said; ours are on three.
 func TestFewReplicas(t *testing.T) {

@@ -290,6 +290,9 @@ func readers(t *testing.T, url string) (n int) {
 	}
 	for i := range 4 {
 		s, err := js.Stream(t.Context(), fmt.Sprintf("PC_%02d", i))
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return 0 // not yet
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -476,4 +479,49 @@ func TestShared(t *testing.T) {
 	if f.most != 1 {
 		t.Errorf("an agent had %d collectors at once", f.most)
 	}
+}
+
+// TestLabelsFollow: dashboards that were there before any agent show each agent under its
+// name, and so does one that has an archive which knows an agent from before.
+func TestLabelsFollow(t *testing.T) {
+	server := bustest.Start(t, "")
+	dir := filepath.Join(t.TempDir(), "store")
+	f := startFleet(t, 2)
+	conf := f.config(t)
+	open := func(name string) *os.File {
+		lines, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { lines.Close() })
+		return lines
+	}
+	seen := func(lines *os.File, n int) bool {
+		data, err := os.ReadFile(lines.Name())
+		if bytes.Contains(data, []byte(":other:")) {
+			t.Fatalf("lines of %q: %s", "other", data)
+		}
+		return err == nil && bytes.Count(data, []byte(":a0:")) == n && bytes.Count(data, []byte(":a1:")) == n
+	}
+	plain := open("plain")
+	dashboard := startRecollect(t, plain, "-lines", "-bus", server.URL())
+	until(t, "the dashboard to read", func() bool { return readers(t, server.URL()) == 4 })
+	collector := startRecollect(t, nil, "-c", conf, "-lines", "-bus", server.URL())
+	until(t, "the collector", f.all)
+	// Two lives of a dashboard that keeps what it shows.
+	for life := 1; life <= 2; life++ {
+		kept := open("kept")
+		writer := startRecollect(t, kept, "-lines", "-bus", server.URL(), "-store", dir, "-http", "127.0.0.1:0")
+		until(t, "the writer to read", func() bool { return readers(t, server.URL()) == 3*4 })
+		f.send(t, 10)
+		until(t, "the lines", func() bool { return seen(plain, 10*life) && seen(kept, 10) })
+		for _, label := range []string{"a0", "a1"} {
+			until(t, "records of "+label, func() bool {
+				return writer.metric(t, fmt.Sprintf(`recollect_agent_records_total{address="on the bus",host=%q}`, label)) == 10
+			})
+		}
+		writer.end(t)
+	}
+	collector.end(t)
+	dashboard.end(t)
 }

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 // Follow is records of agents that other collectors have.
 type Follow struct {
-	// Agents are those that are known; all others are shown as one.
+	// Agents are those that are known at the start. Those that appear later are added.
 	Agents []string
 	// Run gives take the batches of all agents, one at a time, until ctx is done.
 	// take keeps nothing.
@@ -21,9 +22,10 @@ type Follow struct {
 	// Connected reports whether records can come. Nil: always.
 	Connected func() bool
 
+	c      *collector
 	by     map[string]*agent
-	others *agent
-	said   bool // that there are others
+	others *agent // those that there is no room for
+	said   bool   // that there are
 	spread []wire.Record
 }
 
@@ -40,7 +42,7 @@ type followed struct {
 
 // followAgents makes room for agents that are not dialled by us.
 func (c *collector) followAgents(f *Follow) {
-	c.follow = f
+	c.follow, f.c = f, c
 	file := &File{Flows: c.file.Flows}
 	for _, name := range append(f.Agents[:len(f.Agents):len(f.Agents)], othersLabel) {
 		file.Hosts = append(file.Hosts, Host{Label: wire.Printable(name), Name: "on the bus", From: true})
@@ -48,25 +50,59 @@ func (c *collector) followAgents(f *Follow) {
 	c.file = file
 	f.by = make(map[string]*agent)
 	for i := range file.Hosts {
-		a := &agent{c: c, index: uint32(i), host: &file.Hosts[i], followed: &followed{}}
-		a.state.Store(&feed.ClientState{Phase: feed.Dialling})
-		a.followed.level.Store(&Detail{})
+		a := c.newFollowed(uint32(i), &file.Hosts[i])
 		c.add(a)
 		f.by[a.host.Label] = a
 	}
 	f.others = c.all()[len(c.all())-1]
 }
 
-// take takes a batch. What stands for ten seconds is spread over them.
-func (f *Follow) take(b *batch.Batch) {
-	a := f.by[b.Agent]
-	if a == nil {
-		a = f.others
+func (c *collector) newFollowed(index uint32, h *Host) *agent {
+	a := &agent{c: c, index: index, host: h, followed: &followed{}}
+	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
+	a.followed.level.Store(&Detail{})
+	return a
+}
+
+// maxFollowed is how many agents have a place of their own.
+const maxFollowed = 1 << 14
+
+// agent is whose a batch is. One that is new gets a place, or that which it had in the
+// archive.
+func (f *Follow) agent(name string) *agent {
+	if a := f.by[name]; a != nil {
+		return a
+	}
+	c := f.c
+	if len(f.by) >= maxFollowed {
 		if !f.said {
 			f.said = true
-			a.c.say.printf("%s: new on the bus; it and others that are new are shown as %q until this is started again", b.Agent, othersLabel)
+			c.say.printf("%s: new on the bus, which has more than %d agents: it and others that are new are shown as %q", name, maxFollowed, othersLabel)
 		}
+		return f.others
 	}
+	c.adding.Lock()
+	defer c.adding.Unlock()
+	h := &Host{Label: wire.Printable(name), Name: "on the bus", From: true}
+	list := c.all()
+	index := slices.IndexFunc(list, func(a *agent) bool { return a.gone.Load() && a.host.Label == h.Label })
+	if index < 0 {
+		index = len(list)
+	}
+	a := c.newFollowed(uint32(index), h)
+	if index < len(list) {
+		a.inherit(list[index])
+	}
+	c.add(a)
+	f.by[name] = a
+	c.edition.Add(1)
+	c.say.printf("%s: new on the bus", name)
+	return a
+}
+
+// take takes a batch. What stands for ten seconds is spread over them.
+func (f *Follow) take(b *batch.Batch) {
+	a := f.agent(b.Agent)
 	if a.records.Load() == 0 {
 		a.connections.Store(1)
 		a.state.Store(&feed.ClientState{Phase: feed.Connected})
@@ -91,7 +127,11 @@ func (s *followed) see(b *batch.Batch) {
 	if b.Boot == s.boot {
 		d.Lost += b.Dropped - min(s.given, b.Dropped)
 	}
-	s.boot, s.given = b.Boot, b.Dropped
+	if b.Boot == s.boot { // collectors that have the same records tell their own losses each
+		s.given = max(s.given, b.Dropped)
+	} else {
+		s.boot, s.given = b.Boot, b.Dropped
+	}
 	if d.Level != b.Level {
 		d.Level, d.Since, d.Changes = b.Level, time.Now(), d.Changes+1
 		d.Limit, d.Why = "", ""

@@ -62,8 +62,8 @@ func TestFollow(t *testing.T) {
 	if d := agents[1].Detail; d.Level != batch.Top || d.Records != 2 || d.Lost != 7 || d.Limit != "bus" || d.Since.IsZero() || d.Changes != 1 {
 		t.Errorf("b: %+v", d)
 	}
-	if agents[2].Records != 1 {
-		t.Errorf("others: %+v", agents[2])
+	if len(agents) != 4 || agents[2].Records != 0 || agents[3].Records != 1 || v.Hosts()[3].Label != "new" {
+		t.Errorf("others, and the one that is new: %+v, %+v", agents[2:], v.Hosts()[2:])
 	}
 	r.cancel()
 	if err := r.wait(); err != nil {

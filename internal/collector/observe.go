@@ -29,8 +29,12 @@ func (v *View) observe(now time.Time) {
 		if i == len(v.watched) {
 			v.watched = append(v.watched, watched{})
 		}
-		if w := &v.watched[i]; a.knowsWhen() {
+		switch w := &v.watched[i]; {
+		case a.knowsWhen():
 			v.observeAgent(i, a, w, now)
+		case a.followed != nil && w.told: // the archive knew it, and now others collect from it
+			w.told = false
+			v.store.Watch(now.UnixNano(), i, !v.away)
 		}
 	}
 	lost := v.reader.Status().Lost

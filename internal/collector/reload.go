@@ -249,8 +249,8 @@ func (c *collector) slots(hosts []Host) []int {
 	return slots
 }
 
-// fixed agents are not of the file: those that send and have no line.
-func (a *agent) fixed() bool { return a == a.c.senders.others }
+// fixed agents are not of the file: those that send and have no line, and those of others.
+func (a *agent) fixed() bool { return a == a.c.senders.others || a.followed != nil }
 
 // remove ends the agents that are in no slot.
 func (f *follower) remove(slots []int) (labels []string) {
@@ -276,6 +276,8 @@ func (f *follower) end(a *agent) {
 // addAgents starts agents that are new, or have come back, or are dialled
 // elsewhere now.
 func (f *follower) addAgents(hosts []Host, slots []int, files []certs.Files) (labels []string) {
+	f.c.adding.Lock()
+	defer f.c.adding.Unlock()
 	for i := range hosts {
 		h := &hosts[i]
 		index, was := slots[i], (*agent)(nil)
@@ -318,6 +320,7 @@ func (a *agent) inherit(was *agent) {
 	a.number, a.out = was.number, was.out
 	a.records.Store(was.records.Load())
 	a.connections.Store(was.connections.Load())
+	a.withheld.Store(was.withheld.Load())
 }
 
 // setFlows classifies by other flows from now on, and reports whether they are

@@ -27,7 +27,7 @@ func (c *collector) account(out output) []ledger.Entry {
 
 // accountFeed is what the agents have sent, as far as that is known.
 func (c *collector) accountFeed() ledger.Entry {
-	e := ledger.Entry{Stage: ledger.Feed, Unit: "records", Passed: c.hub.Published() - c.again.Load(), Received: c.withheld()}
+	e := ledger.Entry{Stage: ledger.Feed, Unit: "records", Passed: c.hub.Published() - c.again.Load()}
 	var ignored, notSent, missing, malformed uint64
 	for _, a := range c.all() {
 		l := a.losses()
@@ -41,8 +41,8 @@ func (c *collector) accountFeed() ledger.Entry {
 	e.Lose("not sent by agents", notSent)
 	e.Lose("in transit", missing)
 	e.Lose("malformed", malformed)
-	e.Received += e.LostSum()
 	e.Lose("withheld", c.withheld())
+	e.Received += e.LostSum()
 	return e
 }
 

@@ -40,6 +40,21 @@ func startShown(t *testing.T, tty *screentest.Terminal, uid uint32, args ...stri
 	return cmd
 }
 
+// lintMetrics has Prometheus's promtool check what a page says in /metrics.
+func lintMetrics(t *testing.T, page string) {
+	t.Helper()
+	answer, err := http.Get(page + "metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	lint := exec.Command("promtool", "check", "metrics")
+	lint.Stdin = answer.Body
+	if out, err := lint.CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
 // TestDemo: without root, hosts with rates are on the terminal two seconds after the
 // start, keys work, and the page has the agents.
 func TestDemo(t *testing.T) {
@@ -75,6 +90,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	lintMetrics(t, url[1])
 	body, _ := io.ReadAll(answer.Body)
 	answer.Body.Close()
 	if !strings.Contains(strings.ReplaceAll(string(body), " ", ""), `"connected":20`) {

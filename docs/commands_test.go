@@ -82,7 +82,7 @@ func notRun(t *testing.T) (patterns []*regexp.Regexp) {
 	return patterns
 }
 
-// TestCommands runs the commands that the documents show, one by one, in a
+// TestCommands runs the commands that the documents show, one document's one by one, in a
 // network of their own with interfaces eth0 to eth2: each must succeed, or run
 // until it is asked to end, and then end well. Those that cannot be run here
 // are in notrun.txt with the reason.
@@ -99,6 +99,7 @@ func TestCommands(t *testing.T) {
 	}
 	skip := notRun(t)
 	used, ran := make([]bool, len(skip)), 0
+	run := map[string][]string{} // by document
 next:
 	for _, c := range commands(t) {
 		for i, pattern := range skip {
@@ -108,10 +109,17 @@ next:
 			}
 		}
 		ran++
-		// The commands of one document may use what those before them made.
-		if err := try(filepath.Join(dir, filepath.Base(c.file)), dir+"/bin", c.text); err != nil {
-			t.Errorf("%s: %s\n%v", c.file, c.text, err)
-		}
+		run[c.file] = append(run[c.file], c.text)
+	}
+	for file, list := range run {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			for _, text := range list { // which may use what those before them made
+				if err := try(filepath.Join(dir, filepath.Base(file)), dir+"/bin", text); err != nil {
+					t.Errorf("%s\n%v", text, err)
+				}
+			}
+		})
 	}
 	for j, pattern := range skip {
 		if !used[j] {

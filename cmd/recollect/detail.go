@@ -12,4 +12,4 @@ func (o *options) setDetail(text string) error {
 }
 
 // keeps reports whether records go anywhere beside the collector's own output.
-func (o *options) keeps() bool { return o.sinks != nil || o.keep.any() }
+func (o *options) keeps() bool { return o.open != nil || o.keep.any() }

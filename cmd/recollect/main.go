@@ -68,8 +68,8 @@ type options struct {
 	listen      []feed.Listen
 	allow       []netip.Prefix // for listen
 	speed, from string
-	recorded    bool // times of a replay
-	sinks       []string
+	recorded    bool                   // times of a replay
+	open        []func() (sink, error) // for -export
 	detail      *downsample.Rules
 	named       bool // the configuration was named, so it must be there
 }
@@ -113,7 +113,8 @@ func newFlags(o *options) *flag.FlagSet {
 		o.allow, err = option.Networks(text)
 		return err
 	})
-	flags.Func("sink", "", func(text string) error { o.sinks = append(o.sinks, text); return nil })
+	flags.Func("export", "", o.setExport)
+	flags.Func("sink", "", o.setExport) // an older spelling
 	flags.Func("replay", "", func(path string) error { o.replay = append(o.replay, path); return nil })
 	flags.StringVar(&o.speed, "speed", "1", "")
 	flags.StringVar(&o.from, "from", "", "")
@@ -237,7 +238,7 @@ func usageOf(command string) string {
 	case "watch":
 		return watchUsage
 	}
-	return usage
+	return strings.Replace(usage, "{outputs}\n", outputs.Help(strings.Repeat(" ", 13), 80), 1)
 }
 
 // misused says what is wrong with a command line, and gives the exit code.

@@ -71,11 +71,11 @@ func TestScripts(t *testing.T) {
 func TestUsageNamesFlags(t *testing.T) {
 	t.Parallel()
 	for _, want := range []string{"-c FILE", "-http ADDRESS", "-lines", "-names FILE", "-resolve", "-replay DIR|FILE...", "-speed N", "-from TIME", "-tls-cert FILE", "-tls-key FILE", "-tls-ca FILE", "-version", "-h ", "collector.conf"} {
-		if !strings.Contains(usage, want) {
+		if !strings.Contains(usageOf(""), want) {
 			t.Errorf("the usage text lacks %q", want)
 		}
 	}
-	for _, line := range strings.Split(usage+watchUsage+demoUsage, "\n") {
+	for _, line := range strings.Split(usageOf("")+watchUsage+demoUsage, "\n") {
 		if len(line) > 80 || strings.TrimRight(line, " ") != line {
 			t.Errorf("the usage text has a line too long or with blanks at its end: %q", line)
 		}
@@ -100,7 +100,7 @@ func TestDocumentsAgree(t *testing.T) {
 		usage, man string
 		more       []string
 	}{
-		"recollect":       {newFlags(new(options)), usage, general, []string{"h", "query"}},
+		"recollect":       {newFlags(new(options)), usageOf(""), general, []string{"h", "query"}},
 		"recollect trace": {newTraceFlags(&tracing{}), traceUsage, traces, []string{"h"}},
 		"recollect query": {newQueryFlags(&question{}, time.Now()), queryUsage, queries, []string{"h"}},
 	} {

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pcapper/pcapper/internal/collector"
-	"github.com/pcapper/pcapper/internal/transport/clickhouse"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -30,69 +27,50 @@ type sink interface {
 // sinks are all of a collector's.
 type sinks []sink
 
-// openSink makes the sink that text, a URL, names.
-func openSink(text string) (sink, error) {
-	switch {
-	case strings.HasPrefix(text, "clickhouse+"):
-		t, err := clickhouse.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		if t.Spool != "" {
-			return openTable(t)
-		}
-		s, err := clickhouse.New(t, say)
-		return clickhouseSink{s, t.String()}, err
-	case strings.HasPrefix(text, "kafka"):
-		return openKafka(text)
+// serverSink is a sink that writes to somebody's server.
+type serverSink struct {
+	server interface {
+		collector.Batches
+		Run(ctx context.Context) error
 	}
-	return nil, errors.New("not a sink's URL: want clickhouse+http://USER@HOST:8123/DATABASE or kafka://BROKER:9092/TOPIC")
+	name   string
+	counts func() sinkCounts
 }
 
-type clickhouseSink struct {
-	*clickhouse.Sink
-	name string
+// sinkCounts are records: published = written + dropped + waiting. line says so.
+type sinkCounts struct {
+	published, written, dropped, waiting uint64
+	line                                 string
 }
 
-func (s clickhouseSink) Done() string { return s.Status().String() }
+func (s serverSink) Publish(b *batch.Batch)        { s.server.Publish(b) }
+func (s serverSink) Run(ctx context.Context) error { return s.server.Run(ctx) }
+func (s serverSink) Done() string                  { return s.counts().line }
 
-func (s clickhouseSink) measure(m meter) {
-	m.counter(descSinkWritten, s.Status().Written, s.name)
-	m.counter(descSinkDropped, s.Status().Dropped, s.name)
+func (s serverSink) measure(m meter) {
+	c := s.counts()
+	m.counter(descSinkWritten, c.written, s.name)
+	m.counter(descSinkDropped, c.dropped, s.name)
 }
 
-func (s clickhouseSink) account() []ledger.Entry {
-	st := s.Status()
-	return accountSink(s.name, st.Published, st.Written, st.Dropped, st.Waiting)
-}
-
-// tableSink is a table for what a bus carries; whoever has the bus writes to it.
-type tableSink struct {
-	store *clickhouse.Store
-	dir   string
-	sink
-}
-
-func openTable(t *clickhouse.Target) (sink, error) {
-	dir, err := filepath.Abs(t.Spool)
-	if err != nil {
-		return nil, err
-	}
-	s, err := clickhouse.OpenStore(t, dir, say)
-	return tableSink{store: s, dir: dir}, err
+func (s serverSink) account() []ledger.Entry {
+	c := s.counts()
+	e := ledger.Entry{Stage: ledger.Sink, Name: s.name, Unit: "records", Received: c.published, Passed: c.written, Held: c.waiting}
+	e.Lose("dropped", c.dropped)
+	return []ledger.Entry{e}
 }
 
 // openSinks opens what the options name, and has cfg's collector use it.
 func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
-	for _, text := range o.sinks {
-		s, err := openSink(text)
+	for _, open := range o.open {
+		s, err := open()
 		if err != nil {
-			return nil, fmt.Errorf("-sink: %w", err)
+			return nil, fmt.Errorf("-export: %w", err)
 		}
 		if table, ok := s.(tableSink); !ok {
 			list = append(list, s)
 		} else if o.keep.bus == "" || o.keep.table != nil {
-			return nil, errors.New("-sink: spool= is for what a bus carries: want -bus, and one such sink")
+			return nil, errors.New("-export: spool= is for what a bus carries: want -bus, and one such sink")
 		} else {
 			o.keep.table = table.store
 			cfg.Writes = append(cfg.Writes, table.dir)
@@ -155,13 +133,6 @@ func (s sinks) account() (list []ledger.Entry) {
 		list = append(list, one.account()...)
 	}
 	return list
-}
-
-// accountSink is of a sink that counts what it has.
-func accountSink(name string, published, written, dropped, waiting uint64) []ledger.Entry {
-	e := ledger.Entry{Stage: ledger.Sink, Name: name, Unit: "records", Received: published, Passed: written, Held: waiting}
-	e.Lose("dropped", dropped)
-	return []ledger.Entry{e}
 }
 
 // done is what all have done.

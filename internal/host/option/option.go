@@ -2,9 +2,11 @@
 package option
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,19 +15,36 @@ const undefined = "flag provided but not defined: -"
 
 // Explain returns err, which flags.Parse returned, in words for a user. For an
 // unknown flag it names the one that was most likely meant, if there is one.
-// Other errors, such as flag.ErrHelp, are returned unchanged.
+// Other errors, such as flag.ErrHelp, are returned as they
+// are, but without passwords.
 func Explain(flags *flag.FlagSet, err error) error {
 	if err == nil {
 		return nil
 	}
 	name, ok := strings.CutPrefix(err.Error(), undefined)
 	if !ok {
-		return err
+		return withoutSecrets(err)
 	}
 	if meant := Nearest(flags, name); meant != "" {
 		return fmt.Errorf("unknown flag -%s: did you mean -%s?", name, meant)
 	}
 	return fmt.Errorf("unknown flag -%s", name)
+}
+
+// withoutSecrets returns err without the password of a URL that is quoted in it:
+// invalid value "nats://ann:sesame@a" for flag -export: ...
+func withoutSecrets(err error) error {
+	const invalid = "invalid value "
+	rest, ok := strings.CutPrefix(err.Error(), invalid)
+	if !ok {
+		return err
+	}
+	quoted, bad := strconv.QuotedPrefix(rest)
+	value, _ := strconv.Unquote(quoted)
+	if bad != nil || !strings.Contains(value, "://") {
+		return err
+	}
+	return errors.New(invalid + strconv.Quote(Redact(value)) + rest[len(quoted):])
 }
 
 // Nearest returns what a user most likely meant by the flag "-name", which is

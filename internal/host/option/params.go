@@ -36,7 +36,7 @@ func Text(key, value, help string, p *string) Param {
 func OneOf(key, help string, p *string, words ...string) Param {
 	return Func(key, strings.Join(words, "|"), help, func(text string) error {
 		if !slices.Contains(words, text) {
-			return fmt.Errorf("want %s", orList(words))
+			return fmt.Errorf("want %s", OrList(words))
 		}
 		*p = text
 		return nil
@@ -180,7 +180,7 @@ func (p Params) unknown(key string) error {
 	if meant := NearestWord(key, keys); meant != "" {
 		return fmt.Errorf("unknown parameter %q: did you mean %s?", key, meant)
 	}
-	return fmt.Errorf("unknown parameter %q: want %s", key, orList(keys))
+	return fmt.Errorf("unknown parameter %q: want %s", key, OrList(keys))
 }
 
 // NearestWord returns the word that was most likely meant by one that is not among

@@ -15,8 +15,8 @@ func Wrong(piece, problem, want string) error {
 	return fmt.Errorf("%q: %s: want %s", piece, problem, want)
 }
 
-// orList joins words for a sentence: a, b or c.
-func orList(words []string) string {
+// OrList joins words for a sentence: a, b or c.
+func OrList(words []string) string {
 	last := len(words) - 1
 	if last < 1 {
 		return strings.Join(words, "")

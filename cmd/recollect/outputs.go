@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/pcapper/pcapper/internal/transport/output"
+)
+
+// destination is what a URL of -export asks for. It has the options include that, before
+// anything is opened.
+type destination func(o *options) error
+
+// outputs are what -export knows: each in a file output_NAME.go.
+var outputs output.Registry[destination]
+
+func init() {
+	outputs.Register(output.Kind[destination]{
+		Schemes: []string{"ipfix+udp", "ipfix+tcp", "ipfix+tls", "file"}, Form: "ipfix+udp://, ipfix+tcp://, ipfix+tls://, file:",
+		Help: "IPFIX", Elsewhere: "pcapper -export sends it",
+	})
+}
+
+// setExport is -export.
+func (o *options) setExport(url string) error {
+	d, err := outputs.New(url)
+	if err != nil {
+		return err
+	}
+	return d(o)
+}
+
+// openedBy is a destination that has batches given to a sink of its own.
+func openedBy(open func() (sink, error)) destination {
+	return func(o *options) error {
+		o.open = append(o.open, open)
+		return nil
+	}
+}
+
+// setOnce sets what there can be only one of.
+func setOnce(p *string, value, want string) error {
+	if *p != "" && *p != value {
+		return fmt.Errorf("%q was given before: want %s", *p, want)
+	}
+	*p = value
+	return nil
+}

@@ -118,11 +118,8 @@ func newOptions() *options {
 	o.StringVar(&cfg.User, "user", "", "`user` to switch to after startup (default: pcapper or nobody, if possible)")
 	o.BoolVar(&cfg.Unconfined, "unconfined", false, "keep all privileges")
 	o.BoolVar(&cfg.Verbose, "v", false, "report at startup which privileges were given up")
-	o.Func("export", "send IPFIX to this `URL`, such as ipfix+udp://10.0.0.9:4739; repeatable", func(v string) error {
+	o.Func("export", "send records to this `URL`, such as ipfix+udp://10.0.0.9, see below; repeatable", func(v string) error {
 		t, err := export.Parse(v)
-		if err == nil {
-			err = agent.CheckExport(&t)
-		}
 		cfg.Exports = append(cfg.Exports, t)
 		return err
 	})
@@ -460,6 +457,8 @@ Modes of -m (MAC and IP are those of the watched interface):
   expression         any pcap filter, see pcap-filter(7); %m stands for the MAC, %i for the
                      IPv4 address, and % before any other character is dropped
 
+URLs of -export:
+` + export.Outputs.Help("  ", 100) + `
 -i auto is the interface of the default route, of IPv4 or, if there is none, of IPv6.
 
 Examples:

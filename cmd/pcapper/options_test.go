@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/agent"
+	"github.com/pcapper/pcapper/internal/agent/export"
 	"github.com/pcapper/pcapper/internal/host/certs"
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
@@ -250,6 +251,43 @@ func TestDocumentsAgree(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestExportsAreDocumented: what -export knows is in the man page, with its parameters.
+func TestExportsAreDocumented(t *testing.T) {
+	_, man, _ := strings.Cut(read(t, "../../man/pcapper.1"), "\n.Sh EXPORT\n")
+	man, _, _ = strings.Cut(man, "\n.Sh ")
+	for _, k := range export.Outputs.All() {
+		if strings.HasPrefix(k.Elsewhere, "recollect ") {
+			continue
+		}
+		for _, scheme := range k.Schemes {
+			if !regexp.MustCompile(`Cm ` + regexp.QuoteMeta(scheme) + `:`).MatchString(man) {
+				t.Errorf("the man page lacks %s:", scheme)
+			}
+		}
+		for _, p := range k.Params {
+			if !regexp.MustCompile(`Cm ` + p.Key + `\b`).MatchString(man) {
+				t.Errorf("the man page lacks %s= of %s:", p.Key, k.Schemes[0])
+			}
+		}
+	}
+}
+
+// TestExportElsewhere: an output that this program lacks is named with what has it, and a
+// password is not shown.
+func TestExportElsewhere(t *testing.T) {
+	for url, want := range map[string]string{
+		"clickhouse+http://ann:sesame@h": "clickhouse+http: is not in this program: recollect -export has them",
+		"ipfx+udp://h":                   "unknown kind of export: did you mean ipfix+udp:?",
+		"ipfix+udp://h?tll=3":            `unknown parameter "tll": did you mean ttl?`,
+		"ipfix+tcp://ann:sesame@h":       "want no more than a host and a port",
+	} {
+		_, err := parse([]string{"-export", url}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "sesame") {
+			t.Errorf("%s: got %v, want %q", url, err, want)
+		}
+	}
 }
 
 func TestManPageNamesEveryExitCode(t *testing.T) {

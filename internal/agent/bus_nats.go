@@ -14,14 +14,18 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// CheckExport refuses an export that this build has not, or that no
-// connection can be made from.
-func CheckExport(t *export.Target) error {
-	if t.Kind != export.NATS {
-		return nil
+func init() {
+	k := export.BusKind
+	k.Params = append(export.BusParams(), new(bus.Target).Params()...)
+	k.New = func(url string) (export.Target, error) {
+		t, err := export.ParseBus(url)
+		if err == nil {
+			_, err = bus.Parse(t.Bus)
+		}
+		return t, err
 	}
-	_, err := bus.Parse(t.Bus)
-	return err
+	export.Outputs.Register(k)
+	openers[export.NATS] = (*exporting).prepareBus
 }
 
 // busExporter is a publish.Exporter that counts as others do.

@@ -38,6 +38,9 @@ type exporting struct {
 	busFiles []string     // for NATS
 }
 
+// openers make the exporters of kinds that package export does not send itself.
+var openers = map[export.Kind]func(*exporting) error{}
+
 // prepareExports makes what the command line asks for. Exports are captured
 // for from the beginning, whether or not anybody takes them.
 func (a *agent) prepareExports() error {
@@ -54,8 +57,8 @@ func (a *agent) prepareExports() error {
 		}
 		x := &exporting{a: a, target: t, reader: a.hub.NewReader()}
 		a.exports = append(a.exports, x)
-		if t.Kind == export.NATS {
-			if err := x.prepareBus(); err != nil {
+		if open := openers[t.Kind]; open != nil {
+			if err := open(x); err != nil {
 				return err
 			}
 			continue

@@ -6,11 +6,28 @@ import (
 	"strings"
 
 	"github.com/pcapper/pcapper/internal/host/option"
+	"github.com/pcapper/pcapper/internal/transport/output"
 )
 
-// parseBus reads the URL of a bus: nats://host[:port][,host...], or nats+tls://.
+func init() { Outputs.Register(BusKind) }
+
+// BusKind is NATS as builds without it know it: its client is 1 MB and five modules, which
+// few agents need.
+var BusKind = output.Kind[Target]{
+	Schemes: []string{"nats", "nats+tls", "tls"}, Form: "nats[+tls]://[USER@]HOST[:PORT][,HOST...]",
+	Help:      "batches of records to NATS JetStream (port 4222)",
+	Elsewhere: `"make nats" builds pcapper-nats, which has it`,
+}
+
+// BusParams are those of a bus that concern the agent; package bus has the others.
+func BusParams() option.Params {
+	t := new(Target)
+	return option.Params{t.per(), option.Text("name", "NAME", "whose the records are (the host)", &t.Name)}
+}
+
+// ParseBus reads the URL of a bus: nats://host[:port][,host...], or nats+tls://.
 // What does not concern us is left to who connects.
-func parseBus(text string) (t Target, err error) {
+func ParseBus(text string) (t Target, err error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	hosts, query, _ := strings.Cut(rest, "?")
 	t = Target{Kind: NATS, URL: option.Redact(text)}
@@ -21,10 +38,10 @@ func parseBus(text string) (t Target, err error) {
 			return t, fmt.Errorf("parameters: want key=value pairs joined by &")
 		}
 		switch {
-		case key == "per" && (value == "packet" || value == "1s"):
-			t.PerSecond = value == "1s"
 		case key == "per":
-			return t, fmt.Errorf("per=%s: want packet or 1s", value)
+			if err := (option.Params{t.per()}).Set(key, value); err != nil {
+				return t, err
+			}
 		case key == "name" && (value == "" || len(value) > 255):
 			return t, fmt.Errorf("name=%s: want 1 to 255 bytes", value)
 		case key == "name":

@@ -16,7 +16,7 @@ func TestParseBus(t *testing.T) {
 		"nats://token@a?per=packet": {URL: "nats://a?per=packet", Bus: "nats://token@a", receiver: "nats-a"},
 	} {
 		want.Kind = NATS
-		if got, err := Parse(text); err != nil || got != want || !got.Spools() {
+		if got, err := ParseBus(text); err != nil || got != want || !got.Spools() {
 			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
 		}
 	}
@@ -24,7 +24,7 @@ func TestParseBus(t *testing.T) {
 		"nats://a?per=2s": "want packet or 1s", "nats://a?name=": "want 1 to 255 bytes", "nats://a?x=%zz": "want key=value pairs",
 		"nats://a?name=" + strings.Repeat("x", 256): "want 1 to 255 bytes",
 	} {
-		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := ParseBus(text); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", text, err, says)
 		}
 	}

@@ -5,36 +5,38 @@
 package export
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/pcapper/pcapper/internal/host/option"
+	"github.com/pcapper/pcapper/internal/transport/output"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
 // Kind is how an export goes out.
-type Kind uint8
+type Kind string
 
+// The kinds that this package sends. A kind of another package is what its file says.
 const (
-	// UDP, unicast or multicast.
-	UDP Kind = iota
-	// TCP: we dial.
-	TCP
-	// TLS is TCP with certificates of both sides.
-	TLS
-	// File is in the format of RFC 5655: messages one after the other.
-	File
-	// NATS is batches instead of IPFIX, to a bus; package publish sends them.
-	NATS
+	UDP  Kind = "udp"  // unicast or multicast
+	TCP  Kind = "tcp"  // we dial
+	TLS  Kind = "tls"  // TCP with certificates of both sides
+	File Kind = "file" // in the format of RFC 5655: messages one after the other
+	NATS Kind = "nats" // batches instead of IPFIX, to a bus; package publish sends them
 )
 
-var schemes = map[string]Kind{"ipfix+udp": UDP, "ipfix+tcp": TCP, "ipfix+tls": TLS}
+// Outputs are what -export knows: each registers itself, in a file of its own.
+var Outputs output.Registry[Target]
+
+func init() {
+	Outputs.Register(output.Kind[Target]{
+		Schemes: []string{"clickhouse+http", "clickhouse+https", "kafka", "kafka+tls", "parquet"}, Form: "clickhouse+http://, kafka://, parquet:",
+		Help: "databases, topics, and Parquet files", Elsewhere: "recollect -export has them",
+	})
+}
 
 // Target is what an export's URL says.
 type Target struct {
@@ -64,17 +66,10 @@ type Target struct {
 	receiver string // for NATS only
 }
 
-// Defaults of a Target.
 const (
 	defaultPort    = 4739 // IANA's ipfix
 	defaultTLSPort = 4740 // IANA's ipfixs
-	defaultRate    = 1_000_000_000
-	minMTU         = 1280
-	maxMTU         = 65535
 )
-
-// headers of IPv6 and UDP, which are the longer ones.
-const headers = 40 + 8
 
 // Multicast reports whether the target is a group.
 func (t *Target) Multicast() bool {
@@ -88,45 +83,35 @@ func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS || t.Kind
 
 // Receiver names where the export goes, whatever the parameters are.
 func (t *Target) Receiver() string {
-	for scheme, kind := range schemes {
-		if kind == t.Kind {
-			return scheme + "-" + t.address()
-		}
+	switch t.Kind {
+	case UDP, TCP, TLS:
+		return "ipfix+" + string(t.Kind) + "-" + t.address()
+	case File:
+		return t.Path
 	}
-	if t.Kind == NATS {
-		return t.receiver
-	}
-	return t.Path
+	return t.receiver
 }
 
 // address is for dialling.
 func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
 // Parse reads an export's URL. Errors do not repeat it.
-func Parse(text string) (t Target, err error) {
-	const want = "want ipfix+udp://host:port, ipfix+tcp://host:port, ipfix+tls://host:port, nats://host:port or file:PATH"
-	scheme, rest, query := option.CutURL(text)
-	if scheme == "nats" || scheme == "nats+tls" || scheme == "tls" {
-		return parseBus(text)
-	}
-	t = Target{URL: text, Payload: ipfix.MaxDatagram, Rate: defaultRate}
-	kind, known := schemes[scheme]
-	switch {
-	case scheme == "file":
-		t.Kind, t.Path = File, strings.TrimPrefix(rest, "//")
-		if t.Path == "" {
-			return t, fmt.Errorf("no path: want file:PATH")
-		}
-	case !known:
-		return t, fmt.Errorf("unknown kind of export: %s", want)
-	default:
-		t.Kind = kind
-		if err := t.setServer(text); err != nil {
-			return t, err
-		}
+func Parse(text string) (Target, error) { return Outputs.New(text) }
+
+// per is a parameter of every kind.
+func (t *Target) per() option.Param {
+	return option.Switch("per", "a record of each packet, or of each flow and second", &t.PerSecond, "packet", "1s")
+}
+
+// parseIPFIX reads ipfix+KIND://HOST[:PORT].
+func parseIPFIX(kind Kind, usual uint16, text string) (t Target, err error) {
+	t = Target{URL: text, Kind: kind, Payload: ipfix.MaxDatagram, Rate: defaultRate}
+	if err := t.setServer(text, usual); err != nil {
+		return t, err
 	}
 	t.PerSecond = t.Multicast()
-	if err := t.Params().Parse(query); err != nil {
+	_, _, query := option.CutURL(text)
+	if err := t.params().Parse(query); err != nil {
 		return t, err
 	}
 	if t.mtu != 0 {
@@ -135,7 +120,18 @@ func Parse(text string) (t Target, err error) {
 	return t, t.check()
 }
 
-func (t *Target) setServer(text string) error {
+// params are what the URL may have.
+func (t *Target) params() option.Params {
+	switch t.Kind {
+	case UDP:
+		return t.udpParams()
+	case TLS:
+		return t.tlsParams()
+	}
+	return option.Params{t.per()}
+}
+
+func (t *Target) setServer(text string, usual uint16) error {
 	u, err := option.ParseURL(text)
 	if err != nil {
 		return err
@@ -152,46 +148,9 @@ func (t *Target) setServer(text string) error {
 	case addr.IsMulticast() && addr.Zone() != "":
 		s.Host, t.Interface = addr.WithZone("").String(), addr.Zone()
 	}
-	t.Host, t.Port = s.Host, s.Port
-	switch {
-	case t.Port == 0 && t.Kind == TLS:
-		t.Port = defaultTLSPort
-	case t.Port == 0:
-		t.Port = defaultPort
-	}
+	t.Host, t.Port = s.Host, cmp.Or(s.Port, usual)
 	return nil
 }
-
-// Params are the parameters that the URL may have, which set t's fields.
-func (t *Target) Params() option.Params {
-	p := option.Params{option.Switch("per", "records: each packet's, or one for each flow and second", &t.PerSecond, "packet", "1s")}
-	switch t.Kind {
-	case UDP:
-		return append(p,
-			option.Text("iface", "NAME", "interface to send multicast from", &t.Interface),
-			option.Number("ttl", "how many hops datagrams may go", &t.TTL, 1, 255),
-			option.Number("mtu", "most bytes of a packet (1280)", &t.mtu, minMTU, maxMTU),
-			option.Func("rate", "RATE", "most bits per second (1G)", t.setRate),
-			option.Number("repair", "TCP port where receivers of multicast ask again", &t.Repair, 1, 65535))
-	case TLS:
-		return append(p,
-			option.Text("cert", "FILE", "our certificate (-tls-cert)", &t.Cert),
-			option.Text("key", "FILE", "its key (-tls-key)", &t.Key),
-			option.Text("ca", "FILE", "authorities to trust (-tls-client-ca)", &t.CA),
-			option.Text("name", "NAME", "name in the collector's certificate (the host)", &t.Name))
-	}
-	return p
-}
-
-func (t *Target) setRate(text string) (err error) {
-	if t.Rate, err = option.ParseRate(text); err != nil || t.Rate < minRate {
-		return fmt.Errorf("want bits per second such as 500k, 20M or 1G, at least 16k")
-	}
-	return nil
-}
-
-// minRate is one full datagram in a little more than half a second.
-const minRate = 16_000
 
 // check is for what no parameter alone says.
 func (t *Target) check() error {
@@ -209,35 +168,13 @@ func (t *Target) check() error {
 	return nil
 }
 
-// Ready tells what is missing for the export to work, as far as this host is
-// concerned, or nil. An interface may come later; a directory should not: an
-// agent that has given up its privileges may not write in it.
+// Ready returns what is missing for the export to work, as far as this host is concerned,
+// or nil. An interface may come later; a directory should not: an agent that has given up
+// its privileges may not write in it.
 func (t *Target) Ready() error {
 	if t.Kind == File {
-		info, err := os.Stat(filepath.Dir(t.Path))
-		switch {
-		case err != nil:
-			return fmt.Errorf("directory %q: %w", filepath.Dir(t.Path), errors.Unwrap(err))
-		case !info.IsDir():
-			return fmt.Errorf("%q is no directory", filepath.Dir(t.Path))
-		}
-		if info, err := os.Stat(t.Path); err == nil && info.IsDir() {
-			return fmt.Errorf("%q is a directory: want a file", t.Path)
-		}
-		return nil
+		return t.readyFile()
 	}
 	_, err := t.out()
 	return err
-}
-
-// out is the interface to send multicast from; nil for the route's.
-func (t *Target) out() (*net.Interface, error) {
-	if t.Interface == "" {
-		return nil, nil
-	}
-	out, err := net.InterfaceByName(t.Interface)
-	if err != nil {
-		return nil, fmt.Errorf("iface=%s: no such interface", t.Interface)
-	}
-	return out, nil
 }

@@ -81,7 +81,7 @@ type agent struct {
 	fleet    *fleet
 	point    *observationPoint
 	out      *printer
-	target   *target
+	watched  *watchedInterface
 	engine   engine
 	hub      *recordHub
 	capture  *capturer
@@ -104,7 +104,7 @@ type agent struct {
 func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config) (*agent, error) {
 	a := &agent{cfg: cfg, fleet: f, point: point, out: &point.out, started: time.Now()}
 	err := point.ns.Do(func() (err error) {
-		a.target, err = prepare(ctx, &cfg, a.out.printf)
+		a.watched, err = prepare(ctx, &cfg, a.out.printf)
 		return err
 	})
 	if err != nil {
@@ -155,7 +155,7 @@ func numbered(records []wire.Record) (n uint64) {
 
 // domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the
 // exporter, and agents on one host differ in their interface.
-func (a *agent) domain() uint32 { return cmp.Or(a.point.domain, uint32(a.target.iface.Index)) }
+func (a *agent) domain() uint32 { return cmp.Or(a.point.domain, uint32(a.watched.iface.Index)) }
 
 // statistics are what a collector of IPFIX is told about losses.
 func (a *agent) statistics(r *recordReader) ipfix.Statistics {
@@ -163,15 +163,15 @@ func (a *agent) statistics(r *recordReader) ipfix.Statistics {
 }
 
 func (a *agent) openCapture() error {
-	a.self = newSelf(a.cfg.ports(), a.target.addrs)
+	a.self = newSelf(a.cfg.ports(), a.watched.addrs)
 	config := func(filter []bpf.RawInstruction) capture.Config {
-		c := a.target.captureConfig(&a.cfg)
+		c := a.watched.captureConfig(&a.cfg)
 		c.Filter = filter
 		c.Moved = func(position string) { a.out.printf("%s: frames are now seen at %s", c.Interface, position) }
 		return c
 	}
-	a.mac.Store(&a.target.mac)
-	a.engine = a.fleet.members.engine(a, config(a.target.filter.Instructions()))
+	a.mac.Store(&a.watched.mac)
+	a.engine = a.fleet.members.engine(a, config(a.watched.filter.Instructions()))
 	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
 		src, err := a.engine.open(config(filter))
 		if l, ok := src.(leaver); ok {
@@ -182,13 +182,13 @@ func (a *agent) openCapture() error {
 	c := a.cfg.decoder()
 	c.FragmentEntries, c.TCPEntries = a.fleet.table, a.fleet.table
 	var err error
-	if a.capture, err = newCapturer(open, a.target.filter.Instructions(), decode.New(c)); err != nil {
+	if a.capture, err = newCapturer(open, a.watched.filter.Instructions(), decode.New(c)); err != nil {
 		return fault.WithCode(captureCode(err), err)
 	}
 	a.capture.fill = a.hub.Fill
 	a.capture.keep = a.leaveOut()
-	a.capture.local.Store(a.target.local())
-	a.capture.wanted.Store(a.target.wanted())
+	a.capture.local.Store(a.watched.local())
+	a.capture.wanted.Store(a.watched.wanted())
 	return nil
 }
 
@@ -301,9 +301,9 @@ func (a *agent) watch(ctx context.Context) error {
 
 // catchUp acts on what happened before the watcher began.
 func (a *agent) catchUp(ctx context.Context, now []iface.Interface) error {
-	e := iface.Event{Kind: iface.Removed, Interface: a.target.iface}
+	e := iface.Event{Kind: iface.Removed, Interface: a.watched.iface}
 	for _, i := range now {
-		if i.Index == a.target.iface.Index {
+		if i.Index == a.watched.iface.Index {
 			e = iface.Event{Kind: iface.Changed, Interface: i}
 			if !i.Up {
 				e.Kind = iface.Down
@@ -315,12 +315,12 @@ func (a *agent) catchUp(ctx context.Context, now []iface.Interface) error {
 
 func (a *agent) event(ctx context.Context, e iface.Event) error {
 	if e.Kind == iface.Groups {
-		if e.Interface.Index == a.target.iface.Index {
+		if e.Interface.Index == a.watched.iface.Index {
 			a.groups.changed()
 		}
 		return nil
 	}
-	if e.Interface.Index == a.target.iface.Index {
+	if e.Interface.Index == a.watched.iface.Index {
 		switch e.Kind {
 		case iface.Removed:
 			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
@@ -332,10 +332,10 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
 		}
-		if a.point.label != "" && e.Interface.Name != a.target.iface.Name { // it is another name's port
-			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.target.iface.Name, e.Interface.Name))
+		if a.point.label != "" && e.Interface.Name != a.watched.iface.Name { // it is another name's port
+			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.watched.iface.Name, e.Interface.Name))
 		}
-		a.target.iface = e.Interface
+		a.watched.iface = e.Interface
 	}
 	return a.refresh(ctx)
 }
@@ -345,7 +345,7 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 func (a *agent) removed() bool {
 	var none *iface.NotFoundError
 	err := a.point.ns.Do(func() error {
-		_, err := iface.ByName(a.target.iface.Name)
+		_, err := iface.ByName(a.watched.iface.Name)
 		return err
 	})
 	return errors.As(err, &none)
@@ -354,8 +354,8 @@ func (a *agent) removed() bool {
 // refresh tells everyone about changed addresses, and makes the filter anew if
 // it depends on them.
 func (a *agent) refresh(ctx context.Context) error {
-	now := *a.target
-	var m match.Target
+	now := *a.watched
+	var m match.Interface
 	err := a.point.ns.Do(func() (err error) {
 		m, err = now.resolve(&a.cfg)
 		return err
@@ -363,18 +363,18 @@ func (a *agent) refresh(ctx context.Context) error {
 	if err != nil {
 		return nil // the -r interface is gone: its MAC stays what it was
 	}
-	a.target.mac, a.target.addrs = now.mac, now.addrs
+	a.watched.mac, a.watched.addrs = now.mac, now.addrs
 	a.mac.Store(&now.mac)
 	a.self.set(now.addrs)
 	a.capture.setOwn(now.addrs)
 	a.capture.local.Store(now.local())
-	if !a.target.affected(&a.cfg, m) || now.compile(ctx, &a.cfg) != nil {
+	if !a.watched.affected(&a.cfg, m) || now.compile(ctx, &a.cfg) != nil {
 		// An interface on its way down has lost its addresses already; the
 		// filter stays until there are others.
 		return nil
 	}
-	old := a.target.filter
-	a.target.filter, a.target.matched = now.filter, now.matched
+	old := a.watched.filter
+	a.watched.filter, a.watched.matched = now.filter, now.matched
 	if now.filter.Same(old) {
 		return nil
 	}

@@ -260,14 +260,14 @@ func (c *capturer) end(src capture.Source) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	src.Close()
-	add(&c.past, src.Stats())
+	addStats(&c.past, src.Stats())
 	c.reading = slices.DeleteFunc(c.reading, func(s capture.Source) bool { return s == src })
 	if c.current == src {
 		c.current = nil
 	}
 }
 
-func add(sum *capture.Stats, s capture.Stats) {
+func addStats(sum *capture.Stats, s capture.Stats) {
 	sum.Received += s.Received
 	sum.Dropped += s.Dropped
 	sum.Freezes += s.Freezes
@@ -380,7 +380,7 @@ func (c *capturer) stats() capture.Stats {
 	defer c.mu.Unlock()
 	sum := c.past
 	for _, s := range c.reading {
-		add(&sum, s.Stats())
+		addStats(&sum, s.Stats())
 	}
 	return sum
 }

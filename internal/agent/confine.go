@@ -48,7 +48,7 @@ func (f *fleet) giveUp() (err error) {
 func (a *agent) needs(cfg *sandbox.Config) {
 	cfg.Keep = a.engine.capabilities()
 	// A filter that depends on addresses may have to be compiled anew.
-	cfg.Exec = strings.HasPrefix(a.target.filter.Compiler, "tcpdump")
+	cfg.Exec = strings.HasPrefix(a.watched.filter.Compiler, "tcpdump")
 	if a.log != nil {
 		cfg.Write = append(cfg.Write, logDir(a.cfg.Log))
 		cfg.Append = append(cfg.Append, a.cfg.Log)

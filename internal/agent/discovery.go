@@ -179,7 +179,7 @@ func (d *discovery) needs(cfg *sandbox.Config) {
 	if ports := d.cfg.ports(); len(ports) > 0 && slices.Min(ports) < 1024 {
 		cfg.Keep = append(cfg.Keep, unix.CAP_NET_BIND_SERVICE)
 	}
-	mode, err := match.Compile(context.Background(), d.cfg.Mode, match.Target{Interface: "any", Ethernet: true, MAC: make([]byte, 6)})
+	mode, err := match.Compile(context.Background(), d.cfg.Mode, match.Interface{Name: "any", Ethernet: true, MAC: make([]byte, 6)})
 	cfg.Exec = err != nil || strings.HasPrefix(mode.Compiler, "tcpdump") // compiled for each interface
 	cfg.User = cmp.Or(cfg.User, "root")
 	cfg.Network, cfg.Namespaces = true, true
@@ -629,7 +629,7 @@ func (d *discovery) runAgent(ctx context.Context, cfg Config, p *foundInterface)
 	d.mu.Lock()
 	d.running[p.label] = a
 	d.mu.Unlock()
-	a.out.printf("%s; filter: %s", a.openPorts(), a.target.filter.Text)
+	a.out.printf("%s; filter: %s", a.openPorts(), a.watched.filter.Text)
 	err = a.run(ctx)
 	if d.ending.Err() == nil {
 		a.summary()

@@ -75,7 +75,7 @@ func (a *agent) watchDrops() (*drops, error) {
 	cfg := a.cfg.decoder()
 	cfg.FragmentEntries, cfg.TCPEntries = dropTable, dropTable
 	d := &drops{a: a, decoder: decode.New(cfg), reasons: map[wire.Reason]uint64{}}
-	d.decoder.SetLocal(*a.target.local())
+	d.decoder.SetLocal(*a.watched.local())
 	var inode uint64
 	err := a.point.ns.Do(func() (err error) {
 		inode, err = netns.CurrentInode()
@@ -84,7 +84,7 @@ func (a *agent) watchDrops() (*drops, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.watch, err = tracer.Watch(inode, a.target.iface.Index, d.tell)
+	d.watch, err = tracer.Watch(inode, a.watched.iface.Index, d.tell)
 	return d, err
 }
 

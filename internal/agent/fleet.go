@@ -283,7 +283,7 @@ func (s *single) needs(cfg *sandbox.Config) { s.agent.needs(cfg) }
 func (s *single) announce(drops string) { s.agent.announce(drops) }
 
 func (s *single) String() string {
-	return s.agent.target.iface.Name + " with engine " + s.agent.engine.name
+	return s.agent.watched.iface.Name + " with engine " + s.agent.engine.name
 }
 
 func (s *single) run(ctx context.Context) error { return s.agent.run(ctx) }

@@ -38,7 +38,7 @@ func (a *agent) newGroups() *groups {
 	if !a.cfg.Members || a.cfg.IPFIXPort == 0 && a.cfg.IPFIXTLSPort == 0 && len(a.exports) == 0 {
 		return nil
 	}
-	m := &groups{a: a, index: a.target.iface.Index, look: make(chan struct{}, 1), all: make(chan struct{}, 1)}
+	m := &groups{a: a, index: a.watched.iface.Index, look: make(chan struct{}, 1), all: make(chan struct{}, 1)}
 	m.wanted.Store(len(a.exports) > 0)
 	return m
 }

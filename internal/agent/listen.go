@@ -66,7 +66,7 @@ func (a *agent) listen() error {
 		if p.port == 0 {
 			continue
 		}
-		ln, err := listen(a.cfg.Listen, p.port, p.option, a.target.iface.Name)
+		ln, err := listen(a.cfg.Listen, p.port, p.option, a.watched.iface.Name)
 		if err != nil {
 			return err
 		}

@@ -19,18 +19,18 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// target is what is watched, and how.
-type target struct {
+// watchedInterface is what is watched, and how.
+type watchedInterface struct {
 	iface  iface.Interface
 	mac    net.HardwareAddr // the modes' MAC; nil if it has none
 	addrs  []netip.Addr     // of this host
 	filter *match.Filter
 	// matched is what the filter was made for.
-	matched match.Target
+	matched match.Interface
 }
 
 // prepare waits for the interface and compiles the filter for it.
-func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*target, error) {
+func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*watchedInterface, error) {
 	wait := cfg.wait
 	if wait == 0 {
 		wait = interfaceWait
@@ -45,7 +45,7 @@ func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*targe
 	if err != nil {
 		return nil, fault.WithCode(waitCode(err), err)
 	}
-	t := &target{iface: i}
+	t := &watchedInterface{iface: i}
 	return t, t.compile(ctx, cfg)
 }
 
@@ -117,7 +117,7 @@ func waitCode(err error) int {
 }
 
 // compile makes the filter for the interface as it is now.
-func (t *target) compile(ctx context.Context, cfg *Config) error {
+func (t *watchedInterface) compile(ctx context.Context, cfg *Config) error {
 	m, err := t.resolve(cfg)
 	if err != nil {
 		return err
@@ -130,23 +130,23 @@ func (t *target) compile(ctx context.Context, cfg *Config) error {
 }
 
 // resolve finds out whose MAC and IP addresses the modes mean.
-func (t *target) resolve(cfg *Config) (match.Target, error) {
+func (t *watchedInterface) resolve(cfg *Config) (match.Interface, error) {
 	t.mac = t.iface.MAC
 	v4 := t.iface.IPv4()
 	if cfg.MACFrom != "" {
 		from, err := cfg.macFrom()
 		if err != nil {
-			return match.Target{}, err
+			return match.Interface{}, err
 		}
 		t.mac = from.MAC
 		v4 = append(v4, from.IPv4()...)
 	}
 	var err error
 	if t.addrs, err = iface.LocalAddrs(); err != nil {
-		return match.Target{}, fault.WithCode(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
+		return match.Interface{}, fault.WithCode(ExitDevice, fmt.Errorf("cannot list this host's addresses: %w", err))
 	}
-	m := match.Target{
-		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
+	m := match.Interface{
+		Name: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Loopback: t.iface.Loopback, MAC: t.mac, Addrs: t.addrs,
 	}
 	if len(v4) > 0 {
@@ -170,16 +170,16 @@ func (cfg *Config) macFrom() (iface.Interface, error) {
 
 // affected reports whether the filter for m would be another one than t's: only
 // spoof asks for addresses other than MAC and %i.
-func (t *target) affected(cfg *Config, m match.Target) bool {
+func (t *watchedInterface) affected(cfg *Config, m match.Interface) bool {
 	return !slices.Equal(m.MAC, t.matched.MAC) || m.IPv4 != t.matched.IPv4 ||
 		match.IsSpoof(cfg.kernelMode()) && !slices.Equal(m.Addrs, t.matched.Addrs)
 }
 
 // local is the host as the decoder knows it.
-func (t *target) local() *decode.Local { return &decode.Local{MAC: t.mac, Addrs: t.addrs} }
+func (t *watchedInterface) local() *decode.Local { return &decode.Local{MAC: t.mac, Addrs: t.addrs} }
 
 // wanted is the test of fragments that the filter lets pass unseen.
-func (t *target) wanted() *wanted {
+func (t *watchedInterface) wanted() *wanted {
 	var w wanted
 	if t.filter.Fragments() {
 		w = t.filter.Wanted
@@ -212,7 +212,7 @@ func wifiLink(typ uint16) packet.LinkType {
 }
 
 // captureConfig is what every engine is opened with.
-func (t *target) captureConfig(cfg *Config) capture.Config {
+func (t *watchedInterface) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),

@@ -143,7 +143,7 @@ func TestAddressesOfTheBridge(t *testing.T) {
 		h.Netlink().AddrDel(link, &a)
 	}
 	cfg := Config{Interface: "eth0", MACFrom: "br7", Mode: "src", wait: time.Second}
-	var target *target
+	var target *watchedInterface
 	h.Do(func() { target, err = prepare(t.Context(), &cfg, t.Logf) })
 	if err != nil {
 		t.Fatal(err)

@@ -59,8 +59,8 @@ func addStatus(sum *hub.Status, s hub.Status) {
 // announce says what a user needs to know at the start, a line each.
 func (a *agent) announce(drops string) {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
-	a.out.printf("filter on %s: %s (%s)", a.target.iface.Name, a.target.filter.Text, a.target.filter.Compiler)
-	if limit := a.target.filter.Limit; limit != "" {
+	a.out.printf("filter on %s: %s (%s)", a.watched.iface.Name, a.watched.filter.Text, a.watched.filter.Compiler)
+	if limit := a.watched.filter.Limit; limit != "" {
 		a.out.printf("warning: -m: %s", limit)
 	}
 	a.out.printf("%s", drops)
@@ -73,17 +73,17 @@ func (a *agent) announce(drops string) {
 // report is what Check prints of the interface.
 func (a *agent) report() {
 	addrs := "no IP address"
-	if list := a.target.iface.Addrs; len(list) > 0 {
+	if list := a.watched.iface.Addrs; len(list) > 0 {
 		addrs = "addresses"
 		for _, p := range list {
 			addrs += " " + p.String()
 		}
 	}
 	mac := "none; direction takes its place"
-	if a.target.mac != nil {
-		mac = a.target.mac.String()
+	if a.watched.mac != nil {
+		mac = a.watched.mac.String()
 	}
-	a.out.printf("%s: MAC %s, %s", a.target.iface.Name, mac, addrs)
+	a.out.printf("%s: MAC %s, %s", a.watched.iface.Name, mac, addrs)
 }
 
 // summary accounts for every packet so far.

@@ -55,7 +55,7 @@ func testMonitor(t *testing.T, e liveEngine) {
 	mine := []byte{2, 0, 0, 0, 0, 0x0a}
 	for typ, link := range map[int]packet.LinkType{unix.ARPHRD_IEEE80211: packet.IEEE80211, unix.ARPHRD_IEEE80211_RADIOTAP: packet.Radiotap} {
 		file := monitor(t, a, "mon0", typ)
-		filter, err := match.Compile(context.Background(), "dst", match.Target{Interface: "mon0", WiFi: link, MAC: mine})
+		filter, err := match.Compile(context.Background(), "dst", match.Interface{Name: "mon0", WiFi: link, MAC: mine})
 		if err != nil {
 			t.Fatal(err)
 		}

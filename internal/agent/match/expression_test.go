@@ -68,7 +68,7 @@ func TestExpandErrors(t *testing.T) {
 	ctx := t.Context()
 	_, err := Compile(ctx, "ether host %m", tunnel)
 	wantError(t, err, ErrNoMAC, `filter "ether host %m": tun0 has no MAC address`)
-	v6only := Target{Interface: "eth0", Ethernet: true, MAC: macMine, Addrs: []netip.Addr{ip6Mine}}
+	v6only := Interface{Name: "eth0", Ethernet: true, MAC: macMine, Addrs: []netip.Addr{ip6Mine}}
 	_, err = Compile(ctx, "host %i", v6only)
 	wantError(t, err, ErrNoIPv4, `filter "host %i": eth0 has no IPv4 address`)
 	_, err = CompileFile(ctx, "host %i", nil, []netip.Addr{ip6Mine}, packet.Ethernet)

@@ -62,7 +62,7 @@ func attach(t testing.TB, f *Filter) {
 func compareWithKernel(t testing.TB, p *pipe, prog []bpf.RawInstruction, data []byte) {
 	t.Helper()
 	m := &machine{prog: prog, link: packet.Network}
-	kept := min(m.run(&packet.Frame{Data: data, WireLen: len(data)}), uint32(len(data)))
+	kept := min(m.evaluate(&packet.Frame{Data: data, WireLen: len(data)}), uint32(len(data)))
 	if n := p.run(t, data); n != int(kept) {
 		t.Fatalf("the kernel keeps %d of %d bytes, we %d\ndata %x\nprogram %v", n, len(data), kept, data, prog)
 	}
@@ -175,7 +175,7 @@ func FuzzMachine(f *testing.F) {
 		if verify(prog) != nil {
 			return
 		}
-		kept := (&machine{prog: prog}).run(&packet.Frame{Data: data, WireLen: len(data)})
+		kept := (&machine{prog: prog}).evaluate(&packet.Frame{Data: data, WireLen: len(data)})
 		if slices.ContainsFunc(prog, differsInVM) {
 			return
 		}
@@ -271,12 +271,12 @@ func TestAncillary(t *testing.T) {
 	for _, tt := range tests {
 		m.prog = []bpf.RawInstruction{{Op: unix.BPF_LD | unix.BPF_ABS, K: tt.k}, {Op: unix.BPF_RET | unix.BPF_A}}
 		must(t, verify(m.prog))
-		if full, none := m.run(frame), m.run(bare); full != tt.full || none != tt.none {
+		if full, none := m.evaluate(frame), m.evaluate(bare); full != tt.full || none != tt.none {
 			t.Errorf("ancillary %d: %#x and %#x, want %#x and %#x", tt.k-adOff, full, none, tt.full, tt.none)
 		}
 	}
 	m.prog = []bpf.RawInstruction{{Op: unix.BPF_LD | unix.BPF_LEN}, {Op: unix.BPF_RET | unix.BPF_A}}
-	if n := m.run(frame); n != 99 {
+	if n := m.evaluate(frame); n != 99 {
 		t.Errorf("length %d, want that on the wire, 99", n)
 	}
 }
@@ -302,7 +302,7 @@ func TestHeaderOffsets(t *testing.T) {
 }
 
 func ExampleFilter() {
-	f, err := Compile(context.Background(), "src", Target{Interface: "eth0", Ethernet: true, MAC: macMine})
+	f, err := Compile(context.Background(), "src", Interface{Name: "eth0", Ethernet: true, MAC: macMine})
 	if err != nil {
 		fmt.Println(err)
 		return

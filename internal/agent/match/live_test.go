@@ -324,9 +324,9 @@ func withTags(expression string) string {
 }
 
 // asWritten is the filter that an expression is to tcpdump.
-func asWritten(t *testing.T, expression string, target Target) *Filter {
+func asWritten(t *testing.T, expression string, target Interface) *Filter {
 	t.Helper()
-	s := scope{name: target.Interface, link: packet.Ethernet, index: target.Index, live: true}
+	s := scope{name: target.Name, link: packet.Ethernet, index: target.Index, live: true}
 	prog, _, err := s.translate(t.Context(), expression)
 	must(t, err)
 	return &Filter{Text: expression, prog: prog, test: s.machine(prog)}
@@ -339,7 +339,7 @@ func TestLive(t *testing.T) {
 	enter(t)
 	veth(t)
 	index, peer := up(t, "a"), up(t, "b")
-	target := Target{Interface: "a", Index: index, Ethernet: true, MAC: macMine, Addrs: addrsMine, IPv4: ipMine}
+	target := Interface{Name: "a", Index: index, Ethernet: true, MAC: macMine, Addrs: addrsMine, IPv4: ipMine}
 	const spoofed = "(ip src 10.0.0.1 or ip src 192.168.7.9 or ip6 src 2001:db8::1) and not ether src 02:00:00:00:00:0a"
 	tests := []struct{ mode, tcpdump string }{
 		{"src", "ether src 02:00:00:00:00:0a"},
@@ -408,7 +408,7 @@ func TestLiveTun(t *testing.T) {
 	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
 	must(t, unix.IoctlIfreq(int(tun.Fd()), unix.TUNSETIFF, req))
 	index := up(t, "t0")
-	target := Target{Interface: "t0", Index: index, Addrs: addrsMine, IPv4: ipMine}
+	target := Interface{Name: "t0", Index: index, Addrs: addrsMine, IPv4: ipMine}
 
 	modes := []string{"src", "dst", "spoof", "none"}
 	if _, err := Compile(t.Context(), "udp", target); err == nil {
@@ -468,7 +468,7 @@ func TestLiveLoopback(t *testing.T) {
 	enter(t)
 	index := up(t, "lo")
 	lo := netip.MustParseAddr("127.0.0.1")
-	target := Target{Interface: "lo", Index: index, Ethernet: true, Loopback: true, Addrs: []netip.Addr{lo}, IPv4: lo}
+	target := Interface{Name: "lo", Index: index, Ethernet: true, Loopback: true, Addrs: []netip.Addr{lo}, IPv4: lo}
 	all := listen(t, index, packet.Ethernet, compile(t, "none", ethernet)) // without regard to loops
 	modes := []string{"src", "dst", "spoof", "none"}
 	if _, err := Compile(t.Context(), "udp", target); err == nil {

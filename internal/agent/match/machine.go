@@ -21,7 +21,7 @@ type machine struct {
 	index uint32 // of the interface
 }
 
-func (m *machine) match(f *packet.Frame) bool { return f.Link == m.link && m.run(f) != 0 }
+func (m *machine) match(f *packet.Frame) bool { return f.Link == m.link && m.evaluate(f) != 0 }
 
 // Ancillary loads are absolute loads from negative addresses: SKF_AD_OFF plus
 // one of the SKF_AD constants of linux/filter.h.
@@ -42,9 +42,9 @@ const (
 	memWords = 16   // BPF_MEMWORDS
 )
 
-// run returns what the program returns: how many bytes to keep of the frame, 0
+// evaluate returns what the program returns: how many bytes to keep of the frame, 0
 // for none.
-func (m *machine) run(f *packet.Frame) uint32 {
+func (m *machine) evaluate(f *packet.Frame) uint32 {
 	var a, x uint32
 	var mem [memWords]uint32
 	for pc := 0; pc < len(m.prog); pc++ {

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// Target is the interface whose frames are filtered.
-type Target struct {
-	Interface string
-	Index     int
+// Interface is the interface whose frames are filtered.
+type Interface struct {
+	Name  string
+	Index int
 	// Ethernet: frames begin with an Ethernet header (SOCK_RAW); otherwise
 	// with the network header (SOCK_DGRAM).
 	Ethernet bool
@@ -96,9 +96,9 @@ const builtIn = "built in"
 //
 // Errors are of type *Error. Compile blocks while a compiler runs, up to ten
 // seconds or until ctx ends: an expression may name hosts.
-func Compile(ctx context.Context, mode string, t Target) (*Filter, error) {
+func Compile(ctx context.Context, mode string, t Interface) (*Filter, error) {
 	s := scope{
-		name: t.Interface, link: packet.Network, index: t.Index, live: true,
+		name: t.Name, link: packet.Network, index: t.Index, live: true,
 		addrs: t.Addrs, ipv4: t.IPv4, loopback: t.Loopback,
 	}
 	switch {

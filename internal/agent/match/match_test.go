@@ -26,13 +26,13 @@ func must(t testing.TB, err error) {
 
 // The kinds of interfaces there are.
 var (
-	ethernet = Target{Interface: "eth0", Index: 2, Ethernet: true, MAC: macMine, Addrs: addrsMine, IPv4: ipMine}
-	noMAC    = Target{Interface: "tap0", Index: 3, Ethernet: true, MAC: make(net.HardwareAddr, 6), Addrs: addrsMine, IPv4: ipMine}
-	loopback = Target{Interface: "lo", Index: 1, Ethernet: true, Loopback: true, Addrs: addrsMine}
-	tunnel   = Target{Interface: "tun0", Index: 4, Addrs: addrsMine, IPv4: ipMine}
+	ethernet = Interface{Name: "eth0", Index: 2, Ethernet: true, MAC: macMine, Addrs: addrsMine, IPv4: ipMine}
+	noMAC    = Interface{Name: "tap0", Index: 3, Ethernet: true, MAC: make(net.HardwareAddr, 6), Addrs: addrsMine, IPv4: ipMine}
+	loopback = Interface{Name: "lo", Index: 1, Ethernet: true, Loopback: true, Addrs: addrsMine}
+	tunnel   = Interface{Name: "tun0", Index: 4, Addrs: addrsMine, IPv4: ipMine}
 )
 
-func compile(t testing.TB, mode string, target Target) *Filter {
+func compile(t testing.TB, mode string, target Interface) *Filter {
 	t.Helper()
 	f, err := Compile(context.Background(), mode, target)
 	must(t, err)
@@ -58,7 +58,7 @@ func TestModes(t *testing.T) {
 	llc := ether(macPeer, macMine, 38, []byte{0x42, 0x42, 3})
 	tests := []struct {
 		name   string
-		target Target
+		target Interface
 		frame  *packet.Frame
 		want   string // the modes that let it pass
 	}{
@@ -146,7 +146,7 @@ func TestModesWiFi(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for i, b := range [][]byte{tt.b, slices.Concat([]byte{0, 0, 12, 0, 0, 0, 0, 0, 1, 2, 3, 4}, tt.b)} {
 				f := &packet.Frame{Data: b, WireLen: len(b), Link: packet.IEEE80211 + packet.LinkType(i)}
-				live := Target{Interface: "mon0", WiFi: f.Link, MAC: macMine, Addrs: addrsMine}
+				live := Interface{Name: "mon0", WiFi: f.Link, MAC: macMine, Addrs: addrsMine}
 				var got []string
 				for _, mode := range []string{"src", "dst", "spoof", "none"} {
 					file, err := CompileFile(t.Context(), mode, macMine, addrsMine, f.Link)
@@ -166,7 +166,7 @@ func TestModesWiFi(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Compile(t.Context(), "spoof", Target{WiFi: packet.Radiotap, MAC: macMine, Addrs: addrsMine}); err == nil {
+	if _, err := Compile(t.Context(), "spoof", Interface{WiFi: packet.Radiotap, MAC: macMine, Addrs: addrsMine}); err == nil {
 		t.Error("spoof of a live monitor interface is accepted")
 	}
 }
@@ -201,7 +201,7 @@ func TestText(t *testing.T) {
 	many.Addrs = sequence("10.0.0.1", 5)
 	tests := []struct {
 		mode   string
-		target Target
+		target Interface
 		want   string
 	}{
 		{"src", ethernet, "ether src 02:00:00:00:00:0a"},
@@ -219,7 +219,7 @@ func TestText(t *testing.T) {
 	for _, tt := range tests {
 		f := compile(t, tt.mode, tt.target)
 		if f.Text != tt.want || f.Compiler != "built in" {
-			t.Errorf("%s on %s: %q by %q, want %q", tt.mode, tt.target.Interface, f.Text, f.Compiler, tt.want)
+			t.Errorf("%s on %s: %q by %q, want %q", tt.mode, tt.target.Name, f.Text, f.Compiler, tt.want)
 		}
 	}
 }
@@ -235,7 +235,7 @@ func TestLoopbackMAC(t *testing.T) {
 }
 
 func TestModeErrors(t *testing.T) {
-	bare := Target{Interface: "eth0", Ethernet: true, MAC: macMine, Addrs: []netip.Addr{netip.IPv4Unspecified(), {}}}
+	bare := Interface{Name: "eth0", Ethernet: true, MAC: macMine, Addrs: []netip.Addr{netip.IPv4Unspecified(), {}}}
 	_, err := Compile(t.Context(), "spoof", bare)
 	wantError(t, err, ErrNoAddress, `filter "spoof": this host has no IP address`)
 	bare.Addrs = randomAddrs(rand.New(rand.NewPCG(1, 2)), 1000, false)
@@ -371,7 +371,7 @@ func FuzzModes(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 6))
 	many := append(append(randomAddrs(r, 40, true), randomAddrs(r, 40, false)...), addrsMine...)
 	var filters []*Filter
-	for _, target := range []Target{ethernet, noMAC, loopback, tunnel} {
+	for _, target := range []Interface{ethernet, noMAC, loopback, tunnel} {
 		target.Addrs = many
 		for _, mode := range []string{"src", "dst", "spoof", "none"} {
 			filters = append(filters, compile(f, mode, target))
@@ -444,7 +444,7 @@ func BenchmarkMatch(b *testing.B) {
 	many.Addrs = append(randomAddrs(rand.New(rand.NewPCG(7, 8)), 299, true), ipMine2)
 	for _, c := range []struct {
 		name, mode string
-		target     Target
+		target     Interface
 	}{
 		{"src", "src", ethernet}, {"dst", "dst", ethernet}, {"spoof", "spoof", ethernet},
 		{"spoof-300-addresses", "spoof", many},

@@ -47,7 +47,7 @@ func TestWithoutRoot(t *testing.T) {
 
 // report says in the child what can be compiled.
 func report(t *testing.T) {
-	target := Target{Interface: "a", Ethernet: true, MAC: macMine}
+	target := Interface{Name: "a", Ethernet: true, MAC: macMine}
 	verdict := "compiled"
 	_, err := Compile(t.Context(), "vlan 5", target)
 	if errors.Is(err, ErrNoCompiler) && strings.Contains(err.Error(), "permission") {

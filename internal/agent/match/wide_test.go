@@ -91,7 +91,7 @@ func TestFragments(t *testing.T) {
 			must(t, err)
 			filters[link] = append(filters[link], file)
 			if link != packet.RawIP {
-				live, err := Compile(t.Context(), tt.expression, Target{Interface: "eth7", Ethernet: link == packet.Ethernet})
+				live, err := Compile(t.Context(), tt.expression, Interface{Name: "eth7", Ethernet: link == packet.Ethernet})
 				must(t, err)
 				attach(t, live)
 				filters[link] = append(filters[link], live)

@@ -67,7 +67,7 @@ type Drops struct {
 // DropWatch is one interface of a Drops.
 type DropWatch struct {
 	d    *Drops
-	at   place
+	at   interfaceKey
 	id   uint32
 	base dropTally
 	tell func(*Drop)
@@ -176,7 +176,7 @@ func (d *Drops) Watch(inode uint64, index int, tell func(*Drop)) (*DropWatch, er
 	for d.watches[d.next] != nil {
 		d.next = (d.next + 1) % maxWatched
 	}
-	w := &DropWatch{d: d, at: place{uint32(inode), uint32(index)}, id: d.next, tell: tell}
+	w := &DropWatch{d: d, at: interfaceKey{uint32(inode), uint32(index)}, id: d.next, tell: tell}
 	d.next = (d.next + 1) % maxWatched // not at once that of one who has gone
 	if err := d.coll.Maps["tallies"].Lookup(w.id, &w.base); err != nil {
 		return nil, fmt.Errorf("dropped packets: %w", err)

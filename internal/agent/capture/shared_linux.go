@@ -67,7 +67,7 @@ type Shared struct {
 	next     uint32       // the ID after the one given last
 	barriers []barrier
 	draining []*sharedTap                 // waiting for the reader to have passed their last frame
-	holders  map[place]*sharedTap         // attached there
+	holders  map[interfaceKey]*sharedTap  // attached there
 	current  atomic.Pointer[[]*sharedTap] // byID, for the reader
 	closed   bool
 	err      error // why the reader gave up
@@ -106,7 +106,7 @@ func openShared(ringBytes int, inside bool) (*Shared, error) {
 	s := &Shared{
 		tap:   &Tap{cfg: cfg, shared: true},
 		byID:  make([]*sharedTap, 1), // 0 is no number
-		ended: make(chan struct{}), holders: map[place]*sharedTap{},
+		ended: make(chan struct{}), holders: map[interfaceKey]*sharedTap{},
 	}
 	s.changed.L = &s.mu
 	s.pool.New = func() any {
@@ -264,13 +264,13 @@ func (s *Shared) enter(m *sharedTap) error {
 	return nil
 }
 
-// take makes m the holder of its place, and gives the one there was, or nil.
+// setHolder makes m the holder of its place, and gives the one there was, or nil.
 // The kernel attaches a program once to an interface, and a place has one number.
-func (s *Shared) take(m *sharedTap) (before *sharedTap) {
+func (s *Shared) setHolder(m *sharedTap) (before *sharedTap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before = s.holders[m.place()]
-	s.holders[m.place()] = m
+	before = s.holders[m.key()]
+	s.holders[m.key()] = m
 	return before
 }
 
@@ -278,10 +278,10 @@ func (s *Shared) take(m *sharedTap) (before *sharedTap) {
 func (s *Shared) giveUp(m *sharedTap) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.holders[m.place()] != m {
+	if s.holders[m.key()] != m {
 		return false
 	}
-	delete(s.holders, m.place())
+	delete(s.holders, m.key())
 	return true
 }
 
@@ -391,7 +391,7 @@ func (s *Shared) deal(touched []*sharedTap) []*sharedTap {
 		if m.filling == nil {
 			touched = append(touched, m)
 		}
-		m.add(&f)
+		m.addFrame(&f)
 	}
 	for _, m := range touched {
 		m.hand()
@@ -511,8 +511,8 @@ func (m *sharedTap) tell(j Judge) {
 	atomic.StoreUint32(&w.from, uint32(j.From))
 }
 
-// add copies a frame; the ring's memory is wanted back.
-func (m *sharedTap) add(f *packet.Frame) {
+// addFrame copies a frame; the ring's memory is wanted back.
+func (m *sharedTap) addFrame(f *packet.Frame) {
 	m.received.Add(1)
 	p := m.filling
 	if p != nil && (len(p.frames) == cap(p.frames) || len(p.data)+len(f.Data) > cap(p.data)) {
@@ -647,7 +647,7 @@ func (m *sharedTap) Attach() error {
 	if err := m.s.enter(m); err != nil {
 		return fail(err)
 	}
-	if before := m.s.take(m); before != nil {
+	if before := m.s.setHolder(m); before != nil {
 		before.makeWay()
 	}
 	if err := m.ns.Do(m.attachHere); err != nil {
@@ -662,11 +662,11 @@ func (m *sharedTap) Attach() error {
 	return nil
 }
 
-// place is struct place of bpf/tap.c.
-type place struct{ inum, index uint32 }
+// interfaceKey is struct place of bpf/tap.c.
+type interfaceKey struct{ inum, index uint32 }
 
-func (m *sharedTap) place() place {
-	return place{uint32(m.ns.Inode()), uint32(m.cfg.Index)}
+func (m *sharedTap) key() interfaceKey {
+	return interfaceKey{uint32(m.ns.Inode()), uint32(m.cfg.Index)}
 }
 
 func (m *sharedTap) attachHere() (err error) {
@@ -678,7 +678,7 @@ func (m *sharedTap) attachHere() (err error) {
 			return err
 		}
 	}
-	if err := m.s.coll.Maps["places"].Put(m.place(), m.id); err != nil {
+	if err := m.s.coll.Maps["places"].Put(m.key(), m.id); err != nil {
 		return fmt.Errorf("eBPF map of interfaces: %w", err)
 	}
 	for name, at := range map[string]ebpf.AttachType{progManyIngress: ebpf.AttachTCXIngress, progManyEgress: ebpf.AttachTCXEgress} {
@@ -805,7 +805,7 @@ func (m *sharedTap) detachHere() {
 	}
 	m.links = nil
 	if m.s.giveUp(m) {
-		_ = m.s.coll.Maps["places"].Delete(m.place()) // it may not be there
+		_ = m.s.coll.Maps["places"].Delete(m.key()) // it may not be there
 	}
 	m.closeSocket()
 	if m.promisc >= 0 {

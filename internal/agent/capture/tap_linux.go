@@ -188,7 +188,7 @@ func (p *Taps) Open(cfg Config) (*Tap, error) {
 }
 
 func (t *Tap) open(ringSize int) (err error) {
-	if t.progs, err = t.taps.take(&t.cfg, ringSize); err != nil {
+	if t.progs, err = t.taps.programsFor(&t.cfg, ringSize); err != nil {
 		return err
 	}
 	if t.bell, err = newDoorbell(t.progs.coll.Maps["bell"]); err != nil {
@@ -217,9 +217,9 @@ func (t *Tap) view(mem []byte, ringSize int) {
 // tapRingLen is the length of one processor's part of the map.
 func tapRingLen(ringSize int) int { return tapHeader + ringSize + tapSpare + tapScratch }
 
-// take gives programs that are attached to nothing: idle ones, if there are any
+// programsFor gives programs that are attached to nothing: idle ones, if there are any
 // for the same frames.
-func (p *Taps) take(cfg *Config, ringSize int) (*tapPrograms, error) {
+func (p *Taps) programsFor(cfg *Config, ringSize int) (*tapPrograms, error) {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle = nil

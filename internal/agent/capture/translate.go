@@ -58,11 +58,11 @@ func translate(program []bpf.RawInstruction, link, snap int) (translation, error
 	if err := t.reach(0); err != nil {
 		return translation{}, err
 	}
-	t.add(asm.Mov.Imm32(regA, 0), asm.Mov.Imm32(regX, 0))
+	t.emit(asm.Mov.Imm32(regA, 0), asm.Mov.Imm32(regX, 0))
 	if t.memory {
-		t.add(asm.Mov.Imm32(regTmp, 0))
+		t.emit(asm.Mov.Imm32(regTmp, 0))
 		for i := range int16(unix.BPF_MEMWORDS) {
-			t.add(asm.StoreMem(asm.R10, cell(uint32(i)), regTmp, asm.Word))
+			t.emit(asm.StoreMem(asm.R10, cell(uint32(i)), regTmp, asm.Word))
 		}
 	}
 	for i, ins := range program {
@@ -75,7 +75,7 @@ func translate(program []bpf.RawInstruction, link, snap int) (translation, error
 		}
 	}
 	t.label = drop
-	t.add(asm.Mov.Imm32(asm.R0, 0), asm.Return())
+	t.emit(asm.Mov.Imm32(asm.R0, 0), asm.Return())
 	return translation{code: prune(t.code), look: int(t.look)}, nil
 }
 
@@ -130,7 +130,7 @@ func label(i int) string { return "at" + strconv.Itoa(i) }
 // cell is where M[i] lies on the stack.
 func cell(i uint32) int16 { return -4 * int16(unix.BPF_MEMWORDS-i) }
 
-func (t *translator) add(ins ...asm.Instruction) {
+func (t *translator) emit(ins ...asm.Instruction) {
 	for _, i := range ins {
 		if t.label != "" {
 			i = i.WithSymbol(t.label)
@@ -193,9 +193,9 @@ func (t *translator) one(i int, ins bpf.RawInstruction) error {
 	case unix.BPF_RET:
 		switch ins.Op {
 		case opRetK:
-			t.add(asm.Mov.Imm32(asm.R0, int32(ins.K)), asm.Return())
+			t.emit(asm.Mov.Imm32(asm.R0, int32(ins.K)), asm.Return())
 		case opRetA:
-			t.add(asm.Return())
+			t.emit(asm.Return())
 		default:
 			return unknown(ins)
 		}
@@ -203,9 +203,9 @@ func (t *translator) one(i int, ins bpf.RawInstruction) error {
 	}
 	switch ins.Op { // BPF_MISC
 	case unix.BPF_MISC | unix.BPF_TAX:
-		t.add(asm.Mov.Reg32(regX, regA))
+		t.emit(asm.Mov.Reg32(regX, regA))
 	case unix.BPF_MISC | unix.BPF_TXA:
-		t.add(asm.Mov.Reg32(regA, regX))
+		t.emit(asm.Mov.Reg32(regA, regX))
 	default:
 		return unknown(ins)
 	}
@@ -221,14 +221,14 @@ func (t *translator) load(ins bpf.RawInstruction) error {
 	}
 	switch ins.Op & 0xe0 {
 	case unix.BPF_IMM:
-		t.add(asm.Mov.Imm32(regA, int32(ins.K)))
+		t.emit(asm.Mov.Imm32(regA, int32(ins.K)))
 	case unix.BPF_LEN:
-		t.add(asm.Mov.Reg32(regA, regLen))
+		t.emit(asm.Mov.Reg32(regA, regLen))
 	case unix.BPF_MEM:
 		if ins.K >= unix.BPF_MEMWORDS {
 			return unknown(ins)
 		}
-		t.add(asm.LoadMem(regA, asm.R10, cell(ins.K), asm.Word))
+		t.emit(asm.LoadMem(regA, asm.R10, cell(ins.K), asm.Word))
 	case unix.BPF_ABS:
 		if ins.K >= skfAD {
 			return t.ancillary(ins.K - skfAD)
@@ -254,8 +254,8 @@ func sizeOf(op uint16) (asm.Size, bool) {
 	return 0, false
 }
 
-// place takes an offset from the network or the link header to one in the frame.
-func (t *translator) place(k uint32) (uint32, error) {
+// frameOffset takes an offset from the network or the link header to one in the frame.
+func (t *translator) frameOffset(k uint32) (uint32, error) {
 	switch {
 	case k >= skfAD:
 		return 0, fmt.Errorf("load of kernel data at %#x", k)
@@ -270,18 +270,18 @@ func (t *translator) place(k uint32) (uint32, error) {
 }
 
 func (t *translator) absolute(k uint32, size asm.Size) error {
-	k, err := t.place(k)
+	k, err := t.frameOffset(k)
 	if err != nil {
 		return err
 	}
 	end := k + uint32(size.Sizeof())
 	if end > t.snap {
 		t.look = t.snap
-		t.add(asm.Ja.Label(drop))
+		t.emit(asm.Ja.Label(drop))
 		return nil
 	}
 	t.look = max(t.look, end)
-	t.add(asm.JLT.Imm(regCap, int32(end), drop), asm.LoadMem(regA, regFrame, int16(k), size))
+	t.emit(asm.JLT.Imm(regCap, int32(end), drop), asm.LoadMem(regA, regFrame, int16(k), size))
 	t.toHost(size)
 	return nil
 }
@@ -289,17 +289,17 @@ func (t *translator) absolute(k uint32, size asm.Size) error {
 // indirect loads from X+k. The bounds are such that the verifier sees that
 // nothing outside of the snapshot is read.
 func (t *translator) indirect(k uint32, size asm.Size) error {
-	k, err := t.place(k)
+	k, err := t.frameOffset(k)
 	if err != nil {
 		return err
 	}
 	t.look = t.snap
 	n := int32(size.Sizeof())
 	if k > t.snap {
-		t.add(asm.Ja.Label(drop))
+		t.emit(asm.Ja.Label(drop))
 		return nil
 	}
-	t.add(
+	t.emit(
 		asm.Mov.Reg32(regTmp, regX), // and no higher bits
 		asm.Add.Imm(regTmp, int32(k)),
 		asm.JGT.Imm(regTmp, int32(t.snap)-n, drop),
@@ -315,20 +315,20 @@ func (t *translator) indirect(k uint32, size asm.Size) error {
 
 func (t *translator) toHost(size asm.Size) {
 	if size != asm.Byte {
-		t.add(asm.HostTo(asm.BE, regA, size))
+		t.emit(asm.HostTo(asm.BE, regA, size))
 	}
 }
 
 func (t *translator) ancillary(what uint32) error {
 	switch what {
 	case adProtocol:
-		t.add(asm.Mov.Reg32(regA, regTag), asm.RSh.Imm32(regA, 16))
+		t.emit(asm.Mov.Reg32(regA, regTag), asm.RSh.Imm32(regA, 16))
 	case adPacketType:
-		t.add(asm.Mov.Reg32(regA, regKind), asm.And.Imm32(regA, 7))
+		t.emit(asm.Mov.Reg32(regA, regKind), asm.And.Imm32(regA, 7))
 	case adVLANTag:
-		t.add(asm.Mov.Reg32(regA, regTag), asm.And.Imm32(regA, 0xffff))
+		t.emit(asm.Mov.Reg32(regA, regTag), asm.And.Imm32(regA, 0xffff))
 	case adVLANTagPresent:
-		t.add(asm.Mov.Reg32(regA, regKind), asm.RSh.Imm32(regA, 8))
+		t.emit(asm.Mov.Reg32(regA, regKind), asm.RSh.Imm32(regA, 8))
 	default:
 		return fmt.Errorf("load of kernel data %d", what)
 	}
@@ -338,26 +338,26 @@ func (t *translator) ancillary(what uint32) error {
 func (t *translator) loadX(ins bpf.RawInstruction) error {
 	switch ins.Op {
 	case unix.BPF_LDX | unix.BPF_IMM:
-		t.add(asm.Mov.Imm32(regX, int32(ins.K)))
+		t.emit(asm.Mov.Imm32(regX, int32(ins.K)))
 	case unix.BPF_LDX | unix.BPF_LEN:
-		t.add(asm.Mov.Reg32(regX, regLen))
+		t.emit(asm.Mov.Reg32(regX, regLen))
 	case unix.BPF_LDX | unix.BPF_MEM:
 		if ins.K >= unix.BPF_MEMWORDS {
 			return unknown(ins)
 		}
-		t.add(asm.LoadMem(regX, asm.R10, cell(ins.K), asm.Word))
+		t.emit(asm.LoadMem(regX, asm.R10, cell(ins.K), asm.Word))
 	case unix.BPF_LDX | unix.BPF_MSH | unix.BPF_B: // the length of an IPv4 header
-		k, err := t.place(ins.K)
+		k, err := t.frameOffset(ins.K)
 		if err != nil {
 			return err
 		}
 		if k >= t.snap {
 			t.look = t.snap
-			t.add(asm.Ja.Label(drop))
+			t.emit(asm.Ja.Label(drop))
 			return nil
 		}
 		t.look = max(t.look, k+1)
-		t.add(
+		t.emit(
 			asm.JLT.Imm(regCap, int32(k+1), drop),
 			asm.LoadMem(regX, regFrame, int16(k), asm.Byte),
 			asm.And.Imm32(regX, 0x0f),
@@ -375,9 +375,9 @@ func (t *translator) store(ins bpf.RawInstruction) error {
 	}
 	switch ins.Op {
 	case unix.BPF_ST:
-		t.add(asm.StoreMem(asm.R10, cell(ins.K), regA, asm.Word))
+		t.emit(asm.StoreMem(asm.R10, cell(ins.K), regA, asm.Word))
 	case unix.BPF_STX:
-		t.add(asm.StoreMem(asm.R10, cell(ins.K), regX, asm.Word))
+		t.emit(asm.StoreMem(asm.R10, cell(ins.K), regX, asm.Word))
 	default:
 		return unknown(ins)
 	}
@@ -393,7 +393,7 @@ var aluOps = map[uint16]asm.ALUOp{
 func (t *translator) alu(ins bpf.RawInstruction) error {
 	code := ins.Op & 0xf0
 	if code == unix.BPF_NEG {
-		t.add(asm.Instruction{OpCode: asm.OpCode(asm.ALUClass).SetALUOp(asm.Neg), Dst: regA})
+		t.emit(asm.Instruction{OpCode: asm.OpCode(asm.ALUClass).SetALUOp(asm.Neg), Dst: regA})
 		return nil
 	}
 	op, ok := aluOps[code]
@@ -403,16 +403,16 @@ func (t *translator) alu(ins bpf.RawInstruction) error {
 	divides := code == unix.BPF_DIV || code == unix.BPF_MOD
 	if ins.Op&unix.BPF_X != 0 {
 		if divides { // classic BPF ends, eBPF goes on
-			t.add(asm.JEq.Imm32(regX, 0, drop))
+			t.emit(asm.JEq.Imm32(regX, 0, drop))
 		}
-		t.add(op.Reg32(regA, regX))
+		t.emit(op.Reg32(regA, regX))
 		return nil
 	}
 	switch {
 	case divides && ins.K == 0, (code == unix.BPF_LSH || code == unix.BPF_RSH) && ins.K >= 32:
 		return fmt.Errorf("%w: operand %d", ErrFilter, ins.K)
 	}
-	t.add(op.Imm32(regA, int32(ins.K)))
+	t.emit(op.Imm32(regA, int32(ins.K)))
 	return nil
 }
 
@@ -422,7 +422,7 @@ var jumpOps = map[uint16]asm.JumpOp{
 
 func (t *translator) jump(i int, ins bpf.RawInstruction) error {
 	if ins.Op == opJump {
-		t.add(asm.Ja.Label(label(i + 1 + int(ins.K))))
+		t.emit(asm.Ja.Label(label(i + 1 + int(ins.K))))
 		return nil
 	}
 	op, ok := jumpOps[ins.Op&0xf0]
@@ -431,12 +431,12 @@ func (t *translator) jump(i int, ins bpf.RawInstruction) error {
 	}
 	yes, no := label(i+1+int(ins.Jt)), label(i+1+int(ins.Jf))
 	if ins.Op&unix.BPF_X != 0 {
-		t.add(op.Reg32(regA, regX, yes))
+		t.emit(op.Reg32(regA, regX, yes))
 	} else {
-		t.add(op.Imm32(regA, int32(ins.K), yes))
+		t.emit(op.Imm32(regA, int32(ins.K), yes))
 	}
 	if ins.Jf != 0 {
-		t.add(asm.Ja.Label(no))
+		t.emit(asm.Ja.Label(no))
 	}
 	return nil
 }

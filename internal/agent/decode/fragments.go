@@ -61,13 +61,13 @@ func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more
 	}
 	if e.unwanted {
 		d.c.FragmentsUnwanted++
-		e.add(r, p.total-p.l4, off, more)
+		e.addPart(r, p.total-p.l4, off, more)
 		return false
 	}
 	r.SrcPort, r.DstPort, r.Proto = e.srcPort, e.dstPort, e.proto
 	r.FlowID = e.flow
 	r.Flags |= e.flags
-	e.add(r, p.total-p.l4, off, more)
+	e.addPart(r, p.total-p.l4, off, more)
 	return true
 }
 
@@ -167,8 +167,8 @@ func (e *fragment) expired(r *wire.Record) bool {
 	return age > fragmentLife4
 }
 
-// add notes that a later fragment with n bytes of payload was seen.
-func (e *fragment) add(r *wire.Record, n, off int, more bool) {
+// addPart notes that a later fragment with n bytes of payload was seen.
+func (e *fragment) addPart(r *wire.Record, n, off int, more bool) {
 	e.bytes += uint32(n)
 	if !more {
 		e.want = uint32(off + n)

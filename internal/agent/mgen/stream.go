@@ -46,22 +46,22 @@ type Segment struct {
 // If more than one header begins in a segment the first is reported. One that
 // is split over segments is reported with the segment that completes it.
 type Stream struct {
-	next    uint32       // sequence number of the next header, valid unless lost
-	size    uint32       // of the last message, bytes; 0 before the first
-	flow    uint32       // of the last message, valid iff headers > 0
-	part    [fixed4]byte // beginning of the header at next
-	have    uint8        // valid bytes in part
-	headers uint8        // seen so far, at most 255
-	place   place
-	sure    bool // a header named the packet's destination
-	mixed   bool // there was more than one flow
+	next      uint32       // sequence number of the next header, valid unless lost
+	size      uint32       // of the last message, bytes; 0 before the first
+	flow      uint32       // of the last message, valid iff headers > 0
+	part      [fixed4]byte // beginning of the header at next
+	have      uint8        // valid bytes in part
+	headers   uint8        // seen so far, at most 255
+	certainty certainty
+	sure      bool // a header named the packet's destination
+	mixed     bool // there was more than one flow
 }
 
-// place is how well next is known.
-type place uint8
+// certainty is how well next is known.
+type certainty uint8
 
 const (
-	lost place = iota
+	lost certainty = iota
 	guessed
 	known
 )
@@ -72,7 +72,7 @@ const farAway = 1 << 26
 
 // Open is the Stream after a SYN with the initial sequence number isn: its
 // first byte of data begins a header, or it is not MGEN's.
-func Open(isn uint32) Stream { return Stream{next: isn + 1, place: known} }
+func Open(isn uint32) Stream { return Stream{next: isn + 1, certainty: known} }
 
 // MayStart tells cheaply that data does not begin with a header: worth asking
 // before a connection that nothing is known of is given a Stream.
@@ -92,12 +92,12 @@ func (s *Stream) Flow() (uint32, bool) {
 func (s *Stream) Segment(h *Header, seg *Segment) Verdict {
 	ahead := int(int32(s.next - seg.Seq)) // bytes from the segment's start to the next header
 	switch {
-	case s.place == lost:
+	case s.certainty == lost:
 		return s.restart(h, seg)
 	case ahead > farAway || ahead < -farAway:
 		*s = Stream{}
 		return s.restart(h, seg)
-	case s.place == guessed && s.have == 0:
+	case s.certainty == guessed && s.have == 0:
 		return s.expect(h, seg)
 	case ahead >= seg.Len:
 		return s.inside(h, seg, ahead)
@@ -114,7 +114,7 @@ func (s *Stream) Segment(h *Header, seg *Segment) Verdict {
 // expect looks for a header wherever it may be, last of all where the guess
 // puts it.
 func (s *Stream) expect(h *Header, seg *Segment) Verdict {
-	if v := s.restart(h, seg); v == Starts || s.place == lost {
+	if v := s.restart(h, seg); v == Starts || s.certainty == lost {
 		return v
 	}
 	if int32(s.next-seg.Seq) < 0 {
@@ -148,7 +148,7 @@ func (s *Stream) inside(h *Header, seg *Segment, ahead int) Verdict {
 // walk goes from header to header through a segment, from the one at pos.
 func (s *Stream) walk(h *Header, seg *Segment, pos int) Verdict {
 	v := None
-	if s.place == known && s.headers > 0 && 0 < pos && pos <= int(s.size) {
+	if s.certainty == known && s.headers > 0 && 0 < pos && pos <= int(s.size) {
 		h.Flow, v = s.flow, Continues
 	}
 	for pos < seg.Len {
@@ -165,7 +165,7 @@ func (s *Stream) walk(h *Header, seg *Segment, pos int) Verdict {
 		pos += int(next.Size)
 	}
 	switch {
-	case v != Starts && s.place == lost:
+	case v != Starts && s.certainty == lost:
 		return s.restart(h, seg)
 	case v != None:
 		return v
@@ -250,7 +250,7 @@ func (s *Stream) restart(h *Header, seg *Segment) Verdict {
 // search finds the first header in a segment that names the packet's
 // destination, which takes too many bytes to be chance, or returns -1.
 func (s *Stream) search(seg *Segment) int {
-	if s.place == known || !s.sure {
+	if s.certainty == known || !s.sure {
 		return -1
 	}
 	var buf [20]byte
@@ -289,7 +289,7 @@ func (s *Stream) note(h *Header, at uint32) {
 	s.mixed = s.mixed || s.headers > 0 && h.Flow != s.flow
 	s.sure = s.sure || h.Sure
 	s.flow, s.size = h.Flow, uint32(h.Size)
-	s.next, s.place, s.have = at+s.size, known, 0
+	s.next, s.certainty, s.have = at+s.size, known, 0
 	if s.headers < 255 {
 		s.headers++
 	}
@@ -305,10 +305,10 @@ func (s *Stream) guess(seq uint32) {
 	}
 	missed := seq - s.next + s.size - 1
 	s.next += missed - missed%s.size
-	s.place = guessed
+	s.certainty = guessed
 }
 
-func (s *Stream) lose() { s.place, s.have = lost, 0 }
+func (s *Stream) lose() { s.certainty, s.have = lost, 0 }
 
 // last is the verdict on a segment whose message is not known.
 func (s *Stream) last(h *Header) Verdict {
@@ -317,7 +317,7 @@ func (s *Stream) last(h *Header) Verdict {
 	case ok:
 		h.Flow = flow
 		return Continues
-	case s.mixed, s.place != lost:
+	case s.mixed, s.certainty != lost:
 		return Unknown
 	}
 	return None

@@ -359,7 +359,7 @@ func FuzzStream(f *testing.F) {
 			if v == Starts && h.Size < minTCP {
 				t.Fatalf("%+v", h)
 			}
-			if int(st.have) > len(st.part) || st.place != lost && st.headers > 0 && st.size < minTCP {
+			if int(st.have) > len(st.part) || st.certainty != lost && st.headers > 0 && st.size < minTCP {
 				t.Fatalf("%+v", st)
 			}
 			data = data[n:]

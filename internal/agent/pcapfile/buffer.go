@@ -43,8 +43,8 @@ func (b *buffer) peek(n int) []byte {
 	return b.buf[b.pos : b.pos+n]
 }
 
-// take is peek and consumes what it returns.
-func (b *buffer) take(n int) []byte {
+// consume is peek and consumes what it returns.
+func (b *buffer) consume(n int) []byte {
 	p := b.peek(n)
 	b.pos += len(p)
 	return p
@@ -76,7 +76,7 @@ func (b *buffer) fill(n int) bool {
 func (b *buffer) skip(n int64) bool {
 	for n > 0 {
 		part := int(min(n, int64(len(b.buf))))
-		if b.take(part) == nil {
+		if b.consume(part) == nil {
 			return false
 		}
 		n -= int64(part)

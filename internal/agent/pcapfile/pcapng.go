@@ -118,7 +118,7 @@ func (p *pcapng) skip(length uint32) error {
 	}
 	var trailer []byte
 	if p.in.skip(int64(length) - 4) {
-		trailer = p.in.take(4)
+		trailer = p.in.consume(4)
 	}
 	if trailer == nil {
 		return p.in.cut("a block", length)

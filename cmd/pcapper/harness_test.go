@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/test/ledgertest"
 	"github.com/pcapper/pcapper/internal/test/nettest"
 	"github.com/pcapper/pcapper/wire"
 	"golang.org/x/sys/unix"
@@ -180,6 +181,9 @@ func (a *agentProcess) stop() []string {
 	a.signal(syscall.SIGINT)
 	if code := a.wait(); code != 0 {
 		a.t.Errorf("exit code %d after an interrupt", code)
+	}
+	if rows := ledgertest.Closes(a.t, a.said()); rows["log"].Held != 0 {
+		a.t.Errorf("got %+v, want nothing held at the end", rows["log"])
 	}
 	_, summary, _ := strings.Cut(a.said(), "pcapper: summary: ")
 	return strings.Split("pcapper: summary: "+summary, "\n")

@@ -27,6 +27,7 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/host/sandbox"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
@@ -65,10 +66,11 @@ type discovery struct {
 	running map[string]*agent        // by label; nil while it begins
 	said    map[string]bool          // see sayOnce
 	// unsaved: the table of ports could not be written last time.
-	unsaved bool
-	looked  bool     // there was a first look
-	past    tally    // of agents that have ended
-	lines   []string // of those that ended with the program
+	unsaved  bool
+	looked   bool          // there was a first look
+	past     tally         // of agents that have ended
+	accounts ledger.Ledger // of agents that have ended
+	lines    []string      // of those that ended with the program
 }
 
 // foundInterface is where an interface was found.
@@ -638,6 +640,7 @@ func (d *discovery) runAgent(ctx context.Context, cfg Config, p *foundInterface)
 	defer d.mu.Unlock()
 	d.running[p.label] = nil
 	d.past.add(a.tally())
+	d.accounts = d.accounts.Plus(a.ledger())
 	if d.ending.Err() != nil {
 		d.lines = append(d.lines, a.line())
 	}
@@ -681,15 +684,16 @@ func (a *agent) openPorts() string {
 // summary has a line for all and one for each interface that is watched now.
 func (d *discovery) summary() {
 	d.mu.Lock()
-	sum, lines := d.past, slices.Clone(d.lines)
+	sum, accounts, lines := d.past, d.accounts, slices.Clone(d.lines)
 	d.mu.Unlock()
 	for _, a := range d.agents() {
 		sum.add(a.tally())
+		accounts = accounts.Plus(a.ledger())
 		lines = append(lines, fmt.Sprintf("%s; %d collectors", a.line(), len(a.feed.Collectors())))
 	}
 	slices.SortFunc(lines, natural)
 	d.fleet.out.printf("summary: %d interfaces, in %s: %v", len(lines), time.Since(d.fleet.started).Round(time.Second), sum)
-	for _, line := range lines {
+	for _, line := range append(lines, accounts.Lines()...) {
 		d.fleet.out.printf("%s", line)
 	}
 }

@@ -30,6 +30,7 @@ type fleet struct {
 	tracer   dropTracer
 	registry *prometheus.Registry
 	metrics  *metricsServer // nil without -metrics
+	patients patients
 	manager  *service.Manager
 	report   sandbox.Report
 	started  time.Time
@@ -148,7 +149,7 @@ func (f *fleet) open(ctx context.Context) (err error) {
 	}
 	f.tracer = openDropTracer(f.cfg.Drops)
 	if f.cfg.Metrics != "" {
-		f.metrics, err = newMetricsServer(f.cfg.Metrics, f.registry)
+		f.metrics, err = newMetricsServer(f.cfg.Metrics, f.registry, f.patients.failing)
 	}
 	return err
 }
@@ -174,7 +175,9 @@ func (f *fleet) start(ctx context.Context, p *observationPoint, cfg Config) (a *
 	if err := r.Register(metrics{a}); err != nil {
 		a.out.printf("no metrics: %v", err)
 	}
+	f.patients.add(a)
 	return a, func() {
+		f.patients.remove(a)
 		r.Unregister(metrics{a})
 		a.close()
 	}, nil
@@ -290,7 +293,12 @@ func (s *single) run(ctx context.Context) error { return s.agent.run(ctx) }
 
 func (s *single) agents() []*agent { return []*agent{s.agent} }
 
-func (s *single) summary() { s.agent.summary() }
+func (s *single) summary() {
+	s.agent.summary()
+	for _, line := range s.agent.ledger().Lines() {
+		s.agent.out.printf("%s", line)
+	}
+}
 
 func (s *single) close() {
 	if s.agent != nil {

@@ -36,8 +36,8 @@ type metricsServer struct {
 }
 
 // newMetricsServer opens the port. What is in the registry is served, and what
-// is known of the process.
-func newMetricsServer(addr string, registry *prometheus.Registry) (*metricsServer, error) {
+// is known of the process; /healthz is 503 while failing says why.
+func newMetricsServer(addr string, registry *prometheus.Registry, failing func() string) (*metricsServer, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, metricsError(addr, err)
@@ -46,7 +46,13 @@ func newMetricsServer(addr string, registry *prometheus.Registry) (*metricsServe
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: scrapeTime / 2}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := failing(); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	return &metricsServer{
 		registry: registry,
 		ln:       netutil.LimitListener(ln, maxScrapers),
@@ -132,6 +138,7 @@ var (
 	descSpoolDropped = desc("spool_dropped_packets_total", "Packets that the spool has given up to make room, or could not read again, in all lives of the agent.")
 	descSpoolErrors  = desc("spool_errors_total", "Errors of the spool's disk, in all lives of the agent.")
 	descSpoolFailing = desc("spool_failing", "1 while the spool's disk does not work and records wait in memory.")
+	descLedger       = desc("ledger_items", "What a stage received, passed on, lost by reason, and holds; received is the sum of the others.", "stage", "name", "unit", "account", "reason")
 	descLogLines     = desc("log_lines_total", "Lines of the log, by outcome.", "outcome")
 )
 
@@ -140,7 +147,7 @@ func (metrics) Describe(ch chan<- *prometheus.Desc) {
 		descEngine, descCapturing, descStart, descPackets, descBytes, descKernel, descFreezes, descWakes, descOutages, descDropped,
 		descMemberships, descStackDrops, descStackUntold, descStackFreed,
 		descLeftOut, descStats, descFrames, descPublished, descDelivered, descSkipped, descLost, descInFlight, descLag,
-		descReaders, descDeparted, descRefused, descLogLines,
+		descLedger, descReaders, descDeparted, descRefused, descLogLines,
 		descSpoolBytes, descSpoolWaiting, descSpoolDropped, descSpoolErrors, descSpoolFailing,
 	} {
 		ch <- d
@@ -220,6 +227,14 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		reader("exports", all, most)
 		m.spool(count, gauge)
+	}
+	for _, e := range a.ledger() {
+		gauge(descLedger, float64(e.Received), e.Stage, e.Name, e.Unit, "received", "")
+		gauge(descLedger, float64(e.Passed), e.Stage, e.Name, e.Unit, "passed", "")
+		gauge(descLedger, float64(e.Held), e.Stage, e.Name, e.Unit, "held", "")
+		for _, l := range e.Lost {
+			gauge(descLedger, float64(l.Count), e.Stage, e.Name, e.Unit, "lost", l.Reason)
+		}
 	}
 	if a.log != nil {
 		s := a.log.reader.Status()

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,6 +147,17 @@ func (e *Exporter) String() string { return "export " + e.cfg.Target.URL }
 
 // State is what the exporter is doing, in a few words.
 func (e *Exporter) State() string { return *e.state.Load() }
+
+// Failing says why nothing is passed on; "" if it is.
+func (e *Exporter) Failing() string {
+	s := e.State()
+	for _, fine := range []string{"open", "ended", "not yet begun"} {
+		if strings.HasPrefix(s, fine) {
+			return ""
+		}
+	}
+	return s
+}
 
 func (e *Exporter) setState(s string) { e.state.Store(&s) }
 

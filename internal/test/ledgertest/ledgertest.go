@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	line   = regexp.MustCompile(`(?m)^.*\bledger: (.+): (\d+) (\w+) received = (\d+) passed on \+ (\d+) lost(?: \((.*)\))? \+ (\d+) held(.*)$`)
+	line   = regexp.MustCompile(`(?m)^(.*)\bledger: (.+): (\d+) (\w+) received = (\d+) passed on \+ (\d+) lost(?: \((.*)\))? \+ (\d+) held(.*)$`)
 	reason = regexp.MustCompile(`(?:^|, )(\d+) `)
 )
 
@@ -26,19 +26,19 @@ type Row struct {
 // the test.
 func Closes(t testing.TB, stderr string) map[string]Row {
 	t.Helper()
-	rows := map[string]Row{}
+	rows, whose := map[string]Row{}, map[string]Row{} // the same, by what a line begins with, too
 	for _, m := range line.FindAllStringSubmatch(stderr, -1) {
-		r := Row{Unit: m[3], Received: number(t, m[2]), Passed: number(t, m[4]), Lost: number(t, m[5]), Held: number(t, m[7]), Reasons: m[6]}
-		rows[m[1]] = r // a later table has newer ones
+		r := Row{Unit: m[4], Received: number(t, m[3]), Passed: number(t, m[5]), Lost: number(t, m[6]), Held: number(t, m[8]), Reasons: m[7]}
+		rows[m[2]], whose[m[1]+m[2]] = r, r // a later table has newer ones
 		reasons := uint64(0)
-		for _, n := range reason.FindAllStringSubmatch(m[6], -1) {
+		for _, n := range reason.FindAllStringSubmatch(m[7], -1) {
 			reasons += number(t, n[1])
 		}
 		if reasons != r.Lost {
-			t.Errorf("%s: got reasons for %d lost, want %d: %s", m[1], reasons, r.Lost, m[0])
+			t.Errorf("%s: got reasons for %d lost, want %d: %s", m[2], reasons, r.Lost, m[0])
 		}
 	}
-	for title, r := range rows {
+	for title, r := range whose {
 		if got := r.Passed + r.Lost + r.Held; got != r.Received {
 			t.Errorf("the ledger does not close: %s: got %d passed on + %d lost (%s) + %d held = %d %s, want the %d received",
 				title, r.Passed, r.Lost, r.Reasons, r.Held, got, r.Unit, r.Received)

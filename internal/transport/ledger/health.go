@@ -56,6 +56,7 @@ func (b *Book) Health() (list []Health) {
 	for _, source := range sources {
 		list = append(list, source()...)
 	}
+	b.date(list)
 	rank := func(h Health) int {
 		if h.Failing != "" {
 			return 0
@@ -64,6 +65,25 @@ func (b *Book) Health() (list []Health) {
 	}
 	slices.SortStableFunc(list, func(a, b Health) int { return cmp.Compare(rank(a), rank(b)) })
 	return list
+}
+
+// date notes since when stages fail that do not say so: since somebody asked first.
+func (b *Book) date(list []Health) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	since := map[string]time.Time{}
+	for i := range list {
+		h := &list[i]
+		if h.Failing == "" || !h.Since.IsZero() {
+			continue
+		}
+		key := h.Stage + " " + h.Name
+		if h.Since = b.since[key]; h.Since.IsZero() {
+			h.Since = time.Now()
+		}
+		since[key] = h.Since
+	}
+	b.since = since
 }
 
 // Failing says what does not work now, or "".

@@ -124,6 +124,34 @@ func (l Ledger) Check() error {
 	return errors.Join(list...)
 }
 
+// Plus returns the sums of entries of the same stage, name, and unit.
+func (l Ledger) Plus(more Ledger) Ledger {
+	sum := slices.Clone(l)
+	for i := range sum {
+		sum[i].Lost = slices.Clone(sum[i].Lost)
+	}
+	for _, e := range more {
+		at := slices.IndexFunc(sum, func(s Entry) bool { return s.Stage == e.Stage && s.Name == e.Name && s.Unit == e.Unit })
+		if at < 0 {
+			e.Lost = slices.Clone(e.Lost)
+			sum = append(sum, e)
+			continue
+		}
+		s := &sum[at]
+		s.Received += e.Received
+		s.Passed += e.Passed
+		s.Held += e.Held
+		for _, lost := range e.Lost {
+			if k := slices.IndexFunc(s.Lost, func(l Loss) bool { return l.Reason == lost.Reason }); k >= 0 {
+				s.Lost[k].Count += lost.Count
+			} else {
+				s.Lost = append(s.Lost, lost)
+			}
+		}
+	}
+	return sum
+}
+
 // Lines is the table as text, without entries that have nothing.
 func (l Ledger) Lines() (lines []string) {
 	for i := range l {
@@ -139,7 +167,8 @@ type Book struct {
 	mu      sync.Mutex
 	sources []func() []Entry
 	health  []func() []Health
-	last    bool // see Announce
+	last    bool                 // see Announce
+	since   map[string]time.Time // when a stage was found to fail that does not say since when
 }
 
 // Add has source, which any goroutine may call, give entries.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,27 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestPlus: sums of ledgers are of the same stages and reasons, and neither ledger changes.
+func TestPlus(t *testing.T) {
+	e := Entry{Stage: Log, Unit: "records", Received: 5, Passed: 2, Held: 1}
+	e.Lose("too slow", 2)
+	other := Entry{Stage: Log, Unit: "records", Received: 4, Passed: 1}
+	other.Lose("not written", 1)
+	other.Lose("too slow", 2)
+	one, two := Ledger{e}, Ledger{other, {Stage: Log, Name: "b", Received: 1, Passed: 1}}
+	got := one.Plus(two).Lines()
+	want := []string{
+		"ledger: log: 9 records received = 3 passed on + 5 lost (4 too slow, 1 not written) + 1 held",
+		"ledger: log b: 1  received = 1 passed on + 0 lost + 0 held",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if one.Check() != nil || two.Check() != nil {
+		t.Errorf("got %v and %v, want them as they were", one, two)
+	}
+}
+
 // TestBookReadsAgain: a reading in the middle of a move is repeated.
 func TestBookReadsAgain(t *testing.T) {
 	var b Book
@@ -62,6 +84,17 @@ func TestHealth(t *testing.T) {
 	})
 	if got, want := b.Failing(), "writer history: disk full, since 10:20:30"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	failing := "away"
+	var b2 Book
+	b2.Watch(func() []Health { return []Health{{Stage: Bus, Failing: failing}} })
+	first := b2.Health()[0].Since
+	if again := b2.Health()[0].Since; first.IsZero() || !again.Equal(first) {
+		t.Errorf("got failing since %v and then %v, want the same time", first, again)
+	}
+	failing = ""
+	if got := b2.Health()[0]; got.Sentence() != "" || !got.Since.IsZero() {
+		t.Errorf("got %+v, want no failure", got)
 	}
 	if got := (*Book)(nil).Failing(); got != "" {
 		t.Errorf("an empty book fails: %q", got)

@@ -122,6 +122,14 @@ func (e *Exporter) State() string {
 	return "away"
 }
 
+// Failing says why nothing is passed on; "" if it is.
+func (e *Exporter) Failing() string {
+	if c := e.conn.Load(); c != nil && !c.Connected() {
+		return "the bus is away"
+	}
+	return ""
+}
+
 // Counts may be called by any goroutine.
 func (e *Exporter) Counts() Counts {
 	c := Counts{Refused: e.refused.Load()}

@@ -44,6 +44,22 @@ type LogFile struct {
 	reopen         atomic.Bool
 	written, lost  atomic.Uint64
 	reported, skip time.Time // last report; no attempt before
+	failing        atomic.Pointer[logFailure]
+}
+
+// logFailure is why nothing can be written since when.
+type logFailure struct {
+	why   string
+	since time.Time
+}
+
+// Failing returns why nothing can be written, and since when; "" if it can. It may be called from any
+// goroutine.
+func (l *LogFile) Failing() (why string, since time.Time) {
+	if f := l.failing.Load(); f != nil {
+		return f.why, f.since
+	}
+	return "", time.Time{}
 }
 
 // NewLogFile returns a log; nothing is opened yet. report is told of failures,
@@ -89,6 +105,8 @@ func (l *LogFile) Flush() {
 	if err != nil {
 		l.lost.Add(l.lines - done)
 		l.fail(err)
+	} else {
+		l.failing.Store(nil)
 	}
 	l.buf, l.lines = l.buf[:0], 0
 }
@@ -198,6 +216,11 @@ func (l *LogFile) fail(err error) {
 	}
 	now := time.Now()
 	l.skip = now.Add(logRetry)
+	failure := logFailure{cause(err), now}
+	if old := l.failing.Load(); old != nil {
+		failure.since = old.since
+	}
+	l.failing.Store(&failure)
 	if l.file != nil && len(l.half) == 0 {
 		l.file.Close()
 		l.file = nil
@@ -212,6 +235,17 @@ func (l *LogFile) fail(err error) {
 		err = fmt.Errorf("cannot %s it: %w", pathErr.Op, pathErr.Err)
 	}
 	l.report(err)
+}
+
+// cause is the innermost error, without the path.
+func cause(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
 }
 
 // Close writes what is in memory and closes the file. A later Write opens it

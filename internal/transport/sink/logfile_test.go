@@ -540,3 +540,40 @@ func TestLogFileReserves(t *testing.T) {
 		t.Errorf("%d lines written, %d lost", written, lost)
 	}
 }
+
+// TestLogFailing: why nothing can be written, and since when, is known until it can be written again.
+func TestLogFailing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.Symlink("/dev/full", path); err != nil {
+		t.Fatal(err)
+	}
+	l := NewLogFile(path, func(error) {})
+	defer l.Close()
+	if why, _ := l.Failing(); why != "" {
+		t.Errorf("got %q before anything was written, want nothing", why)
+	}
+	l.Write([]byte("a\n"), 1)
+	l.Flush()
+	why, since := l.Failing()
+	if why != "no space left on device" || time.Since(since) > time.Minute {
+		t.Errorf("got %q since %v, want no space left on device, since now", why, since)
+	}
+	l.skip = time.Time{}
+	l.Write([]byte("b\n"), 1)
+	l.Flush()
+	if _, again := l.Failing(); !again.Equal(since) {
+		t.Errorf("got a failure since %v, want since %v", again, since)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	l.skip = time.Time{}
+	l.Write([]byte("c\n"), 1)
+	l.Flush()
+	if why, _ := l.Failing(); why != "" {
+		t.Errorf("got %q, want nothing: it was written", why)
+	}
+	if written, lost := l.Lines(); written != 1 || lost != 2 {
+		t.Errorf("got %d lines written and %d lost, want 1 and 2", written, lost)
+	}
+}

@@ -37,11 +37,6 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	server.Measure(path.Metrics{Engine: cfg.Paths})
 	server.Handle(path.Handlers(cfg.Paths))
 	server.Judge((&pathJudge{engine: cfg.Paths}).judge)
-	for _, one := range s {
-		if k, ok := one.(keeper); ok {
-			server.Watch(k.Failing)
-		}
-	}
 	cfg.Page = server.URL()
 	say("page at %s", cfg.Page)
 	if server.Open() {

@@ -82,6 +82,7 @@ func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 		if err != nil {
 			return nil, err
 		}
+		cfg.Ledger.Watch(k.Health)
 		list = append(list, keeper{k})
 	}
 	if list != nil {

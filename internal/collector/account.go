@@ -78,3 +78,15 @@ func (b *batcher) account() []ledger.Entry {
 	d.Held = d.Received - min(d.Received, d.Passed+d.LostSum())
 	return []ledger.Entry{e, d}
 }
+
+// health is how the collector's own stages do.
+func (c *collector) health() (list []ledger.Health) {
+	if c.view == nil || c.view.archive == nil {
+		return nil
+	}
+	h := ledger.Health{Stage: ledger.Aggregates}
+	if a := c.view.store.Snapshot().Archive; a != nil {
+		h.Failing = a.Err
+	}
+	return []ledger.Health{h}
+}

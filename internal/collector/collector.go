@@ -220,6 +220,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg.Ledger.Add(func() []ledger.Entry { return c.account(out) })
+	cfg.Ledger.Watch(c.health)
 	if err := c.settle(ctx, cfg); err != nil {
 		out.stop()
 		return err

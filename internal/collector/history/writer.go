@@ -100,6 +100,9 @@ type WriterStatus struct {
 	// Missing is how many records of this process were numbered and then dropped
 	// by the queue, as far as batches behind them were written.
 	Missing uint64
+	// Oldest is when the oldest batch was taken from the queue that is not committed yet; zero if there is
+	// none.
+	Oldest time.Time
 	// Failed says why nothing can be written since Since; "" if it can.
 	Failed string
 	Since  time.Time
@@ -370,6 +373,11 @@ func (w *Writer) take() (ok bool, err error) {
 	p := &w.pending
 	if p.entries == 0 {
 		*p = pending{since: time.Now(), next: w.progress.Next, expected: map[string]expectation{}}
+		w.update(func(s *WriterStatus) {
+			if s.Oldest.IsZero() {
+				s.Oldest = p.since
+			}
+		})
 	}
 	p.entries++
 	at, err := w.decode(w.data)
@@ -535,7 +543,7 @@ func (w *Writer) report() {
 		s.Skipped += p.skipped
 		s.Malformed += p.malformed
 		s.Missing += p.missing
-		recovered, s.Failed, s.Since = s.Failed != "", "", time.Time{}
+		recovered, s.Failed, s.Since, s.Oldest = s.Failed != "", "", time.Time{}, time.Time{}
 	})
 	if recovered {
 		w.store.cfg.Logf("history %s: records are written again", w.store.dir)

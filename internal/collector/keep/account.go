@@ -1,6 +1,8 @@
 package keep
 
 import (
+	"time"
+
 	"github.com/pcapper/pcapper/internal/transport/bus"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
@@ -81,4 +83,39 @@ func (k *Keeper) accountFiles() []ledger.Entry {
 		e.Lose("removed by others", uint64(gone))
 	}
 	return []ledger.Entry{e}
+}
+
+// Health is how the Keeper's stages do: what is not there has no entry. It may be called by any goroutine.
+func (k *Keeper) Health() (list []ledger.Health) {
+	s := k.Status()
+	add := func(stage, name, why string, since time.Time) {
+		list = append(list, ledger.Health{Stage: stage, Name: name, Failing: why, Since: since})
+	}
+	if s.Connected != nil {
+		why := ""
+		if !*s.Connected {
+			why = "the bus is away"
+		}
+		add(ledger.Bus, "", why, time.Time{})
+	}
+	if s.Spool != nil {
+		add(ledger.Bus, "queue on disk", s.Spool.Failing, time.Time{})
+		if s.Local != nil {
+			list[len(list)-1].Stage = ledger.Writer
+		}
+	}
+	if s.Local != nil {
+		add(ledger.Writer, "history", s.Local.Failed, s.Local.Since)
+		list[len(list)-1].Oldest = s.Local.Oldest
+	}
+	if s.Writer != nil {
+		add(ledger.Writer, "history", s.Writer.Failed, time.Time{})
+	}
+	if s.Tables != nil {
+		add(ledger.Writer, "table", s.Tables.Failed, time.Time{})
+	}
+	if s.History != nil {
+		add(ledger.Files, "", s.History.Failed, time.Time{})
+	}
+	return list
 }

@@ -396,24 +396,3 @@ func (k *Keeper) Status() (s Status) {
 	}
 	return s
 }
-
-// Failing says why records cannot be kept or shared now, and since when; "" if they
-// can.
-func (k *Keeper) Failing() string {
-	s := k.Status()
-	switch {
-	case s.Local != nil && s.Local.Failed != "":
-		return fmt.Sprintf("records are not written since %s: %s", s.Local.Since.Format(time.TimeOnly), s.Local.Failed)
-	case s.Connected != nil && !*s.Connected:
-		return "the bus is away"
-	case s.Writer != nil && s.Writer.Failed != "":
-		return "records are not written: " + s.Writer.Failed
-	case s.Tables != nil && s.Tables.Failed != "":
-		return "the table is not written: " + s.Tables.Failed
-	case s.Spool != nil && s.Spool.Failing != "":
-		return "the queue on disk: " + s.Spool.Failing
-	case s.History != nil && s.History.Failed != "":
-		return "the history: " + s.History.Failed
-	}
-	return ""
-}

@@ -180,6 +180,48 @@ func TestSpoolOverflow(t *testing.T) {
 	}
 }
 
+// TestSpoolOverflowInAnotherLife: what was given up before the agent was killed is told to
+// the collector that gets the rest, and in the metrics and the summary of the next life.
+func TestSpoolOverflowInAnotherLife(t *testing.T) {
+	t.Parallel()
+	a, b := nettest.Pair(t)
+	to := b.Interface.IPv4.String() + ":4739"
+	const n = 40_000 // 2.6 MB
+	args := []string{"-spool", spoolDir(t) + ":1100kB", "-export", "ipfix+tcp://" + to, "-metrics", "127.0.0.1:9173"}
+	p := startStatic(t, a, args...)
+	p.await("capturing from now on", 1)
+	send(t, a, n, 20_000, numbered(a, b, 0, n)...)
+	if !nettest.Eventually(20*time.Second, func() bool {
+		m := p.scrape("127.0.0.1:9173")
+		return m["pcapper_spool_dropped_packets_total"] > 0 && m["pcapper_spool_waiting_packets"]+m["pcapper_spool_dropped_packets_total"] == n &&
+			m[`pcapper_spool_bytes{where="memory"}`] == 0
+	}) {
+		t.Fatal("the spool does not hold all that it has not dropped")
+	}
+	p.cmd.Process.Kill()
+	p.wait()
+
+	p = startStatic(t, a, args...)
+	p.await("left from a previous run", 1)
+	ln, err := b.Listen("tcp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	data := receiveAll(t, ln)
+	if !nettest.Eventually(20*time.Second, func() bool { return p.scrape("127.0.0.1:9173")["pcapper_spool_waiting_packets"] == 0 }) {
+		t.Fatal("it does not arrive")
+	}
+	m := p.scrape("127.0.0.1:9173")
+	summary := strings.Join(p.stop(), "\n")
+	recs, said := decode(t, <-data)
+	if lost := n - len(recs); lost < n/2 || int(said.NotSent) != lost || m["pcapper_spool_dropped_packets_total"] != float64(lost) ||
+		!strings.Contains(summary, "were dropped in all its runs") {
+		t.Errorf("%d of %d are missing; the collector is told of %d, the metrics say %v dropped; the summary:\n%s", lost, n, said.NotSent,
+			m["pcapper_spool_dropped_packets_total"], summary)
+	}
+}
+
 // TestSpoolRefused: what a spool needs is said.
 func TestSpoolRefused(t *testing.T) {
 	t.Parallel()

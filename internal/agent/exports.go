@@ -65,7 +65,7 @@ func (a *agent) prepareExports() error {
 		}
 		config := export.Config{
 			Target: t, Domain: a.domain(), PEN: a.cfg.PEN, Names: a.point.names, Reader: x.reader, Format: formatIPFIX,
-			Lost:    func() uint64 { return x.status().Lost },
+			Lost:    x.lost,
 			Ignored: func() uint64 { return a.capture.stats().Dropped },
 			Peer:    a.self.peer, Allow: a.allowed, Say: a.out.printf,
 		}

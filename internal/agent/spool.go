@@ -155,6 +155,15 @@ func (x *exporting) status() hub.Status {
 	return s
 }
 
+// lost is how many packets the receiver is told that it will not get. What a spool gave up
+// counts from when its directory was made: the receiver gets what was captured since.
+func (x *exporting) lost() uint64 {
+	if x.queue == nil {
+		return x.status().Lost
+	}
+	return x.reader.Status().Lost + x.queue.Status().Dropped.Weight
+}
+
 // held is how many packets that the reader has delivered wait elsewhere, and how
 // many were given up there.
 func (x *exporting) held() (waiting, lost uint64) {

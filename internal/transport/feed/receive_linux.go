@@ -92,6 +92,7 @@ type Receiver struct {
 	strangers list.List         // the others
 	templates int               // bytes of strangers' templates
 	losses    map[Sender]Losses // of all sessions, also those that are over
+	notSent   map[Sender]uint64 // what the last that is over said, until the next says more
 	batch     []wire.Record
 	holding   int // bytes of held messages
 
@@ -134,7 +135,7 @@ type session struct {
 
 // NewReceiver opens the port.
 func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
-	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[Sender]Losses{}, complained: map[string]time.Time{}}
+	r := &Receiver{cfg: cfg, sessions: map[netip.AddrPort]*session{}, losses: map[Sender]Losses{}, notSent: map[Sender]uint64{}, complained: map[string]time.Time{}}
 	var err error
 	if cfg.Listen.TCP {
 		r.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(cfg.Listen.Addr))
@@ -339,7 +340,25 @@ func (r *Receiver) end(s *session) {
 	if l, ok := r.losses[s.sender()]; ok {
 		l.Ignored -= s.losses.Ignored // counts since the exporter's start
 		r.losses[s.sender()] = l
+		if s.losses.NotSent > 0 {
+			r.notSent[s.sender()] = s.losses.NotSent
+		}
 	}
+}
+
+// continued is how many of the records that a session says were not sent an earlier one of
+// the same exporter has said: it counts over connections, and with a spool over its own lives.
+// One that says less has begun anew.
+func (r *Receiver) continued(s *session, says uint64) (before uint64) {
+	before, ended := r.notSent[s.sender()]
+	if !ended || s.losses.NotSent > 0 || says == 0 {
+		return 0
+	}
+	delete(r.notSent, s.sender())
+	if says < before {
+		return 0
+	}
+	return before
 }
 
 // take decodes a message and hands over what it describes.
@@ -365,8 +384,10 @@ func (r *Receiver) take(s *session, b []byte) (err error) {
 		l, known := r.losses[s.sender()]
 		if !known && len(r.losses) >= maxSessions { // addresses without end are nobody's agents
 			maps.DeleteFunc(r.losses, func(s Sender, _ Losses) bool { return !r.knows(s.Addr) })
+			maps.DeleteFunc(r.notSent, func(s Sender, _ uint64) bool { return !r.knows(s.Addr) })
 		}
 		l = l.Plus(now).minus(s.losses)
+		l.NotSent -= r.continued(s, now.NotSent)
 		r.losses[s.sender()], s.losses = l, now
 		r.cfg.Losses(s.sender(), l)
 	}

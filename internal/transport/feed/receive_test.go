@@ -486,3 +486,30 @@ func TestNamesThatComeLate(t *testing.T) {
 		t.Errorf("sessions are %v", sessions)
 	}
 }
+
+// TestNotSentGoesOn: what an exporter says it has not sent counts over its connections, and
+// with a spool over its lives; one that says less has begun anew.
+func TestNotSentGoesOn(t *testing.T) {
+	at := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	g := receive(t, "ipfix+tcp://"+at).run()
+	sum := uint64(0)
+	for i, session := range []struct{ says, want uint64 }{{5, 5}, {5, 5}, {8, 8}, {2, 10}, {3, 11}} {
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := ipfix.Writer{Domain: 1}
+		msg := w.Templates(nil, time.Now())
+		msg = w.Statistics(msg, time.Now(), ipfix.Statistics{NotSent: session.says})
+		if _, err := conn.Write(msg); err != nil {
+			t.Fatal(err)
+		}
+		g.await(fmt.Sprintf("session %d", i+1), func(_ int, l Losses) bool { return l.NotSent == session.want && g.r.Status().Sessions == 1 })
+		conn.Close()
+		g.await("its end", func(int, Losses) bool { return g.r.Status().Sessions == 0 })
+		sum = session.want
+	}
+	if _, l := g.get(); l.NotSent != sum {
+		t.Errorf("%d not sent, want %d", l.NotSent, sum)
+	}
+}

@@ -28,7 +28,7 @@ await build({
 copyFileSync('src/icon.svg', `${out}/icon.svg`);
 
 // What the bundle is made of, and on which terms.
-const parts = ['uplot', '@fontsource-variable/inter'];
+const parts = ['uplot', 'd3-force', 'd3-quadtree', 'd3-dispatch', 'd3-timer', '@fontsource-variable/inter'];
 writeFileSync(`${out}/licenses.txt`, parts.map((name) =>
 	`${name}\n\n${readFileSync(`node_modules/${name}/LICENSE`, 'utf8').trim()}\n`).join('\n\n'));
 

@@ -40,6 +40,9 @@ const (
 	hostileFlow  = `<img src=x onerror=alert(1)>`
 )
 
+// pageViews are the routes of all views, in the order of their tabs and keys.
+var pageViews = []string{"map", "overview", "flows", "hosts", "matrix", "mgen", "talkers"}
+
 // patience is for what takes a moment on a busy machine.
 const patience = 40 * time.Second
 
@@ -471,7 +474,7 @@ func TestPage(t *testing.T) {
 		p.show("overview?" + all)
 		p.await(`document.querySelector('.panel .note')?.textContent.includes('on average')`)
 		near(t, "mean rate", strings.Split(p.text(`document.querySelector('.split .note').textContent`), " on average")[0], sum, 0)
-		if got := p.text(`document.querySelectorAll('.figure')[3].textContent`); !strings.Contains(got, "3of 3") {
+		if got := p.text(`document.querySelector('[data-figure="monitoring"]').textContent`); !strings.Contains(got, "3 of 3 agents connected") {
 			t.Errorf("agents: %q", got)
 		}
 		p.show("overview?" + then)
@@ -539,7 +542,7 @@ func TestPage(t *testing.T) {
 		near(t, "rate of flow 102", p.text(row+`.children[5].textContent`), sent(102)*bits[102]/seconds, 0)
 	})
 	t.Run("text stays text", func(t *testing.T) {
-		for _, view := range []string{"overview", "flows", "hosts", "matrix", "talkers", "mgen"} {
+		for _, view := range pageViews {
 			p.show(view + "?" + all)
 			p.await(`document.querySelector('#view .page').innerText.length > 100`)
 			want := hostileLabel
@@ -558,7 +561,7 @@ func TestPage(t *testing.T) {
 	t.Run("phone", func(t *testing.T) {
 		p.do(emulation.SetDeviceMetricsOverride(390, 844, 2, true))
 		defer p.do(emulation.ClearDeviceMetricsOverride())
-		for _, view := range []string{"overview", "flows", "hosts", "matrix", "mgen", "talkers"} {
+		for _, view := range pageViews {
 			p.show(view + "?" + all)
 			p.await(`document.querySelector('#view .page').innerText.length > 50`)
 			if wide := p.text(`document.documentElement.scrollWidth`); wide != "390" {
@@ -577,7 +580,7 @@ func TestPage(t *testing.T) {
 		l.startCollector()
 		p.await(`document.querySelector('.link-state.connected') && document.querySelector('.notice').hidden`)
 		l.await("all agents", func() bool {
-			return strings.Contains(p.text(`document.querySelectorAll('.figure')[3].textContent`), "3of 3")
+			return strings.Contains(p.text(`document.querySelector('[data-figure="monitoring"]').textContent`), "3 of 3 agents connected")
 		})
 		if l.frame().Run == run {
 			t.Error("the collector was not started again")
@@ -605,11 +608,11 @@ func (l *lab) frame() (f struct {
 func testKeys(t *testing.T, p *page) {
 	p.show("overview")
 	p.await(`document.querySelector('.link-state.connected')`)
-	for i, view := range []string{"overview", "flows", "hosts", "matrix", "mgen", "talkers"} {
+	for i, view := range pageViews {
 		p.key(strconv.Itoa(i + 1))
 		p.await(fmt.Sprintf(`location.hash.startsWith('#%s') && document.querySelector('.page.%s')`, view, view))
 	}
-	p.key("1")
+	p.show("overview")
 	p.key(" ")
 	p.await(`document.body.classList.contains('paused') && /end=\d+/.test(location.hash)`)
 	end := func() float64 { return number(t, p.text(`/end=(\d+)/.exec(location.hash)[1]`)) }

@@ -76,6 +76,12 @@ var withPage = sync.OnceValues(func() (dir string, err error) {
 // address of its page. dir is where it runs.
 func startPage(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url string) {
 	t.Helper()
+	return startCommand(t, dir, append([]string{"-lines"}, args...)...)
+}
+
+// startCommand runs a command of the program that has a page.
+func startCommand(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
 	programs, err := withPage()
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +92,7 @@ func startPage(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, url str
 	}
 	free.Close()
 	address := free.Addr().String()
-	cmd = exec.Command(filepath.Join(programs, "recollect"), append([]string{"-lines", "-http", address}, args...)...)
+	cmd = exec.Command(filepath.Join(programs, "recollect"), append(args, "-http", address)...)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -184,7 +190,7 @@ func TestPageOfMonths(t *testing.T) {
 	p.show("overview")
 	p.await(`document.querySelector('.link-state.connected') && document.querySelector('.when [data-value="2592000"]')?.hidden === false`)
 	// The figure comes with the first frame, which may be later.
-	p.await(`((text) => text.includes('days') && text.includes('on disk'))(document.querySelectorAll('.figure')[5].innerText)`)
+	p.await(`((text) => text.includes('days') && text.includes('on disk'))(document.querySelector('[data-figure="history"]').innerText)`)
 
 	t.Run("presets", func(t *testing.T) {
 		for _, seconds := range []int{3600, 21600, 86400, 604800, 2592000} {

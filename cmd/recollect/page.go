@@ -49,7 +49,7 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	files := *cfg
 	cfg.View = func(ctx context.Context, v *collector.View) error {
 		server.Measure(viewMetrics{v})
-		files.Paths.Classify(v.RowOf)
+		files.Paths.Classify(v.RowOf, files.Names.Addr)
 		return server.Run(ctx, newPageSource(files, v))
 	}
 	return nil

@@ -58,7 +58,7 @@ func (j *pathJudge) hops(counts *pathCounts) (list []web.Problem) {
 		if all < web.LossPackets || share < web.LossShare {
 			continue
 		}
-		list = append(list, web.Problem{Kind: "loss", View: "matrix", Severity: web.SevereLoss + int(40*share),
+		list = append(list, web.Problem{Kind: "loss", View: "map", Pick: "@" + h.From.Node, Severity: web.SevereLoss + int(40*share),
 			Text: fmt.Sprintf("%s loses %.0f %% (%d of %d packets in the last minute)%s", hopText(&h), 100*share, lost, all, dropText(&h))})
 	}
 	return list
@@ -99,6 +99,15 @@ func dropText(h *path.Hop) string {
 	return fmt.Sprintf(": %s at %s", strings.ToLower(strings.ReplaceAll(reason, "_", " ")), h.From.Node)
 }
 
+// pickOf names a flow as the page's addresses do.
+func pickOf(f *path.Flow) string {
+	id := ""
+	if f.MGEN != nil {
+		id = fmt.Sprint(*f.MGEN)
+	}
+	return fmt.Sprintf("%v~%d~%v~%d~%d~%s", f.Src, f.SrcPort, f.Dst, f.DstPort, f.Proto, id)
+}
+
 // members of groups that receive nothing of what is sent.
 func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
 	for _, f := range j.engine.Report(path.Query{}, judgedFlows).Flows {
@@ -117,7 +126,7 @@ func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
 			now, old := received{n.Received, n.Expected}, j.before.members[member]
 			counts.members[member] = now
 			if increase(now.expected, old.expected) >= web.LossPackets && increase(now.packets, old.packets) == 0 {
-				list = append(list, web.Problem{Kind: "silent", View: "matrix", Severity: web.SevereSilent,
+				list = append(list, web.Problem{Kind: "silent", View: "map", Pick: pickOf(&f), Severity: web.SevereSilent,
 					Text: fmt.Sprintf("%s joined %s and receives nothing of what %s sends", n.Node, f.Dst, f.Src)})
 			}
 		}

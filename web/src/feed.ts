@@ -1,4 +1,4 @@
-import type { Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, Problems, Replay, Series, Setup, Span, Talkers } from './model';
+import type { Briefs, Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, PathMap, PathReport, PathTuple, Problems, Replay, Series, Setup, Span, Talkers } from './model';
 import type { State } from './state';
 
 export type Link = 'connecting' | 'live' | 'broken';
@@ -11,6 +11,10 @@ export interface Needs {
 	overview?: boolean;
 	/** It shows what is wrong now. */
 	problems?: boolean;
+	/** It shows what went from where to where. */
+	map?: boolean;
+	/** It lists flows, the worst first, and shows one in detail. */
+	paths?: boolean;
 }
 
 /** What the page has of the server: pushed while it is live, fetched for the past. */
@@ -35,6 +39,12 @@ export class Feed {
 	history: MGENHistory | null = null;
 	/** What is wrong now, whatever time is shown. */
 	problems: Problems | null = null;
+	/** What went from where to where in the time that is shown. */
+	map: PathMap | null = null;
+	/** All flows, the worst first. */
+	briefs: Briefs | null = null;
+	/** The flow that is chosen, and those that are called the same. */
+	picked: PathReport | null = null;
 	/** The whole time that is kept, for the time bar. */
 	past: Overview | null = null;
 
@@ -48,6 +58,7 @@ export class Feed {
 	private pastSeq = 0;
 	private problemsSeq = 0;
 	private historyKey = '';
+	private pickedKey = '';
 
 	constructor(private state: State, private needs: (view: string) => Needs, private changed: () => void) {
 		// A page that nobody sees costs nobody anything.
@@ -75,6 +86,7 @@ export class Feed {
 		if (url !== this.streamURL || !this.stream) this.open(url);
 		if (isNew) this.load();
 		if (topic === 'mgen') this.loadHistory(isNew);
+		if (this.state.pick !== this.pickedKey) this.loadPicked();
 	}
 
 	private open(url: string): void {
@@ -129,6 +141,7 @@ export class Feed {
 		}
 		const needs = this.needs(this.state.view);
 		if (needs.problems && frame.seq - this.problemsSeq >= 5) this.loadProblems();
+		this.followPaths(frame);
 		if (gap || (this.strip?.live !== false && frame.seq - this.pastSeq >= 30)) this.loadPast();
 		else if (this.past && this.strip?.live) this.past = merge(this.past, frame.tail, frame.complete + 1, true);
 		if (needs.topic === 'mgen' && this.state.end === null) this.loadHistory(false);
@@ -157,6 +170,8 @@ export class Feed {
 		const { topic, overview, problems } = this.needs(view);
 		const range = this.range();
 		if (problems) this.loadProblems();
+		if (this.needs(view).map) this.loadMap();
+		if (this.needs(view).paths) this.loadPaths();
 		if (overview) {
 			void this.get<Overview>('overview', range, (data) => { this.overview = data; });
 		}
@@ -212,9 +227,33 @@ export class Feed {
 		this.loadPast();
 	}
 
+	/** Asks for the ways of packets again, some more often than others. */
+	private followPaths(frame: Frame): void {
+		const { map, paths } = this.needs(this.state.view);
+		if (map && this.state.end === null && frame.seq % (this.state.window > 900 ? 10 : 2) === 0) this.loadMap();
+		if (paths && frame.seq % 4 === 0) this.loadPaths();
+	}
+
+	private loadMap(): void {
+		void this.get<PathMap>('map', this.range(), (data) => { this.map = data; });
+	}
+
+	private loadPaths(): void {
+		void this.get<Briefs>('flows', '', (data) => { this.briefs = data; });
+		this.loadPicked();
+	}
+
+	private loadPicked(): void {
+		const key = this.state.pick;
+		if (key !== this.pickedKey) this.picked = null;
+		this.pickedKey = key;
+		const query = flowQuery(key);
+		if (query) void this.get<PathReport>('picked', query, (data) => { if (this.state.pick === key) this.picked = data; }, 'paths');
+	}
+
 	private loadProblems(): void {
 		this.problemsSeq = this.frame?.seq ?? 0;
-		void this.get<Problems>('problems', 'limit=10', (data) => { this.problems = data; });
+		void this.get<Problems>('problems', 'limit=30', (data) => { this.problems = data; });
 	}
 
 	private loadPast(): void {
@@ -265,6 +304,18 @@ export class Feed {
 		}
 		this.changed();
 	}
+}
+
+/** Names the flow that a chosen one is, for the page's address. */
+export function flowKey(f: PathTuple): string {
+	return [f.src, f.src_port ?? 0, f.dst, f.dst_port ?? 0, f.proto, f.mgen ?? ''].join('~');
+}
+
+/** The question for a flow by its key, or null if it is none. */
+export function flowQuery(key: string): string | null {
+	const [src, , dst, , proto, mgen] = key.split('~');
+	if (!src || !dst || !proto) return null;
+	return new URLSearchParams({ src, dst, ...(mgen ? { mgen } : {}), limit: '50' }).toString();
 }
 
 /** Series of window o with those of t put over them, moved to end at to. Both have steps of one second, unless coarse: then t is added where it is newer. */

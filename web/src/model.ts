@@ -249,6 +249,8 @@ export interface Problem {
 	text: string;
 	since?: number;
 	view: string;
+	/** What to choose there. */
+	pick?: string;
 	severity: number;
 }
 export interface Problems {
@@ -271,4 +273,128 @@ export interface MGENHistory {
 		maxDelay: (number | null)[];
 		jitter: (number | null)[];
 	}[];
+}
+
+// What is known of the ways of packets; docs/paths.md.
+
+export interface LinkRow {
+	row: number;
+	packets: number;
+	bytes: number;
+	lost: number;
+	unobserved?: number;
+}
+export interface PathLink {
+	from: string;
+	/** Empty: nobody is known there. */
+	to: string;
+	flows: LinkRow[];
+}
+export interface Delivery {
+	row: number;
+	delivered: number;
+	lost: number;
+	unobserved: number;
+}
+export interface PathMap {
+	/** What is really covered; both are 0 if nothing is known. */
+	from: number;
+	to: number;
+	sampled: number;
+	nodes: { name: string; agents: string[] }[];
+	links: PathLink[];
+	delivery: Delivery[];
+	other?: number;
+}
+export interface PathTuple {
+	src: string;
+	dst: string;
+	src_port?: number;
+	dst_port?: number;
+	proto: number;
+	mgen?: number;
+}
+export interface Brief extends PathTuple {
+	src_name?: string;
+	dst_name?: string;
+	row: number;
+	multicast?: boolean;
+	packets: number;
+	bytes: number;
+	delivered: number;
+	lost: number;
+	unobserved: number;
+	unheard: number;
+	members?: number;
+	silent?: number;
+	changes?: number;
+}
+export interface Briefs {
+	flows: Brief[];
+	more: number;
+}
+export interface At {
+	node: string;
+	agent: string;
+	stage: 'in' | 'queue' | 'out' | 'dropped';
+}
+export interface HopDelay {
+	count: number;
+	min_ns: number;
+	mean_ns: number;
+	p50_ns: number;
+	p95_ns: number;
+	p99_ns: number;
+	jitter_ns: number;
+	clock: 'same' | 'common' | 'estimated' | 'unknown';
+	offset_ns?: number;
+	uncertainty_ns?: number;
+}
+export interface Hop {
+	from: At;
+	to?: At;
+	packets: number;
+	bytes: number;
+	lost: number;
+	unobserved?: number;
+	duplicates?: number;
+	reordered?: number;
+	delivered: number;
+	delay?: HopDelay;
+	drops?: Record<string, number>;
+}
+export interface Hops {
+	hops: Hop[];
+	more: number;
+}
+export interface Role {
+	node: string;
+	role: 'source' | 'relay' | 'member' | 'overhearer' | 'receiver';
+	received: number;
+	copies?: number;
+	relayed?: number;
+	share: number;
+}
+export interface PathFlow extends PathTuple {
+	multicast?: boolean;
+	packets: number;
+	bytes: number;
+	arrived: number;
+	lost: number;
+	unheard?: number;
+	unobserved?: number;
+	drops?: Record<string, number>;
+	loops?: number;
+	min_hops: number;
+	max_hops: number;
+	hops: Hop[];
+	paths?: { nodes: string[]; packets: number; first_ns: number; last_ns: number }[];
+	changes?: { time_ns: number; from: string[]; to: string[] }[];
+	changed?: number;
+	nodes?: Role[];
+}
+export interface PathReport {
+	now_ns: number;
+	sampled: number;
+	flows: PathFlow[];
 }

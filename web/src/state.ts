@@ -25,6 +25,8 @@ export class State {
 	/** The MGEN flow whose charts are shown. */
 	mgen = '';
 	filter = '';
+	/** The flow whose way is shown, as flowKey names it, or a node of the map after "@". */
+	pick = '';
 
 	private listeners: (() => void)[] = [];
 	private last = '';
@@ -50,7 +52,7 @@ export class State {
 	}
 
 	/** Applies a change, keeps it in the URL, and tells everyone. */
-	set(change: Partial<Pick<State, 'view' | 'window' | 'whole' | 'end' | 'unit' | 'flow' | 'mgen' | 'filter' | 'theme'>>): void {
+	set(change: Partial<Pick<State, 'view' | 'window' | 'whole' | 'end' | 'unit' | 'flow' | 'mgen' | 'filter' | 'pick' | 'theme'>>): void {
 		const old = this.view;
 		if (change.end || change.window) this.whole = false;
 		Object.assign(this, change);
@@ -95,6 +97,7 @@ export class State {
 		this.flow = number('flow', 0, 1e6) ?? -1;
 		this.mgen = (p.get('mgen') ?? '').slice(0, 200);
 		this.filter = (p.get('q') ?? '').slice(0, 100);
+		this.pick = (p.get('pick') ?? '').slice(0, 200);
 		const theme = p.get('theme');
 		this.theme = theme === 'dark' || theme === 'light' ? theme : '';
 	}
@@ -109,6 +112,7 @@ export class State {
 		if (this.flow >= 0) p.set('flow', String(this.flow));
 		if (this.mgen) p.set('mgen', this.mgen);
 		if (this.filter) p.set('q', this.filter);
+		if (this.pick) p.set('pick', this.pick);
 		if (this.theme) p.set('theme', this.theme);
 		const query = p.toString();
 		this.last = `#${this.view}${query ? `?${query}` : ''}`;

@@ -3,6 +3,7 @@ package path
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/pcapper/pcapper/wire"
@@ -55,6 +56,9 @@ type Map struct {
 // Brief is a flow in a few words, since it began.
 type Brief struct {
 	Tuple
+	// What people call Src and Dst, or the nodes that have these addresses; "" if neither is known.
+	SrcName   string `json:"src_name,omitempty"`
+	DstName   string `json:"dst_name,omitempty"`
 	Row       int    `json:"row"`
 	Multicast bool   `json:"multicast,omitempty"`
 	Packets   uint64 `json:"packets"` // seen anywhere
@@ -103,14 +107,28 @@ type memory struct {
 	entries  int
 	last     int64 // the second up to which there is a moment
 	classify func(*wire.Record) int
+	name     func(netip.Addr) string
 }
 
-// Classify has flows counted by rows, which row numbers. It is called with a packet's addresses,
-// ports, and MGEN flow.
-func (e *Engine) Classify(row func(*wire.Record) int) {
+// Classify has flows counted by rows, which row numbers: it is called with a packet's addresses,
+// ports, and MGEN flow. What name calls an address is told instead of its node; "" is no name.
+func (e *Engine) Classify(row func(*wire.Record) int, name func(netip.Addr) string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.classify = row
+	e.memory.classify, e.memory.name = row, name
+}
+
+// called is what people call an address, or the node that has it.
+func (e *Engine) called(a netip.Addr) string {
+	if e.memory.name != nil {
+		if name := e.memory.name(a); name != "" {
+			return name
+		}
+	}
+	if n, ok := e.owners[a.As16()]; ok {
+		return e.nodes[n]
+	}
+	return ""
 }
 
 // row of a flow, or 0 if nobody has said how to number them.
@@ -225,9 +243,18 @@ func (f *flow) arrivals() uint64 {
 	return n
 }
 
+// Protocols of IP.
+const (
+	igmp   = 2
+	icmpv6 = 58
+)
+
 // delivered is how the packets ended that members were to receive; how many these are, and
 // how many of them have received nothing.
 func (e *Engine) delivered(f *flow) (t told, members, silent int) {
+	if f.key.proto == igmp || f.key.proto == icmpv6 {
+		return t, 0, 0 // what hosts tell routers of their memberships (RFC 2236, RFC 2710): nobody waits for it
+	}
 	e.membersOf(f) // those that have joined since the last packet
 	for _, r := range f.nodes {
 		if !r.member || r.sent > 0 { // it hears itself
@@ -329,6 +356,7 @@ func (e *Engine) Brief() []Brief {
 			Tuple: f.key.tuple(), Row: int(e.row(&f.key)), Multicast: f.key.multicast(), Packets: f.packets, Bytes: f.bytes,
 			Delivered: f.arrivals(), Lost: f.lost, Unobserved: f.unseen, Changes: f.changed,
 		}
+		b.SrcName, b.DstName = e.called(b.Src), e.called(b.Dst)
 		if b.Multicast {
 			var t told
 			t, b.Members, b.Silent = e.delivered(f)

@@ -14,7 +14,12 @@ import (
 // is what was counted in that time, by row and node; a silent member counts as lost.
 func TestMap(t *testing.T) {
 	w := newWorld(t, Config{})
-	w.e.Classify(func(r *wire.Record) int { return int(r.DstPort) - 5000 })
+	w.e.Classify(func(r *wire.Record) int { return int(r.DstPort) - 5000 }, func(a netip.Addr) string {
+		if a.IsMulticast() {
+			return "all"
+		}
+		return ""
+	})
 	for _, label := range []string{"s", "r/a", "r/b", "d", "m", "q"} {
 		w.e.Watch(w.e.Agent(label), w.now, true)
 	}
@@ -112,7 +117,7 @@ func TestMap(t *testing.T) {
 		t.Fatalf("/flows: %+v, want 1 of 2", flows)
 	}
 	// Half of both is lost: the one with more packets, or else the first group, comes first.
-	want := Brief{Row: 2, Multicast: true, Packets: 2000, Bytes: 200000, Delivered: 2000, Lost: 2000, Unobserved: 2000, Members: 2, Silent: 1}
+	want := Brief{SrcName: "s", DstName: "all", Row: 2, Multicast: true, Packets: 2000, Bytes: 200000, Delivered: 2000, Lost: 2000, Unobserved: 2000, Members: 2, Silent: 1}
 	for _, got := range w.e.Brief() {
 		got.Tuple = Tuple{}
 		if got.Multicast && got != want {

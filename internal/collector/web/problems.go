@@ -46,6 +46,7 @@ type Problem struct {
 	Text       string `json:"text"`            // a sentence without a full stop
 	Since      int64  `json:"since,omitempty"` // seconds since 1970; 0 if not known
 	View       string `json:"view"`            // of the page that shows it
+	Pick       string `json:"pick,omitempty"`  // what to choose there: "@" and a node's name, or a flow as the page's addresses name it
 	Severity   int    `json:"severity"`        // 0 to 100, for the order
 }
 

@@ -1,6 +1,7 @@
 import type { View } from '../view';
 import { flows } from './flows';
 import { hosts } from './hosts';
+import { map } from './map';
 import { matrix } from './matrix';
 import { mgen } from './mgen';
 import { monitoring } from './monitoring';
@@ -8,4 +9,4 @@ import { overview } from './overview';
 import { talkers } from './talkers';
 
 /** All views, in the order of their tabs and keys. The first one is the home page. */
-export const views: readonly View[] = [overview, flows, hosts, matrix, mgen, talkers, monitoring];
+export const views: readonly View[] = [map, overview, flows, hosts, matrix, mgen, talkers, monitoring];

@@ -1,32 +1,20 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
-import { bytes, date, delay, measure, moment, percent, rate, ratePair, seconds, short, whole } from '../format';
-import type { FlowCounts, Frame, HostCounts } from '../model';
+import { delay, measure, moment, rate, seconds, short, whole } from '../format';
+import type { FlowCounts, HostCounts } from '../model';
 import type { App, Page, View } from '../view';
 import {
 	axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
+import { headline } from './headline';
 import { wrong } from './wrong';
 
 /** Everything at a glance. */
-export const overview: View = { route: 'overview', title: 'Overview', overview: true, problems: true, open };
+export const overview: View = { route: 'overview', title: 'Overview', overview: true, problems: true, map: true, open };
 
 function open(app: App): Page {
 	const { state, feed } = app;
-	const figure = (name: string): Figure => {
-		const label = h('span', { class: 'name' }, name);
-		const value = h('b', {});
-		const unit = h('small', {});
-		const note = h('span', { class: 'sub' });
-		return { el: h('div', { class: 'figure' }, label, h('div', {}, value, unit), note), label, value, unit, note };
-	};
-	const traffic = figure('Traffic now');
-	const packets = figure('Packets');
-	const flowsFigure = figure('Flows');
-	const agents = figure('Agents');
-	const lost = figure('Lost');
-	const history = figure('History');
-	const figures = [traffic, packets, flowsFigure, agents, lost, history];
+	const figures = headline(app, 'delivered', 'worst', 'traffic', 'packets', 'flows', 'hosts', 'monitoring', 'history');
 
 	const chart = new Chart({ height: 300, stacked: true, ...rateOptions(() => state.unit), label: 'Traffic over time, by flow', zoom: app.zoom });
 	const legend = h('div', { class: 'legend' });
@@ -124,15 +112,15 @@ function open(app: App): Page {
 		['Agent', ''], ['State', ''], ['Now', 'num'], ['Records', 'num'], ['Late', 'num'], ['Future', 'num'], ['Age', 'num'], ['CPU', 'num'], ['Lost in transit', 'num'],
 	].map(([name, cls]) => h('th', { class: cls, scope: 'col', title: headHelp[name!] }, name))));
 
-	const problemList = wrong(app);
+	const problemList = wrong(app, 5);
 	const empty = emptyState();
 	const chartNote = h('span', {});
 	const split = h('div', { class: 'split' },
 		panel('Traffic by flow', chartNote, chart.el, legend),
 		panel('Hosts', barNote, bars));
 	const el = h('div', { class: 'page overview' },
+		figures.el,
 		problemList.el,
-		h('div', { class: 'figures' }, ...figures.map((f) => f.el)),
 		empty.el,
 		split,
 		panel('Agents', null, h('div', { class: 'scroll' }, h('table', {}, head, body))));
@@ -140,6 +128,7 @@ function open(app: App): Page {
 	return {
 		el,
 		update() {
+			figures.update();
 			problemList.update();
 			const { overview: o, current, frame, setup } = feed;
 			if (!frame || !setup) {
@@ -147,35 +136,6 @@ function open(app: App): Page {
 				empty.say(...whyNothing(app));
 				return;
 			}
-			const now = current?.total ?? { packets: 0, bits: 0 };
-			const [n, u] = ratePair(state.unit === 'packets' ? now.bits : measure(now, state.unit), state.unit === 'packets' ? 'bits' : state.unit);
-			text(traffic.label, state.end === null ? 'Traffic now' : `Traffic at ${moment(state.end - 1)}`);
-			text(traffic.value, n);
-			text(traffic.unit, u);
-			text(traffic.note, current?.relayed.bits ? `and ${rate(measure(current.relayed, state.unit), state.unit)} relayed` : 'each packet once');
-			const [pn, pu] = ratePair(now.packets, 'packets');
-			text(packets.value, pn);
-			text(packets.unit, pu);
-			text(packets.note, now.packets ? `${whole(now.bits / 8 / now.packets)} bytes on average` : 'none in this second');
-			const active = current?.flows.filter((f) => f.primary.packets + f.secondary.packets > 0 && setup.flows[f.row]?.id !== 'X').length ?? 0;
-			const configured = setup.flows.filter((f) => !f.former).length - 1;
-			text(flowsFigure.value, String(active));
-			text(flowsFigure.unit, `of ${Math.max(active, configured)}`);
-			text(flowsFigure.note, state.end === null ? 'with traffic now' : 'with traffic then');
-			const there = frame.hosts.filter((s) => s.state !== 'removed');
-			const up = there.filter((s) => s.state === 'connected').length;
-			text(agents.value, String(up));
-			text(agents.unit, `of ${there.length}`);
-			text(agents.note, up === there.length ? 'connected' : `${there.length - up} not connected`);
-			toggle(agents.el, 'alert', up < there.length);
-			const gone = frame.store.lost + frame.hosts.reduce((sum, s) => sum + s.losses.reduce((a, l) => a + l.count, 0), 0);
-			text(lost.value, short(gone));
-			text(lost.unit, 'records');
-			text(lost.note, frame.store.lost ? `${whole(frame.store.lost)} by the collector` : gone ? 'by agents, see below' : `of ${short(frame.store.records)}`);
-			toggle(lost.el, 'alert', gone > 0);
-
-			showHistory(history, frame);
-
 			const nothing = !o || o.seen.packets + o.total.packets === 0;
 			empty.el.hidden = !nothing || !o;
 			if (nothing && o) empty.say(...whyNothing(app));
@@ -210,28 +170,6 @@ function open(app: App): Page {
 	};
 }
 
-/** How far back the history goes, what it takes, and what is wrong with it. */
-function showHistory(f: Figure, frame: Frame): void {
-	const a = frame.store.archive;
-	const kept = frame.oldest ? frame.complete + 1 - frame.oldest : 0;
-	const [n, unit] = kept >= 2 * 86400 ? [kept / 86400, 'days'] : kept >= 7200 ? [kept / 3600, 'hours'] : [kept / 60, 'minutes'];
-	text(f.value, n < 10 && kept > 0 ? n.toFixed(1) : n.toFixed(0));
-	text(f.unit, unit);
-	const bad = a !== null && (a.error !== '' || a.lost > 0);
-	toggle(f.el, 'alert', bad);
-	if (!a) text(f.note, `${bytes(frame.store.memory)} in memory only`);
-	else if (a.full) text(f.note, 'the disk is full');
-	else if (a.error) text(f.note, 'cannot be written');
-	else if (a.lost) text(f.note, `${whole(a.lost)} parts not written`);
-	else text(f.note, `${bytes(a.size)} on disk, ${percent(a.size / a.most)} used`);
-	f.el.title = a ? `On disk since ${frame.oldest ? date(frame.oldest) : 'now'}: ${bytes(a.size)} of at most ${bytes(a.most)}.`
-		+ (a.lost ? `\n${whole(a.lost)} parts, most of them one second long, could not be written.` : '')
-		+ (a.damaged ? `\n${whole(a.damaged)} files were damaged; what was readable is shown.` : '')
-		+ (a.cut ? '\nThe previous run ended abruptly; its last seconds may be missing.' : '')
-		+ (a.error ? `\n${a.error}` : '') : 'Kept only while the collector runs; start recollect with -store DIR to keep it on disk.';
-}
-
-interface Figure { el: HTMLElement; label: HTMLElement; value: HTMLElement; unit: HTMLElement; note: HTMLElement }
 const zero = { packets: 0, bits: 0 };
 const headHelp: Record<string, string> = {
 	Now: 'What the agent sees in the last second',

@@ -4,21 +4,23 @@ import type { Problem } from '../model';
 import type { App } from '../view';
 
 /** What is wrong now, the worst first, each with a link to the view that shows it. */
-export function wrong(app: App): { el: HTMLElement; update: () => void } {
+export function wrong(app: App, most = 10): { el: HTMLElement; update: () => void } {
 	const list = h('ol', { class: 'wrong-list' });
 	const title = h('h2', {});
-	const el = h('section', { class: 'panel wrong', hidden: true }, h('header', {}, title), list);
+	let all = false;
+	const more = h('button', { type: 'button', class: 'tool', onclick: () => { all = !all; draw(); } });
+	const el = h('section', { class: 'panel wrong', hidden: true }, h('header', {}, title), list, more);
 	const items = new List<Problem>(list, (p) => p.kind + key(p), (item) => {
 		const what = h('b', {});
 		const since = h('span', { class: 'faint' });
 		const mark = h('i', { class: 'dot' });
 		const label = h('span', { class: 'badge' });
-		const view = app.views.find((v) => v.route === item.view && v.route !== app.state.view);
-		const link = view && h('a', { href: `#${view.route}` }, `Show in ${view.title}`);
+		const view = app.views.find((v) => v.route === item.view && (v.route !== app.state.view || item.pick));
+		const link = view && h('a', { href: `#${view.route}${item.pick ? `?pick=${encodeURIComponent(item.pick)}` : ''}` }, view.route === app.state.view ? 'Show' : `Show in ${view.title}`);
 		link?.addEventListener('click', (e) => {
 			if (e.ctrlKey || e.metaKey || e.shiftKey) return;
 			e.preventDefault();
-			app.state.set({ view: view!.route });
+			app.state.set({ view: view!.route, ...(item.pick ? { pick: item.pick } : {}) });
 		});
 		return {
 			el: h('li', { 'data-kind': item.kind }, mark, label, what, since, link),
@@ -31,18 +33,20 @@ export function wrong(app: App): { el: HTMLElement; update: () => void } {
 			},
 		};
 	});
-	return {
-		el,
-		update() {
-			const answer = app.feed.problems;
-			el.hidden = !answer;
-			if (!answer) return;
-			const n = answer.problems.length + answer.more;
-			text(title, n === 0 ? 'Nothing is wrong now, as far as it was observed' : `What is wrong now${answer.more ? `: the worst ${answer.problems.length} of ${n}` : ''}`);
-			toggle(el, 'well', n === 0);
-			items.set(answer.problems);
-		},
-	};
+	function draw(): void {
+		const answer = app.feed.problems;
+		el.hidden = !answer;
+		if (!answer) return;
+		const n = answer.problems.length + answer.more;
+		text(title, n === 0 ? 'Nothing is wrong now, as far as it was observed' : 'What is wrong now');
+		toggle(el, 'well', n === 0);
+		const shown = all ? answer.problems : answer.problems.slice(0, most);
+		items.set(shown);
+		more.hidden = n <= most;
+		text(more, all ? (answer.more ? `Show fewer; ${answer.more} more are not listed` : 'Show fewer') : `Show ${answer.problems.length - shown.length} more`);
+		more.hidden ||= !all && shown.length === answer.problems.length;
+	}
+	return { el, update: draw };
 }
 
 /** A problem is the same while only its numbers change. */

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/pcapper/pcapper/wire"
@@ -128,6 +129,21 @@ func TestMap(t *testing.T) {
 	for _, bad := range []string{"map?from=x", "map?from=-5&to=5", "map?from=10&to=5", "map?limit=3", "flows?from=1", "map?from=1&from=2"} {
 		if get(bad, 400, &fault); fault.Error == "" {
 			t.Errorf("%s: no error is named", bad)
+		}
+	}
+}
+
+// TestNothingYet: lists of an engine that has seen nothing are empty, not null.
+func TestNothingYet(t *testing.T) {
+	mux := http.NewServeMux()
+	for pattern, h := range Handlers(New(Config{})) {
+		mux.Handle(pattern, h)
+	}
+	for _, path := range []string{"paths", "hops", "tree", "packets", "map", "flows"} {
+		r := httptest.NewRecorder()
+		mux.ServeHTTP(r, httptest.NewRequest("GET", "/api/v1/"+path, nil))
+		if body := r.Body.String(); r.Code != 200 || strings.Contains(body, "null") {
+			t.Errorf("%s: %d, want 200 and no null: %s", path, r.Code, body)
 		}
 	}
 }

@@ -314,6 +314,7 @@ func (e *Engine) roles(f *flow) (list []Role) {
 func (e *Engine) Hops() (list []Hop) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	list = []Hop{}
 	for l, s := range e.links {
 		list = append(list, e.hopReport(l, s))
 	}

@@ -41,7 +41,7 @@ const (
 )
 
 // pageViews are the routes of all views, in the order of their tabs and keys.
-var pageViews = []string{"map", "overview", "flows", "hosts", "matrix", "mgen", "talkers"}
+var pageViews = []string{"map", "overview", "paths", "flows", "hosts", "matrix", "mgen", "talkers"}
 
 // patience is for what takes a moment on a busy machine.
 const patience = 40 * time.Second
@@ -612,7 +612,8 @@ func testKeys(t *testing.T, p *page) {
 		p.key(strconv.Itoa(i + 1))
 		p.await(fmt.Sprintf(`location.hash.startsWith('#%s') && document.querySelector('.page.%s')`, view, view))
 	}
-	p.show("overview")
+	p.key("2")
+	p.await(`document.querySelector('.page.overview')`)
 	p.key(" ")
 	p.await(`document.body.classList.contains('paused') && /end=\d+/.test(location.hash)`)
 	end := func() float64 { return number(t, p.text(`/end=(\d+)/.exec(location.hash)[1]`)) }

@@ -1,4 +1,4 @@
-import type { Briefs, Frame, Hosts, Matrix, MGEN, MGENHistory, Overview, PathMap, PathReport, PathTuple, Problems, Replay, Series, Setup, Span, Talkers } from './model';
+import type { Briefs, EndedList, Frame, Hops, Hosts, Matrix, MGEN, MGENHistory, Overview, PathMap, PathReport, PathTuple, Problems, Replay, Series, Setup, Span, Talkers } from './model';
 import type { State } from './state';
 
 export type Link = 'connecting' | 'live' | 'broken';
@@ -15,6 +15,8 @@ export interface Needs {
 	map?: boolean;
 	/** It lists flows, the worst first, and shows one in detail. */
 	paths?: boolean;
+	/** It lists hops, and packets that did not arrive. */
+	hops?: boolean;
 }
 
 /** What the page has of the server: pushed while it is live, fetched for the past. */
@@ -45,6 +47,10 @@ export class Feed {
 	briefs: Briefs | null = null;
 	/** The flow that is chosen, and those that are called the same. */
 	picked: PathReport | null = null;
+	/** The hops of all flows. */
+	hops: Hops | null = null;
+	/** The newest packets of the chosen flow that did not arrive. */
+	ended: EndedList | null = null;
 	/** The whole time that is kept, for the time bar. */
 	past: Overview | null = null;
 
@@ -240,15 +246,17 @@ export class Feed {
 
 	private loadPaths(): void {
 		void this.get<Briefs>('flows', '', (data) => { this.briefs = data; });
+		if (this.needs(this.state.view).hops) void this.get<Hops>('hops', '', (data) => { this.hops = data; });
 		this.loadPicked();
 	}
 
 	private loadPicked(): void {
 		const key = this.state.pick;
-		if (key !== this.pickedKey) this.picked = null;
+		if (key !== this.pickedKey) this.picked = this.ended = null;
 		this.pickedKey = key;
 		const query = flowQuery(key);
 		if (query) void this.get<PathReport>('picked', query, (data) => { if (this.state.pick === key) this.picked = data; }, 'paths');
+		if (query && this.needs(this.state.view).hops) void this.get<EndedList>('ended', query.replace('limit=50', 'limit=200'), (data) => { if (this.state.pick === key) this.ended = data; }, 'packets');
 	}
 
 	private loadProblems(): void {

@@ -367,6 +367,19 @@ export interface Hops {
 	hops: Hop[];
 	more: number;
 }
+export interface Ended {
+	time_ns: number;
+	digest: string;
+	flow: PathTuple;
+	mgen_seq?: number;
+	outcome: 'delivered' | 'dropped' | 'lost' | 'unheard' | 'unobserved' | 'waiting';
+	at: At;
+	towards?: At;
+	reason?: string;
+}
+export interface EndedList {
+	packets: Ended[];
+}
 export interface Role {
 	node: string;
 	role: 'source' | 'relay' | 'member' | 'overhearer' | 'receiver';

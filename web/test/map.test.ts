@@ -107,7 +107,7 @@ test('a layout is the same each time, keeps what has a place, and has room', () 
 	for (const a of ids) for (const b of ids) assert.ok(a === b || b === 'n3' || a === 'n3' || distance(a, b) > 30, `${a} and ${b} are ${distance(a, b)} apart`);
 });
 
-test('places are kept, and what is none is not read', () => {
+test('places are kept, and anything else is not read', () => {
 	let kept: string | null = null;
 	const storage = { getItem: () => kept, setItem: (_: string, v: string) => { kept = v; }, removeItem: () => { kept = null; } };
 	const places = new Places(storage);

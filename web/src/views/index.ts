@@ -6,7 +6,8 @@ import { matrix } from './matrix';
 import { mgen } from './mgen';
 import { monitoring } from './monitoring';
 import { overview } from './overview';
+import { paths } from './paths';
 import { talkers } from './talkers';
 
 /** All views, in the order of their tabs and keys. The first one is the home page. */
-export const views: readonly View[] = [map, overview, flows, hosts, matrix, mgen, talkers, monitoring];
+export const views: readonly View[] = [map, overview, paths, flows, hosts, matrix, mgen, talkers, monitoring];

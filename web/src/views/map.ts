@@ -221,7 +221,7 @@ function open(app: App): Page {
 			const brief = feed.briefs?.flows.find((b) => flowKey(b) === state.pick);
 			const hosts = scene.dots.reduce((n, d) => n + d.nodes.length, 0);
 			text(note, pick && brief ? `${name(brief)}: ${ends(brief)}` : !feed.map?.to ? (feed.map ? 'no packets can be followed in this time' : 'loading')
-				: `${hosts} hosts${hosts > mostNodes ? ` in ${scene.dots.length} places` : ''}, as of the last ${whole(seconds)} s that are known`);
+				: `${hosts} ${hosts === 1 ? 'host' : 'hosts'}${hosts > mostNodes ? ` in ${scene.dots.length} places` : ''}, as of the last ${whole(seconds)} s that are known`);
 			const list = (feed.briefs?.flows ?? []).filter((b) => !state.hidden.has(b.row));
 			const picked = list.find((b) => flowKey(b) === state.pick);
 			const shown = list.slice(0, mostFlows);

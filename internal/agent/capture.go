@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// capturer runs captures while somebody wants them. Between them it holds one
-// ready in standby, which takes no packets and costs nothing, so that the next
-// begins within microseconds of a collector's coming.
+// capturer runs a capture while anyone wants one. Between captures it keeps the
+// next one open in standby, which takes no packets and costs nothing, so that it
+// starts within microseconds of a collector's connecting.
 type capturer struct {
 	open func([]bpf.RawInstruction) (capture.Source, error)
 	fill func(func(free []wire.Record) int) // the hub's
@@ -63,15 +63,14 @@ func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter
 	return c, err
 }
 
-// wish is that there be a capture, or none.
+// wish asks for the capture to run, or not to run.
 type wish struct {
 	capture bool
 	granted chan<- struct{} // closed once it is so
 }
 
-// want says whether there is anybody to capture for, and returns once the
-// capture runs, or is on its way to its end. It must not be called by several
-// goroutines at once.
+// want sets whether a capture is wanted, and returns once it is running or has
+// begun to end. It must not be called concurrently.
 func (c *capturer) want(yes bool) {
 	granted := make(chan struct{})
 	select {
@@ -100,7 +99,7 @@ func (c *capturer) run(ctx context.Context) error {
 	return err
 }
 
-// close gives up what is open and does not run.
+// close closes the captures that are open but not running.
 func (c *capturer) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -112,7 +111,7 @@ func (c *capturer) close() {
 	c.reading, c.standby = nil, nil
 }
 
-// control is the only one who attaches and drains.
+// control attaches and drains captures; nothing else does.
 func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g *errgroup.Group) error {
 	defer c.finish()
 	defer close(c.ended)
@@ -176,9 +175,9 @@ func (c *capturer) attach() (capture.Source, error) {
 	return c.current, nil
 }
 
-// detach gives up the current capture; its last packets are still read, by
-// readAll. Draining it takes some milliseconds, for which the next attach need
-// not wait.
+// detach lets go of the current capture and returns the function that drains it;
+// readAll still reads its last packets. Draining takes some milliseconds, and the
+// next attach need not wait for it.
 func (c *capturer) detach() (drain func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,8 +203,8 @@ func (c *capturer) finish() {
 	}
 }
 
-// prepareStandby gets the next capture ready. A failure is not the end: attach
-// will try again, and tell.
+// prepareStandby opens the next capture. A failure here is ignored: attach tries
+// again, and reports it.
 func (c *capturer) prepareStandby() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -214,7 +213,7 @@ func (c *capturer) prepareStandby() {
 	}
 }
 
-// setFilter changes what is captured from now on.
+// setFilter replaces the filter of current and future captures.
 func (c *capturer) setFilter(filter []bpf.RawInstruction) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -327,8 +326,8 @@ func (c *capturer) read(src capture.Source) error {
 	}
 }
 
-// together is how many records are looked at at once: few enough to be in the
-// first-level cache still.
+// together is how many records are decoded before they are filtered: few enough
+// to stay in the first-level cache.
 const together = 128
 
 // decode fills recs from the block's frames, as far as they go.
@@ -345,8 +344,8 @@ func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire
 	return n
 }
 
-// compact closes the gaps that dropped records leave, and tells how many
-// remain.
+// compact removes the records for which drop reports true, keeping the order of
+// the others, and returns how many are left.
 func compact(recs []wire.Record, drop func(*wire.Record) bool) (kept int) {
 	for i := range recs {
 		if drop(&recs[i]) {
@@ -374,7 +373,7 @@ func (c *counts) get() (d decode.Counters, dropped, bytes uint64) {
 	return c.decoder, c.dropped, c.bytes
 }
 
-// stats of all captures so far.
+// stats returns the sum over all captures so far.
 func (c *capturer) stats() capture.Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,7 +15,8 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
-// loadCerts reads what feeds by TLS need; nil if there are none.
+// loadCerts loads the certificates for serving the feed over TLS. It returns nil
+// if none are configured.
 func loadCerts(files certs.Files, out *printer) (*certs.Server, error) {
 	if !files.Any() {
 		return nil, nil
@@ -28,8 +29,8 @@ func loadCerts(files certs.Files, out *printer) (*certs.Server, error) {
 	return s, nil
 }
 
-// warnOfValidity: a certificate that is not valid now may be, once the clock
-// has been set, so it is no reason to give up.
+// warnOfValidity warns of a certificate that is not valid now. It may be once the
+// clock is set, so this is not an error.
 func warnOfValidity(s *certs.Server, files certs.Files, out *printer) {
 	if why := s.Pair().Validity(time.Now()); why != "" {
 		out.printf("warning: certificate %q: %s: collectors will refuse it", files.Cert, why)
@@ -49,7 +50,7 @@ func reloadCerts(s *certs.Server, files certs.Files, out *printer) {
 	warnOfValidity(s, files, out)
 }
 
-// listen opens the feeds' ports.
+// listen opens the ports that collectors connect to.
 func (a *agent) listen() error {
 	tlsPort := 0
 	if a.fleet.certs != nil {
@@ -82,7 +83,7 @@ func (a *agent) listen() error {
 	return nil
 }
 
-// announcePorts says what is open to whom.
+// announcePorts reports which ports are open, and to whom.
 func (a *agent) announcePorts() {
 	where := "all addresses"
 	if a.cfg.Listen.IsValid() {

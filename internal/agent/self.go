@@ -8,11 +8,11 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// self recognises the feed's own packets. Left in, a collector on the watched
-// network would feed itself: each record sent makes a packet that makes a
-// record. They are all the TCP packets of the listening ports at an address of
-// this host, handshakes and farewells included, since no other process can
-// have that port there.
+// self recognizes the packets of the agent's own feed. If they were reported, a
+// collector on the watched network would cause a loop: each record sent is a packet
+// that makes another record. The feed's packets are all TCP packets to or from a
+// listening port at one of this host's addresses, including handshakes and
+// resets, since no other process can have that port.
 type self struct {
 	ports []uint16
 	peers atomic.Pointer[[]netip.AddrPort]            // of our exports
@@ -28,7 +28,7 @@ func newSelf(ports []uint16, addrs []netip.Addr) *self {
 	return s
 }
 
-// set tells which addresses this host has; any goroutine may call it.
+// set replaces this host's addresses. It may be called concurrently.
 func (s *self) set(addrs []netip.Addr) {
 	m := make(map[netip.Addr]struct{}, len(addrs))
 	for _, a := range addrs {
@@ -37,7 +37,7 @@ func (s *self) set(addrs []netip.Addr) {
 	s.addrs.Store(&m)
 }
 
-// addresses lists them.
+// addresses returns this host's addresses, loopback included.
 func (s *self) addresses() []netip.Addr {
 	list := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
 	for a := range *s.addrs.Load() {
@@ -46,9 +46,8 @@ func (s *self) addresses() []netip.Addr {
 	return list
 }
 
-// leaveOut leaves out the feed's packets among recs and tells how many records
-// remain. As a rule there is none, and that is found out without a call for
-// each.
+// leaveOut removes the feed's packets from recs and returns how many records are
+// left. Usually there are none to remove, which takes no call per record to find.
 func (s *self) leaveOut(recs []wire.Record) int {
 	exporting := len(*s.peers.Load()) > 0
 	for i := range recs {
@@ -75,7 +74,7 @@ func (s *self) sent(r *wire.Record) bool {
 	return from && s.local(r.SrcAddr()) || to && s.local(r.DstAddr())
 }
 
-// peer tells of an address that an export goes to; any goroutine may call it.
+// peer adds an address that an export sends to. It may be called concurrently.
 func (s *self) peer(p netip.AddrPort) {
 	p = netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
 	for {

@@ -11,7 +11,7 @@ GO      ?= go
 VERSION ?= $(shell scripts/version)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak deb release sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak screenshots deb release sbom vuln fuzz lint install-core clean
 
 build: go page bin/pcapper bin/recollect ## build the two static programs
 
@@ -77,6 +77,9 @@ newcomer: SUITES ?= bookworm trixie
 
 soak: go ## the guarantees in their long form, and everything mixed for SOAK (default 60m)
 	@scripts/soak
+
+screenshots: go ## the pictures in docs/images anew, of recollect demo
+	@scripts/screenshots
 
 fuzz: go ## every fuzz target for FUZZTIME each (default 30s)
 	@scripts/fuzz $(FUZZTIME)

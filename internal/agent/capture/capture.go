@@ -66,9 +66,25 @@ type Config struct {
 	// Judge makes the test that a filter is, for an engine that applies it in
 	// user space: Shared. No frame is tested if it is nil.
 	Judge func([]bpf.RawInstruction) (Judge, error)
+	// Point is where outgoing frames are seen. With engines other than the eBPF one, it is
+	// always AfterQueue.
+	Point Point
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }
+
+// Point is where an interface's outgoing frames are seen, if its queueing discipline may
+// drop or delay them.
+type Point uint8
+
+// Points.
+const (
+	AfterQueue Point = iota
+	BeforeQueue
+	BothPoints
+)
+
+func (p Point) String() string { return [...]string{"after", "before", "both"}[p] }
 
 // Judge decides in user space which frames are wanted.
 type Judge struct {

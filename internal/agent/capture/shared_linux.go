@@ -40,6 +40,8 @@ const (
 const (
 	sentByTCX    = 1
 	sentBySocket = 2
+	sentByBoth   = 3
+	sentBefore   = 4
 )
 
 // Shared takes frames of many interfaces, in any network namespaces, with one
@@ -706,18 +708,26 @@ func (m *sharedTap) position() error {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
 	w := m.s.watch(m.id)
-	if cannotDrop(qdisc) {
-		atomic.StoreUint32(&w.egress, sentByTCX)
-		m.closeSocket()
-	} else {
-		if m.socket < 0 {
-			if m.socket, err = socketProgram(m.s.coll.Programs[progManySocket], m.cfg.Index); err != nil {
-				return err
-			}
-		}
-		atomic.StoreUint32(&w.egress, sentBySocket)
+	by := uint32(sentBySocket)
+	switch {
+	case cannotDrop(qdisc):
+		by = sentByTCX
+	case m.cfg.Point == BeforeQueue:
+		by = sentBefore
+	case m.cfg.Point == BothPoints:
+		by = sentByBoth
 	}
-	m.why = position(qdisc)
+	behind := by == sentBySocket || by == sentByBoth
+	if behind && m.socket < 0 {
+		if m.socket, err = socketProgram(m.s.coll.Programs[progManySocket], m.cfg.Index); err != nil {
+			return err
+		}
+	}
+	atomic.StoreUint32(&w.egress, by)
+	if !behind {
+		m.closeSocket()
+	}
+	m.why = position(qdisc, m.cfg.Point)
 	return nil
 }
 

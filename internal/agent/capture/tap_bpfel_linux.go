@@ -27,6 +27,7 @@ const (
 	kernelProgTapEgress   = "tap_egress"
 	kernelProgTapIngress  = "tap_ingress"
 	kernelProgTapSocket   = "tap_socket"
+	kernelVarEarly        = "early"
 	kernelVarEgress       = "egress"
 	kernelVarFiltering    = "filtering"
 	kernelVarHot          = "hot"
@@ -105,6 +106,7 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	Early     *ebpf.VariableSpec `ebpf:"early"`
 	Egress    *ebpf.VariableSpec `ebpf:"egress"`
 	Filtering *ebpf.VariableSpec `ebpf:"filtering"`
 	Hot       *ebpf.VariableSpec `ebpf:"hot"`
@@ -159,6 +161,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	Early     *ebpf.Variable `ebpf:"early"`
 	Egress    *ebpf.Variable `ebpf:"egress"`
 	Filtering *ebpf.Variable `ebpf:"filtering"`
 	Hot       *ebpf.Variable `ebpf:"hot"`

@@ -61,7 +61,8 @@ const (
 // What the host receives it sees as a packet socket does. What it sends it sees
 // before the queueing discipline if that is noqueue, and therefore cannot drop
 // or delay anything; else when the frame is handed to the driver, by a program on
-// a packet socket. It follows changes of the queueing discipline.
+// a packet socket. It follows changes of the queueing discipline. With another
+// Config.Point it sees it before the queue, too.
 //
 // Of a frame only those bytes are kept that a decoder can want, 64 to 256, and
 // the filter sees no more than 256.
@@ -148,6 +149,8 @@ const (
 	tapOutgoing = 1
 	tapExtended = 2
 	tapTagged   = 4
+	tapEarly    = 8
+	tapTwice    = 16
 )
 
 // Taps opens one tap after the other on the same interface. The programs of one
@@ -504,6 +507,7 @@ func (b *Block) nextInTap(f *packet.Frame) bool {
 	t.id = s.len >> tapLenBits
 	f.GSOType, f.GSOSize = packet.GSONone, 0
 	f.VLAN = packet.VLAN{}
+	f.BeforeQueue, f.Twice = s.flags&tapEarly != 0, s.flags&tapTwice != 0
 	f.Direction = packet.Incoming
 	if s.flags&tapOutgoing != 0 {
 		f.Direction = packet.Outgoing

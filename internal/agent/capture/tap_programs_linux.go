@@ -268,7 +268,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	name := cfg.Interface == "" || cfg.Interface == old.Interface
 	index := cfg.Index == 0 || cfg.Index == old.Index
 	if here.Inode() != p.ns.Inode() || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
-		cfg.Inside != old.Inside || cfg.WiFi != old.WiFi ||
+		cfg.Inside != old.Inside || cfg.WiFi != old.WiFi || cfg.Point != old.Point ||
 		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
 		return errors.New("these programs are for other frames")
 	}
@@ -292,7 +292,7 @@ func (p *tapPrograms) plan() (err error) {
 	if p.qdisc, err = rootQdisc(p.cfg.Index); err != nil {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
-	p.why = position(p.qdisc)
+	p.why = position(p.qdisc, p.cfg.Point)
 	return nil
 }
 
@@ -301,9 +301,14 @@ func (p *tapPrograms) plan() (err error) {
 func cannotDrop(qdisc string) bool { return qdisc == "noqueue" || qdisc == "noop" }
 
 // position says where frames that the host sends are seen, and why.
-func position(qdisc string) string {
-	if cannotDrop(qdisc) {
+func position(qdisc string, point Point) string {
+	switch {
+	case cannotDrop(qdisc):
 		return fmt.Sprintf("tcx: the queueing discipline is %s and cannot drop", qdisc)
+	case point == BeforeQueue:
+		return fmt.Sprintf("tcx, before the queueing discipline %s, which may drop what is sent", qdisc)
+	case point == BothPoints:
+		return fmt.Sprintf("tcx, and a packet socket behind the queueing discipline %s for what it lets through", qdisc)
 	}
 	return fmt.Sprintf("tcx, and a packet socket for what is sent, as the queueing discipline %s may drop", qdisc)
 }
@@ -452,23 +457,39 @@ func (p *tapPrograms) position() error {
 		return fmt.Errorf("queueing discipline: %w", err)
 	}
 	p.qdisc = kind
-	if cannotDrop(p.qdisc) {
-		if err := p.setVar("egress", turnBeforeQueue); err != nil {
-			return err
+	turn, early := turnBeforeQueue, uint32(0)
+	switch {
+	case cannotDrop(kind):
+	case p.cfg.Point == BeforeQueue:
+		turn, early = turnNobody, tapEarly
+	default:
+		if p.after == nil {
+			if err := p.attachAfter(); err != nil {
+				return err
+			}
 		}
-		p.dropAfter()
-		p.why = position(p.qdisc)
-		return nil
-	}
-	if p.after == nil {
-		if err := p.attachAfter(); err != nil {
-			return err
+		turn = p.after.turn
+		if p.cfg.Point == BothPoints {
+			early = tapEarly | tapTwice
 		}
 	}
-	if err := p.setVar("egress", p.after.turn); err != nil {
+	// While it is the turn of the program before the queue, early means nothing.
+	if early != 0 {
+		err = p.setVar("early", early)
+	}
+	if err == nil {
+		err = p.setVar("egress", turn)
+	}
+	if err == nil && early == 0 {
+		err = p.setVar("early", 0)
+	}
+	if err != nil {
 		return err
 	}
-	p.why = position(p.qdisc)
+	if p.after != nil && turn != p.after.turn {
+		p.dropAfter()
+	}
+	p.why = position(kind, p.cfg.Point)
 	return nil
 }
 
@@ -555,6 +576,7 @@ func (p *tapPrograms) detach() {
 func (p *tapPrograms) detachHere() {
 	_ = p.setVar("ingress", 0)
 	_ = p.setVar("egress", turnNobody)
+	_ = p.setVar("early", 0)
 	for name, l := range p.links {
 		l.Close()
 		delete(p.links, name)

@@ -68,6 +68,9 @@ type Frame struct {
 	Link LinkType
 	// Direction of the frame.
 	Direction Direction
+	// BeforeQueue: an outgoing frame was seen before it entered the interface's queueing
+	// discipline. Twice: if that lets it through, it is seen again behind it.
+	BeforeQueue, Twice bool
 	// Protocol is the EtherType in host byte order, valid iff Link is Network.
 	Protocol uint16
 	// VLAN is the outermost tag if it was taken out of Data.

@@ -103,6 +103,9 @@ const volatile u32 turn;       // the value of egress at which this program repo
 // queue between the two. 0 is nobody's turn.
 volatile u32 egress = 0;
 volatile u32 ingress = 0;
+// Whether tap_egress reports frames, when it is not its turn, as seen before the queue: with
+// the flag EARLY, or EARLY | TWICE if another program reports them behind it.
+volatile u32 early = 0;
 
 #define SNAP 256  // bytes of a frame that are kept at most: KEEP_MOST
 #define UNIT 16   // what places in the ring are counted in
@@ -138,6 +141,8 @@ struct slot {
 #define OUTGOING 1
 #define EXTENDED 2 // struct extension comes between slot and frame
 #define TAGGED 4   // extension's tci and tpid are valid
+#define EARLY 8    // seen before the queueing discipline
+#define TWICE 16   // and to be seen behind it
 
 struct extension {
 	u16 gso_size;
@@ -187,7 +192,7 @@ struct {
 
 struct watched {
 	u32 ingress; // 1: what the interface receives is reported
-	u32 egress;  // who reports what is sent: SENT_BY_TCX, SENT_BY_SOCKET; 0 is nobody
+	u32 egress;  // who reports what is sent: SENT_BY_TCX and so on; 0 is nobody
 	u64 dropped; // frames for which the ring had no room
 	u32 from;    // FROM_MAC: no frames but those from mac; FROM_OTHERS: none of those; 0: all
 	u8 mac[6];   // valid iff from is not 0
@@ -197,6 +202,8 @@ struct watched {
 #define FROM_OTHERS 2
 #define SENT_BY_TCX 1
 #define SENT_BY_SOCKET 2
+#define SENT_BY_BOTH 3
+#define SENT_BEFORE 4 // by tcx, before a queue
 struct {
 	UINT(type, BPF_MAP_TYPE_ARRAY);
 	UINT(key_size, 4);
@@ -524,8 +531,12 @@ SEC("tcx/ingress") int tap_ingress(struct __sk_buff *skb)
 SEC("tcx/egress") int tap_egress(struct __sk_buff *skb)
 {
 	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
-	if (unlikely(egress != turn))
-		return TCX_NEXT;
+	if (unlikely(egress != turn)) {
+		u32 flags = early;
+		if (!flags)
+			return TCX_NEXT;
+		w.flags |= flags;
+	}
 	return see(skb, &w);
 }
 
@@ -582,9 +593,19 @@ SEC("tcx/egress") int many_egress(struct __sk_buff *skb)
 {
 	struct what w = {.kind = PACKET_OUTGOING, .flags = OUTGOING};
 	struct watched *on = find(skb, &w);
-	if (!on || LOAD(on->egress) != SENT_BY_TCX || !passes(skb, on))
+	if (!on || !passes(skb, on))
 		return TCX_NEXT;
-	return see(skb, &w);
+	switch (LOAD(on->egress)) {
+	case SENT_BY_TCX:
+		return see(skb, &w);
+	case SENT_BEFORE:
+		w.flags |= EARLY;
+		return see(skb, &w);
+	case SENT_BY_BOTH:
+		w.flags |= EARLY | TWICE;
+		return see(skb, &w);
+	}
+	return TCX_NEXT;
 }
 
 SEC("socket") int many_socket(struct __sk_buff *skb)
@@ -593,7 +614,10 @@ SEC("socket") int many_socket(struct __sk_buff *skb)
 	if (skb->pkt_type != PACKET_OUTGOING)
 		return 0;
 	struct watched *on = find(skb, &w);
-	if (!on || LOAD(on->egress) != SENT_BY_SOCKET)
+	if (!on)
+		return 0;
+	u32 by = LOAD(on->egress);
+	if (by != SENT_BY_SOCKET && by != SENT_BY_BOTH)
 		return 0;
 	look_at(skb, &w);
 	take(skb, &w);

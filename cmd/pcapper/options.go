@@ -138,6 +138,7 @@ func newOptions() *options {
 	o.BoolVar(&cfg.BMF, "bmf", false, "look into BMF encapsulation (olsrd): report the packet inside")
 	o.BoolVar(&cfg.Inner, "inner", false, "look into tunnels (VXLAN, Geneve, GRE, IP in IP, MPLS): report the packet inside")
 	o.BoolVar(&cfg.Drops, "drops", true, "tell IPFIX collectors which packets the kernel drops, and why")
+	o.StringVar(&cfg.Point, "point", "after", "see sent packets after a queue, before it, or both: `where`")
 	o.BoolVar(&cfg.Members, "members", true, "tell IPFIX collectors the multicast groups of the interface")
 	o.StringVar(&cfg.Read, "read", "", "print the packets of a capture `file` (- is standard input) and exit")
 	o.StringVar(&o.mac, "mac", "", "with -read: the `address` that -m calls MAC")

@@ -185,6 +185,9 @@ func (a *agent) openCapture() error {
 	if a.capture, err = newCapturer(open, a.watched.filter.Instructions(), decode.New(c)); err != nil {
 		return fault.WithCode(captureCode(err), err)
 	}
+	if points[a.cfg.Point] == capture.BothPoints {
+		a.capture.early = decode.New(c)
+	}
 	a.capture.fill = a.hub.Fill
 	a.capture.keep = a.leaveOut()
 	a.capture.local.Store(a.watched.local())

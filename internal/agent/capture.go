@@ -40,6 +40,7 @@ type capturer struct {
 	past    capture.Stats    // of captures that have been
 
 	decoder  *decode.Decoder              // owned by read
+	early    *decode.Decoder              // likewise, of frames that are seen again behind the queue; nil if none are
 	local    atomic.Pointer[decode.Local] // news for the decoder, until taken
 	wanted   atomic.Pointer[wanted]       // likewise
 	counters counts                       // published by read after each block
@@ -53,6 +54,7 @@ type counts struct {
 	mu      sync.Mutex
 	decoder decode.Counters
 	dropped uint64 // records that were left out
+	twice   uint64 // records of packets that another one counts
 	bytes   uint64 // IP lengths of the records that were not
 }
 
@@ -280,7 +282,7 @@ func addStats(sum *capture.Stats, s capture.Stats) {
 // in this goroutine (hub.Reader.Attend).
 func (c *capturer) read(src capture.Source) error {
 	var block *capture.Block
-	var dropped, bytes uint64
+	var dropped, bytes, twice uint64
 	var frame packet.Frame
 	fill := func(free []wire.Record) int {
 		n := 0
@@ -296,6 +298,10 @@ func (c *capturer) read(src capture.Source) error {
 			}
 			dropped += uint64(got - kept)
 			for i := range recs[:kept] {
+				if recs[i].Flags&wire.Uncounted != 0 {
+					twice++
+					continue
+				}
 				bytes += uint64(recs[i].Length)
 			}
 			n += kept
@@ -313,16 +319,22 @@ func (c *capturer) read(src capture.Source) error {
 		}
 		if l := c.local.Swap(nil); l != nil {
 			c.decoder.SetLocal(*l)
+			if c.early != nil {
+				c.early.SetLocal(*l)
+			}
 		}
 		if w := c.wanted.Swap(nil); w != nil {
 			c.decoder.SetWanted(*w)
+			if c.early != nil {
+				c.early.SetWanted(*w)
+			}
 		}
-		for block.Len() > 0 || c.decoder.Pending() {
+		for block.Len() > 0 || c.decoderOf(&frame).Pending() {
 			c.fill(fill)
 		}
 		block.Release()
-		c.counters.publish(c.decoder.Counters(), dropped, bytes)
-		dropped, bytes = 0, 0
+		c.counters.publish(c.decoder.Counters(), dropped, bytes, twice)
+		dropped, bytes, twice = 0, 0, 0
 	}
 }
 
@@ -333,15 +345,34 @@ const together = 128
 // decode fills recs from the block's frames, as far as they go.
 func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire.Record) (n int) {
 	for n < len(recs) {
-		if c.decoder.Pending() {
-			n += c.decoder.Drain(recs[n:])
+		from := n
+		if d := c.decoderOf(frame); d.Pending() {
+			n += d.Drain(recs[n:])
 		} else if block.Next(frame) {
-			n += c.decoder.Decode(frame, recs[n:])
+			n += c.decoderOf(frame).Decode(frame, recs[n:])
 		} else {
 			break
 		}
+		if frame.BeforeQueue {
+			flags := wire.BeforeQueue
+			if frame.Twice {
+				flags |= wire.Uncounted
+			}
+			for i := range recs[from:n] {
+				recs[from+i].Flags |= flags
+			}
+		}
 	}
 	return n
+}
+
+// decoderOf is who decodes a frame, and has what of it is still pending. What is seen on both
+// sides of a queue would look like duplicates to one that remembers streams and fragments.
+func (c *capturer) decoderOf(frame *packet.Frame) *decode.Decoder {
+	if frame.Twice {
+		return c.early
+	}
+	return c.decoder
 }
 
 // compact removes the records for which drop reports true, keeping the order of
@@ -359,12 +390,20 @@ func compact(recs []wire.Record, drop func(*wire.Record) bool) (kept int) {
 	return kept
 }
 
-func (c *counts) publish(d decode.Counters, dropped, bytes uint64) {
+func (c *counts) publish(d decode.Counters, dropped, bytes, twice uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.decoder = d
 	c.dropped += dropped
 	c.bytes += bytes
+	c.twice += twice
+}
+
+// uncounted are the records of packets that another record counts.
+func (c *counts) uncounted() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.twice
 }
 
 func (c *counts) get() (d decode.Counters, dropped, bytes uint64) {

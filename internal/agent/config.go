@@ -79,6 +79,7 @@ type Config struct {
 	BMF         bool   // look into BMF encapsulation
 	Inner       bool   // look into tunnels
 	Drops       bool   // report packets that the kernel drops, where that is possible
+	Point       string // after (or ""), before or both: where packets are seen that a queue may drop
 	Members     bool   // report multicast groups that the interface has joined
 	// ExcludeFeeds is a collector.conf, or a directory of such files: the feeds of the agents in
 	// it are not reported. "" is none.

@@ -142,7 +142,7 @@ func (cfg *Config) fitsMany() error {
 // chooseEngine takes the shared programs where they work.
 func (d *discovery) chooseEngine() (err error) {
 	if d.cfg.Engine == "ring" || d.cfg.Engine == "libpcap" {
-		d.why = d.cfg.Engine + ": as asked with -engine; a ring for each interface"
+		d.why = d.cfg.Engine + ": as asked with -engine; a ring for each interface" + onlyAfter(points[d.cfg.Point])
 		return nil
 	}
 	d.shared, err = capture.OpenShared(d.cfg.RingBytes, d.cfg.lookInside())
@@ -153,7 +153,7 @@ func (d *discovery) chooseEngine() (err error) {
 	case d.cfg.Engine == engineEBPF:
 		return fault.WithCode(ExitDevice, err)
 	}
-	d.why = fmt.Sprintf("ring (AF_PACKET TPACKET_V3) for each interface; ebpf would be lighter, but: %v", err)
+	d.why = fmt.Sprintf("ring (AF_PACKET TPACKET_V3) for each interface; ebpf would be lighter, but: %v%s", err, onlyAfter(points[d.cfg.Point]))
 	return nil
 }
 
@@ -650,7 +650,7 @@ func (d *discovery) runAgent(ctx context.Context, cfg Config, p *foundInterface)
 // tally is what became of the agent's packets.
 func (a *agent) tally() tally {
 	dropped := a.drops.Load().counts().sum
-	return tally{a.hub.Published() - dropped - a.groups.count(), a.capture.stats().Dropped, a.lost()}
+	return tally{a.hub.Published() - dropped - a.groups.count() - a.capture.counters.uncounted(), a.capture.stats().Dropped, a.lost()}
 }
 
 // line is the agent's in the summary of many.

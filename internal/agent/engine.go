@@ -34,13 +34,27 @@ var (
 	enginePcap = engine{name: "libpcap", open: opener(capture.OpenPcap), close: nothing}
 )
 
-// checkEngine refuses a name that is none.
-func checkEngine(name string) error {
+// points are the values of -point.
+var points = map[string]capture.Point{"": capture.AfterQueue, "after": capture.AfterQueue, "before": capture.BeforeQueue, "both": capture.BothPoints}
+
+// checkEngine refuses names of engines and points that are none.
+func checkEngine(name, point string) error {
+	if _, ok := points[point]; !ok {
+		return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no point %q", point), "-point takes after, before or both"))
+	}
 	switch name {
 	case "auto", engineEBPF, "ring", "libpcap":
 		return nil
 	}
 	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"))
+}
+
+// onlyAfter says that a point is not to be had.
+func onlyAfter(point capture.Point) string {
+	if point == capture.AfterQueue {
+		return ""
+	}
+	return fmt.Sprintf("; without ebpf, -point %v is -point after", point)
 }
 
 // chooseEngine answers -engine. For auto it tries the fastest engine, attaching it for a
@@ -58,6 +72,9 @@ func chooseEngine(name string, cfg capture.Config) engine {
 	}
 	if e.open != nil {
 		e.why = "as asked with -engine"
+		if name != engineEBPF {
+			e.why += onlyAfter(cfg.Point)
+		}
 		return e
 	}
 	e = newTaps()
@@ -81,6 +98,7 @@ func chooseEngine(name string, cfg capture.Config) engine {
 	case refused != nil:
 		e.why += fmt.Sprintf("; ebpf would be faster, but: %v", refused.Err)
 	}
+	e.why += onlyAfter(cfg.Point)
 	return e
 }
 

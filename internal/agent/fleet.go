@@ -124,7 +124,7 @@ func Check(ctx context.Context, cfg Config) error {
 
 // openFleet opens what takes privileges. Nothing runs yet.
 func openFleet(ctx context.Context, cfg Config) (*fleet, error) {
-	if err := checkEngine(cfg.Engine); err != nil {
+	if err := checkEngine(cfg.Engine, cfg.Point); err != nil {
 		return nil, err
 	}
 	f := &fleet{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now()}

@@ -182,7 +182,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descStats, stats)
 	count(descMemberships, a.groups.count())
 	drops := a.drops.Load().counts()
-	count(descPackets, a.hub.Published()-stats-drops.sum-a.groups.count())
+	count(descPackets, a.hub.Published()-stats-drops.sum-a.groups.count()-a.capture.counters.uncounted())
 	for reason, n := range drops.reasons {
 		count(descStackDrops, n, reason)
 	}

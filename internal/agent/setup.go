@@ -216,6 +216,7 @@ func (t *watchedInterface) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
+		Point: points[cfg.Point],
 		// A host's own frames are seen in any case.
 		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",
 	}

@@ -96,10 +96,11 @@ func (a *agent) summary() {
 	}
 	stackDrops := a.drops.Load().counts()
 	memberships := a.groups.count()
-	published := a.hub.Published() - stackDrops.sum - memberships
+	twice := a.capture.counters.uncounted()
+	published := a.hub.Published() - stackDrops.sum - memberships - twice
 	a.out.printf("summary: %s packets captured in %s, %s dropped by the kernel, %s dropped by slow readers",
 		number(published-stats), time.Since(a.started).Round(time.Second), number(kernel.Dropped), number(a.lost()))
-	if line := a.leftOut(packets, dropped, kernel.Own, stats, memberships); line != "" {
+	if line := a.leftOut(packets, dropped, kernel.Own, stats, memberships, twice); line != "" {
 		a.out.printf("%s", line)
 	}
 	if line := stackDrops.String(); line != "" {
@@ -146,7 +147,7 @@ func (a *agent) lost() uint64 {
 }
 
 // leftOut lists what gave no record, and why, and what else was noticed.
-func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, memberships uint64) string {
+func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, memberships, twice uint64) string {
 	var parts []string
 	add := func(name string, n uint64) {
 		if n > 0 {
@@ -161,6 +162,7 @@ func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, membership
 	add("of our own feed left out", own)
 	add("host statistics sent", stats)
 	add("records of multicast groups sent", memberships)
+	add("records of packets before a queue sent", twice)
 	packets.Frames, packets.Records = 0, 0 // said already
 	packets.Each(add)
 	if len(parts) == 0 {

@@ -44,7 +44,7 @@
 //
 // Templates 261 (IPv4) and 262 (IPv6) describe what happened to a packet that is
 // traffic of no interface at that point, or is counted elsewhere: a drop, or a second
-// observation. The fields are those of 256 and 257 but for
+// observation, which with beforeQueue is one before the queueing discipline. The fields are those of 256 and 257 but for
 //
 //	ipTotalLength (224)                  4   instead of octetDeltaCount
 //	eventPackets (enterprise 9)          4   instead of packetDeltaCount

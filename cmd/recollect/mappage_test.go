@@ -97,7 +97,8 @@ func TestMapPage(t *testing.T) {
 
 	// A host stays where it is put.
 	p.show("map")
-	p.await(`document.querySelector('[data-dot="base"] button')?.dataset.at`)
+	// Links have come, and with them the layout.
+	p.await(`document.querySelector('[data-dot="base"] button')?.dataset.at && Number(document.querySelector('.map-canvas').dataset.links) > 20`)
 	x, y := p.place("base")
 	p.do(
 		input.DispatchMouseEvent(input.MousePressed, x, y).WithButton(input.Left).WithClickCount(1),

@@ -52,6 +52,9 @@ const (
 	// tapSettle is the time after which no program is still writing a frame
 	// whose time it has read: between processors, younger frames wait.
 	tapSettle = 20 * time.Microsecond
+	// tapRecently is how long a processor without frames is thought to be about
+	// to have one.
+	tapRecently = time.Second
 )
 
 // Tap takes frames with eBPF programs in the interface's own path, which copy
@@ -109,6 +112,7 @@ type tapRingView struct {
 	data  unsafe.Pointer
 	pos   uint64 // of the next frame to be read
 	end   uint64 // what is read up to in this block
+	used  int64  // when there were frames last, by tapClock
 	grown uint64 // behind this position all of the ring is used, see find_room in bpf/tap.c
 }
 
@@ -397,7 +401,7 @@ func (t *Tap) setCalm(yes bool) {
 // load makes a block of what the rings hold.
 func (t *Tap) load(draining bool) bool {
 	now := tapClock() // before the rings are looked at
-	var used, most, full uint64
+	var used, most, active uint64
 	for i := range t.rings {
 		r := &t.rings[i]
 		r.end = atomic.LoadUint64(&r.hdr.head)
@@ -407,7 +411,10 @@ func (t *Tap) load(draining bool) bool {
 		if n := r.end - r.pos; n > 0 {
 			used += n
 			most = max(most, n)
-			full++
+			r.used = now
+		}
+		if now-r.used < int64(tapRecently) {
+			active++
 		}
 	}
 	t.waiting = false
@@ -415,7 +422,7 @@ func (t *Tap) load(draining bool) bool {
 		return false
 	}
 	t.limit = math.MaxUint64
-	if full > 1 && !draining {
+	if active > 1 && !draining {
 		// A frame that is about to be written on another processor may be older
 		// than the youngest here.
 		t.limit = uint64(now - int64(tapSettle))

@@ -632,20 +632,7 @@ func TestTapGrows(t *testing.T) {
 	if err := tap.progs.setVar("egress", turnBeforeQueue); err != nil {
 		t.Fatal(err)
 	}
-	runtime.LockOSThread() // one processor, one ring
-	var old unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &old); err != nil {
-		t.Fatal(err)
-	}
-	var one unix.CPUSet
-	one.Set(0)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		unix.SchedSetaffinity(0, &old)
-		runtime.UnlockOSThread()
-	}()
+	onProcessor(t, 0) // one processor, one ring
 	seed := time.Now().UnixNano()
 	random := rand.New(rand.NewPCG(uint64(seed), 1))
 	t.Logf("seed %d", seed)
@@ -717,5 +704,55 @@ func TestTapGrows(t *testing.T) {
 	}
 	if tap.load(true) {
 		t.Error("frames are left")
+	}
+}
+
+// onProcessor keeps the test on one processor until it ends.
+func onProcessor(t testing.TB, n int) {
+	t.Helper()
+	runtime.LockOSThread()
+	var old, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &old); err != nil {
+		t.Fatal(err)
+	}
+	one.Set(n)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.SchedSetaffinity(0, &old)
+		runtime.UnlockOSThread()
+	})
+}
+
+// A frame that came just now waits where another processor may be writing an
+// older one: one that had frames lately, even if it has none at this moment.
+func TestTapWaitsForOtherProcessors(t *testing.T) {
+	h, peer := nettest.Pair(t)
+	tap := openTap(t, h, Config{Ethernet: true})
+	if err := tap.progs.setVar("egress", turnBeforeQueue); err != nil {
+		t.Fatal(err)
+	}
+	f := udp(h, peer, make([]byte, 18))
+	onProcessor(t, 0)
+	capture := func() {
+		if _, err := tap.progs.coll.Programs[progEgress].Run(&ebpf.RunOptions{Data: f.Ethernet()}); err != nil {
+			t.Fatal(err)
+		}
+		tap.slot(&tap.rings[0]).time = uint64(tapClock() + int64(time.Hour)) // the time of reading is not known
+	}
+	capture()
+	if !tap.load(false) {
+		t.Fatal("the only processor's frame has to wait")
+	}
+	tap.block.Next(new(packet.Frame))
+	tap.release()
+	tap.rings[1].used = tapClock()
+	capture()
+	if tap.load(false) || !tap.waiting {
+		t.Error("the frame does not wait for another processor's")
+	}
+	if !tap.load(true) {
+		t.Error("the frame is not read at the end")
 	}
 }

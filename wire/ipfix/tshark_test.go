@@ -92,9 +92,9 @@ func kindOf(r *wire.Record) string {
 	switch {
 	case r.Flags&wire.HostStat != 0:
 		return "259"
-	case r.Flags&(wire.Dropped|wire.Uncounted) != 0 && v6:
+	case r.Flags&wire.NotTraffic != 0 && v6:
 		return "262"
-	case r.Flags&(wire.Dropped|wire.Uncounted) != 0:
+	case r.Flags&wire.NotTraffic != 0:
 		return "261"
 	case v6:
 		return "257"

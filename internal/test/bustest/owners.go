@@ -337,8 +337,8 @@ func (o *owners) stored(ctx context.Context) (stored [][]uint8, err error) {
 		total += a.sent()
 	}
 	for deadline, last, since := time.Now().Add(storeTime), uint64(0), time.Now(); ; time.Sleep(time.Second) {
-		var have uint64
-		if stored, have, err = o.read(ctx); err != nil {
+		_, have, err := o.read(ctx)
+		if err != nil {
 			return nil, err
 		}
 		if have != last {

@@ -11,7 +11,7 @@ GO      ?= go
 VERSION ?= $(shell scripts/version)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
-.PHONY: run lab build page go root libpcap kafka nats test race bench siege newcomer soak screenshots deb release sbom vuln fuzz lint install-core clean
+.PHONY: run lab build page go root libpcap kafka nats check test race bench siege newcomer soak screenshots deb release sbom vuln fuzz lint install-core clean
 
 build: go page bin/pcapper bin/recollect ## build the two static programs
 
@@ -45,6 +45,9 @@ run: root build ## watch this host's own traffic
 
 lab: root build ## watch three hosts, in namespaces, that talk to each other with mgen
 	@scripts/lab
+
+check: go ## what every change should pass: no root, nothing beyond Go, under a minute
+	@scripts/check
 
 test: go ## everything, as root, in under ten minutes
 	@scripts/test

@@ -79,10 +79,11 @@ func TestDemosAreSafe(t *testing.T) {
 					t.Errorf("an agent lets in others than the collector: %q", args)
 				}
 			}
-			page := listening(t, pids["recollect"][0])
-			if !slices.Contains(page, netip.MustParseAddrPort("127.0.0.1:7080")) {
-				t.Errorf("no page at 127.0.0.1:7080, but %v", page)
-			}
+			var page []netip.AddrPort
+			eventually(t, "there is a page at 127.0.0.1:7080", func() bool {
+				page = listening(t, pids["recollect"][0])
+				return slices.Contains(page, netip.MustParseAddrPort("127.0.0.1:7080"))
+			})
 			for _, at := range page {
 				if !at.Addr().IsLoopback() {
 					t.Errorf("beside the collector something listens on %v", at)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -30,7 +31,11 @@ func traceLab(t *testing.T) *lab {
 		"add rule bridge f forwarded udp dport 5000 numgen inc mod 10 == 3 counter drop")
 	for _, h := range l.hosts[:3] {
 		l.run(h, "ip", "route", "add", "224.0.0.0/4", "dev", h.Interface.Name)
-		l.start(h, filepath.Join(l.bin, "pcapper"), "-i", h.Interface.Name, "-m", "none", "-ipfix-port", "4739", "-f", filepath.Join(l.dir, h.Name+".log"))
+		agent := l.start(h, filepath.Join(l.bin, "pcapper"), "-i", h.Interface.Name, "-m", "none", "-ipfix-port", "4739", "-f", filepath.Join(l.dir, h.Name+".log"))
+		l.await("the agent listens", func() bool {
+			sockets, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp6", agent.Process.Pid))
+			return bytes.Contains(sockets, fmt.Appendf(nil, ":%04X ", 4739))
+		})
 	}
 	return l
 }

@@ -531,8 +531,9 @@ func TestArchiveDiskFull(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
+	until("not full any more", func(st *ArchiveStatus) bool { return !st.Full && st.Err == "" })
 	full := sec
-	until("not full any more", func(st *ArchiveStatus) bool { return !st.Full && st.Err == "" && sec > full+30 })
+	until("written to again", func(*ArchiveStatus) bool { return sec > full+30 })
 	end()
 	s, _ = openArchived(t, cfg)
 	s.Tick((sec + 100) * 1e9)

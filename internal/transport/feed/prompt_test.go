@@ -72,6 +72,9 @@ func TestPromptSending(t *testing.T) {
 		t.Errorf("%v allocations a round", n)
 	}
 	least := int64(1 << 62) // a page may have been taken from us since it was used
+	if raceDetector {       // it touches pages of its own; scripts/test runs this also without
+		least = 0
+	}
 	for range 5 {
 		before := faults(t)
 		for range 50 {

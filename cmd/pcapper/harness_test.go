@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ import (
 	"github.com/pcapper/pcapper/wire"
 	"golang.org/x/sys/unix"
 )
+
+var gotPackets = regexp.MustCompile(`\b[1-9][0-9,]* packets captured`)
 
 // program is what users start it, built once.
 var program = sync.OnceValues(func() (string, error) {
@@ -182,8 +185,10 @@ func (a *agentProcess) stop() []string {
 	if code := a.wait(); code != 0 {
 		a.t.Errorf("exit code %d after an interrupt", code)
 	}
-	if rows := ledgertest.Closes(a.t, a.said()); rows["log"].Held != 0 {
-		a.t.Errorf("got %+v, want nothing held at the end", rows["log"])
+	if gotPackets.MatchString(a.said()) { // there is no table of nothing
+		if rows := ledgertest.Closes(a.t, a.said()); rows["log"].Held != 0 {
+			a.t.Errorf("got %+v, want nothing held at the end", rows["log"])
+		}
 	}
 	_, summary, _ := strings.Cut(a.said(), "pcapper: summary: ")
 	return strings.Split("pcapper: summary: "+summary, "\n")

@@ -20,7 +20,7 @@ import (
 func TestDefaults(t *testing.T) {
 	cmd, err := parse(nil, io.Discard)
 	want := agent.Config{
-		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every", Drops: true, Members: true,
+		Interface: "eth0", Port: 7073, Mode: "src", Log: "pcapper.conf", Engine: "auto", Fragments: "every", Drops: true, Members: true, Point: "after",
 		TLSPort: 7443, MaxPerSource: 4096, PEN: 32473,
 	}
 	if err != nil || cmd.action != actionRun || !reflect.DeepEqual(cmd.cfg, want) {
@@ -32,7 +32,7 @@ func TestFlags(t *testing.T) {
 	cmd, err := parse(strings.Fields("-f l -p 7074 -i eth1 -m udp -r br0 -engine ring -include-self -stats -fragments first -mark-relayed -bmf -inner"), io.Discard)
 	want := agent.Config{
 		Interface: "eth1", Port: 7074, Mode: "udp", Log: "l", MACFrom: "br0", Engine: "ring",
-		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true, Inner: true, Drops: true, Members: true,
+		IncludeSelf: true, Stats: true, Fragments: "first", MarkRelayed: true, BMF: true, Inner: true, Drops: true, Members: true, Point: "after",
 		TLSPort: 7443, MaxPerSource: 4096, PEN: 32473,
 	}
 	if err != nil || !reflect.DeepEqual(cmd.cfg, want) {

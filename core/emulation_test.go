@@ -236,7 +236,8 @@ func testEmulation(t *testing.T, via string) {
 	})
 
 	const messages = 100
-	n1.mgen(fmt.Sprintf("on 7 udp src 5001 dst 10.0.0.2/5001 periodic [50 200] count %d", messages), 3)
+	// Two seconds, and some for a busy machine: mgen does not end by itself.
+	n1.mgen(fmt.Sprintf("on 7 udp src 5001 dst 10.0.0.2/5001 periodic [50 200] count %d", messages), 6)
 	lines := filepath.Join(n3.dir, "lines.txt")
 	message := `^\S+:10\.0\.0\.1:5001:10\.0\.0\.2:5001:228:7:17$`
 	for file, pattern := range map[string]string{

@@ -57,12 +57,16 @@ type Conn struct {
 	away   atomic.Bool // that the bus is away was said
 	warned atomic.Bool // of streams on too few servers
 	ended  atomic.Bool // by us: what is lost from now on is no news
+
+	connecting atomic.Bool
+	failed     chan error // why an attempt has failed, while connecting
 }
 
 // Connect connects. A bus that is away is no error: it may come later. One that
 // does not let us in is.
 func Connect(cfg Config) (*Conn, error) {
-	c := &Conn{target: cfg.Target, cfg: cfg, say: cfg.Say}
+	c := &Conn{target: cfg.Target, cfg: cfg, say: cfg.Say, failed: make(chan error, 1)}
+	c.connecting.Store(true)
 	if c.say == nil {
 		c.say = func(string, ...any) {}
 	}
@@ -73,8 +77,18 @@ func Connect(cfg Config) (*Conn, error) {
 	if c.nc, err = options.Connect(); err != nil {
 		return nil, c.refused(err)
 	}
-	if err := c.nc.LastError(); err != nil && !c.nc.IsConnected() {
-		if fatal(err) && !cfg.Patient {
+	err = c.nc.LastError()
+	refused := fatal(err)
+	if err == nil && !c.nc.IsConnected() { // the next attempt has begun, which makes the library forget the error
+		select {
+		case err = <-c.failed:
+			refused = errors.Is(err, nats.ErrAuthorization)
+		case <-time.After(dialTime):
+		}
+	}
+	c.connecting.Store(false)
+	if err != nil && !c.nc.IsConnected() {
+		if refused && !cfg.Patient {
 			c.ended.Store(true)
 			c.nc.Close()
 			return nil, c.refused(err)
@@ -191,6 +205,13 @@ func (t *Target) tls() (*tls.Config, error) {
 
 // lost says once that the bus is away.
 func (c *Conn) lost(err error) {
+	if c.connecting.Load() {
+		select {
+		case c.failed <- err:
+		default:
+		}
+		return
+	}
 	if c.ended.Load() || c.away.Swap(true) {
 		return
 	}

@@ -23,6 +23,10 @@ import (
 const (
 	// dropsNap is how long Drops lets events gather before it reads on.
 	dropsNap = 10 * time.Millisecond
+	// dropsWait is the longest that Drops is in one system call. Go 1.26 can miss a
+	// thread that enters one just when it stops the world (to collect garbage, or
+	// to give up privileges on all threads), and then waits until the call returns.
+	dropsWait = time.Second
 	// dropReasons is how many reasons of the kernel's own the program can tell apart.
 	dropReasons = 256
 	// dropSubsystem is where the number of a subsystem begins in that of a reason.
@@ -212,8 +216,14 @@ func (d *Drops) read() {
 	defer close(d.ended)
 	var rec ringbuf.Record
 	for {
+		if rec.Remaining == 0 {
+			d.reader.SetDeadline(time.Now().Add(dropsWait))
+		}
 		err := d.reader.ReadInto(&rec)
 		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			rec.Remaining = 0
+			continue
 		case errors.Is(err, ringbuf.ErrFlushed):
 			d.pass(false)
 			continue

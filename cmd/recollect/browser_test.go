@@ -448,7 +448,7 @@ func near(t *testing.T, what, text string, want, slack float64) {
 
 // TestPage: real agents, real mgen, a real browser.
 func TestPage(t *testing.T) {
-	t.Parallel()
+	// Alone: a second that an agent could not be heard in is missing from its means.
 	l := newLab(t)
 	// The traffic's first second should be one that all agents were watching in.
 	connected := time.Now().Unix()

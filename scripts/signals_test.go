@@ -200,6 +200,12 @@ func TestLabEnds(t *testing.T) {
 					syscall.Kill(pid, syscall.SIGTERM)
 				}
 			}
+			if t.Failed() { // what is left of it would be in the next lab's way
+				_ = exec.Command("ip", "link", "del", fmt.Sprintf("lab%d", cmd.Process.Pid)).Run()
+				for n := range 4 {
+					_ = exec.Command("ip", "netns", "del", fmt.Sprintf("pcapper-lab-%d-%d", cmd.Process.Pid, n)).Run()
+				}
+			}
 		})
 		eventually(t, script+" collects", func() bool {
 			for _, pid := range below(cmd.Process.Pid) {

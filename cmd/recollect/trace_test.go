@@ -60,21 +60,27 @@ func (l *lab) talk(from int, to string, n int) {
 	}
 }
 
-// TestTrace: agents and a trace as users start them find exactly the packets that a bridge drops.
-// It runs alone: a record that is later than the window is lost.
-func TestTrace(t *testing.T) {
-	l := traceLab(t)
-	sink, err := l.hosts[1].ListenPacket("udp4", ":5000")
+// discard reads datagrams until the test ends, or the socket's buffer would be where packets end.
+func (l *lab) discard(host int, addr string) {
+	l.t.Helper()
+	sink, err := l.hosts[host].ListenPacket("udp4", addr)
 	if err != nil {
-		t.Fatal(err)
+		l.t.Fatal(err)
 	}
-	defer sink.Close()
-	go func() { // or the socket's buffer is where packets end
+	l.t.Cleanup(func() { sink.Close() })
+	go func() {
 		b := make([]byte, 2048)
 		for _, _, err := sink.ReadFrom(b); err == nil; {
 			_, _, err = sink.ReadFrom(b)
 		}
 	}()
+}
+
+// TestTrace: agents and a trace as users start them find exactly the packets that a bridge drops.
+// It runs alone: a record that is later than the window is lost.
+func TestTrace(t *testing.T) {
+	l := traceLab(t)
+	l.discard(1, ":5000")
 	addr := func(i int) string { return l.hosts[i].Interface.IPv4.String() }
 	trace := func(args ...string) (*nettest.Cmd, *bytes.Buffer) {
 		out := &bytes.Buffer{}

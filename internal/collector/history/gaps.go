@@ -13,6 +13,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // Gap is records of an agent that were received and are not in the history.
@@ -35,18 +37,27 @@ const (
 	gapFileMost = 1 << 20
 )
 
-// addGaps notes gaps, for good.
-func (s *Store) addGaps(gaps []Gap) (err error) {
-	if len(gaps) == 0 {
-		return nil
-	}
+// gapLines are gaps as the file has them.
+func gapLines(gaps []Gap) ([]byte, error) {
 	var b bytes.Buffer
 	for i := range gaps {
 		line, err := json.Marshal(&gaps[i])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		b.Write(append(line, '\n'))
+	}
+	return b.Bytes(), nil
+}
+
+// addGaps notes gaps, for good.
+func (s *Store) addGaps(gaps []Gap) error {
+	if len(gaps) == 0 {
+		return nil
+	}
+	text, err := gapLines(gaps)
+	if err != nil {
+		return err
 	}
 	s.gaps.Lock()
 	defer s.gaps.Unlock()
@@ -54,7 +65,7 @@ func (s *Store) addGaps(gaps []Gap) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(b.Bytes()); err == nil {
+	if _, err = f.Write(text); err == nil {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
@@ -83,19 +94,15 @@ func (s *Store) pruneGaps(now time.Time) error {
 	if info.Size() >= gapFileMost {
 		gaps = joinGaps(gaps, time.Hour)
 	}
-	var b bytes.Buffer
-	for i := range gaps {
-		line, err := json.Marshal(&gaps[i])
-		if err != nil {
-			return err
-		}
-		b.Write(append(line, '\n'))
+	text, err := gapLines(gaps)
+	if err != nil {
+		return err
 	}
 	tmp := filepath.Join(s.dir, tmpDir, gapFile)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writeFile(tmp, b.String()); err != nil {
+	if err := writeFile(tmp, string(text)); err != nil {
 		return err
 	}
 	return move(tmp, path)
@@ -182,5 +189,5 @@ func reason(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "directory removed"
 	}
-	return cause(err)
+	return fault.Cause(err)
 }

@@ -358,17 +358,6 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// cause is the innermost error, without names of files.
-func cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
-}
-
 // note has a failure in the status, and says it once for each cause: each try may
 // name another file.
 func (s *Store) note(err error) {
@@ -377,7 +366,7 @@ func (s *Store) note(err error) {
 	}
 	text, why := "", ""
 	if err = s.explain(err); err != nil {
-		text, why = err.Error(), cause(err)
+		text, why = err.Error(), fault.Cause(err)
 	}
 	s.mu.Lock()
 	news := text != "" && (s.status.Failed == "" || why != s.cause)

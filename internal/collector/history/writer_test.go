@@ -194,13 +194,13 @@ func fill(t *testing.T, l *local) {
 	}
 }
 
-// TestWriterFullDisk fills a file system for a while: what is published meanwhile
-// waits, and is stored within five seconds of there being room.
-func TestWriterFullDisk(t *testing.T) {
+// smallDisk is a file system of 16 MiB.
+func smallDisk(t *testing.T) (root string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("mounting a file system takes root")
 	}
-	root := t.TempDir()
+	root = t.TempDir()
 	if err := syscall.Mount("pcapper-test", root, "tmpfs", 0, "size=16m"); err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +209,13 @@ func TestWriterFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return root
+}
+
+// TestWriterFullDisk fills a file system for a while: what is published meanwhile
+// waits, and is stored within five seconds of there being room.
+func TestWriterFullDisk(t *testing.T) {
+	root := smallDisk(t)
 	l := openLocal(t, root, 100*time.Millisecond)
 	l.run()
 	publishTo(l.Writer, 1, 0, 100)
@@ -242,18 +249,7 @@ func TestWriterFullDisk(t *testing.T) {
 // TestWriterStartsOnFullDisk: a process that is started on a full disk takes records, says that it
 // fails, and writes all once there is room; what an earlier one had published and sealed, too.
 func TestWriterStartsOnFullDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("mounting a file system takes root")
-	}
-	root := t.TempDir()
-	if err := syscall.Mount("pcapper-test", root, "tmpfs", 0, "size=16m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	root := smallDisk(t)
 	l := openLocal(t, root, 100*time.Millisecond)
 	publishTo(l.Writer, 1, 0, 50)
 	fill(t, l) // a segment that counts, and is not committed

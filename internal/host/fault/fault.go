@@ -53,3 +53,15 @@ func Code(err error) int {
 	}
 	return 1
 }
+
+// Cause is the message of the innermost error, without the names of files that those around it
+// add.
+func Cause(err error) string {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err.Error()
+		}
+		err = inner
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
@@ -230,7 +231,7 @@ func (w *Writer) partition(ctx context.Context, i int) error {
 // fail says why nothing can be written, and that it is tried again, once for each
 // cause: each try names another file.
 func (w *Writer) fail(err error) {
-	why := cause(err)
+	why := fault.Cause(err)
 	w.update(func(s *WriterStatus) {
 		if s.Failed == "" || w.cause != why {
 			w.cause = why
@@ -238,17 +239,6 @@ func (w *Writer) fail(err error) {
 		}
 		s.Failed = err.Error()
 	})
-}
-
-// cause is the innermost error, without names of files.
-func cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
 }
 
 // write writes a partition until it is not ours, or something fails. At the end of

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 const (
@@ -216,7 +218,7 @@ func (l *LogFile) fail(err error) {
 	}
 	now := time.Now()
 	l.skip = now.Add(logRetry)
-	failure := logFailure{cause(err), now}
+	failure := logFailure{fault.Cause(err), now}
 	if old := l.failing.Load(); old != nil {
 		failure.since = old.since
 	}
@@ -235,17 +237,6 @@ func (l *LogFile) fail(err error) {
 		err = fmt.Errorf("cannot %s it: %w", pathErr.Op, pathErr.Err)
 	}
 	l.report(err)
-}
-
-// cause is the innermost error, without the path.
-func cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
-	}
 }
 
 // Close writes what is in memory and closes the file. A later Write opens it

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
 // Config configures a queue.
@@ -407,7 +409,7 @@ func (q *Queue) waiting() uint64 {
 func (q *Queue) fail(err error) {
 	q.state.errors++
 	q.failed, q.full = time.Now(), errors.Is(err, syscall.ENOSPC)
-	text := cause(err)
+	text := fault.Cause(err)
 	if text == q.failing {
 		return
 	}
@@ -420,17 +422,6 @@ func (q *Queue) fine() {
 	if q.failing != "" && time.Since(q.failed) > calm {
 		q.cfg.Say("spool %q: works again", q.dir.path)
 		q.failing, q.full = "", false
-	}
-}
-
-// cause is an error without the path.
-func cause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err.Error()
-		}
-		err = inner
 	}
 }
 

@@ -31,9 +31,9 @@ const (
 	maxSec    = 1<<32 - 1
 )
 
-// AppendBinary appends r's 28 bytes to dst. It reports false, and appends
-// nothing, if 28 bytes cannot hold r: an IPv6 address, a length of more than
-// 16 bits, a time of more than 32, or a record that is [NotTraffic]. Nothing is ever
+// AppendBinary appends r's 28-byte encoding to dst. It reports false, and appends
+// nothing, if r does not fit in 28 bytes: an IPv6 address, a length above 65,535, a
+// time before 1970 or after 2106, or a record that is [NotTraffic]. Values are never
 // truncated or wrapped.
 func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
 	if r.Flags&(IPv6|NotTraffic) != 0 || r.Length > 0xffff || r.Time < 0 {
@@ -65,12 +65,13 @@ func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
 	return dst, true
 }
 
-// DecodeBinary reads the first 28 bytes of b into r. Every 28 bytes are a
-// record: the only errors are too few bytes and a microseconds field of a
-// million or more, which means that the stream is out of step or no agent's.
+// DecodeBinary decodes the first 28 bytes of b into r. Any 28 bytes are a valid record,
+// with one exception: a microseconds field of a million or more, which means that the
+// stream is out of step or does not come from an agent. That, and fewer than 28 bytes,
+// are the only errors.
 //
-// A flow ID other than 0 sets MGEN; whether 0 means flow 0 or no MGEN packet
-// cannot be told from 28 bytes, so it does not.
+// A nonzero flow ID sets the MGEN flag. A flow ID of 0 does not, because 28 bytes
+// cannot tell MGEN flow 0 from a packet that is not MGEN's.
 func DecodeBinary(b []byte, r *Record) error {
 	if len(b) < Size {
 		return fmt.Errorf("wire: record of %d bytes: want %d", len(b), Size)

@@ -11,14 +11,14 @@ type GrapherLine struct {
 	Level uint8  // 0 primary, 1 secondary
 }
 
-// Unmatched is the id of traffic that belongs to no flow.
+// Unmatched is the ID of traffic that belongs to no flow.
 const Unmatched = "X"
 
-// maxNames is how long host and ID together may be for a line to be composed in
-// one piece: what is left of LineRoom is enough for the rest.
+// maxNames is the combined length of Host and ID up to which a line is composed in one
+// piece: the rest of the line fits into what is left of LineRoom.
 const maxNames = 160
 
-// AppendGrapherLine appends l, newline included, to dst.
+// AppendGrapherLine appends l to dst, including the newline.
 func AppendGrapherLine(dst []byte, l *GrapherLine) []byte {
 	if len(l.Host)+len(l.ID) > maxNames {
 		return appendLongGrapherLine(dst, l)
@@ -33,7 +33,7 @@ func AppendGrapherLine(dst []byte, l *GrapherLine) []byte {
 	return dst[:len(dst)+n]
 }
 
-// putGrapherEnd is what comes after the ID.
+// putGrapherEnd writes the fields after the ID.
 func putGrapherEnd(b *[lineRoom]byte, n int, l *GrapherLine) int {
 	if l.Value <= 1<<32-1 {
 		n = putUint(b, n, uint32(l.Value))
@@ -45,7 +45,7 @@ func putGrapherEnd(b *[lineRoom]byte, n int, l *GrapherLine) int {
 	return putByte(b, n, '\n')
 }
 
-// appendLongGrapherLine takes names of any length.
+// appendLongGrapherLine is AppendGrapherLine for names of any length.
 func appendLongGrapherLine(dst []byte, l *GrapherLine) []byte {
 	var b [lineRoom]byte
 	dst = append(dst, b[:putTime(&b, 0, l.Time)]...)
@@ -57,8 +57,8 @@ func appendLongGrapherLine(dst []byte, l *GrapherLine) []byte {
 	return append(dst, b[:putGrapherEnd(&b, 0, l)]...)
 }
 
-// GrapherValue is what a grapher line says of r: bits for a packet, busy ticks
-// for CPU, bytes for memory.
+// GrapherValue returns r's value in a grapher line: bits for a packet, busy ticks for
+// CPU, bytes for memory.
 func (r *Record) GrapherValue() uint64 {
 	switch r.Stat() {
 	case CPU:

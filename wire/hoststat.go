@@ -4,11 +4,12 @@ package wire
 type Stat byte
 
 const (
-	// NotStat: the record is a packet.
+	// NotStat means that the record is a packet.
 	NotStat Stat = 0
-	// CPU: Length is busy ticks of 1/100 s, per CPU, in the last second.
+	// CPU means that Length is the busy time per CPU during the last second, in ticks
+	// of 1/100 s.
 	CPU Stat = 'C'
-	// Memory: Length is memory in use in kB, shifted right by 8.
+	// Memory means that Length is the memory in use in kB, shifted right by 8.
 	Memory Stat = 'M'
 )
 
@@ -22,15 +23,14 @@ var (
 	addrMemory = mapped([4]byte{2, 0, 0, 0})
 )
 
-// CPUStat is the record that says how busy the host was in the second before
-// t (nanoseconds since the epoch): ticks of 1/100 s per CPU, 0 to 100.
+// CPUStat returns the record that reports the CPU load during the second before t
+// (nanoseconds since the epoch): busy ticks of 1/100 s per CPU, 0 to 100.
 func CPUStat(t int64, ticks uint32) Record {
 	return stat(t, addrCPU, 1, flowCPU, ticks)
 }
 
-// MemoryStat is the record that says how much memory the host uses at t, in
-// kB. The record's unit is 256 kB; what is above 16 bits of it (16 GiB) is
-// shown as the most it can hold.
+// MemoryStat returns the record that reports the memory in use at t, in kB. The unit of
+// the record is 256 kB in 16 bits; more than 16 GiB is reported as the largest value.
 func MemoryStat(t int64, kB uint64) Record {
 	return stat(t, addrMemory, 2, flowMemory, uint32(min(kB>>8, 0xffff)))
 }
@@ -42,7 +42,7 @@ func stat(t int64, addr [16]byte, port uint16, flow, value uint32) Record {
 	}
 }
 
-// Stat reports whether r is a host statistic, and which.
+// Stat returns the kind of host statistic that r is, or NotStat.
 func (r *Record) Stat() Stat {
 	switch {
 	case r.Flags&HostStat == 0:
@@ -53,8 +53,8 @@ func (r *Record) Stat() Stat {
 	return Memory
 }
 
-// isHostStat recognises a statistic by all of its fixed fields, since protocol
-// 61 alone may be real traffic.
+// isHostStat recognizes a statistic by all of its fixed fields, because protocol 61
+// alone may be real traffic.
 func (r *Record) isHostStat() bool {
 	if r.Proto != ProtoHostStat || r.Src != r.Dst || r.SrcPort != r.DstPort {
 		return false

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// putAddr6 writes an IPv6 address as RFC 5952 wants it.
+// putAddr6 writes an IPv6 address in the form of RFC 5952.
 func putAddr6(b *[lineRoom]byte, n int, a *[16]byte) int {
 	high, low := binary.BigEndian.Uint64(a[:]), binary.BigEndian.Uint64(a[8:])
 	if high == 0 && low>>32 == 0xffff { // section 5: with a dotted quad
@@ -25,7 +25,7 @@ func putAddr6(b *[lineRoom]byte, n int, a *[16]byte) int {
 			b[n&(lineRoom-1)] = ':'
 			n++
 		}
-		// All four digits, the first in the lowest byte, less leading zeros.
+		// All four digits, the first in the lowest byte, without leading zeros.
 		digits := (bits.Len8(a[2*i]) + 8 + 3) / 4
 		if a[2*i] == 0 {
 			digits = (bits.Len8(a[2*i+1]|1) + 3) / 4
@@ -37,8 +37,8 @@ func putAddr6(b *[lineRoom]byte, n int, a *[16]byte) int {
 	return n
 }
 
-// longestZeros returns the first of the longest runs of two and more groups of
-// 16 bits that are zero: from group to group, or 8 and 8.
+// longestZeros returns the first of the longest runs of two or more 16-bit groups that
+// are zero, as a half-open range of groups, or 8, 8 if there is none.
 func longestZeros(high, low uint64) (from, to int) {
 	from, to = 8, 8
 	longest, run := 1, 0

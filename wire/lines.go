@@ -5,10 +5,10 @@ import (
 	"math"
 )
 
-// Lines formats log lines, the same bytes as [AppendLine], in less time where
-// many are formatted one after the other: it remembers the text of the current
-// second, of the last packet's flow, as packets come in trains, and of IPv6
-// addresses. The zero value is ready. It is not safe for concurrent use.
+// Lines formats the same log lines as [AppendLine], but faster when many are formatted
+// in a row: it caches the text of the current second, of the last packet's flow
+// (packets come in trains), and of IPv6 addresses. The zero value is ready to use. A
+// Lines is not safe for concurrent use.
 type Lines struct {
 	second uint64
 	prefix [16]byte // the second and its dot
@@ -22,33 +22,33 @@ type flowText struct {
 	src, dst [16]byte
 	ports    uint32
 	v6       bool
-	n        int // of text; 0 if only one packet has come
+	n        int // of text; 0 until the flow's second packet
 	text     [112]byte
 }
 
-// Texts are copied whole, which takes less time than to look at how long they
-// are: a flow's, with IPv4 addresses and with others.
+// Texts are copied at their full size, one size for flows with IPv4 addresses and one
+// for others, because that is faster than looking at their length.
 const (
 	flowRoom4 = 48
 	flowRoom  = len(flowText{}.text)
 	_         = uint(flowRoom - (1 + 2*(41+1+5+1)))
 )
 
-// addrSlots is how many addresses are remembered, a power of two.
+// addrSlots is the number of addresses that are cached, a power of two.
 const (
 	addrSlots = 512
 	addrShift = 64 - 9
 )
 
-// addrText is an address in brackets.
+// addrText is a cached address in brackets.
 type addrText struct {
 	addr [16]byte
-	n    int // 0: nothing is remembered
+	n    int // 0 if the slot is empty
 	text [48]byte
 }
 
-// Append appends r's log line, newline included, to dst. It does not allocate
-// if dst has LineRoom bytes to spare.
+// Append appends r's log line to dst, including the newline. It does not allocate if
+// dst has LineRoom bytes to spare.
 func (l *Lines) Append(dst []byte, r *Record) []byte {
 	sec := uint64(r.Time) / nsPerSec
 	if sec > math.MaxUint32 || r.Time < 0 || r.Flags&NotTraffic != 0 {
@@ -70,7 +70,7 @@ func (l *Lines) Append(dst []byte, r *Record) []byte {
 	n = putUint(b, n, r.Flow())
 	n = putByte(b, n, ':')
 	n = putOctet(b, n, r.Proto)
-	b[(n-1)&(lineRoom-1)] = '\n' // over the dot
+	b[(n-1)&(lineRoom-1)] = '\n' // overwrites the dot
 	return dst[:len(dst)+n]
 }
 
@@ -110,8 +110,8 @@ func (l *Lines) putFlow(b *[lineRoom]byte, n int, r *Record) int {
 		f.src, f.dst, f.ports, f.v6, f.n = r.Src, r.Dst, ports, v6, 0
 		return n
 	}
-	// Not before the second packet: what has just been written byte by byte is
-	// slow to read, and most packets may be alone.
+	// Cache the flow only from its second packet on: reading back what has just been
+	// written byte by byte is slow, and most flows may have a single packet.
 	f.n = n - from
 	f.text = [flowRoom]byte(b[from:])
 	return n

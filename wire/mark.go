@@ -13,7 +13,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// AppendMark appends a mark to dst.
+// AppendMark appends a mark (see the package comment) to dst.
 func AppendMark(dst []byte, boot, number uint64) []byte {
 	at := len(dst)
 	dst = append(dst, markMagic...)
@@ -23,7 +23,7 @@ func AppendMark(dst []byte, boot, number uint64) []byte {
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
 }
 
-// ParseMark reads the first 28 bytes of b; ok reports whether they are a mark.
+// ParseMark parses the first 28 bytes of b; ok reports whether they are a mark.
 func ParseMark(b []byte) (boot, number uint64, ok bool) {
 	if len(b) < Size || binary.BigEndian.Uint32(b[offUsec:]) != markUsec || string(b[:offUsec]) != markMagic ||
 		crc32.Checksum(b[:markSum], castagnoli) != binary.BigEndian.Uint32(b[markSum:]) {
@@ -32,8 +32,8 @@ func ParseMark(b []byte) (boot, number uint64, ok bool) {
 	return binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), true
 }
 
-// Numbered reports whether r has a number: 28 bytes can hold it, and they are no host
-// statistic.
+// Numbered reports whether r has a number in the agent's stream: it fits in 28 bytes
+// and is not a host statistic.
 func (r *Record) Numbered() bool {
 	if r.Flags&(IPv6|NotTraffic|HostStat) != 0 || r.Length > 0xffff || r.Time < 0 || uint64(r.Time)/nsPerSec > maxSec {
 		return false
@@ -41,7 +41,8 @@ func (r *Record) Numbered() bool {
 	return r.Proto != ProtoHostStat || !r.looksLikeHostStat()
 }
 
-// looksLikeHostStat reports whether r's 28 bytes will be taken for a statistic.
+// looksLikeHostStat reports whether a receiver of r's 28 bytes would take them for a
+// host statistic.
 func (r *Record) looksLikeHostStat() bool {
 	encoded := *r
 	encoded.FlowID = r.Flow()

@@ -8,14 +8,14 @@ import (
 	"net/netip"
 )
 
-// ParseLine reads one log line into r, with its newline (LF or CRLF) or
-// without. It takes what AppendLine and the C agent write and nothing else: no
-// white space, signs or leading zeros. The error says which field is wrong,
-// and r is as it was. An IPv4 line costs no allocation.
+// ParseLine parses one log line, with or without its newline (LF or CRLF), into r. It
+// accepts exactly what AppendLine and the C agent write: no white space, signs, or
+// leading zeros. On failure it returns an error that names the wrong field and leaves r
+// unchanged. Parsing an IPv4 line does not allocate.
 //
-// A line tells less than a record. Nanoseconds are cut, and like DecodeBinary
-// it takes a flow ID other than 0 for MGEN's; an IPv6 address may be in any of
-// its forms (RFC 4291, 2.2).
+// A line holds less than a record: nanoseconds are cut off, and, as in DecodeBinary, a
+// nonzero flow ID is taken to be MGEN's. IPv6 addresses are accepted in all of their
+// forms (RFC 4291, section 2.2).
 func ParseLine(line []byte, r *Record) error {
 	if n := len(line) - 1; n >= 0 && line[n] == '\n' {
 		line = line[:n]
@@ -59,7 +59,7 @@ var (
 	errVersions = errors.New("addresses of two IP versions")
 )
 
-// lineError names a line that is none; of a long one, its beginning.
+// lineError returns an error that quotes the line, or the beginning of a long one.
 func lineError(line []byte, err error) error {
 	more := ""
 	if len(line) > MaxLine {
@@ -68,22 +68,22 @@ func lineError(line []byte, err error) error {
 	return fmt.Errorf("wire: log line %q%s: %w", line, more, err)
 }
 
-// LineTime is the time of a log line, without looking at the rest of it: for
-// finding a place in a log. It reports false if line does not begin with one.
+// LineTime returns the time of a log line without parsing the rest, for finding a
+// position in a log. It reports false if line does not begin with a time.
 func LineTime(line []byte) (t int64, ok bool) {
 	p := lineParser{rest: line}
 	t = p.time()
 	return t, p.err == nil && !p.done
 }
 
-// lineParser takes fields off the front of a line until one is wrong.
+// lineParser parses fields from the front of a line until one is wrong.
 type lineParser struct {
 	rest []byte
-	done bool // the last field had no colon behind it
+	done bool // the last field had no colon after it
 	err  error
 }
 
-// uint reads a number of at most limit, and the colon behind it.
+// uint parses a number up to limit and the colon after it.
 func (p *lineParser) uint(limit uint64, name string) uint32 {
 	if p.err != nil {
 		return 0
@@ -104,8 +104,8 @@ func (p *lineParser) uint(limit uint64, name string) uint32 {
 	return uint32(v)
 }
 
-// next goes on behind a field of n bytes and its colon; it reports false if
-// something else is there, or if the line had ended before.
+// next advances past a field of n bytes and its colon. It reports false if something
+// else follows the field, or if the line has already ended.
 func (p *lineParser) next(n int) bool {
 	switch {
 	case p.done:
@@ -120,7 +120,7 @@ func (p *lineParser) next(n int) bool {
 	return true
 }
 
-// addr reads a dotted quad, or an IPv6 address in brackets.
+// addr parses a dotted quad, or an IPv6 address in brackets.
 func (p *lineParser) addr(a *[16]byte, name string) (v6 bool) {
 	if p.err != nil {
 		return false
@@ -139,8 +139,8 @@ func (p *lineParser) addr(a *[16]byte, name string) (v6 bool) {
 	return false
 }
 
-// quad reads the dotted quad that b begins with; n is its length, or 0 if
-// there is none.
+// quad parses the dotted quad at the beginning of b; n is its length, or 0 if there is
+// none.
 func quad(b []byte) (quad [4]byte, n int) {
 	v, digits, dots := 0, 0, 0
 	for ; n < len(b); n++ {
@@ -180,14 +180,14 @@ func (p *lineParser) addr6(a *[16]byte, name string) {
 	*a = addr.As16()
 }
 
-// maxAddr6 is how far a closing bracket may be: the longest form of an address
-// has 45 characters.
+// maxAddr6 bounds the search for a closing bracket: the longest form of an address has
+// 45 characters.
 const maxAddr6 = 1 + 45 + 1
 
-// maxTime is the highest second that 64 bits of nanoseconds reach.
+// maxTime is the highest second that fits in 64 bits of nanoseconds.
 const maxTime = math.MaxInt64 / nsPerSec
 
-// time reads seconds with exactly six decimals, and the colon behind.
+// time parses seconds with exactly six decimals, and the colon after them.
 func (p *lineParser) time() int64 {
 	b, i := p.rest, 0
 	neg := len(b) > 0 && b[0] == '-'
@@ -229,7 +229,7 @@ func (p *lineParser) wrongTime(b []byte) int64 {
 	return 0
 }
 
-// wrong keeps what is wrong with the field at the beginning of b.
+// wrong records what is wrong with the field at the beginning of b.
 func (p *lineParser) wrong(b []byte, name, want string, args ...any) {
 	if p.done {
 		p.err = fmt.Errorf("no %s", name)

@@ -5,12 +5,12 @@ import (
 	"unicode"
 )
 
-// Printable returns s, never longer, with a question mark for each character that a
-// terminal might obey or that changes how others are shown: control characters
-// (Unicode category Cc, which has ESC and CSI), format characters (Cf) such as those
-// that change the direction of writing, line and paragraph separators, and bytes that
-// are not UTF-8. Names that come from other machines pass through it before anybody
-// prints them.
+// Printable returns s with each character that a terminal might interpret, or that
+// changes how others are displayed, replaced by a question mark: control characters
+// (Unicode category Cc, which includes ESC and CSI), format characters (Cf) such as
+// those that change the writing direction, line and paragraph separators, and bytes
+// that are not UTF-8. The result is never longer than s. Names received from other
+// machines must pass through Printable before they are displayed.
 func Printable(s string) string {
 	if !strings.ContainsFunc(s, unprintable) {
 		return s

@@ -5,15 +5,16 @@ import (
 	"sync/atomic"
 )
 
-// Reason is why a packet was dropped, by a name such as the Linux kernel's
+// Reason identifies why a packet was dropped. Its name is the Linux kernel's, such as
 // NETFILTER_DROP or QDISC_DROP (enum skb_drop_reason without its prefix). The number is
-// valid in this process only: formats carry the name. 0 is an unknown reason.
+// valid in this process only, so encodings carry the name. 0 means that the reason is
+// unknown.
 type Reason uint16
 
-// ReasonSize is how long the name of a reason may be, bytes.
+// ReasonSize is the maximum length of a reason's name, in bytes.
 const ReasonSize = 32
 
-// maxReasons bounds how many names there can be, whatever agents send. The kernel has 130.
+// maxReasons bounds the number of names, whatever agents send. The kernel has 130.
 const maxReasons = 1024
 
 var reasons = struct {
@@ -22,7 +23,7 @@ var reasons = struct {
 	names  atomic.Pointer[[]string]
 }{byName: map[string]Reason{"": 0}}
 
-// OtherReason is the name of what is not a name, or one too many.
+// OtherReason replaces invalid names, and new names once there are too many.
 const OtherReason = "OTHER"
 
 func init() {
@@ -30,8 +31,8 @@ func init() {
 	ReasonNamed([]byte(OtherReason))
 }
 
-// ReasonNamed returns the reason of this name. A name that is too long or has bytes other
-// than printable ASCII, and any new one after 1,024, is [OtherReason].
+// ReasonNamed returns the reason with this name. A name that is too long or not
+// printable ASCII, or a new name once there are 1,024, becomes [OtherReason].
 func ReasonNamed[T string | []byte](name T) Reason {
 	reasons.RLock()
 	r, ok := reasons.byName[string(name)]
@@ -68,7 +69,7 @@ func printable(s string) bool {
 	return true
 }
 
-// String returns the name, "" for an unknown reason.
+// String returns the name of the reason, or "" if it is unknown.
 func (r Reason) String() string {
 	if names := *reasons.names.Load(); int(r) < len(names) {
 		return names[r]

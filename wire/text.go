@@ -6,30 +6,30 @@ import (
 	"strconv"
 )
 
-// MaxLine is the most bytes that AppendLine appends.
+// MaxLine is the maximum number of bytes that AppendLine appends.
 const MaxLine = 20 + 1 + 6 + 1 + 2*(41+1+5+1) + 10 + 1 + 10 + 1 + 3 + 1
 
-// LineRoom is how many bytes a buffer should have to spare for one more line:
-// with fewer, AppendLine and AppendGrapherLine let it grow.
+// LineRoom is the spare capacity that a buffer should have for one more line; with
+// less, AppendLine and AppendGrapherLine allocate.
 const LineRoom = 256
 
-// lineRoom is where one line is composed. Its size is a power of two so that
-// an index masked with lineRoom-1 needs no bounds check.
+// lineRoom is the size of the array in which a line is composed. It is a power of two
+// so that an index masked with lineRoom-1 needs no bounds check.
 const lineRoom = LineRoom
 
-// Fields are written with up to three bytes too many, so a line's room must
-// be wider than the longest line; this does not compile if it is not.
+// Fields are written with up to three surplus bytes, so lineRoom must exceed the
+// longest line by that much; this does not compile if it does not.
 const _ = uint(lineRoom - MaxLine - 4)
 
-// AppendLine appends r's log line, newline included, to dst. Every record has
-// a line but those that are [NotTraffic], for which it appends nothing: IPv6 addresses
-// stand in brackets, lengths are whole, times before 1970 have a minus sign. It does
+// AppendLine appends r's log line to dst, including the newline. It appends nothing for
+// a record that is [NotTraffic]; every other record has a line. IPv6 addresses are in
+// brackets, lengths are not truncated, and times before 1970 have a minus sign. It does
 // not allocate if dst has LineRoom bytes to spare.
 func AppendLine(dst []byte, r *Record) []byte {
 	if r.Flags&NotTraffic != 0 {
 		return dst
 	}
-	// Appending field by field would check dst's capacity forty times a line.
+	// Appending field by field would check the capacity of dst forty times per line.
 	dst, b := lineAt(dst)
 	n := putTime(b, 0, r.Time)
 	n = putByte(b, n, ':')
@@ -51,14 +51,14 @@ func AppendLine(dst []byte, r *Record) []byte {
 	return dst[:len(dst)+n]
 }
 
-// lineAt makes room for a line behind dst.
+// lineAt ensures that dst has room for one more line, and returns dst and that room.
 func lineAt(dst []byte) ([]byte, *[lineRoom]byte) {
 	dst = slices.Grow(dst, lineRoom)
 	return dst, (*[lineRoom]byte)(dst[len(dst) : len(dst)+lineRoom])
 }
 
-// putTime writes t (nanoseconds since the epoch) at b[n:] as seconds with
-// exactly six decimals, cut rather than rounded as time stamps are.
+// putTime writes t (nanoseconds since the epoch) at b[n:] as seconds with exactly six
+// decimals, truncated rather than rounded, as timestamps are.
 func putTime(b *[lineRoom]byte, n int, t int64) int {
 	u := uint64(t)
 	if t < 0 {
@@ -87,7 +87,7 @@ func putAddr(b *[lineRoom]byte, n int, a *[16]byte, v6 bool) int {
 	n = putOctet(b, n, a[12])
 	n = putOctet(b, n, a[13])
 	n = putOctet(b, n, a[14])
-	return putOctet(b, n, a[15]) - 1 // the last dot is written over
+	return putOctet(b, n, a[15]) - 1 // overwrites the last dot
 }
 
 func putByte(b *[lineRoom]byte, n int, c byte) int {
@@ -95,8 +95,8 @@ func putByte(b *[lineRoom]byte, n int, c byte) int {
 	return n + 1
 }
 
-// putOctet writes v and a dot, always four bytes: what is too much is written
-// over by the next field.
+// putOctet writes v and a dot, always four bytes; the next field overwrites the
+// surplus.
 func putOctet(b *[lineRoom]byte, n int, v byte) int {
 	o := &octets[v]
 	*(*[4]byte)(b[n:]) = o.text
@@ -126,7 +126,7 @@ func putUint(b *[lineRoom]byte, n int, v uint32) int {
 	return end
 }
 
-// decimals is how many digits v has in base 10.
+// decimals returns the number of digits of v in base 10.
 func decimals(v uint32) int {
 	switch {
 	case v < 10:
@@ -151,8 +151,8 @@ func decimals(v uint32) int {
 	return 10
 }
 
-// digits holds the numbers 00 to 99; octets the numbers 0 to 255
-// as text with a dot behind it and n, the length of both.
+// digits holds the numbers 00 to 99. octets holds the numbers 0 to 255 as text with a
+// dot after them, and n, the length of that text including the dot.
 var (
 	digits [200]byte
 	octets [256]struct {

@@ -1,6 +1,6 @@
-// Package batch is what travels and is kept beyond one collector: a run of one
-// agent's records, numbered so that a reader can detect duplicates, as bytes
-// that explain themselves. It neither sends nor stores.
+// Package batch defines the unit in which records travel and are kept beyond one
+// collector: a numbered run of one agent's records, in a self-contained encoding that
+// lets readers detect duplicates. It neither sends nor stores batches.
 //
 // # Bytes
 //
@@ -8,17 +8,17 @@
 //
 //	bytes  meaning
 //	4      "PCB" and the version, 1
-//	4      CRC-32C (Castagnoli) of everything behind it
+//	4      CRC-32C (Castagnoli) of everything after it
 //	8      boot
 //	8      first
-//	4      how many records
+//	4      number of records
 //	8      dropped
-//	8      packets that the records stand for
-//	8      bytes of these packets, as IP counts them
+//	8      number of packets that the records stand for
+//	8      sum of the IP lengths of these packets
 //	1      level: 0, 1 or 2
 //	1      length of the agent's name, 1 to 255
 //	...    the name, UTF-8
-//	...    a block of S2, which holds IPFIX messages (RFC 7011), one behind the
+//	...    an S2 block that holds IPFIX messages (RFC 7011), one after the
 //	       other: the templates of package ipfix, then the records
 package batch
 
@@ -38,16 +38,18 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// Level is how much has been summed up.
+// Level is the degree to which records have been aggregated.
 type Level uint8
 
 const (
-	// Packets: a record for each packet that the agent's feed has one for, each drop,
-	// and each second observation. Memberships in groups are in batches of any level.
+	// Packets has a record for each packet in the agent's feed, each drop, and each
+	// second observation of a packet. Group memberships are in batches of every level.
 	Packets Level = iota
-	// Flows: a record for each flow and second; drops of a flow by their reason.
+	// Flows has a record for each flow and second, and for the drops of a flow by
+	// reason.
 	Flows
-	// Top: the heaviest flows of ten seconds, and the rest in sums; no drops.
+	// Top has the heaviest flows of ten seconds and the sums of all others. It has no
+	// drops.
 	Top
 	levels
 )
@@ -59,49 +61,51 @@ func (l Level) String() string {
 	return "level " + strconv.Itoa(int(l))
 }
 
-// Batch is records of one agent that follow each other in its stream.
+// Batch is a run of consecutive records of one agent.
 type Batch struct {
-	// Agent is whose they are: 1 to 255 bytes of UTF-8. What is decoded has
-	// no control characters, see wire.Printable.
+	// Agent is the name of the agent: 1 to 255 bytes of UTF-8. The name in a decoded
+	// batch has no control characters, see [wire.Printable].
 	Agent string
-	// Boot names the stream: a random number, drawn whenever whoever numbers the
-	// records begins to. If that is the agent, several collectors may make batches of
-	// the same records.
+	// Boot identifies the stream: a random number, drawn when the program that numbers
+	// the records starts numbering. If that program is the agent, several collectors
+	// may build batches of the same records.
 	Boot uint64
-	// First is the first record's number. Numbers count up from 0; none is used
-	// for two records of one Boot.
+	// First is the number of the first record. Numbers count up from 0; no two records
+	// with the same Boot have the same number.
 	First uint64
-	// Dropped is how many of the agent's records were given up since Boot, before
-	// this batch; no batch has them.
+	// Dropped is the number of the agent's records since Boot that were dropped before
+	// this batch. They are in no batch.
 	Dropped uint64
 	Level   Level
-	// Records are packets, sums of packets, and memberships, but no host statistics.
+	// Records are packets, aggregates of packets, and memberships, but not host
+	// statistics.
 	Records []wire.Record
 }
 
-// Next is the number of the record after the last.
+// Next returns the number after that of the last record.
 func (b *Batch) Next() uint64 { return b.First + uint64(len(b.Records)) }
 
-// ID is the same for batches of the same records only. It suits Nats-Msg-Id.
+// ID returns an identifier that only batches of the same records share. It is suitable
+// as a Nats-Msg-Id.
 func (b *Batch) ID() string { return id(b.Agent, b.Boot, b.First, b.Next()) }
 
 func id(agent string, boot, first, next uint64) string {
 	return agent + "/" + strconv.FormatUint(boot, 16) + "/" + strconv.FormatUint(first, 10) + "-" + strconv.FormatUint(next, 10)
 }
 
-// Header is what a batch says of itself in front of its records.
+// Header is what precedes the records in an encoded batch.
 type Header struct {
 	Agent                string
 	Boot, First, Dropped uint64
-	Count                uint32 // records
+	Count                uint32 // of records
 	Level                Level
 	Packets, Bytes       uint64
 }
 
-// Next is the number of the record after the last.
+// Next returns the number after that of the last record.
 func (h *Header) Next() uint64 { return h.First + uint64(h.Count) }
 
-// ID is the batch's.
+// ID returns the identifier of the batch, see [Batch.ID].
 func (h *Header) ID() string { return id(h.Agent, h.Boot, h.First, h.Next()) }
 
 const (
@@ -114,36 +118,38 @@ const (
 	offPackets = 36
 	offBytes   = 44
 	offLevel   = 52
-	offName    = 53 // and its length
+	offName    = 53 // after its length
 	headerSize = 54
 )
 
 const (
-	// MaxSize is the longest that a batch's bytes may be: what a NATS server
-	// takes unless it is told otherwise.
+	// MaxSize is the maximum size of an encoded batch: the default message limit of a
+	// NATS server.
 	MaxSize = 1 << 20
-	// MaxRecords is the most records of a batch. The longest fill MaxSize.
+	// MaxRecords is the maximum number of records in a batch. The longest records then
+	// fill MaxSize.
 	MaxRecords = 10_000
-	// maxPlain bounds what is made of a block of S2: MaxRecords, and the
-	// messages' headers.
+	// maxPlain bounds the size of a decompressed S2 block: MaxRecords and the headers
+	// of the messages.
 	maxPlain = MaxRecords*ipfix.SizeEvent6 + 1<<16
 )
 
-// ErrMalformed: the bytes are no batch, or were damaged.
+// ErrMalformed means that the data is not a batch, or is damaged.
 var ErrMalformed = errors.New("not a batch of records")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Encoder makes bytes of batches. It keeps its memory, and is for one
-// goroutine. The zero value is ready.
+// Encoder encodes batches. It reuses its buffers, so it must not be used by several
+// goroutines at once. The zero value is ready to use.
 type Encoder struct {
 	cells []byte
 	ends  []uint32
 	plain []byte
 }
 
-// Append appends b as bytes to dst. It fails if b has no name, too long a one,
-// no records or more than MaxRecords, or one that IPFIX cannot carry.
+// Append appends the encoding of b to dst. It fails if the agent's name is empty or too
+// long, if there are no records or more than MaxRecords, or if IPFIX cannot represent
+// one of them.
 func (e *Encoder) Append(dst []byte, b *Batch) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return dst, err
@@ -170,7 +176,7 @@ func (e *Encoder) Append(dst []byte, b *Batch) ([]byte, error) {
 	return dst, nil
 }
 
-// appendBlock appends plain as a block of S2.
+// appendBlock appends plain to dst as an S2 block.
 func appendBlock(dst, plain []byte) []byte {
 	at, room := len(dst), s2.MaxEncodedLen(len(plain))
 	if cap(dst)-at < room {
@@ -191,7 +197,7 @@ func (b *Batch) check() error {
 	return nil
 }
 
-// encode puts the messages into e.plain.
+// encode encodes the records as IPFIX messages into e.plain.
 func (e *Encoder) encode(b *Batch) (packets, bytes uint64, err error) {
 	e.cells, e.ends = e.cells[:0], append(e.ends[:0], 0)
 	for i := range b.Records {
@@ -216,8 +222,8 @@ func (e *Encoder) encode(b *Batch) (packets, bytes uint64, err error) {
 	return packets, bytes, nil
 }
 
-// ReadHeader reads what data, a batch's bytes, says in front of its records.
-// It checks the sum. The error is ErrMalformed.
+// ReadHeader decodes the header of data, an encoded batch, and verifies the checksum of
+// the whole batch. Its error is ErrMalformed.
 func ReadHeader(data []byte) (h Header, err error) {
 	h, _, err = split(data)
 	return h, err
@@ -244,16 +250,16 @@ func split(data []byte) (h Header, block []byte, err error) {
 	if !utf8.ValidString(h.Agent) {
 		return h, nil, fmt.Errorf("%w: the name %q is not UTF-8", ErrMalformed, h.Agent)
 	}
-	h.Agent = wire.Printable(h.Agent) // it will be shown
+	h.Agent = wire.Printable(h.Agent) // because it will be displayed
 	return h, data[n:], nil
 }
 
-// Decoder makes batches of bytes. It keeps its memory, and is for one
-// goroutine. The zero value is ready.
+// Decoder decodes batches. It reuses its buffers, so it must not be used by several
+// goroutines at once. The zero value is ready to use.
 type Decoder struct{ plain []byte }
 
-// Decode reads data, one batch, into b, whose Records it uses again. The error
-// is ErrMalformed, and b of no use.
+// Decode decodes data, which must be exactly one batch, into b. It overwrites b.Records
+// in place. If it fails, with ErrMalformed, the contents of b are unspecified.
 func (d *Decoder) Decode(data []byte, b *Batch) error {
 	h, block, err := split(data)
 	if err != nil {
@@ -262,7 +268,7 @@ func (d *Decoder) Decode(data []byte, b *Batch) error {
 	if err := d.decompress(block); err != nil {
 		return err
 	}
-	if b.Agent != h.Agent { // else keep the string
+	if b.Agent != h.Agent { // otherwise reuse the string
 		b.Agent = strings.Clone(h.Agent)
 	}
 	b.Boot, b.First, b.Dropped, b.Level = h.Boot, h.First, h.Dropped, h.Level
@@ -292,7 +298,7 @@ func (d *Decoder) decompress(block []byte) error {
 	return nil
 }
 
-// matches checks that the records are those that the header speaks of.
+// matches checks the records against the sums in the header.
 func (b *Batch) matches(h *Header) error {
 	var packets, bytes uint64
 	for i := range b.Records {

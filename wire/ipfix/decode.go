@@ -12,58 +12,59 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// ErrMalformed: the bytes are no IPFIX message. On a stream nothing behind
-// them makes sense (RFC 7011, section 9.1).
+// ErrMalformed means that the data is not an IPFIX message. A stream cannot be decoded
+// beyond it (RFC 7011, section 9.1).
 var ErrMalformed = errors.New("not an IPFIX message")
 
-// Decoder reads the messages of one transport session: one connection, or one
-// address and port that datagrams come from, or one file. It remembers its
-// templates; how many is bounded. It is for one goroutine.
+// Decoder decodes the messages of one transport session: one connection, one source
+// address and port of datagrams, or one file. It remembers a bounded number of the
+// session's templates. It must not be used by several goroutines at once.
 type Decoder struct {
-	// PEN is the enterprise number of our own elements; 0 means DefaultPEN, or
-	// another one that templates like ours turn out to have, which then is here.
+	// PEN is the enterprise number of PCapper's own elements; 0 means DefaultPEN. If
+	// templates with PCapper's layout arrive with another number, the decoder adopts
+	// that number and stores it here.
 	PEN uint32
-	// MaxTemplateBytes bounds the memory of templates, in bytes; 0 is no bound but
-	// that of their numbers. A message with a template beyond it is malformed.
+	// MaxTemplateBytes bounds the memory for templates, in bytes; 0 means that only
+	// their number is bounded. A message with a template beyond the bound is malformed.
 	MaxTemplateBytes int
 
 	templateBytes int
 	counts        Counts
 	names         map[uint32]Names
 	domains       map[uint32]*domain
-	cached        *domain // the last one used
+	cached        *domain // the domain used last
 	id            uint32  // of cached
 }
 
-// Counts is what a decoder has done.
+// Counts are the counters of a decoder.
 type Counts struct {
 	Messages uint64 // well-formed ones
-	Packets  uint64 // data records given as wire.Records
+	Packets  uint64 // data records returned as wire.Records
 	Other    uint64 // data records that describe neither a packet nor a host
-	Unknown  uint64 // sets left out, as their template has not come
-	Lost     uint64 // data records that the sequence numbers say are missing
-	Late     uint64 // data records that came after later ones
-	Twice    uint64 // data records that had come before, and were left out
+	Unknown  uint64 // sets skipped because their template has not arrived
+	Lost     uint64 // data records missing according to the sequence numbers
+	Late     uint64 // data records that arrived after later ones
+	Twice    uint64 // duplicate data records, discarded
 }
 
-// domain is what is known of an observation domain.
+// domain is the state of an observation domain.
 type domain struct {
 	templates map[uint16]*template
 	begun     bool   // next is valid
-	next      uint32 // the sequence number to come
+	next      uint32 // the sequence number expected next
 	late      int    // late messages in a row
 	missing   []Gap  // oldest first, at most maxGaps
 	said      Statistics
 }
 
-// Gap is data records that have not arrived: Count of them, from sequence
-// number First on. They may still come.
+// Gap is a run of data records that have not arrived: Count of them, starting at
+// sequence number First. They may still arrive.
 type Gap struct{ Domain, First, Count uint32 }
 
-// maxGaps is how many gaps of a domain are remembered, the newest.
+// maxGaps is the number of gaps remembered per domain; the oldest are forgotten first.
 const maxGaps = 1024
 
-// Missing lists the gaps that are known of, oldest first in each domain.
+// Missing returns the known gaps, oldest first within each domain.
 func (d *Decoder) Missing() (list []Gap) {
 	for _, o := range d.domains {
 		list = append(list, o.missing...)
@@ -74,11 +75,10 @@ func (d *Decoder) Missing() (list []Gap) {
 // Counts returns the counters.
 func (d *Decoder) Counts() Counts { return d.counts }
 
-// TemplateBytes estimates the memory that templates take.
+// TemplateBytes returns an estimate of the memory that templates occupy.
 func (d *Decoder) TemplateBytes() int { return d.templateBytes }
 
-// Statistics is what the exporter has last said of its work, all domains
-// together.
+// Statistics returns the exporter's latest statistics, combined over all domains.
 func (d *Decoder) Statistics() (s Statistics) {
 	for _, o := range d.domains {
 		s.Messages += o.said.Messages
@@ -90,14 +90,15 @@ func (d *Decoder) Statistics() (s Statistics) {
 	return s
 }
 
-// Domain is the observation domain of a message, which is at least HeaderSize
-// long. Statistics and names of other domains may be in messages of domain 0.
+// Domain returns the observation domain of msg, which must have at least HeaderSize
+// bytes. Statistics and names of other domains may arrive in messages of domain 0.
 func Domain(msg []byte) uint32 { return binary.BigEndian.Uint32(msg[12:]) }
 
-// Names are what the exporter has last said of an observation domain: its node
-// and interface, each at most 255 bytes long and "" if it was not said. What it says is not
-// to be trusted, and need not be printable. Domain 0, whose messages are about the
-// exporter as a whole, has those of the only domain with names.
+// Names returns the node and interface that the exporter last reported for an
+// observation domain; each is at most 255 bytes long, and "" if it was not reported.
+// They come from the network: do not trust them or assume that they are printable.
+// Domain 0, whose messages concern the exporter as a whole, has the names of the only
+// domain that has any.
 func (d *Decoder) Names(domain uint32) Names {
 	names, ok := d.names[domain]
 	if !ok && domain == processDomain && len(d.names) == 1 {
@@ -107,8 +108,8 @@ func (d *Decoder) Names(domain uint32) Names {
 	return names
 }
 
-// name remembers what a domain observes. As many domains are remembered as there
-// may be.
+// name records what a domain observes. The number of domains with names is bounded by
+// maxDomains.
 func (d *Decoder) name(domain uint32, v *values) {
 	if _, known := d.names[domain]; !known && len(d.names) >= maxDomains {
 		return
@@ -119,15 +120,15 @@ func (d *Decoder) name(domain uint32, v *values) {
 	d.names[domain] = Names{Node: text(v.node), Interface: text(v.iface)}
 }
 
-// text is a string element, which a fixed length fills up with zeros, without
-// control characters.
+// text returns a string element without control characters and without the zeros that
+// pad one of fixed length.
 func text(b []byte) string {
 	b = bytes.TrimRight(b, "\x00")
 	return wire.Printable(string(b[:min(len(b), 255)]))
 }
 
-// Length is how long the message is that b begins with, or 0 if that takes
-// more bytes to tell. The error is ErrMalformed.
+// Length returns the length of the message that starts at b, or 0 if b is too short to
+// tell. Its error is ErrMalformed.
 func Length(b []byte) (int, error) {
 	if len(b) >= 2 && binary.BigEndian.Uint16(b) != version {
 		return 0, fmt.Errorf("%w: version %d instead of %d", ErrMalformed, binary.BigEndian.Uint16(b), version)
@@ -142,13 +143,14 @@ func Length(b []byte) (int, error) {
 	return n, nil
 }
 
-// Decode reads msg, one message, and appends the packets and host statistics
-// that it describes to dst. A flow of several packets is one record with their
-// number, the flag Super and the sum of their lengths. After an error (ErrMalformed) what
-// came before it in the message has been appended.
+// Decode decodes msg, which must be one message, and appends the packets and host
+// statistics in it to dst. A flow of several packets becomes one record with their
+// number, the flag Super, and the sum of their lengths. On an error (ErrMalformed), the
+// records before it have been appended.
 //
-// Messages that come a second time are left out if the exporter has a
-// RepairPort; others' sequence numbers may count something else.
+// Duplicate messages are discarded if the exporter has a RepairPort. Without one
+// nothing is discarded, because the sequence numbers of other exporters may count
+// something else.
 func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 	n, err := Length(msg)
 	if err == nil && (n == 0 || n != len(msg)) {
@@ -187,9 +189,9 @@ func (d *Decoder) Decode(msg []byte, dst []wire.Record) ([]wire.Record, error) {
 	return dst, nil
 }
 
-// Knows reports whether msg can be decoded now: the templates that its data needs
-// have come, or it brings templates itself, or it is malformed, which Decode
-// tells.
+// Knows reports whether Decode should be called for msg now: because the templates that
+// its data needs have arrived, because it contains templates itself, or because it is
+// malformed, which Decode will report.
 func (d *Decoder) Knows(msg []byte) bool {
 	if len(msg) < HeaderSize {
 		return true
@@ -205,8 +207,8 @@ func (d *Decoder) Knows(msg []byte) bool {
 	return known
 }
 
-// Teach takes the templates of msg, and nothing else: Decode does so, too, but
-// what came before msg can be decoded in between.
+// Teach learns the templates in msg and ignores everything else. Messages that arrived
+// before msg can then be decoded before msg itself is passed to Decode.
 func (d *Decoder) Teach(msg []byte) {
 	if len(msg) < HeaderSize {
 		return
@@ -220,11 +222,11 @@ func (d *Decoder) Teach(msg []byte) {
 			return
 		}
 		m := message{d: d, domain: o}
-		_ = m.templates(b, id == setOptions) // Decode will say so
+		_ = m.templates(b, id == setOptions) // Decode will report the error
 	}
 }
 
-// sets returns the sets of a message, as far as they are whole.
+// sets iterates over the complete sets of a message.
 func sets(msg []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for b := msg[HeaderSize:]; len(b) >= setHeaderSize; {
@@ -263,7 +265,7 @@ func (d *Decoder) domain(id uint32) (*domain, error) {
 	return o, nil
 }
 
-// message is one that is being decoded.
+// message is a message that is being decoded.
 type message struct {
 	d        *Decoder
 	domain   *domain
@@ -271,20 +273,20 @@ type message struct {
 	exported int64  // seconds since 1970
 	first    uint32 // sequence number of its first data record
 	count    uint32 // data records
-	counted  bool   // count is right: no set had an unknown template
-	taught   bool   // it has templates
+	counted  bool   // count is exact: no set had an unknown template
+	taught   bool   // it contained templates
 }
 
-// begins reports whether the exporter has begun anew in the message's domain.
+// begins reports whether the exporter has restarted its sequence numbers in this
+// domain.
 func (m *message) begins() bool { return m.taught && m.first == 0 }
 
-// account compares the message's sequence number with the one to come, and
-// reports whether the message came before.
+// account compares the message's sequence number with the expected one, and reports
+// whether the message is a duplicate.
 func (m *message) account() (twice bool) {
 	o := m.domain
 	if m.begins() || !m.counted {
-		// The exporter has begun anew, or how many records it sent is anyone's
-		// guess.
+		// The exporter has restarted, or the number of records it has sent is unknown.
 		o.begun, o.missing = false, nil
 	}
 	if !m.counted {
@@ -299,7 +301,7 @@ func (m *message) account() (twice bool) {
 			}
 			o.missing = append(o.missing, Gap{m.id, o.next, uint32(gap)})
 		case gap < -restartRecords, gap < 0 && o.late >= restartMessages:
-			// Too old to be late: the exporter counts from the beginning.
+			// Too far back to be late: the exporter has restarted.
 			o.missing = nil
 		case gap < 0:
 			return m.late()
@@ -309,8 +311,8 @@ func (m *message) account() (twice bool) {
 	return false
 }
 
-// late accounts for a message that comes after later ones: it fills a gap, or
-// has come before.
+// late accounts for a message that arrives after later ones. Either it fills a gap or
+// it is a duplicate.
 func (m *message) late() (twice bool) {
 	o := m.domain
 	if m.count == 0 {
@@ -330,12 +332,12 @@ func (m *message) late() (twice bool) {
 	return false
 }
 
-// fill takes count records from first on out of the gaps, and tells how many
-// of them were missing.
+// fill removes count records, starting at first, from the gaps, and returns how many of
+// them were missing.
 func (o *domain) fill(first, count uint32) (filled uint32) {
 	for i := 0; i < len(o.missing); i++ {
 		g := o.missing[i]
-		// Where the two begin and end, relative to the gap's beginning.
+		// Both ends of the overlap, relative to the beginning of the gap.
 		from, to := max(int64(int32(first-g.First)), 0), min(int64(int32(first-g.First))+int64(count), int64(g.Count))
 		if from >= to {
 			continue
@@ -354,14 +356,14 @@ func (o *domain) fill(first, count uint32) (filled uint32) {
 	return filled
 }
 
-// A message may be so many records late, and so many in a row may be late,
-// before it is seen that the exporter counts from another beginning.
+// A message may be up to restartRecords late, and up to restartMessages may be late in
+// a row, before the decoder concludes that the exporter has restarted.
 const (
 	restartRecords  = 1 << 16
 	restartMessages = 16
 )
 
-// set reads a set's contents.
+// set decodes the contents of a set.
 func (m *message) set(id uint16, b []byte, dst []wire.Record) ([]wire.Record, error) {
 	switch {
 	case id == setTemplates, id == setOptions:
@@ -392,7 +394,7 @@ func (m *message) set(id uint16, b []byte, dst []wire.Record) ([]wire.Record, er
 
 func (m *message) templates(b []byte, options bool) error {
 	m.taught = true
-	for len(b) >= 4 { // what is less is padding
+	for len(b) >= 4 { // anything shorter is padding
 		id, t, rest, err := m.d.readTemplate(b, options)
 		if err != nil {
 			return err
@@ -425,7 +427,7 @@ func (m *message) templates(b []byte, options bool) error {
 	return nil
 }
 
-// withdraw forgets a template, if there is one of that ID.
+// withdraw forgets the template with this ID, if any.
 func (d *Decoder) withdraw(known map[uint16]*template, id uint16) {
 	if t := known[id]; t != nil {
 		d.templateBytes -= t.bytes()
@@ -433,7 +435,7 @@ func (d *Decoder) withdraw(known map[uint16]*template, id uint16) {
 	}
 }
 
-// own reads records that Append has made.
+// own decodes records in the layout that Append writes.
 func (m *message) own(t *template, b []byte, dst []wire.Record) []wire.Record {
 	n := len(b) / t.size
 	m.count += uint32(n)
@@ -477,7 +479,7 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 	r.FlowID = binary.BigEndian.Uint32(b[tailFlow:])
 	r.Flags |= wire.Flags(binary.BigEndian.Uint16(b[tailFlags:])) & carried
 	if (k == ownEvent4 || k == ownEvent6) && r.Flags&wire.NotTraffic == 0 {
-		r.Flags |= wire.Uncounted // whatever its flags say, it is not traffic
+		r.Flags |= wire.Uncounted // events are not traffic, whatever their flags say
 	}
 	r.TTL = b[tailTTL]
 	r.Digest = binary.BigEndian.Uint64(b[tailDigest:])
@@ -494,7 +496,7 @@ func readOwn(b []byte, k kind, r *wire.Record) {
 	r.Time, _ = fromNTP(binary.BigEndian.Uint64(b[tailTime:]), int64(around))
 }
 
-// readEvent reads what an event has behind the tail.
+// readEvent decodes the fields of an event after the tail.
 func readEvent(b []byte, r *wire.Record) {
 	if isDropped(uint64(b[eventStatus])) {
 		r.Flags |= wire.Dropped
@@ -502,10 +504,10 @@ func readEvent(b []byte, r *wire.Record) {
 	}
 }
 
-// isDropped reports whether a forwardingStatus is one of dropped packets.
+// isDropped reports whether a forwardingStatus says that the packet was dropped.
 func isDropped(status uint64) bool { return status&0xc0 == statusDropped }
 
-// values are a record's fields by their meaning.
+// values are the fields of a record, indexed by meaning.
 type values struct {
 	number   [meanings]uint64
 	src, dst []byte
@@ -515,7 +517,7 @@ type values struct {
 	exported int64
 }
 
-// read reads one record field by field and gives what follows it.
+// read decodes one record field by field and returns the bytes after it.
 func (t *template) read(b []byte, exported int64) (v values, rest []byte, err error) {
 	v.exported = exported
 	for _, p := range t.parts {
@@ -536,7 +538,7 @@ func (t *template) read(b []byte, exported int64) (v values, rest []byte, err er
 	return v, b, nil
 }
 
-// variableLength reads the length in front of a field (RFC 7011, section 7).
+// variableLength decodes the length that precedes a field (RFC 7011, section 7).
 func variableLength(b []byte) (n int, rest []byte, err error) {
 	if len(b) < 1 {
 		return 0, nil, fmt.Errorf("it is cut off")
@@ -575,7 +577,7 @@ func (v *values) set(m meaning, b []byte) {
 	v.number[m] = n
 }
 
-// time is the packet's time, by the finest element there is.
+// time returns the packet's time from the most precise element that is present.
 func (v *values) time(t *template) int64 {
 	around := v.exported
 	switch {
@@ -598,7 +600,8 @@ func (v *values) time(t *template) int64 {
 	return around * nsPerSec
 }
 
-// take makes a record of what was read, or uses it otherwise.
+// take converts the fields of a record to a wire.Record, or stores the statistics or
+// names that they contain.
 func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record {
 	switch {
 	case t.packet():
@@ -614,7 +617,7 @@ func (m *message) take(t *template, v *values, dst []wire.Record) []wire.Record 
 		return dst
 	case t.options && (t.has[notSent] || t.has[ignored] || t.has[records]):
 		if v.number[messages] < m.domain.said.Messages && !m.begins() {
-			return dst // it comes late: what was said since is newer
+			return dst // late: newer statistics have already arrived
 		}
 		m.domain.said = Statistics{
 			Messages: v.number[messages], Records: v.number[records],
@@ -669,8 +672,9 @@ func (v *values) packet(t *template) wire.Record {
 	return r
 }
 
-// event marks records that are not traffic: those of our own, and others' that have a
-// status of dropped packets, or count such packets and none that passed.
+// event sets the flags of records that are not traffic: PCapper's own events, and
+// records of other exporters whose status says dropped or that count dropped packets
+// only.
 func (v *values) event(t *template, r *wire.Record) {
 	n := max(v.number[dropped], v.number[event])
 	switch {

@@ -7,8 +7,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// DefaultPEN is the private enterprise number that RFC 5612 sets aside for
-// documentation.
+// DefaultPEN is the private enterprise number that RFC 5612 reserves for documentation.
 const DefaultPEN = 32473
 
 // Template IDs.
@@ -22,8 +21,8 @@ const (
 	TemplateEvent6     = 262
 )
 
-// Sizes of data records, in bytes. They differ, so that a record's size tells
-// its template.
+// Sizes of data records, in bytes. All are different, so a record's size identifies its
+// template.
 const (
 	SizeIPv4   = 74
 	SizeIPv6   = 98
@@ -32,8 +31,8 @@ const (
 	SizeEvent6 = SizeIPv6 + eventSize
 )
 
-// tail is the part of a record behind its addresses, which both templates
-// share. Offsets count from its beginning.
+// Offsets of the fields after the addresses, which both packet templates share,
+// relative to the first of them.
 const (
 	tailSrcPort   = 0
 	tailProto     = 4
@@ -53,26 +52,26 @@ const (
 	tailSize      = 66
 )
 
-// What an event's record has behind the tail.
+// Offsets of the fields that an event has after the tail.
 const (
 	eventStatus = 0
 	eventReason = 1
 	eventSize   = 1 + wire.ReasonSize
 )
 
-// statusDropped is forwardingStatus (RFC 7270, section 4.12) of a dropped packet, for an
-// unknown reason: the kernel's names say more than the registry's numbers can.
+// statusDropped is the forwardingStatus (RFC 7270, section 4.12) of a packet dropped
+// for an unknown reason. The registry's codes for reasons are less specific than the
+// kernel's names, which dropReason carries.
 const statusDropped = 2 << 6
 
-// flagBits are the flags that packetFlags carries: what else there is follows
-// from the template.
+// flagBits are the flags that packetFlags carries. The others follow from the template.
 const flagBits = wire.MGEN | wire.MGENHeader | wire.Fragment | wire.LaterFragment | wire.Truncated |
 	wire.Super | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed | wire.BeforeQueue | wire.NotTraffic
 
-// Append appends r as a data record to dst: as many packets as it stands for. It reports false, and
-// appends nothing, if r's time is before 1970, or if r is a host statistic of
-// a kind or size that there is no element for. It does not allocate if dst has
-// 256 bytes to spare.
+// Append appends r to dst as a data record that counts as many packets as r stands for.
+// It reports false, and appends nothing, if r's time is before 1970, or if r is a host
+// statistic that the elements cannot represent. It does not allocate if dst has 256
+// bytes to spare.
 func Append(dst []byte, r *wire.Record) ([]byte, bool) {
 	if r.Time < 0 {
 		return dst, false
@@ -83,9 +82,10 @@ func Append(dst []byte, r *wire.Record) ([]byte, bool) {
 	return appendPackets(dst, r, max(r.Packets, 1), r.Time), true
 }
 
-// AppendFlow appends n packets of one flow as a data record to dst: r's time
-// is that of the first, end that of the last (nanoseconds since 1970), and r's
-// length the sum of all lengths. Like [Append] it may refuse.
+// AppendFlow appends a data record of n packets of one flow to dst. r.Time is the time
+// of the first packet, end that of the last (nanoseconds since 1970), and r.Length the
+// sum of all lengths. It reports false, and appends nothing, for the records that
+// [Append] refuses.
 func AppendFlow(dst []byte, r *wire.Record, n uint32, end int64) ([]byte, bool) {
 	if r.Time < 0 || end < r.Time || n == 0 || r.Flags&wire.HostStat != 0 {
 		return dst, false
@@ -166,7 +166,7 @@ func appendHost(dst []byte, r *wire.Record) ([]byte, bool) {
 		return dst, false
 	}
 	dst, b := room(dst, SizeHost)
-	binary.BigEndian.PutUint32(b[0:], 0) // the scope, which Writer fills in
+	binary.BigEndian.PutUint32(b[0:], 0) // the scope, filled in by Writer
 	binary.BigEndian.PutUint64(b[4:], uint64(r.Time)/nsPerMsec)
 	binary.BigEndian.PutUint64(b[12:], toNTP(uint64(r.Time)))
 	b[20] = byte(stat)
@@ -174,7 +174,7 @@ func appendHost(dst []byte, r *wire.Record) ([]byte, bool) {
 	return dst, true
 }
 
-// room makes dst longer by n and gives what is new.
+// room extends dst by n bytes and also returns the new bytes alone.
 func room(dst []byte, n int) (all, b []byte) {
 	at := len(dst)
 	if cap(dst)-at >= n {
@@ -189,19 +189,19 @@ const (
 	nsPerSec  = 1_000_000_000
 	nsPerMsec = 1_000_000
 	nsPerUsec = 1_000
-	// ntpEpoch is 1970 in seconds since 1900, which NTP time stamps count from.
+	// ntpEpoch is 1970 in seconds since 1900, the epoch of NTP timestamps.
 	ntpEpoch = 2_208_988_800
 )
 
-// toNTP is t (nanoseconds since 1970) in NTP's format (RFC 7011, section
-// 6.1.10), rounded up so that fromNTP, which rounds down, gives t again.
+// toNTP converts t (nanoseconds since 1970) to the NTP format (RFC 7011, section
+// 6.1.10). It rounds up so that fromNTP, which rounds down, returns t again.
 func toNTP(t uint64) uint64 {
 	sec := t / nsPerSec
 	frac := ((t-sec*nsPerSec)<<32 + nsPerSec - 1) / nsPerSec
 	return (sec+ntpEpoch)<<32 | frac
 }
 
-// fromNTP is the time that NTP's format means, in the era in which it is
+// fromNTP converts a time in NTP format, which wraps every 136 years, to the time
 // nearest to around (seconds since 1970).
 func fromNTP(v uint64, around int64) (ns int64, ok bool) {
 	off := int32(uint32(v>>32) - ntpEpoch - uint32(around))
@@ -210,5 +210,5 @@ func fromNTP(v uint64, around int64) (ns int64, ok bool) {
 		return 0, false
 	}
 	ns = sec*nsPerSec + int64((v&math.MaxUint32)*nsPerSec>>32)
-	return max(ns, 0), ns >= 0 // the last second is not whole
+	return max(ns, 0), ns >= 0 // the first second before 1970 reaches 0
 }

@@ -7,18 +7,18 @@ import (
 	"unsafe"
 )
 
-// kind says how a template's records are read.
+// kind is the way in which a template's records are decoded.
 type kind uint8
 
 const (
-	foreign kind = iota // field by field
-	ownIPv4             // as Append makes them
+	foreign kind = iota // decoded field by field
+	ownIPv4             // in the layout that Append writes
 	ownIPv6
 	ownEvent4
 	ownEvent6
 )
 
-// meaning is what a field is for, if we know it.
+// meaning is the purpose of a field, if known.
 type meaning uint8
 
 const (
@@ -34,7 +34,7 @@ const (
 	octets
 	ipLength
 	packets
-	seconds // times by their unit; those of the packet or the flow's beginning
+	seconds // times by their unit, of the packet or the beginning of the flow
 	millis
 	ntpTime
 	delta
@@ -49,7 +49,7 @@ const (
 	notSent
 	ignored
 	repair
-	observed // the domain that an option is about
+	observed // the domain that an option describes
 	nodeName
 	ifaceName
 	ttl
@@ -58,10 +58,10 @@ const (
 	reason
 	dropped  // packets
 	event    // packets that are not traffic
-	meanings // how many there are
+	meanings // the number of meanings
 )
 
-// elementMeaning is meanings by IANA's numbers.
+// elementMeaning maps IANA's element numbers to meanings.
 var elementMeaning = map[uint16]meaning{
 	8: srcAddr4, 12: dstAddr4, 27: srcAddr6, 28: dstAddr6,
 	7: srcPort, 180: srcPort, 182: srcPort, 11: dstPort, 181: dstPort, 183: dstPort,
@@ -77,47 +77,46 @@ var privateMeaning = map[uint16]meaning{
 	hostStatistic: host, hostValue: value, repairPort: repair, dropReason: reason, eventPackets: event,
 }
 
-// meaningSize are the bytes that a field of a meaning must have if it can be
-// used at all; what is not here may have 1 to 8 (RFC 7011, section 6.2).
+// meaningSize is the only length in bytes at which a field of some meanings can be
+// used; fields of the others may have 1 to 8 bytes (RFC 7011, section 6.2).
 var meaningSize = [meanings]uint16{
 	srcAddr4: 4, dstAddr4: 4, srcAddr6: 16, dstAddr6: 16, ntpTime: 8, mgenTime: 8, flags: 2, host: 1, repair: 2,
 	ttl: 1, digest: 8,
 }
 
-// variable is the length of a field whose records say how long it is.
+// variable is the length of a field whose length is in each record.
 const variable = 65535
 
-// part is one field of a template.
+// part is a field of a template.
 type part struct {
 	length  uint16
 	meaning meaning
 }
 
-// template is what a decoder knows of one.
+// template is a template as the decoder stores it.
 type template struct {
 	kind    kind
 	options bool
 	parts   []part
-	size    int // of a record, the least there can be
+	size    int // minimum size of a record
 	fixed   bool
 	has     [meanings]bool
 }
 
-// bytes estimates the memory that a template takes, its place in a map included.
+// bytes estimates the memory of a template, including its map entry.
 func (t *template) bytes() int {
 	return int(unsafe.Sizeof(*t)) + len(t.parts)*int(unsafe.Sizeof(part{})) + 48
 }
 
-// Limits keep what a decoder remembers of an exporter bounded, whatever it
-// sends.
+// These limits bound what a decoder stores for one exporter, whatever it sends.
 const (
 	maxDomains   = 64
-	maxTemplates = 1024 // of a domain
-	maxParts     = 512  // of a template
+	maxTemplates = 1024 // per domain
+	maxParts     = 512  // per template
 )
 
-// readTemplate reads one template record and gives the rest of b. A template
-// without fields withdraws one: nil.
+// readTemplate decodes one template record and returns the rest of b. A template
+// without fields is a withdrawal, for which t is nil.
 func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, rest []byte, err error) {
 	whole := b
 	id, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
@@ -168,8 +167,8 @@ func (d *Decoder) readTemplate(b []byte, options bool) (id uint16, t *template, 
 	return id, t, b, nil
 }
 
-// otherPEN recognises our templates when the elements of our own have another
-// enterprise number than we thought.
+// otherPEN recognizes PCapper's templates when its own elements have another enterprise
+// number than expected.
 func otherPEN(fields []field, pens []uint32) (pen uint32, ok bool) {
 	for i := range fields {
 		if fields[i].private || pens[i] == 0 {
@@ -192,8 +191,8 @@ func otherPEN(fields []field, pens []uint32) (pen uint32, ok bool) {
 	return pen, same(as, fieldsIPv4) || same(as, fieldsIPv6) || same(as, fieldsEvent4) || same(as, fieldsEvent6)
 }
 
-// readField reads a field specifier; pen is its enterprise number, or 0.
-// Elements of enterprises other than ours mean nothing.
+// readField decodes a field specifier; pen is its enterprise number, or 0. Elements of
+// other enterprises have no meaning.
 func (d *Decoder) readField(b []byte) (f field, pen uint32, rest []byte, err error) {
 	if len(b) < 4 {
 		return f, 0, nil, fmt.Errorf("it is cut off")
@@ -208,7 +207,7 @@ func (d *Decoder) readField(b []byte) (f field, pen uint32, rest []byte, err err
 		f.element &^= enterpriseBit
 		f.private = pen == d.pen()
 		if !f.private {
-			f.element |= enterpriseBit // or it would look like a standard one
+			f.element |= enterpriseBit // so that it cannot be mistaken for a standard element
 		}
 		b = b[4:]
 	}
@@ -247,7 +246,7 @@ func usable(p part) bool {
 	return p.length >= 1 && p.length <= 8
 }
 
-// same compares fields with a template of ours.
+// same reports whether fields are those of one of our templates.
 func same(a, b []field) bool {
 	if len(a) != len(b) {
 		return false

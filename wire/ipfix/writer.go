@@ -10,13 +10,13 @@ import (
 
 // Sizes of messages, in bytes.
 const (
-	// HeaderSize is that of a message.
+	// HeaderSize is the size of a message header.
 	HeaderSize = 16
-	// MaxMessage is the longest message there can be.
+	// MaxMessage is the maximum size of a message.
 	MaxMessage = 65535
-	// MaxDatagram is the longest message that every IPv6 path takes in one
-	// datagram without fragments: 1,280 bytes (RFC 8200, section 5) without
-	// IPv6's and UDP's headers.
+	// MaxDatagram is the maximum size of a message that fits into one unfragmented
+	// datagram on every IPv6 path: 1,280 bytes (RFC 8200, section 5) minus the IPv6 and
+	// UDP headers.
 	MaxDatagram   = 1280 - 40 - 8
 	version       = 10
 	setHeaderSize = 4
@@ -28,10 +28,10 @@ const (
 type field struct {
 	element uint16 // without the enterprise bit
 	length  uint16
-	private bool // an element of our own
+	private bool // one of PCapper's own elements
 }
 
-// private elements.
+// Numbers of PCapper's own elements.
 const (
 	mgenFlowID = 1 + iota
 	mgenSequence
@@ -44,7 +44,7 @@ const (
 	eventPackets
 )
 
-// tailFields are what both packet templates have behind the addresses.
+// tailFields are the fields after the addresses in both packet templates.
 var tailFields = []field{
 	{7, 2, false}, {11, 2, false}, {4, 1, false}, {60, 1, false}, {61, 1, false}, {1, 4, false}, {2, 4, false},
 	{152, 8, false}, {153, 8, false}, {325, 8, false},
@@ -52,13 +52,13 @@ var tailFields = []field{
 	{192, 1, false}, {326, 8, false},
 }
 
-// eventFields are what events have behind the addresses: the same places, but nothing
-// that a collector would add to the traffic.
+// eventFields are the fields after the addresses in events: the same layout as
+// tailFields, but without any element that a collector would add to the traffic.
 var eventFields = append(
 	swap(swap(tailFields, field{1, 4, false}, field{224, 4, false}), field{2, 4, false}, field{eventPackets, 4, true}),
 	field{89, 1, false}, field{dropReason, wire.ReasonSize, true})
 
-// swap returns fields with another field in one's place.
+// swap returns a copy of fields with one field replaced.
 func swap(fields []field, from, to field) []field {
 	fields = slices.Clone(fields)
 	fields[slices.Index(fields, from)] = to
@@ -77,52 +77,53 @@ var (
 	fieldsHost       = []field{{149, 4, false}, {323, 8, false}, {325, 8, false}, {hostStatistic, 1, true}, {hostValue, 4, true}}
 )
 
-// Statistics is what an exporter says of its work, since its start.
+// Statistics are an exporter's counters since its start.
 type Statistics struct {
 	Messages uint64 // sent in this transport session
 	Records  uint64 // data records sent in it
-	NotSent  uint64 // records that were not sent since the collector, or the way to it, was too slow
-	Ignored  uint64 // packets that were not captured since the exporter was too slow
+	NotSent  uint64 // records not sent because the collector, or the path to it, was too slow
+	Ignored  uint64 // packets not captured because the exporter was too slow
 	// RepairPort is the exporter's TCP port for repairs, or 0; see Writer.
 	RepairPort uint16
 }
 
-// Names say what an observation domain observes. Each is cut at 255 bytes.
+// Names identify what an observation domain observes. Each is truncated to 255 bytes.
 type Names struct {
-	Node      string // the host, or the node of an emulation; "" is the exporter itself
+	Node      string // the host, or a node of an emulation; "" is the exporter itself
 	Interface string
 }
 
-// Writer makes the messages of one transport session.
+// Writer builds the messages of one transport session.
 type Writer struct {
 	// Domain is the observation domain ID.
 	Domain uint32
-	// PEN is the enterprise number of our own elements; 0 means DefaultPEN.
+	// PEN is the enterprise number of PCapper's own elements; 0 means DefaultPEN.
 	PEN uint32
-	// RepairPort is the TCP port where receivers of datagrams may ask for those
-	// that they have missed; 0 is none.
+	// RepairPort is the TCP port where receivers of datagrams can request those that
+	// they missed, or 0 if there is none.
 	RepairPort uint16
-	// Names are those of the observation point; none are sent if both are "".
+	// Names are those of the observation point; if both are "", none are sent.
 	Names Names
 
 	sequence  uint32 // data records in messages so far
-	about     uint32 // likewise of processDomain, unless that is Domain
-	described bool   // the receiver has the template of statistics
+	about     uint32 // the same for processDomain, unless it is Domain
+	described bool   // the template of statistics has been sent
 	records   uint64
 	messages  uint64
 }
 
-// processDomain is the domain of messages that no observation domain is
-// relevant for, of which RFC 7011, section 3.1, names statistics of exporting
-// processes. Collectors that count packets' records only find no gaps then.
+// processDomain is the domain of messages that concern no particular observation
+// domain; RFC 7011, section 3.1, names statistics of the exporting process as an
+// example. Keeping them out of the data's domain means that collectors which count only
+// packet records see no gaps.
 const processDomain = 0
 
-// Sequence is the sequence number of the next message of data records.
+// Sequence returns the sequence number of the next message of data records.
 func (w *Writer) Sequence() uint32 { return w.sequence }
 
-// Templates appends a message with the templates of data records. They must
-// come before any data, and on a transport that loses messages again and again,
-// each time followed by Statistics, which bring their own.
+// Templates appends a message with the templates of data records. It must precede all
+// data. On a transport that loses messages it must be repeated regularly, each time
+// followed by Statistics, which has templates of its own.
 func (w *Writer) Templates(dst []byte, now time.Time) []byte {
 	w.described = false
 	dst, at := begin(dst, now, w.Domain, w.sequence)
@@ -138,9 +139,9 @@ func (w *Writer) Templates(dst []byte, now time.Time) []byte {
 	return w.end(dst, at, &w.sequence, 0)
 }
 
-// Statistics appends a message with s, and with its template and Names if those
-// were not sent since Templates; Messages, Records and RepairPort of s are ignored: the
-// writer knows them.
+// Statistics appends a message with s, and with its template and Names if they have not
+// been sent since Templates. The fields Messages, Records, and RepairPort of s are
+// ignored, because the Writer knows them.
 func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	sequence := &w.about
 	if w.Domain == processDomain {
@@ -169,7 +170,7 @@ func (w *Writer) Statistics(dst []byte, now time.Time, s Statistics) []byte {
 	return w.end(dst, at, sequence, count)
 }
 
-// names appends the sets that say what the domain observes.
+// names appends the sets that name what the domain observes.
 func (w *Writer) names(dst []byte) []byte {
 	dst, set := beginSet(dst, setOptions)
 	dst = w.template(dst, TemplateNames, 1, fieldsNames)
@@ -187,10 +188,10 @@ func (w *Writer) names(dst []byte) []byte {
 	return dst
 }
 
-// Message appends a message of at most max bytes (at least MaxDatagram) with
-// as many of the records that Append has made as fit it. Record i is
-// buf[ends[i]-ends[0]:ends[i+1]-ends[0]]; empty ones are passed over. It gives
-// the number of records dealt with; if all were empty there is no message.
+// Message appends a message of at most max bytes (at least MaxDatagram) with as many of
+// the records in buf as fit. The records are those of Append; record i is
+// buf[ends[i]-ends[0]:ends[i+1]-ends[0]], and empty ones are skipped. It returns the
+// number of records consumed. If all of them are empty, it appends no message.
 func (w *Writer) Message(dst []byte, now time.Time, max int, buf []byte, ends []uint32) (msg []byte, n int) {
 	if len(ends) < 2 {
 		return dst, 0
@@ -232,7 +233,7 @@ func (w *Writer) Message(dst []byte, now time.Time, max int, buf []byte, ends []
 	return w.end(dst, at, &w.sequence, records), n
 }
 
-// templateOf tells a data record's template by its size.
+// templateOf returns the template of a data record of this size.
 func templateOf(size int) uint16 {
 	switch size {
 	case SizeIPv4:
@@ -250,7 +251,7 @@ func templateOf(size int) uint16 {
 func begin(dst []byte, now time.Time, domain, sequence uint32) (msg []byte, at int) {
 	at = len(dst)
 	dst = binary.BigEndian.AppendUint16(dst, version)
-	dst = append(dst, 0, 0) // the length, see end
+	dst = append(dst, 0, 0) // the length, filled in by end
 	dst = binary.BigEndian.AppendUint32(dst, uint32(now.Unix()))
 	dst = binary.BigEndian.AppendUint32(dst, sequence)
 	return binary.BigEndian.AppendUint32(dst, domain), at
@@ -281,8 +282,7 @@ func (w *Writer) pen() uint32 {
 	return w.PEN
 }
 
-// template appends a template record, or with scopes > 0 an options template
-// record.
+// template appends a template record, or an options template record if scopes > 0.
 func (w *Writer) template(dst []byte, id uint16, scopes int, fields []field) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, id)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(fields)))

@@ -780,6 +780,27 @@ func TestRingRecovers(t *testing.T) {
 	}
 }
 
+// A reader that gets no processor for a while loses nothing of a trickle, also where its
+// ring is small: the kernel closes a block every few milliseconds, with one frame in it.
+func TestSmallRingOutlastsPauses(t *testing.T) {
+	a, b := nettest.Pair(t)
+	r := open(t, a, Config{Ethernet: true, Filter: assemble(t, ours...), RingBytes: 1 << 20})
+	f := udp(a, b, make([]byte, 18))
+	const n = 60
+	g, err := a.Generator(f.Ethernet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if sent, _, err := g.Send(t.Context(), n, 500/retireAfter); sent != n || err != nil {
+		t.Fatalf("sent %d of %d: %v", sent, n, err)
+	}
+	r.Drain()
+	if saw, s := len(rest(t, r)), r.Stats(); saw != n || s.Dropped != 0 {
+		t.Errorf("saw %d frames, %d were dropped; want %d and none", saw, s.Dropped, n)
+	}
+}
+
 func TestNextAllocatesNothing(t *testing.T) { everyEngine(t, testNextAllocatesNothing) }
 
 func testNextAllocatesNothing(t *testing.T, e liveEngine) {

@@ -21,6 +21,10 @@ const (
 	// 64 bytes, so one wake-up per half millisecond at 1.7 million a second,
 	// and small enough to be still in the second-level cache when read.
 	blockSize = 128 << 10
+	// leastBlocks is how many blocks a ring has at least. The kernel closes a block
+	// after retireAfter however little is in it, so their number is how long a reader
+	// may get no processor: half a second.
+	leastBlocks = 128
 	// retireAfter is the time in ms after which the kernel hands over a block
 	// that is not full. It is most of the delay between a packet and its
 	// record, which shall stay below 10 ms also where a timer is rounded up to
@@ -35,6 +39,8 @@ const (
 	// frameSize is asked for by PACKET_RX_RING and means nothing to version 3,
 	// which packs frames at their real length.
 	frameSize = 2048
+	// frameHeaders is more than the kernel puts before a frame in a block.
+	frameHeaders = 128
 )
 
 // vnetHdrLen is sizeof(struct virtio_net_hdr), which PACKET_VNET_HDR puts
@@ -54,6 +60,7 @@ type Ring struct {
 	fd   int
 	wake int // eventfd: Drain wakes Next
 	mem  []byte
+	size int // of a block
 	vnet bool
 
 	// Owned by the goroutine that calls Next.
@@ -130,23 +137,34 @@ func (r *Ring) chooseSocket() error {
 }
 
 func (r *Ring) mapRing() error {
-	size := max(r.cfg.RingBytes/blockSize, 2)
+	r.size = blockBytes(r.cfg.RingBytes, r.cfg.Snaplen, os.Getpagesize())
+	blocks := max(r.cfg.RingBytes/r.size, 2)
 	req := unix.TpacketReq3{
-		Block_size:     blockSize,
-		Block_nr:       uint32(size),
+		Block_size:     uint32(r.size),
+		Block_nr:       uint32(blocks),
 		Frame_size:     frameSize,
-		Frame_nr:       uint32(size * (blockSize / frameSize)),
+		Frame_nr:       uint32(blocks * (r.size / frameSize)),
 		Retire_blk_tov: retireAfter,
 	}
 	if err := unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
-		return fmt.Errorf("ring of %d bytes: %w", size*blockSize, err)
+		return fmt.Errorf("ring of %d bytes: %w", blocks*r.size, err)
 	}
-	mem, err := unix.Mmap(r.fd, 0, size*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(r.fd, 0, blocks*r.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return fmt.Errorf("map ring of %d bytes: %w", size*blockSize, err)
+		return fmt.Errorf("map ring of %d bytes: %w", blocks*r.size, err)
 	}
 	r.mem = mem
 	return nil
+}
+
+// blockBytes returns the size of a ring's blocks: blockSize, or less if there would be
+// fewer than leastBlocks of them, but always whole pages with room for some frames.
+func blockBytes(ring, snaplen, page int) int {
+	size := blockSize
+	for ring/size < leastBlocks && size/2 >= max(page, 8*(snaplen+frameHeaders)) {
+		size /= 2
+	}
+	return size
 }
 
 // Attach binds the socket, which makes the kernel deliver frames; it takes
@@ -300,8 +318,8 @@ const (
 )
 
 func (r *Ring) blockMem() []byte {
-	at := r.current * blockSize
-	return r.mem[at : at+blockSize : at+blockSize]
+	at := r.current * r.size
+	return r.mem[at : at+r.size : at+r.size]
 }
 
 // owner is the word by which kernel and program hand a block to each other.
@@ -315,7 +333,7 @@ func (r *Ring) load() bool {
 	if atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 {
 		return false
 	}
-	used := min(binary.NativeEndian.Uint32(mem[blkLen:]), blockSize)
+	used := min(binary.NativeEndian.Uint32(mem[blkLen:]), uint32(r.size))
 	r.held = true
 	r.block = Block{
 		ring: r,
@@ -339,7 +357,7 @@ func (r *Ring) release() {
 	binary.NativeEndian.PutUint32(mem[blkFrames:], 0)
 	atomic.StoreUint32(owner(mem), unix.TP_STATUS_KERNEL)
 	r.current++
-	if r.current*blockSize == len(r.mem) {
+	if r.current*r.size == len(r.mem) {
 		r.current = 0
 	}
 }

@@ -282,6 +282,27 @@ func BenchmarkBlock(b *testing.B) {
 	}
 }
 
+// TestBlockBytes: a small ring has as many blocks as a large one, so its reader may be as
+// late, as far as pages and frames allow.
+func TestBlockBytes(t *testing.T) {
+	for name, c := range map[string]struct{ ring, snaplen, page, want int }{
+		"default":             {DefaultRingBytes, DefaultSnaplen, 4096, blockSize},
+		"large":               {1 << 30, DefaultSnaplen, 4096, blockSize},
+		"of many interfaces":  {1 << 20, DefaultSnaplen, 4096, 8 << 10},
+		"least":               {1, DefaultSnaplen, 4096, 4 << 10},
+		"large pages":         {1 << 20, DefaultSnaplen, 64 << 10, 64 << 10},
+		"whole frames":        {1 << 20, 9000, 4096, blockSize},
+		"frames of 1,500":     {1 << 20, 1500, 4096, 16 << 10},
+		"more than a block's": {1 << 20, maxSnaplen, 4096, blockSize},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := blockBytes(c.ring, c.snaplen, c.page); got != c.want {
+				t.Errorf("blockBytes(%d, %d, %d) = %d, want %d", c.ring, c.snaplen, c.page, got, c.want)
+			}
+		})
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no interface":      {},

@@ -8,7 +8,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// ledger is what has become of the agent's packets, from the kernel to each reader.
+// ledger returns the accounts of the agent's packets, from the kernel to each reader.
 func (a *agent) ledger() ledger.Ledger {
 	book := new(ledger.Book)
 	book.Add(a.account)
@@ -28,8 +28,8 @@ func (a *agent) account() []ledger.Entry {
 	return list
 }
 
-// accountCapture is from the kernel to the hub, in packets: those that the kernel has dropped, and those
-// that the decoder made of its frames.
+// accountCapture accounts for packets from the kernel to the hub: those that the kernel
+// dropped, and those that the decoder found in its frames.
 func (a *agent) accountCapture() ledger.Entry {
 	stats := uint64(0)
 	if a.stats != nil {
@@ -48,7 +48,8 @@ func readerEntry(stage, name string, s hub.Status) ledger.Entry {
 	return e
 }
 
-// accountLog is from the hub to the log file. Records that are not for the log are not counted.
+// accountLog accounts for records from the hub to the log file. Records that the log is
+// not meant to have are not counted.
 func (a *agent) accountLog() ledger.Entry {
 	s := a.log.reader.Status()
 	written, lost := a.log.file.Lines()
@@ -59,7 +60,7 @@ func (a *agent) accountLog() ledger.Entry {
 	return e
 }
 
-// health is how the agent's stages do.
+// health returns the health of each of the agent's stages.
 func (a *agent) health() (list []ledger.Health) {
 	if a.log != nil {
 		why, since := a.log.file.Failing()
@@ -80,7 +81,7 @@ func (a *agent) health() (list []ledger.Health) {
 	return list
 }
 
-// patients are the agents whose health is asked for.
+// patients are the agents whose health /healthz reports.
 type patients struct {
 	mu     sync.Mutex
 	agents []*agent
@@ -98,7 +99,7 @@ func (p *patients) remove(a *agent) {
 	p.agents = slices.DeleteFunc(p.agents, func(b *agent) bool { return b == a })
 }
 
-// failing says which stage of which agent fails, why, and since when, or "".
+// failing returns which stage of which agent is failing, why, and since when, or "".
 func (p *patients) failing() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -27,17 +27,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The hub's formats.
+// Formats that the hub encodes records in.
 const (
 	formatBinary = iota
 	formatText
 	formatIPFIX
 )
 
-// The hub keeps a quarter of a million records for readers that are late: at a
-// million packets a second that is a quarter of a second, in about 30 MiB. A
-// chunk with its encodings stays in a processor's second-level cache, and is
-// what is sent at once: 112 KiB.
+// The hub keeps a quarter of a million records for readers that fall behind: at a
+// million packets per second, a quarter of a second, in about 30 MiB. A chunk with its
+// encodings fits in a processor's second-level cache, and is sent at once: 112 KiB.
 const (
 	hubChunk  = 4096
 	hubChunks = 64
@@ -48,14 +47,14 @@ type (
 	recordReader = hub.Reader[wire.Record]
 )
 
-// formatters are kept as they remember what they have formatted before; readers
-// of different parts of the stream work at the same time.
+// formatters are pooled rather than shared, because readers at different positions in
+// the stream format concurrently; each keeps its caches between uses.
 var formatters = sync.Pool{New: func() any { return new(wire.Lines) }}
 
-// lineSize is how long a line is, as a rule.
+// lineSize is the typical length of a line.
 const lineSize = 112
 
-// binary is the hub's format of 28 bytes.
+// binary is the hub's 28-byte format.
 func binary(dst []byte, ends []uint32, recs []wire.Record) ([]byte, []uint32) {
 	for i := range recs {
 		dst, _ = wire.AppendBinary(dst, &recs[i])
@@ -92,15 +91,15 @@ type agent struct {
 	exports  []*exporting
 	spoolDir *spool.Dir // nil without -spool
 	started  time.Time
-	past     departed // collectors
+	past     departed // collectors that have left
 	self     *self
-	groups   *groups                          // nil if nobody wants to be told
-	drops    atomic.Pointer[drops]            // nil until run, and without events
-	mac      atomic.Pointer[net.HardwareAddr] // the modes', for captures to come
+	groups   *groups                          // nil if nobody receives group memberships
+	drops    atomic.Pointer[drops]            // nil before run, and without drop events
+	mac      atomic.Pointer[net.HardwareAddr] // the MAC address of the modes, for captures opened later
 }
 
-// newAgent opens everything but the ports of an interface that is in the point's namespace.
-// Nothing runs yet.
+// newAgent opens everything but the ports for an interface in the point's namespace. It
+// starts no goroutines.
 func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config) (*agent, error) {
 	a := &agent{cfg: cfg, fleet: f, point: point, out: &point.out, started: time.Now()}
 	err := point.ns.Do(func() (err error) {
@@ -123,11 +122,11 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 	if err := a.openCapture(); err != nil {
 		return nil, err
 	}
-	if cfg.Log != os.DevNull { // formatting lines for nobody is most of the work
+	if cfg.Log != os.DevNull { // otherwise formatting lines that nobody reads would be most of the work
 		a.log = newLogTask(sink.NewLogFile(cfg.Log, func(err error) { a.out.printf("log %q: %v", cfg.Log, err) }), a.hub.NewReader())
 	}
 	a.feed = feed.NewServer(feed.ServerConfig[*recordReader]{
-		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX, Boot: rand.Uint64() | 1, // 0 is none
+		NewReader: a.hub.NewReader, Binary: formatBinary, Text: formatText, IPFIX: formatIPFIX, Boot: rand.Uint64() | 1, // 0 means no number
 		Exporter: feed.Exporter[*recordReader]{Domain: a.domain(), PEN: cfg.PEN, Names: point.names, Statistics: a.statistics},
 		Limits:   feed.Limits{Allow: cfg.Allow, PerSource: cfg.MaxPerSource},
 		Attached: a.attached, Gone: a.gone, Left: a.left, Say: a.out.printf,
@@ -143,7 +142,7 @@ func newAgent(ctx context.Context, f *fleet, point *observationPoint, cfg Config
 	return a, nil
 }
 
-// numbered counts the records that have a number: see wire.AppendMark.
+// numbered returns the number of records that have a number: see wire.AppendMark.
 func numbered(records []wire.Record) (n uint64) {
 	for i := range records {
 		if records[i].Numbered() {
@@ -153,11 +152,11 @@ func numbered(records []wire.Record) (n uint64) {
 	return n
 }
 
-// domain is the observation domain ID: RFC 7011, section 3.1, leaves it to the
-// exporter, and agents on one host differ in their interface.
+// domain returns the observation domain ID. RFC 7011, section 3.1, leaves the choice to
+// the exporter; the interface index distinguishes the agents on one host.
 func (a *agent) domain() uint32 { return cmp.Or(a.point.domain, uint32(a.watched.iface.Index)) }
 
-// statistics are what a collector of IPFIX is told about losses.
+// statistics returns what a collector of IPFIX is told about losses.
 func (a *agent) statistics(r *recordReader) ipfix.Statistics {
 	return ipfix.Statistics{NotSent: r.Status().Lost, Ignored: a.capture.stats().Dropped}
 }
@@ -175,7 +174,7 @@ func (a *agent) openCapture() error {
 	open := func(filter []bpf.RawInstruction) (capture.Source, error) {
 		src, err := a.engine.open(config(filter))
 		if l, ok := src.(leaver); ok {
-			_ = l.SetOwnAddrs(a.self.addresses()) // a full map leaves it to us, too
+			_ = l.SetOwnAddrs(a.self.addresses()) // if the map is full, we filter them ourselves
 		}
 		return src, err
 	}
@@ -195,7 +194,7 @@ func (a *agent) openCapture() error {
 	return nil
 }
 
-// leaveOut gives what leaves out records that are not to be reported, or nil.
+// leaveOut returns the function that removes records that must not be reported, or nil.
 func (a *agent) leaveOut() func([]wire.Record) int {
 	switch {
 	case a.cfg.spoofInside():
@@ -210,7 +209,7 @@ func (a *agent) leaveOut() func([]wire.Record) int {
 	return nil
 }
 
-// attached is told by the feed how many collectors there are.
+// attached is called by the feed with the number of attached collectors.
 func (a *agent) attached(n int) {
 	a.capture.want(n > 0)
 	if a.log != nil {
@@ -224,8 +223,8 @@ func (a *agent) attached(n int) {
 	}
 }
 
-// run runs the parts in their order of life: those that produce end first,
-// then the hub, then those that read it. The first that fails ends all.
+// run starts the parts and stops them in the order of the data: first the producers,
+// then the hub, then its readers. The first failure stops all of them.
 func (a *agent) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -272,8 +271,8 @@ func (a *agent) run(ctx context.Context) error {
 	return err
 }
 
-// watch follows the interface and this host's addresses: the filter and what
-// counts as our own change with them.
+// watch follows changes of the interface and of this host's addresses, and updates the
+// filter and the set of the agent's own addresses accordingly.
 func (a *agent) watch(ctx context.Context) error {
 	var w *iface.Watcher
 	err := a.point.ns.Do(func() (err error) {
@@ -302,7 +301,7 @@ func (a *agent) watch(ctx context.Context) error {
 	return cmp.Or(failed, err)
 }
 
-// catchUp acts on what happened before the watcher began.
+// catchUp handles what happened before the watcher started.
 func (a *agent) catchUp(ctx context.Context, now []iface.Interface) error {
 	e := iface.Event{Kind: iface.Removed, Interface: a.watched.iface}
 	for _, i := range now {
@@ -329,13 +328,13 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was removed", e.Interface.Name))
 		case iface.Down:
 			if a.removed() {
-				return nil // an interface goes down before it goes away, which is told next
+				return nil // an interface goes down before it is removed, which is reported next
 			}
 			a.out.printf("%s is down: going on when it is up again", e.Interface.Name)
 		case iface.Up:
 			a.out.printf("%s is up again", e.Interface.Name)
 		}
-		if a.point.label != "" && e.Interface.Name != a.watched.iface.Name { // it is another name's port
+		if a.point.label != "" && e.Interface.Name != a.watched.iface.Name { // the port belongs to the old name
 			return fault.WithCode(ExitRemoved, fmt.Errorf("interface %q was renamed to %q", a.watched.iface.Name, e.Interface.Name))
 		}
 		a.watched.iface = e.Interface
@@ -343,8 +342,8 @@ func (a *agent) event(ctx context.Context, e iface.Event) error {
 	return a.refresh(ctx)
 }
 
-// removed reports whether the interface does not exist any more. While the kernel removes
-// one, the question waits.
+// removed reports whether the interface no longer exists. The query blocks while the
+// kernel is removing an interface.
 func (a *agent) removed() bool {
 	var none *iface.NotFoundError
 	err := a.point.ns.Do(func() error {
@@ -354,8 +353,8 @@ func (a *agent) removed() bool {
 	return errors.As(err, &none)
 }
 
-// refresh tells everyone about changed addresses, and makes the filter anew if
-// it depends on them.
+// refresh passes changed addresses to everyone who uses them, and recompiles the filter
+// if it depends on them.
 func (a *agent) refresh(ctx context.Context) error {
 	now := *a.watched
 	var m match.Interface
@@ -364,7 +363,7 @@ func (a *agent) refresh(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return nil // the -r interface is gone: its MAC stays what it was
+		return nil // the -r interface is gone: keep its last MAC address
 	}
 	a.watched.mac, a.watched.addrs = now.mac, now.addrs
 	a.mac.Store(&now.mac)
@@ -372,8 +371,8 @@ func (a *agent) refresh(ctx context.Context) error {
 	a.capture.setOwn(now.addrs)
 	a.capture.local.Store(now.local())
 	if !a.watched.affected(&a.cfg, m) || now.compile(ctx, &a.cfg) != nil {
-		// An interface on its way down has lost its addresses already; the
-		// filter stays until there are others.
+		// An interface that is going down has already lost its addresses; keep the
+		// filter until it has new ones.
 		return nil
 	}
 	old := a.watched.filter
@@ -386,14 +385,14 @@ func (a *agent) refresh(ctx context.Context) error {
 	return a.capture.setFilter(now.filter.Instructions())
 }
 
-// alive comes back if the parts of the agent do not wait for each other.
+// alive returns unless the parts of the agent are deadlocked.
 func (a *agent) alive() {
 	a.feed.Snapshot(func(collector) {}, nil)
 	a.capture.stats()
 	a.hub.Fill(func([]wire.Record) int { return 0 })
 }
 
-// reopen makes files be opened anew, for who moves them away.
+// reopen reopens files, for log rotation.
 func (a *agent) reopen() {
 	if a.log != nil {
 		a.log.file.Reopen()
@@ -403,7 +402,7 @@ func (a *agent) reopen() {
 	}
 }
 
-// close closes what newAgent and listen have opened, and run has not closed.
+// close closes what newAgent and listen have opened, unless run has closed it.
 func (a *agent) close() {
 	for _, l := range a.ports {
 		l.Close()

@@ -28,7 +28,7 @@ func init() {
 	openers[export.NATS] = (*exporting).prepareBus
 }
 
-// busExporter is a publish.Exporter that counts as others do.
+// busExporter adapts a publish.Exporter to the exporter interface.
 type busExporter struct{ *publish.Exporter }
 
 func (e busExporter) Reopen() {}
@@ -38,26 +38,26 @@ func (e busExporter) Counts() export.Counts {
 	return export.Counts{Messages: c.Batches, Records: c.Records, Packets: c.Packets, Failed: c.Refused}
 }
 
-// Held is what waits in memory.
+// Held returns the number of packets waiting in memory, and of those lost there.
 func (e busExporter) Held() (waiting, lost uint64) {
 	c := e.Exporter.Counts()
 	return c.Waiting, c.GivenUp
 }
 
-// busSpool is a queue as package publish takes it.
+// busSpool adapts a queue to the interface of package publish.
 type busSpool struct{ *spool.Queue }
 
 func (s busSpool) GivenUp() uint64 { return s.Status().DroppedNew }
 
-// prepareBus makes the exporter, and reads the files that it will, so that a
-// wrong one is told.
+// prepareBus creates the exporter. It reads the exporter's files once now, so that
+// errors in them are reported at startup.
 func (x *exporting) prepareBus() error {
 	target, err := bus.Parse(x.target.Bus)
 	if err != nil {
 		return fault.WithCode(ExitUsage, fmt.Errorf("-export: %w", err))
 	}
 	if target.Secure && target.CA == "" {
-		_, _ = x509.SystemCertPool() // is read once, while all files may be
+		_, _ = x509.SystemCertPool() // is read once, before privileges are dropped
 	}
 	x.busFiles = target.Files()
 	for _, file := range x.busFiles {

@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// monitorSlack is by how much the kernel may delay the runtime's monitor
-// thread, which sleeps for 20 microseconds at a time while anything runs.
+// monitorSlack is how far the kernel may delay the runtime's monitor thread, which
+// sleeps for 20 microseconds at a time while any goroutine runs.
 const monitorSlack = 1_000_000 // ns
 
-// calmMonitor lets the kernel put the sleeps of the runtime's monitor thread
-// together (/proc/PID/timerslack_ns, proc(5)). At a million packets a second it
-// would take a tenth of our CPU time, and all it has to find out is that a
-// system call blocks, for which a millisecond is soon enough. The kernel asks
-// for CAP_SYS_NICE; without it everything works as well, and costs more.
+// calmMonitor lets the kernel coalesce the sleeps of the runtime's monitor thread
+// (/proc/PID/timerslack_ns, proc(5)). At a million packets per second that thread would
+// take a tenth of our CPU time, although all it has to detect is a blocking system
+// call, for which a millisecond is soon enough. Setting the slack takes CAP_SYS_NICE;
+// without it everything works, at a higher cost.
 func calmMonitor() error {
 	entries, err := os.ReadDir("/proc/self/task")
 	if err != nil {

@@ -19,43 +19,43 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// capturer runs a capture while anyone wants one. Between captures it keeps the
-// next one open in standby, which takes no packets and costs nothing, so that it
-// starts within microseconds of a collector's connecting.
+// capturer runs a capture while anyone wants one. Between captures it keeps the next
+// one open in standby, where it receives no packets and costs nothing, so that it
+// starts within microseconds of a collector connecting.
 type capturer struct {
 	open func([]bpf.RawInstruction) (capture.Source, error)
 	fill func(func(free []wire.Record) int) // the hub's
-	keep func([]wire.Record) int            // leaves out what is not to be reported, see compact; or nil
+	keep func([]wire.Record) int            // removes records that must not be reported, see compact; or nil
 
 	wishes chan wish
-	ended  chan struct{} // no wish is heard any more
-	failed func(error)   // told at once of a capture that broke
-	always func()        // told that capture has begun if it is wanted from beginning to end, or nil
+	ended  chan struct{} // closed once want is no longer served
+	failed func(error)   // called immediately with the error of a capture that broke
+	always func()        // if the capture is wanted throughout: called once it has started; or nil
 
 	mu      sync.Mutex
 	filter  []bpf.RawInstruction
 	standby capture.Source
 	current capture.Source   // attached and wanted
 	reading []capture.Source // attached, and not yet read to the end
-	past    capture.Stats    // of captures that have been
+	past    capture.Stats    // of captures that have ended
 
 	decoder  *decode.Decoder              // owned by read
-	early    *decode.Decoder              // likewise, of frames that are seen again behind the queue; nil if none are
-	local    atomic.Pointer[decode.Local] // news for the decoder, until taken
+	early    *decode.Decoder              // the same for frames that are seen again after the queue; nil if there are none
+	local    atomic.Pointer[decode.Local] // update for the decoder, until read takes it
 	wanted   atomic.Pointer[wanted]       // likewise
 	counters counts                       // published by read after each block
 }
 
-// wanted says which fragments are, or is nil if the kernel has decided.
+// wanted decides which fragments to report. It is nil if the kernel has decided.
 type wanted func(*packet.Frame) bool
 
-// counts is what the user may ask about while packets pass.
+// counts are counters that may be read while packets are processed.
 type counts struct {
 	mu      sync.Mutex
 	decoder decode.Counters
-	dropped uint64 // records that were left out
-	twice   uint64 // records of packets that another one counts
-	bytes   uint64 // IP lengths of the records that were not
+	dropped uint64 // records that were filtered out
+	twice   uint64 // records of packets that another record counts
+	bytes   uint64 // IP lengths of the records that were kept
 }
 
 func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter []bpf.RawInstruction, d *decode.Decoder) (*capturer, error) {
@@ -65,14 +65,14 @@ func newCapturer(open func([]bpf.RawInstruction) (capture.Source, error), filter
 	return c, err
 }
 
-// wish asks for the capture to run, or not to run.
+// wish is a request to start or stop the capture.
 type wish struct {
 	capture bool
-	granted chan<- struct{} // closed once it is so
+	granted chan<- struct{} // closed once it is granted
 }
 
-// want sets whether a capture is wanted, and returns once it is running or has
-// begun to end. It must not be called concurrently.
+// want sets whether a capture is wanted. It returns once the capture is running or has
+// begun to stop. It must not be called concurrently.
 func (c *capturer) want(yes bool) {
 	granted := make(chan struct{})
 	select {
@@ -86,8 +86,8 @@ func (c *capturer) want(yes bool) {
 	}
 }
 
-// run starts and ends captures as wanted until ctx is done. It returns when
-// all that was captured has been published.
+// run starts and stops captures as wanted until ctx is done. It returns once everything
+// captured has been published.
 func (c *capturer) run(ctx context.Context) error {
 	sources := make(chan capture.Source)
 	g, ctx := errgroup.WithContext(ctx)
@@ -113,7 +113,7 @@ func (c *capturer) close() {
 	c.reading, c.standby = nil, nil
 }
 
-// control attaches and drains captures; nothing else does.
+// control is the only goroutine that attaches and drains captures.
 func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g *errgroup.Group) error {
 	defer c.finish()
 	defer close(c.ended)
@@ -147,7 +147,7 @@ func (c *capturer) control(ctx context.Context, sources chan<- capture.Source, g
 			capturing = w.capture
 			close(w.granted)
 			if begun != nil {
-				sources <- begun // when the one before it has been read
+				sources <- begun // once the previous one has been read
 			}
 		}
 	}
@@ -177,16 +177,16 @@ func (c *capturer) attach() (capture.Source, error) {
 	return c.current, nil
 }
 
-// detach lets go of the current capture and returns the function that drains it;
-// readAll still reads its last packets. Draining takes some milliseconds, and the
-// next attach need not wait for it.
+// detach makes the current capture no longer current and returns the function that
+// drains it; readAll still reads its last packets. Draining takes some milliseconds,
+// and the next attach need not wait for it.
 func (c *capturer) detach() (drain func() error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.current
 	c.current = nil
 	return func() error {
-		if old != nil { // nil if it broke
+		if old != nil { // nil if it failed
 			old.Drain()
 			c.prepareStandby()
 		}
@@ -194,7 +194,7 @@ func (c *capturer) detach() (drain func() error) {
 	}
 }
 
-// finish ends the current capture for good.
+// finish ends the current capture, with no other to follow.
 func (c *capturer) finish() {
 	c.mu.Lock()
 	last := c.current
@@ -205,8 +205,8 @@ func (c *capturer) finish() {
 	}
 }
 
-// prepareStandby opens the next capture. A failure here is ignored: attach tries
-// again, and reports it.
+// prepareStandby opens the next capture. It ignores errors: attach tries again, and
+// reports them.
 func (c *capturer) prepareStandby() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -231,19 +231,19 @@ func (c *capturer) setFilter(filter []bpf.RawInstruction) error {
 	return nil
 }
 
-// setOwn tells the captures which addresses are this host's. One that cannot
-// leaves it to us to leave out its feed.
+// setOwn tells the captures which addresses belong to this host. With a capture that
+// cannot use them, the agent filters out its feed itself.
 func (c *capturer) setOwn(addrs []netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range []capture.Source{c.current, c.standby} {
 		if l, ok := s.(leaver); ok {
-			_ = l.SetOwnAddrs(addrs) // a full map leaves it to us, too
+			_ = l.SetOwnAddrs(addrs) // if the map is full, we filter them ourselves
 		}
 	}
 }
 
-// readAll reads one capture after the other, each to its end.
+// readAll reads the captures one after another, each to its end.
 func (c *capturer) readAll(sources <-chan capture.Source) error {
 	var first error
 	for src := range sources {
@@ -277,9 +277,8 @@ func addStats(sum *capture.Stats, s capture.Stats) {
 	sum.Outages += s.Outages
 }
 
-// read decodes frames straight into the hub's memory. Nothing here waits for
-// anything but the kernel. What readers that keep up need is done on the way,
-// in this goroutine (hub.Reader.Attend).
+// read decodes frames directly into the hub's memory. It waits for the kernel only. The
+// work of readers that keep up is done in this goroutine as well (hub.Reader.Attend).
 func (c *capturer) read(src capture.Source) error {
 	var block *capture.Block
 	var dropped, bytes, twice uint64
@@ -338,11 +337,11 @@ func (c *capturer) read(src capture.Source) error {
 	}
 }
 
-// together is how many records are decoded before they are filtered: few enough
-// to stay in the first-level cache.
+// together is the number of records decoded before they are filtered: few enough to
+// stay in the first-level cache.
 const together = 128
 
-// decode fills recs from the block's frames, as far as they go.
+// decode decodes frames of the block into recs until either is used up.
 func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire.Record) (n int) {
 	for n < len(recs) {
 		from := n
@@ -366,8 +365,9 @@ func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire
 	return n
 }
 
-// decoderOf is who decodes a frame, and has what of it is still pending. What is seen on both
-// sides of a queue would look like duplicates to one that remembers streams and fragments.
+// decoderOf returns the decoder for a frame, which also holds its pending records.
+// Frames seen before the queue have their own decoder, because one that remembers
+// streams and fragments would take the second observation for a duplicate.
 func (c *capturer) decoderOf(frame *packet.Frame) *decode.Decoder {
 	if frame.Twice {
 		return c.early
@@ -375,8 +375,8 @@ func (c *capturer) decoderOf(frame *packet.Frame) *decode.Decoder {
 	return c.decoder
 }
 
-// compact removes the records for which drop reports true, keeping the order of
-// the others, and returns how many are left.
+// compact removes the records for which drop returns true, preserving the order of the
+// others, and returns the number left.
 func compact(recs []wire.Record, drop func(*wire.Record) bool) (kept int) {
 	for i := range recs {
 		if drop(&recs[i]) {
@@ -399,7 +399,7 @@ func (c *counts) publish(d decode.Counters, dropped, bytes, twice uint64) {
 	c.twice += twice
 }
 
-// uncounted are the records of packets that another record counts.
+// uncounted returns the number of records of packets that another record counts.
 func (c *counts) uncounted() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

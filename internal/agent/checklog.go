@@ -11,7 +11,7 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// check tries what happens for the first collector.
+// check tries everything that happens when the first collector connects.
 func (a *agent) check() error {
 	if err := a.checkLog(); err != nil {
 		return err
@@ -29,8 +29,9 @@ func (a *agent) check() error {
 	return nil
 }
 
-// checkLog opens the log as it will be opened for the first line, and leaves no
-// new file behind. A named pipe is not opened: that would wait for its reader.
+// checkLog opens the log as it will be opened for the first line, and leaves no new
+// file behind. It does not open a named pipe, because that would block until there is a
+// reader.
 func (a *agent) checkLog() error {
 	if a.log == nil {
 		return nil
@@ -56,7 +57,7 @@ func (a *agent) checkLog() error {
 	return nil
 }
 
-// logHint is what to do about a log that cannot be opened.
+// logHint returns what to do about a log that cannot be opened.
 func logHint(path string, err error) string {
 	switch {
 	case errors.Is(err, syscall.EISDIR):

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine gives up what the fleet has no more use for, and opens what is opened as who
-// the program is from now on.
+// confine drops the privileges that the fleet no longer needs, and opens the files that
+// must be opened as the new user.
 func (f *fleet) confine() (err error) {
 	f.report = sandbox.Report{"confined: no, as asked with -unconfined"}
 	if !f.cfg.Unconfined {
@@ -26,7 +26,7 @@ func (f *fleet) confine() (err error) {
 	return err
 }
 
-// giveUp gives up privileges.
+// giveUp drops privileges.
 func (f *fleet) giveUp() (err error) {
 	cfg := sandbox.Config{User: f.cfg.User}
 	if tls := f.cfg.TLS; tls.Any() {
@@ -43,11 +43,11 @@ func (f *fleet) giveUp() (err error) {
 	return nil
 }
 
-// needs adds what the agent does after privileges were given up. Captures are opened and
-// closed later, so their capabilities stay.
+// needs adds what the agent needs after privileges are dropped. Captures are opened and
+// closed later, so their capabilities are kept.
 func (a *agent) needs(cfg *sandbox.Config) {
 	cfg.Keep = a.engine.capabilities()
-	// A filter that depends on addresses may have to be compiled anew.
+	// A filter that depends on addresses may have to be recompiled.
 	cfg.Exec = strings.HasPrefix(a.watched.filter.Compiler, "tcpdump")
 	if a.log != nil {
 		cfg.Write = append(cfg.Write, logDir(a.cfg.Log))
@@ -59,7 +59,7 @@ func (a *agent) needs(cfg *sandbox.Config) {
 	a.spoolNeeds(cfg)
 }
 
-// capabilities are those that the engine's captures are opened with.
+// capabilities returns the capabilities needed to open the engine's captures.
 func (e *engine) capabilities() []int {
 	if e.name != engineEBPF {
 		return []int{unix.CAP_NET_RAW}
@@ -67,8 +67,8 @@ func (e *engine) capabilities() []int {
 	return []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON}
 }
 
-// logDir is the directory that the log is made in; a symbolic link's is the one
-// that it points into.
+// logDir returns the directory in which the log is created; for a symbolic link, that
+// of its target.
 func logDir(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real

@@ -32,55 +32,57 @@ import (
 )
 
 const (
-	// lookEvery is how often a discovery looks for namespaces that have come or gone.
+	// lookEvery is the interval at which a discovery looks for namespaces that have
+	// appeared or gone.
 	lookEvery = time.Second
-	// againAfter is how long an interface that could not be watched is left alone.
+	// againAfter is the pause before an interface that could not be watched is tried
+	// again.
 	againAfter = 5 * time.Second
-	// retryInterval is how often an interface asks whether the one that had its name
-	// has been left.
+	// retryInterval is the interval at which an interface checks whether the previous
+	// interface with its name has been released.
 	retryInterval = 100 * time.Millisecond
-	// Of each interface of many, what the kernel or a reader may keep is less
-	// than an agent's own: traffic that one host makes is shared among them.
+	// With many interfaces, the kernel and readers get less memory for each than a
+	// single agent has: the traffic of one host is spread over all of them.
 	sharedRing  = 1 << 20 // bytes, ring engine
 	sharedQueue = 4 << 20 // bytes, see capture.Shared
 	sharedChunk = 256     // records in a chunk of the hub
 	sharedTable = 512     // entries of the decoder's tables
 )
 
-// discovery is the membership of interfaces that come and go. One that cannot be watched is
-// tried again.
+// discovery is the membership of interfaces that come and go. It retries interfaces
+// that cannot be watched.
 type discovery struct {
 	fleet  *fleet
 	cfg    Config
-	shared *capture.Shared // nil with another engine
-	why    string          // what the engine is, and why
+	shared *capture.Shared // nil with other engines
+	why    string          // the chosen engine, and the reason
 	ports  *portTable
 
 	wg     sync.WaitGroup
 	ending context.Context // of run
-	absent map[string]bool // nodes that are missing, as far as that was said
+	absent map[string]bool // missing nodes that have been reported
 	census *census
 
 	mu      sync.Mutex
 	nodes   map[uint64]*followedNode // by the namespace's inode
-	running map[string]*agent        // by label; nil while it begins
+	running map[string]*agent        // by label; nil while starting
 	said    map[string]bool          // see sayOnce
-	// unsaved: the table of ports could not be written last time.
+	// unsaved means that the last attempt to write the port table failed.
 	unsaved  bool
-	looked   bool          // there was a first look
+	looked   bool          // the first look is complete
 	past     tally         // of agents that have ended
 	accounts ledger.Ledger // of agents that have ended
 	lines    []string      // of those that ended with the program
 }
 
-// foundInterface is where an interface was found.
+// foundInterface is an interface that was found, and its observation point.
 type foundInterface struct {
 	observationPoint
-	name string // in messages: short as long as it can be
-	port int    // how far its ports are above the first ones
+	name string // for messages: as short as possible
+	port int    // offset of its ports from the base ports
 }
 
-// tally is what becomes of packets.
+// tally counts what has become of packets.
 type tally struct{ packets, dropped, lost uint64 }
 
 func (t *tally) add(u tally) {
@@ -93,7 +95,7 @@ type followedNode struct {
 	ns      *netns.Namespace
 	watcher *iface.Watcher
 	stop    context.CancelFunc
-	here    map[int]string // names of the interfaces that are meant, by index; with discovery.mu held
+	here    map[int]string // names of the interfaces to watch, by index; guarded by discovery.mu
 }
 
 func newDiscovery(f *fleet) *discovery {
@@ -111,7 +113,7 @@ func (d *discovery) open(context.Context) (err error) {
 	return d.chooseEngine()
 }
 
-// fitsMany refuses what cannot be had for several interfaces at once.
+// fitsMany rejects options that do not work with several interfaces.
 func (cfg *Config) fitsMany() error {
 	refuse := func(what, hint string) error {
 		return fault.WithCode(ExitUsage, fault.WithHint(errors.New(what), hint))
@@ -139,7 +141,7 @@ func (cfg *Config) fitsMany() error {
 	return nil
 }
 
-// chooseEngine takes the shared programs where they work.
+// chooseEngine chooses the shared programs if they work.
 func (d *discovery) chooseEngine() (err error) {
 	if d.cfg.Engine == "ring" || d.cfg.Engine == "libpcap" {
 		d.why = d.cfg.Engine + ": as asked with -engine; a ring for each interface" + onlyAfter(points[d.cfg.Point])
@@ -171,7 +173,7 @@ func (d *discovery) close() {
 	}
 }
 
-// needs adds what entering namespaces takes.
+// needs adds what entering namespaces requires.
 func (d *discovery) needs(cfg *sandbox.Config) {
 	e := engine{}
 	if d.shared != nil {
@@ -182,14 +184,14 @@ func (d *discovery) needs(cfg *sandbox.Config) {
 		cfg.Keep = append(cfg.Keep, unix.CAP_NET_BIND_SERVICE)
 	}
 	mode, err := match.Compile(context.Background(), d.cfg.Mode, match.Interface{Name: "any", Ethernet: true, MAC: make([]byte, 6)})
-	cfg.Exec = err != nil || strings.HasPrefix(mode.Compiler, "tcpdump") // compiled for each interface
+	cfg.Exec = err != nil || strings.HasPrefix(mode.Compiler, "tcpdump") // compiled per interface
 	cfg.User = cmp.Or(cfg.User, "root")
 	cfg.Network, cfg.Namespaces = true, true
 	d.files(cfg)
 }
 
-// files adds the directories that are written in later, and the files that are
-// read again: root itself may not without a capability, if they are another user's.
+// files adds the directories that are written to later, and the files that are read
+// again: without a capability, even root cannot do that if they belong to another user.
 func (d *discovery) files(cfg *sandbox.Config) {
 	if d.ports.path != "" {
 		cfg.Write = append(cfg.Write, filepath.Dir(d.ports.path))
@@ -226,7 +228,7 @@ func (d *discovery) announce(drops string) {
 	}
 }
 
-// run follows namespaces until ctx is done and all agents have ended.
+// run follows namespaces until ctx is done and all agents have stopped.
 func (d *discovery) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer d.wg.Wait()
@@ -247,8 +249,8 @@ func (d *discovery) run(ctx context.Context) error {
 	}
 }
 
-// broken is why nothing can be captured any more, whatever is tried again; nil if
-// that can. Whoever starts the program may start it anew.
+// broken returns why nothing can be captured any more, even by retrying, or nil. A
+// service manager may restart the program.
 func (d *discovery) broken() error {
 	if d.shared == nil {
 		return nil
@@ -259,7 +261,7 @@ func (d *discovery) broken() error {
 	return nil
 }
 
-// agents that run, in the natural order of their labels.
+// agents returns the running agents, in the natural order of their labels.
 func (d *discovery) agents() (list []*agent) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -271,7 +273,7 @@ func (d *discovery) agents() (list []*agent) {
 	return list
 }
 
-// look begins to follow namespaces that are new, and ends those that are gone.
+// look starts following new namespaces, and stops following those that are gone.
 func (d *discovery) look(ctx context.Context) {
 	found, missing := findNodes(d.cfg.Netns, d.census)
 	absent := map[string]bool{}
@@ -299,7 +301,8 @@ func (d *discovery) look(ctx context.Context) {
 	d.tidyPorts()
 }
 
-// tidyPorts makes comments of the lines of interfaces that are gone. With mu held.
+// tidyPorts comments out the lines of interfaces that are gone. The caller must hold
+// mu.
 func (d *discovery) tidyPorts() {
 	here := map[string]bool{}
 	for _, n := range d.nodes {
@@ -320,11 +323,11 @@ func (d *discovery) tidyPorts() {
 	d.looked = true
 }
 
-// follow begins to follow a namespace, unless that has begun, and gives its inode
-// or 0.
+// follow starts following a namespace, unless it is followed already. It returns its
+// inode, or 0.
 func (d *discovery) follow(ctx context.Context, n node) uint64 {
 	var st unix.Stat_t
-	if unix.Stat(n.path, &st) == nil { // cheaper than to open it each time
+	if unix.Stat(n.path, &st) == nil { // cheaper than opening it each time
 		d.mu.Lock()
 		known := d.nodes[st.Ino] != nil
 		d.mu.Unlock()
@@ -334,7 +337,7 @@ func (d *discovery) follow(ctx context.Context, n node) uint64 {
 	}
 	ns, err := openNode(n)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0 // it has ended since it was found
+		return 0 // it has gone since it was found
 	}
 	if err != nil {
 		d.mu.Lock()
@@ -366,15 +369,15 @@ func (d *discovery) follow(ctx context.Context, n node) uint64 {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if d.nodes[inode] == x {
-				delete(d.nodes, inode) // and again
+				delete(d.nodes, inode) // it will be found again
 			}
 		}
 	})
 	return inode
 }
 
-// prepareNode begins to follow the interfaces, and reserves ports for those
-// there are, in their order. With mu held.
+// prepareNode starts following the interfaces, and reserves ports for the existing
+// ones, in their order. The caller must hold mu.
 func (d *discovery) prepareNode(n *followedNode) error {
 	err := n.ns.Do(func() (err error) {
 		n.watcher, err = iface.NewWatcher(iface.Any)
@@ -393,12 +396,12 @@ func (d *discovery) prepareNode(n *followedNode) error {
 	return nil
 }
 
-// wants reports whether an interface is meant, ready or not.
+// wants reports whether an interface is to be watched, ready or not.
 func (d *discovery) wants(i iface.Interface) bool {
 	return patterns(d.cfg.Interfaces).match(i.Name, i.Loopback)
 }
 
-// runNode watches the interfaces of a namespace that come and go.
+// runNode watches the interfaces of a namespace as they come and go.
 func (d *discovery) runNode(ctx context.Context, n *followedNode) (err error) {
 	w := n.watcher
 	defer w.Close()
@@ -406,9 +409,9 @@ func (d *discovery) runNode(ctx context.Context, n *followedNode) (err error) {
 	defer agents.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	mine := map[string]int{} // the index that is watched, or was last, by name
-	// Those that wait for the agent of another interface of that name to end, and for
-	// how many times again came.
+	mine := map[string]int{} // the index being watched, or watched last, by name
+	// The interfaces that wait for the agent of a previous interface with the same name
+	// to end, and for how many retries.
 	waiting := map[int]int{}
 	begin := func(i iface.Interface) {
 		if !d.wants(i) || d.cfg.missing(i) != "" {
@@ -430,7 +433,7 @@ func (d *discovery) runNode(ctx context.Context, n *followedNode) (err error) {
 		have[i.Index] = i
 		begin(i)
 	}
-	// An interface whose agent has failed is tried again now and then.
+	// An interface whose agent has failed is retried periodically.
 	again := time.NewTicker(againAfter)
 	defer again.Stop()
 	events := make(chan iface.Event)
@@ -478,7 +481,7 @@ func (d *discovery) runNode(ctx context.Context, n *followedNode) (err error) {
 	}
 }
 
-// note keeps track of which interfaces are there.
+// note records which interfaces exist.
 func (d *discovery) note(n *followedNode, e iface.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -488,8 +491,8 @@ func (d *discovery) note(n *followedNode, e iface.Event) {
 	}
 }
 
-// label names an interface of a node. It is one of a collector.conf, whose fields
-// are divided by colons.
+// label returns the label of a node's interface. It is valid in a collector.conf, whose
+// fields are separated by colons.
 func label(node, name string) string {
 	if node != "" {
 		name = node + "-" + name
@@ -497,8 +500,8 @@ func label(node, name string) string {
 	return strings.ReplaceAll(name, ":", "_")
 }
 
-// sayTaken is for an interface that cannot be watched as another one has its label:
-// eth0 of the node a-b, and b-eth0 of a, or two nodes of one name.
+// sayTaken reports an interface that cannot be watched because another one has its
+// label: eth0 of node a-b and b-eth0 of node a, or two nodes with the same name.
 func (d *discovery) sayTaken(n *followedNode, i iface.Interface) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -506,7 +509,7 @@ func (d *discovery) sayTaken(n *followedNode, i iface.Interface) {
 		i.Name, cmp.Or(n.id(), "this host"), label(n.id(), i.Name)))
 }
 
-// reserve gives an interface its port and label, unless it is watched already.
+// reserve gives an interface its port and label, unless it is already being watched.
 func (d *discovery) reserve(n *followedNode, i iface.Interface) *foundInterface {
 	p := &foundInterface{}
 	p.ns, p.label = n.ns, label(n.id(), i.Name)
@@ -524,11 +527,12 @@ func (d *discovery) reserve(n *followedNode, i iface.Interface) *foundInterface 
 		return nil
 	}
 	p.domain = uint32(p.port) + 1 // interfaces in different namespaces may have the same index
-	d.running[p.label] = nil      // it begins
+	d.running[p.label] = nil      // starting
 	return p
 }
 
-// port is how far an interface's ports are above the first one's. With mu held.
+// port returns the offset of an interface's ports from the base ports. The caller must
+// hold mu.
 func (d *discovery) port(node, name string) (k int, ok bool) {
 	k, changed, err := d.ports.get(node, name)
 	if err != nil {
@@ -541,7 +545,7 @@ func (d *discovery) port(node, name string) (k int, ok bool) {
 	return k, true
 }
 
-// savePorts writes the table of ports; if it cannot, it is tried again. With mu held.
+// savePorts writes the port table. A failed write is retried. The caller must hold mu.
 func (d *discovery) savePorts() {
 	err := d.ports.save()
 	if d.unsaved = err != nil; d.unsaved {
@@ -549,8 +553,8 @@ func (d *discovery) savePorts() {
 	}
 }
 
-// display is what people read: without the session while no other one has a node of
-// that name. With mu held.
+// display returns an interface's name for messages, without the session unless another
+// session has a node of that name. The caller must hold mu.
 func (d *discovery) display(n node, name string) string {
 	for _, other := range d.nodes {
 		if other.name == n.name && other.session != n.session {
@@ -560,7 +564,8 @@ func (d *discovery) display(n node, name string) string {
 	return label(n.name, name)
 }
 
-// sayOnce is for what would be said every second. With mu held.
+// sayOnce reports an error that would otherwise repeat every second. The caller must
+// hold mu.
 func (d *discovery) sayOnce(err error) {
 	if text := err.Error(); !d.said[text] {
 		d.said[text] = true
@@ -568,7 +573,7 @@ func (d *discovery) sayOnce(err error) {
 	}
 }
 
-// watch is the life of one interface's agent.
+// watch runs the agent of one interface from start to end.
 func (d *discovery) watch(ctx context.Context, n *followedNode, p *foundInterface, i iface.Interface) {
 	cfg := d.cfg
 	cfg.Interface = i.Name
@@ -595,16 +600,16 @@ func (d *discovery) watch(ctx context.Context, n *followedNode, p *foundInterfac
 		}
 		p.out.printf("gone; port %d stays its own", d.ports.base+p.port)
 	case err != nil && vanished(n, i):
-		// It went away before its agent was there, or while it began.
+		// The interface disappeared before or while the agent started.
 	case err != nil:
 		p.out.printf("%v; trying again", err)
 		sleepFor(ctx, againAfter)
 	}
 }
 
-// vanished reports whether an interface is not there any more.
+// vanished reports whether an interface no longer exists.
 func vanished(n *followedNode, i iface.Interface) (gone bool) {
-	_ = n.ns.Do(func() error { // who cannot ask does not know
+	_ = n.ns.Do(func() error { // if it cannot be determined, it is not gone
 		now, err := iface.ByName(i.Name)
 		var none *iface.NotFoundError
 		gone = errors.As(err, &none) || err == nil && now.Index != i.Index
@@ -647,13 +652,13 @@ func (d *discovery) runAgent(ctx context.Context, cfg Config, p *foundInterface)
 	return err
 }
 
-// tally is what became of the agent's packets.
+// tally returns what has become of the agent's packets.
 func (a *agent) tally() tally {
 	dropped := a.drops.Load().counts().sum
 	return tally{a.hub.Published() - dropped - a.groups.count() - a.capture.counters.uncounted(), a.capture.stats().Dropped, a.lost()}
 }
 
-// line is the agent's in the summary of many.
+// line returns the agent's line in the summary of many.
 func (a *agent) line() string {
 	return fmt.Sprintf("%s%v", a.out.prefix, a.tally())
 }
@@ -662,7 +667,7 @@ func (t tally) String() string {
 	return fmt.Sprintf("%s packets captured, %s dropped by the kernel, %s dropped by slow readers", number(t.packets), number(t.dropped), number(t.lost))
 }
 
-// openPorts says where the agent's collectors connect.
+// openPorts returns the ports that the agent's collectors connect to.
 func (a *agent) openPorts() string {
 	var list []string
 	for _, l := range a.ports {
@@ -681,7 +686,7 @@ func (a *agent) openPorts() string {
 	return "listening on " + strings.Join(list, ", ")
 }
 
-// summary has a line for all and one for each interface that is watched now.
+// summary prints a line for the total and one for each interface being watched.
 func (d *discovery) summary() {
 	d.mu.Lock()
 	sum, accounts, lines := d.past, d.accounts, slices.Clone(d.lines)
@@ -726,9 +731,9 @@ func (d *discovery) openCapture(a *agent, c capture.Config) (src capture.Source,
 	return src, err
 }
 
-// from is what a mode's filter says of the source MAC.
+// from returns the source MAC condition of a mode's filter.
 func from(mode string, mac net.HardwareAddr) (capture.From, [6]byte) {
-	if len(mac) != 6 || [6]byte(mac) == [6]byte{} { // loopback has zeros: direction takes its place
+	if len(mac) != 6 || [6]byte(mac) == [6]byte{} { // loopback has zeros; the direction is used instead
 		return capture.Anyone, [6]byte{}
 	}
 	switch mode {

@@ -15,18 +15,18 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// dropTable is how many fragmented datagrams and TCP streams a decoder of dropped packets
-// remembers.
+// dropTable is the number of fragmented datagrams and TCP streams that a decoder of
+// dropped packets remembers.
 const dropTable = 64
 
-// dropTracer is the kernel's half of -drops, which all agents of a program share.
+// dropTracer is the kernel side of -drops, shared by all agents of the program.
 type dropTracer struct {
 	*capture.Drops // nil if there are no events
 	why            string
 }
 
-// openDropTracer answers -drops. That the kernel or the privileges do not allow it is no
-// reason to fail: packets are reported without.
+// openDropTracer sets up -drops. If the kernel or missing privileges prevent it, the
+// agent works without.
 func openDropTracer(wanted bool) dropTracer {
 	if !wanted {
 		return dropTracer{why: "off: as asked with -drops=false"}
@@ -52,7 +52,7 @@ func (t dropTracer) close() {
 	}
 }
 
-// drops are the dropped packets of one interface.
+// drops reports the dropped packets of one interface.
 type drops struct {
 	a       *agent
 	watch   *capture.DropWatch
@@ -62,11 +62,12 @@ type drops struct {
 	mu      sync.Mutex
 	reasons map[wire.Reason]uint64
 	sum     uint64
-	other   uint64 // drops that gave no record
+	other   uint64 // drops that yielded no record
 	ended   capture.DropStats
 }
 
-// watchDrops begins to report dropped packets; nil if there are no events.
+// watchDrops starts reporting dropped packets. It returns nil if there are no drop
+// events.
 func (a *agent) watchDrops() (*drops, error) {
 	tracer := a.fleet.tracer
 	if tracer.Drops == nil {
@@ -124,10 +125,10 @@ func (d *drops) count(reason wire.Reason, n int) {
 	d.sum += uint64(n)
 }
 
-// dropCounts are what became of dropped packets.
+// dropCounts counts dropped packets by what became of them.
 type dropCounts struct {
 	reasons          map[string]uint64 // reported, by reason
-	sum              uint64            // of these
+	sum              uint64            // of reasons
 	undecoded        uint64
 	untold, harmless uint64 // see capture.DropStats
 }
@@ -149,7 +150,7 @@ func (d *drops) counts() (c dropCounts) {
 	return c
 }
 
-// stop ends the reports, of which none comes later.
+// stop stops reporting; no report follows after it returns.
 func (d *drops) stop() {
 	if d == nil {
 		return
@@ -160,7 +161,7 @@ func (d *drops) stop() {
 	d.ended, d.watch = d.watch.Stats(), nil
 }
 
-// String is the summary's line, or "" if there was nothing.
+// String returns the line for the summary, or "" if nothing was dropped.
 func (c dropCounts) String() string {
 	var parts []string
 	names := slices.SortedFunc(maps.Keys(c.reasons), func(a, b string) int {

@@ -15,11 +15,11 @@ type engine struct {
 	name string
 	why  string
 	open func(capture.Config) (capture.Source, error)
-	// close frees what is kept for another capture.
+	// close frees what is kept open for the next capture.
 	close func() error
 }
 
-// newTaps is the eBPF engine, whose programs outlive a capture.
+// newTaps returns the eBPF engine, whose programs stay loaded between captures.
 func newTaps() engine {
 	taps := new(capture.Taps)
 	return engine{name: engineEBPF, open: opener(taps.Open), close: taps.Close}
@@ -37,7 +37,7 @@ var (
 // points are the values of -point.
 var points = map[string]capture.Point{"": capture.AfterQueue, "after": capture.AfterQueue, "before": capture.BeforeQueue, "both": capture.BothPoints}
 
-// checkEngine refuses names of engines and points that are none.
+// checkEngine rejects unknown engines and points.
 func checkEngine(name, point string) error {
 	if _, ok := points[point]; !ok {
 		return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no point %q", point), "-point takes after, before or both"))
@@ -49,7 +49,7 @@ func checkEngine(name, point string) error {
 	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("no engine %q", name), "engines are auto, ebpf, ring and libpcap"))
 }
 
-// onlyAfter says that a point is not to be had.
+// onlyAfter returns a note if the requested point is not available with the engine.
 func onlyAfter(point capture.Point) string {
 	if point == capture.AfterQueue {
 		return ""
@@ -57,9 +57,9 @@ func onlyAfter(point capture.Point) string {
 	return fmt.Sprintf("; without ebpf, -point %v is -point after", point)
 }
 
-// chooseEngine answers -engine. For auto it tries the fastest engine, attaching it for a
-// moment, and says what is missing if that fails: only trying shows whether the kernel, a
-// container's limits, and this filter allow it.
+// chooseEngine resolves -engine. For auto it tries the fastest engine by attaching it
+// for a moment, and reports what is missing if that fails: only trying shows whether
+// the kernel, a container's limits, and the filter allow it.
 func chooseEngine(name string, cfg capture.Config) engine {
 	var e engine
 	switch name {
@@ -102,8 +102,8 @@ func chooseEngine(name string, cfg capture.Config) engine {
 	return e
 }
 
-// opener makes an engine's own open function return the interface, which must
-// be nil after an error.
+// opener adapts an engine's open function to return the interface, which must be nil
+// after an error.
 func opener[S capture.Source](open func(capture.Config) (S, error)) func(capture.Config) (capture.Source, error) {
 	return func(c capture.Config) (capture.Source, error) {
 		s, err := open(c)
@@ -114,5 +114,5 @@ func opener[S capture.Source](open func(capture.Config) (S, error)) func(capture
 	}
 }
 
-// leaver is an engine that leaves our own feed out by itself.
+// leaver is implemented by engines that can filter out our own feed themselves.
 type leaver interface{ SetOwnAddrs([]netip.Addr) error }

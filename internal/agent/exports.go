@@ -15,18 +15,19 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// exporter sends: an export.Exporter or, in builds with NATS, a publish.Exporter.
+// exporter sends records: an export.Exporter or, in builds with NATS, a
+// publish.Exporter.
 type exporter interface {
 	fmt.Stringer
 	Run(context.Context) error
-	// State is what it is doing, in a few words.
+	// State returns what it is doing, in a few words.
 	State() string
 	Counts() export.Counts
-	// Reopen makes a file be opened anew.
+	// Reopen reopens a file.
 	Reopen()
 }
 
-// exporting is one -export, with its position in the stream.
+// exporting is one -export and its position in the stream.
 type exporting struct {
 	a        *agent
 	target   export.Target
@@ -38,11 +39,11 @@ type exporting struct {
 	busFiles []string     // for NATS
 }
 
-// openers make the exporters of kinds that package export does not send itself.
+// openers create the exporters that package export does not implement.
 var openers = map[export.Kind]func(*exporting) error{}
 
-// prepareExports makes what the command line asks for. Exports are captured
-// for from the beginning, whether or not anybody takes them.
+// prepareExports creates the exports from the command line. Packets are captured for
+// them from the start, whether or not a receiver is connected.
 func (a *agent) prepareExports() error {
 	if len(a.cfg.Exports) == 0 {
 		return nil
@@ -84,7 +85,7 @@ func (a *agent) prepareExports() error {
 	return nil
 }
 
-// notReady is err, what an export lacks, with what to do about it.
+// notReady wraps err, which says what an export lacks, with a hint.
 func notReady(t *export.Target, err error) error {
 	hint := "make the directory first; the agent gives up the right to"
 	if t.Kind != export.File {
@@ -93,8 +94,8 @@ func notReady(t *export.Target, err error) error {
 	return fault.WithCode(ExitUsage, fault.WithHint(fmt.Errorf("-export %q: %w", t.URL, err), hint))
 }
 
-// tls settles which files an export by TLS uses: its own, or the feed's. They
-// are read now, so that a wrong one is told, and anew for each dial.
+// tls determines the files of an export over TLS: its own, or those of the feed. They
+// are read now so that errors are reported at startup, and again for each connection.
 func (x *exporting) tls() (func() (*tls.Config, error), error) {
 	t, global := &x.target, &x.a.cfg.TLS
 	f := certs.Files{Cert: t.Cert, Key: t.Key, CA: t.CA}
@@ -126,12 +127,12 @@ func (x *exporting) tls() (func() (*tls.Config, error), error) {
 	}, nil
 }
 
-// allowed reports whether -allow lets an address in.
+// allowed reports whether -allow permits an address.
 func (a *agent) allowed(addr netip.Addr) bool {
 	return len(a.cfg.Allow) == 0 || slices.ContainsFunc(a.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// needs adds what an export does after privileges were given up.
+// needs adds what an export does after privileges are dropped.
 func (x *exporting) needs(cfg *sandbox.Config) {
 	t := &x.target
 	if t.Kind == export.File {
@@ -144,7 +145,7 @@ func (x *exporting) needs(cfg *sandbox.Config) {
 	}
 	cfg.Read = append(cfg.Read, x.busFiles...)
 	if _, err := netip.ParseAddr(t.Host); err != nil {
-		cfg.Network = true // name servers may want TCP
+		cfg.Network = true // name servers may require TCP
 		cfg.Read = append(cfg.Read, "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 	}
 	if x.files != (certs.Files{}) {
@@ -152,7 +153,8 @@ func (x *exporting) needs(cfg *sandbox.Config) {
 	}
 }
 
-// name is whose the records on a bus are: each of many interfaces has its own.
+// name returns the name of the records' agent on a bus. With several interfaces, each
+// has its own.
 func (x *exporting) name() string {
 	name, label := x.target.Name, x.a.point.label
 	switch {
@@ -188,7 +190,7 @@ func (x *exporting) announce() {
 	}
 }
 
-// String is the export's line in the summary.
+// String returns the export's line for the summary.
 func (x *exporting) String() string {
 	c, s := x.exporter.Counts(), x.status()
 	line := fmt.Sprintf("%v (%s): %s records of %s packets sent in %s messages, %s lost", x.exporter, x.exporter.State(),

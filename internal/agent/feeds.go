@@ -15,20 +15,20 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// feedsEvery is how often the list of other agents is looked at for changes.
+// feedsEvery is the interval at which the list of other agents is checked for changes.
 const feedsEvery = time.Second
 
-// feeds are other agents, whose feeds are no traffic either: on a collector's host an
-// agent of its own would report what the collector receives, and its answers. They are in
-// a collector.conf, or in the files of a directory that are like one.
+// feeds are the feeds of other agents, which are not reported either: otherwise an
+// agent on a collector's host would report everything that the collector receives, and
+// its replies. They are listed in a collector.conf, or in a directory of such files.
 type feeds struct {
 	path    string
 	changed time.Time
 	size    int64
 }
 
-// read returns the addresses of the agents if they may have changed. There being no
-// file yet is no error.
+// read returns the addresses of the agents if they may have changed. It is not an
+// error if the file does not exist yet.
 func (f *feeds) read() (agents map[netip.AddrPort]struct{}, fresh bool, err error) {
 	info, err := os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +49,7 @@ func (f *feeds) read() (agents map[netip.AddrPort]struct{}, fresh bool, err erro
 	agents = map[netip.AddrPort]struct{}{}
 	for _, name := range files {
 		data, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) { // it was replaced: the next look tells
+		if errors.Is(err, fs.ErrNotExist) { // it is being replaced: read it next time
 			continue
 		}
 		if err != nil {
@@ -61,7 +61,8 @@ func (f *feeds) read() (agents map[netip.AddrPort]struct{}, fresh bool, err erro
 			}
 		}
 	}
-	// A file that was changed just now may change again within the clock's tick.
+	// A file that was just changed may change again within the resolution of its
+	// timestamp.
 	if f.changed = info.ModTime(); time.Since(f.changed) < 2*feedsEvery {
 		f.changed = time.Time{}
 	}
@@ -69,8 +70,8 @@ func (f *feeds) read() (agents map[netip.AddrPort]struct{}, fresh bool, err erro
 	return agents, true, nil
 }
 
-// parseAgent takes a line of a collector.conf, LABEL:[SCHEME://]ADDRESS:PORT. Hosts by name
-// are left out: an agent asks no name servers.
+// parseAgent parses a line of a collector.conf, LABEL:[SCHEME://]ADDRESS:PORT. Host
+// names are skipped: an agent does not query name servers.
 func parseAgent(line string) (netip.AddrPort, bool) {
 	line, _, _ = strings.Cut(line, "#")
 	_, at, ok := strings.Cut(strings.TrimSpace(line), ":")
@@ -110,7 +111,7 @@ func (a *agent) followFeeds(ctx context.Context) error {
 	}
 }
 
-// fed reports whether a TCP packet is one of another agent's feed.
+// fed reports whether a TCP packet belongs to the feed of another agent.
 func fed(r *wire.Record, agents map[netip.AddrPort]struct{}) bool {
 	_, from := agents[netip.AddrPortFrom(r.SrcAddr(), r.SrcPort)]
 	_, to := agents[netip.AddrPortFrom(r.DstAddr(), r.DstPort)]

@@ -19,13 +19,13 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// fleet is the running program: an agent for each interface, and what they share.
+// fleet is the running program: one agent per interface, and what they share.
 type fleet struct {
 	cfg      Config
 	out      printer
 	members  membership
 	chunk    int           // records in a chunk of an agent's hub
-	table    int           // entries of a decoder's tables; 0 is as many as it chooses
+	table    int           // entries in a decoder's tables; 0 for its default
 	certs    *certs.Server // nil without TLS
 	tracer   dropTracer
 	registry *prometheus.Registry
@@ -37,41 +37,42 @@ type fleet struct {
 }
 
 // membership decides which interfaces a fleet watches. Its methods are called in this
-// order, but agents, which may be called at any time.
+// order, except agents, which may be called at any time.
 type membership interface {
-	// open opens what takes privileges that the program gives up.
+	// open opens what requires privileges that the program drops later.
 	open(context.Context) error
-	// needs adds what is done later.
+	// needs adds what is needed after privileges are dropped.
 	needs(*sandbox.Config)
-	// announce reports what is watched, with the line on dropped packets.
+	// announce reports what is being watched, and the line about dropped packets.
 	announce(drops string)
-	// String names what is watched, for service managers.
+	// String names what is being watched, for service managers.
 	fmt.Stringer
-	// run returns when ctx is done and all agents have ended, or with an error that ends
-	// the program.
+	// run returns when ctx is done and all agents have stopped, or with an error that
+	// ends the program.
 	run(context.Context) error
 	summary()
 	close()
 
-	// engine opens an agent's captures, which are like c.
+	// engine returns the engine for an agent's captures, which are configured like c.
 	engine(a *agent, c capture.Config) engine
-	// agents are those that run, in a fixed order.
+	// agents returns the running agents, in a fixed order.
 	agents() []*agent
 }
 
-// observationPoint is where an agent watches.
+// observationPoint is where an agent observes packets.
 type observationPoint struct {
 	out    printer          // begins each line with the interface, if there are several
 	ns     *netns.Namespace // nil: the program's own
-	label  string           // of one interface of several, in port tables and on buses
-	domain uint32           // observation domain ID; 0 stands for the interface's index
-	names  ipfix.Names      // tell collectors of IPFIX which of several interfaces the domain is
+	label  string           // in port tables and on buses, if there are several interfaces
+	domain uint32           // observation domain ID; 0 means the interface's index
+	names  ipfix.Names      // identify the interface to collectors of IPFIX, if there are several
 	labels prometheus.Labels
 }
 
-// Run watches one interface, or several. It returns when ctx is done and everything captured
-// has been dealt with, or with the first error; if there are several interfaces, one that
-// cannot be watched is no reason to end. Errors have their exit code, see fault.Code.
+// Run watches one or several interfaces. It returns when ctx is done and everything
+// captured has been processed, or with the first error; if there are several
+// interfaces, one that cannot be watched does not end the program. Errors have an exit
+// code, see fault.Code.
 func Run(ctx context.Context, cfg Config) error {
 	f, err := openFleet(ctx, cfg)
 	if err != nil {
@@ -83,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 		f.manager = &service.Manager{}
 	}
 	raiseFileLimit(f.out.printf)
-	_ = calmMonitor() // what it costs otherwise is no reason to complain
+	_ = calmMonitor() // without it the program only costs more
 	if err := f.confine(); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 // Check does everything that Run does for one interface before it waits for collectors,
-// starts and ends a capture, and reports.
+// starts and stops a capture, and prints a report.
 func Check(ctx context.Context, cfg Config) error {
 	f, err := openFleet(ctx, cfg)
 	if err != nil {
@@ -122,7 +123,7 @@ func Check(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// openFleet opens what takes privileges. Nothing runs yet.
+// openFleet opens what requires privileges. It starts no goroutines.
 func openFleet(ctx context.Context, cfg Config) (*fleet, error) {
 	if err := checkEngine(cfg.Engine, cfg.Point); err != nil {
 		return nil, err
@@ -162,7 +163,7 @@ func (f *fleet) close() {
 	}
 }
 
-// start opens an agent and its ports. Its metrics are the program's until it stops.
+// start opens an agent and its ports. Its metrics are served until stop is called.
 func (f *fleet) start(ctx context.Context, p *observationPoint, cfg Config) (a *agent, stop func(), err error) {
 	if a, err = newAgent(ctx, f, p, cfg); err != nil {
 		return nil, nil, err
@@ -195,7 +196,7 @@ func (f *fleet) announce() {
 	}
 }
 
-// run returns when all parts have ended. The first that fails ends all.
+// run returns when all parts have stopped. The first failure stops all of them.
 func (f *fleet) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.signals(ctx) })
@@ -207,14 +208,15 @@ func (f *fleet) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// alive comes back if no agent has got stuck.
+// alive returns unless an agent is deadlocked.
 func (f *fleet) alive() {
 	for _, a := range f.members.agents() {
 		a.alive()
 	}
 }
 
-// signals serves those that do not end the program, SIGUSR1 and SIGHUP, until ctx is done.
+// signals handles the signals that do not end the program, SIGUSR1 and SIGHUP, until
+// ctx is done.
 func (f *fleet) signals(ctx context.Context) error {
 	c := make(chan os.Signal, 4)
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGUSR1)
@@ -239,14 +241,14 @@ func (f *fleet) signals(ctx context.Context) error {
 	}
 }
 
-// raiseFileLimit lets as many collectors attach as the system permits.
+// raiseFileLimit allows as many collectors as the system permits.
 func raiseFileLimit(say func(string, ...any)) {
 	const want = 1 << 20
 	var lim syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim) != nil {
 		return
 	}
-	for max := uint64(want); max > lim.Max; max /= 2 { // needs CAP_SYS_RESOURCE
+	for max := uint64(want); max > lim.Max; max /= 2 { // requires CAP_SYS_RESOURCE
 		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: max, Max: max}) == nil {
 			return
 		}
@@ -257,8 +259,8 @@ func raiseFileLimit(say func(string, ...any)) {
 	}
 }
 
-// single is the membership of a fleet of one: the interface that the command line names.
-// What goes wrong with its agent ends the program.
+// single is the membership of a fleet of one: the interface from the command line. If
+// its agent fails, the program ends.
 type single struct {
 	fleet *fleet
 	agent *agent

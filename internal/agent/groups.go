@@ -12,28 +12,29 @@ import (
 )
 
 const (
-	// membersEvery is how often all groups are reported though nothing has changed: what was
-	// lost is made up for then.
+	// membersEvery is the interval at which all groups are reported even if nothing has
+	// changed, to make up for lost records.
 	membersEvery = 10 * time.Second
-	// membersPoll is how often they are read if the kernel does not tell of changes.
+	// membersPoll is the interval at which groups are read if the kernel does not
+	// report changes.
 	membersPoll = 500 * time.Millisecond
-	// maxMemberships is how many groups are reported.
+	// maxMemberships is the maximum number of groups reported.
 	maxMemberships = 512
 )
 
-// groups reports the multicast groups of the interface to collectors of IPFIX while there are
-// any.
+// groups reports the multicast groups of the interface to collectors of IPFIX while any
+// are attached.
 type groups struct {
 	a       *agent
 	index   int         // of the interface
-	follows atomic.Bool // the kernel tells of changes
+	follows atomic.Bool // the kernel reports changes
 	wanted  atomic.Bool
 	look    chan struct{} // something has changed
-	all     chan struct{} // somebody new wants to know all
+	all     chan struct{} // a new collector needs the whole list
 	sent    atomic.Uint64
 }
 
-// newGroups returns nil if nobody wants to be told.
+// newGroups returns nil if there is no output that carries memberships.
 func (a *agent) newGroups() *groups {
 	if !a.cfg.Members || a.cfg.IPFIXPort == 0 && a.cfg.IPFIXTLSPort == 0 && len(a.exports) == 0 {
 		return nil
@@ -43,13 +44,13 @@ func (a *agent) newGroups() *groups {
 	return m
 }
 
-// attached is told how many collectors and exports there are.
+// attached is called with the number of attached collectors and exports.
 func (m *groups) attached(n int) {
 	m.wanted.Store(n > 0)
 	wake(m.all)
 }
 
-// changed says that the groups may be others now.
+// changed signals that the groups may have changed.
 func (m *groups) changed() {
 	if m != nil {
 		wake(m.look)
@@ -121,7 +122,7 @@ func (m *groups) tell(now time.Time, groups []netip.Addr) {
 	m.sent.Add(uint64(len(recs)))
 }
 
-// count is how many records were sent.
+// count returns the number of records sent.
 func (m *groups) count() uint64 {
 	if m == nil {
 		return 0

@@ -15,7 +15,8 @@ import (
 type holder struct {
 	pid  int
 	name string
-	// watches is the interface of an agent, ours or the C program; "" of others.
+	// watches is the interface that an agent, ours or the C program, watches; "" for
+	// other programs.
 	watches string
 }
 
@@ -27,7 +28,7 @@ func (h holder) String() string {
 	return who
 }
 
-// hint is what to write instead, for an agent that is to watch an interface.
+// hint suggests what to write instead, for an agent that is to watch an interface.
 func (h holder) hint(known bool, port int, option, watched string) string {
 	another := fmt.Sprintf("%s %d takes another port", option, freePort(port))
 	switch {
@@ -41,8 +42,8 @@ func (h holder) hint(known bool, port int, option, watched string) string {
 	return another
 }
 
-// findHolder finds the process that listens on a TCP port of this network
-// namespace, as far as this user may see it.
+// findHolder finds the process that listens on a TCP port in this network namespace, as
+// far as this user may see it.
 func findHolder(port int) (holder, bool) {
 	inodes := listening(func(p int) bool { return p == port })
 	if len(inodes) == 0 {
@@ -61,7 +62,7 @@ func findHolder(port int) (holder, bool) {
 	return holder{}, false
 }
 
-// describeHolder reads what a process is from its directory in /proc.
+// describeHolder describes a process from its directory in /proc.
 func describeHolder(dir string) (h holder, ok bool) {
 	var err error
 	if h.pid, err = strconv.Atoi(filepath.Base(dir)); err != nil {
@@ -80,8 +81,8 @@ func describeHolder(dir string) (h holder, ok bool) {
 	return h, true
 }
 
-// watchedBy is the interface that an agent with these arguments watches, or ""
-// if it watches many namespaces.
+// watchedBy returns the interface that an agent with these arguments watches, or "" if
+// it watches several namespaces.
 func watchedBy(args []string) string {
 	name := DefaultInterface
 	for i, arg := range args {
@@ -102,9 +103,9 @@ func watchedBy(args []string) string {
 	return name
 }
 
-// listening returns the inodes of the TCP sockets that listen on wanted ports,
-// from proc_pid_net(5): local address and port, peer, state (0A: listening),
-// four fields, user, timeout, inode.
+// listening returns the inodes of the TCP sockets that listen on wanted ports, parsed
+// from the format in proc_pid_net(5): local address and port, peer, state (0A is
+// listening), four fields, user, timeout, inode.
 func listening(wanted func(port int) bool) map[string]int {
 	inodes := map[string]int{}
 	for _, name := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
@@ -125,7 +126,7 @@ func listening(wanted func(port int) bool) map[string]int {
 	return inodes
 }
 
-// freePort is the next port above that nobody listens on.
+// freePort returns the next higher port that nobody listens on.
 func freePort(port int) int {
 	used := listening(func(p int) bool { return p > port })
 	var ports []int

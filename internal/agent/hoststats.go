@@ -13,9 +13,9 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// hostStats reports CPU and memory once a second while a collector is
-// attached: this host's, or of the processes of a node that has a PID namespace of its
-// own, as those of CORE and containers have.
+// hostStats reports CPU and memory once a second while a collector is attached: those
+// of the host or, for a node with its own PID namespace such as those of CORE and
+// containers, those of the node's processes.
 type hostStats struct {
 	publish   func(...wire.Record)
 	processes *processes // of the node; nil for the host
@@ -31,7 +31,7 @@ func newHostStats(publish func(...wire.Record)) *hostStats {
 	return h
 }
 
-// String says whose statistics they are.
+// String returns whose statistics they are.
 func (h *hostStats) String() string {
 	switch {
 	case h.processes != nil:
@@ -89,13 +89,13 @@ func (h *hostStats) run(ctx context.Context) error {
 	}
 }
 
-// cpuTime is what all processors together have done since boot, in ticks.
+// cpuTime is the accumulated time of all processors since boot, in ticks.
 type cpuTime struct{ busy, idle uint64 }
 
-// since gives the busy ticks (1/100 s) per processor and second between the
-// two: 0 to 100, whatever the length of the time between.
+// since returns the busy ticks (1/100 s) per processor and second between the two: 0 to
+// 100, regardless of the time between them.
 func (c cpuTime) since(last cpuTime) uint32 {
-	// Idle time may step back a little when a processor goes offline.
+	// Idle time may decrease slightly when a processor goes offline.
 	busy, idle := c.busy-min(last.busy, c.busy), c.idle-min(last.idle, c.idle)
 	if busy+idle == 0 {
 		return 0
@@ -103,9 +103,9 @@ func (c cpuTime) since(last cpuTime) uint32 {
 	return uint32((busy*100 + (busy+idle)/2) / (busy + idle))
 }
 
-// readCPU reads the first line of /proc/stat (proc_stat(5)): user nice system
-// idle iowait irq softirq steal guest guest_nice. Guests' time is contained in
-// user and nice.
+// readCPU reads the first line of /proc/stat (proc_stat(5)): user nice system idle
+// iowait irq softirq steal guest guest_nice. The guest times are included in user and
+// nice.
 func readCPU() (cpuTime, error) {
 	data, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -134,8 +134,8 @@ func parseCPU(line []byte) (c cpuTime, err error) {
 	return c, nil
 }
 
-// readMemory gives the memory in use in kB: what is not available to programs
-// without swapping (proc_meminfo(5)); caches do not count.
+// readMemory returns the memory in use in kB: what is not available to programs without
+// swapping (proc_meminfo(5)). Caches do not count.
 func readMemory() (uint64, error) {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

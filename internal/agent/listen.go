@@ -58,7 +58,7 @@ func (a *agent) listen() error {
 	}
 	for _, p := range []struct {
 		port          int
-		option        string // takes another one
+		option        string // option that sets another port
 		secure, ipfix bool
 	}{
 		{a.cfg.Port, "-p", false, false}, {tlsPort, "-tls-port", true, false},
@@ -83,7 +83,7 @@ func (a *agent) listen() error {
 	return nil
 }
 
-// announcePorts reports which ports are open, and to whom.
+// announcePorts reports which ports are open, and for whom.
 func (a *agent) announcePorts() {
 	where := "all addresses"
 	if a.cfg.Listen.IsValid() {
@@ -115,14 +115,15 @@ func (a *agent) announcePorts() {
 			networks[i] = p.String()
 		}
 		a.out.printf("collectors are let in from %s only", strings.Join(networks, ", "))
-	case a.cfg.Listen.IsLoopback(): // nobody but this host's users
+	case a.cfg.Listen.IsLoopback(): // reachable from this host only
 	case a.cfg.Port != 0 || a.cfg.IPFIXPort != 0:
 		a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")
 	}
 }
 
-// listen opens a port at an address of this host, or at all. option takes
-// another port, and watched is the interface that the agent is for.
+// listen opens a port on one address of this host, or on all. For the hint in its
+// error, option is the flag that sets another port, and watched is the interface that
+// the agent watches.
 func listen(addr netip.Addr, port int, option, watched string) (*net.TCPListener, error) {
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: addr.AsSlice(), Port: port, Zone: addr.Zone()})
 	if err == nil {
@@ -145,7 +146,7 @@ func listen(addr netip.Addr, port int, option, watched string) (*net.TCPListener
 	return nil, fault.WithCode(code, err)
 }
 
-// listenCode is the exit code for a port that cannot be had.
+// listenCode returns the exit code for a port that cannot be opened.
 func listenCode(err error) int {
 	var call *os.SyscallError
 	if errors.As(err, &call) {

@@ -13,42 +13,42 @@ import (
 )
 
 const (
-	// flushEvery is the longest that a line waits in memory.
+	// flushEvery is the maximum time that a line waits in memory.
 	flushEvery = time.Second
-	// logBuffers of logBufferSize bytes hold the lines of 10 ms of three million
-	// packets a second, while the file is written to by another thread.
+	// logBuffers buffers of logBufferSize bytes hold the lines of 10 ms at three
+	// million packets per second while another thread writes to the file.
 	logBuffers    = 16
 	logBufferSize = 128 << 10
-	// logWrite is how many bytes are worth waking that thread.
+	// logWrite is the number of bytes that justify waking that thread.
 	logWrite = 64 << 10
 )
 
-// logTask writes the text log from a reader of its own, so that a slow disk
-// delays nothing else: while no collector is attached nothing is captured, so
-// there is nothing to write, and the file is closed. As long as the file keeps
-// up, whoever publishes records copies their lines into buffers (attend), and
-// the task's goroutine only writes those; when they are full it reads the hub
-// itself until there is nothing left.
+// logTask writes the text log from a hub reader of its own, so that a slow disk delays
+// nothing else. While no collector is attached nothing is captured, there is nothing to
+// write, and the file is closed. As long as the file keeps up, the goroutine that
+// publishes records copies their lines into buffers (attend), and the task's goroutine
+// only writes those. When all buffers are full, the task's goroutine reads the hub
+// itself until it has caught up.
 type logTask struct {
 	file   *sink.LogFile
 	reader *recordReader
 	wanted atomic.Bool
-	// always: captures run without collectors, too; what they see meanwhile is
-	// not for the log.
+	// always means that captures also run without collectors; what they see then is not
+	// meant for the log.
 	always  bool
 	skipped atomic.Uint64 // records
 
-	open bool // there may be something to flush or close
+	open bool // there may be lines to flush or a file to close
 
 	free, full chan *logLines
 	mu         sync.Mutex
-	gathering  *logLines     // guarded by mu; nil while none was free
-	resting    bool          // guarded by mu: no timer runs, see nudge
-	nudge      chan struct{} // there is something to flush or close
-	back       chan struct{} // the goroutine reads the hub again
+	gathering  *logLines     // guarded by mu; nil if no buffer was free
+	resting    bool          // guarded by mu: no timer is running, see nudge
+	nudge      chan struct{} // there are lines to flush or a file to close
+	back       chan struct{} // the goroutine reads the hub itself again
 }
 
-// logLines are whole lines.
+// logLines is a buffer of whole lines.
 type logLines struct {
 	text []byte
 	n    int
@@ -81,8 +81,8 @@ func (l *logTask) wake() {
 	}
 }
 
-// run ends when the hub does. It never fails: what a log cannot write it
-// counts.
+// run ends when the hub is closed. It never fails: lines that cannot be written are
+// counted.
 func (l *logTask) run(context.Context) error {
 	defer l.reader.Close()
 	defer l.file.Close()
@@ -104,7 +104,7 @@ func (l *logTask) run(context.Context) error {
 	}
 }
 
-// flush writes what is in memory, and closes a file that nobody wants.
+// flush writes what is in memory, and closes the file if it is not wanted.
 func (l *logTask) flush() {
 	l.file.Flush()
 	if !l.wanted.Load() {
@@ -113,7 +113,7 @@ func (l *logTask) flush() {
 	}
 }
 
-// wait waits for lines, but while the file is open not beyond the next flush.
+// wait waits for lines, but no longer than until the next flush while the file is open.
 func (l *logTask) wait(flushed time.Time) error {
 	if !l.open {
 		return l.reader.Wait(context.Background())
@@ -123,7 +123,7 @@ func (l *logTask) wait(flushed time.Time) error {
 	return l.reader.Wait(ctx)
 }
 
-// write is for lines that are still in the hub.
+// write writes lines that are still in the hub.
 func (l *logTask) write() {
 	for {
 		lines, ends := l.reader.Encoded(formatText)
@@ -137,7 +137,7 @@ func (l *logTask) write() {
 	}
 }
 
-// skip reports whether n records are not for the log.
+// skip reports whether n records are not meant for the log.
 func (l *logTask) skip(n int) bool {
 	if !l.always || l.wanted.Load() {
 		return false
@@ -146,8 +146,8 @@ func (l *logTask) skip(n int) bool {
 	return true
 }
 
-// count returns how many records have a line, given where lines begin and end. Dropped packets
-// have none, and are not for the log.
+// count returns the number of records that have a line, given the line boundaries.
+// Dropped packets have none, and are not meant for the log.
 func (l *logTask) count(ends []uint32) (n int) {
 	for i, end := range ends[1:] {
 		if end != ends[i] {
@@ -160,7 +160,7 @@ func (l *logTask) count(ends []uint32) (n int) {
 	return n
 }
 
-// attend is called by whoever publishes records. It reports false if the
+// attend is called by the goroutine that publishes records. It reports false if the
 // buffers are full.
 func (l *logTask) attend() bool {
 	l.mu.Lock()
@@ -181,8 +181,7 @@ func (l *logTask) attend() bool {
 	}
 }
 
-// gather copies as many lines as there is room for, and tells how many those
-// are. With mu held.
+// gather copies as many lines as fit and returns their number. The caller must hold mu.
 func (l *logTask) gather(lines []byte, ends []uint32) int {
 	if l.gathering == nil {
 		select {
@@ -202,20 +201,20 @@ func (l *logTask) gather(lines []byte, ends []uint32) int {
 	g.text = append(g.text, lines[:ends[n]-ends[0]]...)
 	g.n += l.count(ends[:n+1])
 	if n < len(ends)-1 || len(g.text) >= logWrite {
-		l.full <- g // it has room for all buffers
+		l.full <- g // has room for all buffers
 		l.gathering = nil
 	} else if l.resting {
 		l.resting = false
 		l.wake()
 	}
-	if n == 0 { // there was no room for a line
+	if n == 0 { // not even one line fits
 		return l.gather(lines, ends)
 	}
 	return n
 }
 
-// writeGathered writes what attend has gathered until attend gives up or the
-// hub is closed.
+// writeGathered writes what attend has gathered, until attend gives up or the hub is
+// closed.
 func (l *logTask) writeGathered() {
 	timer := time.NewTimer(flushEvery)
 	defer timer.Stop()
@@ -245,7 +244,7 @@ func (l *logTask) gathered() bool {
 	return l.gathering != nil && l.gathering.n > 0
 }
 
-// put writes a buffer and gives it back.
+// put writes a buffer and returns it to the free ones.
 func (l *logTask) put(g *logLines) {
 	l.file.Write(g.text, g.n)
 	l.open = true
@@ -253,7 +252,7 @@ func (l *logTask) put(g *logLines) {
 	l.free <- g
 }
 
-// putAll writes everything that was gathered.
+// putAll writes everything gathered.
 func (l *logTask) putAll() {
 	l.mu.Lock()
 	if l.gathering != nil && l.gathering.n > 0 {
@@ -266,9 +265,9 @@ func (l *logTask) putAll() {
 	}
 }
 
-// flushGathered brings everything into the file. It reports false if there was
-// nothing since the last time: then attend wakes the goroutine for the next
-// lines.
+// flushGathered writes everything gathered to the file. It reports false if there was
+// nothing since the last call; attend then wakes the goroutine when the next lines
+// arrive.
 func (l *logTask) flushGathered() bool {
 	some := l.gathered()
 	l.putAll()

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// scrapeTime bounds what one HTTP request may take in all.
+	// scrapeTime bounds the total time of one HTTP request.
 	scrapeTime = 10 * time.Second
-	// maxScrapers bounds the connections to the metrics' port.
+	// maxScrapers bounds the number of connections to the metrics port.
 	maxScrapers = 32
 )
 
@@ -35,8 +35,8 @@ type metricsServer struct {
 	registry *prometheus.Registry
 }
 
-// newMetricsServer opens the port. What is in the registry is served, and what
-// is known of the process; /healthz is 503 while failing says why.
+// newMetricsServer opens the port. It serves the registry's metrics and those of the
+// process; /healthz returns 503 while failing returns a reason.
 func newMetricsServer(addr string, registry *prometheus.Registry, failing func() string) (*metricsServer, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -58,12 +58,13 @@ func newMetricsServer(addr string, registry *prometheus.Registry, failing func()
 		ln:       netutil.LimitListener(ln, maxScrapers),
 		http: &http.Server{
 			Handler: mux, ReadTimeout: scrapeTime, WriteTimeout: scrapeTime, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
-			ErrorLog: log.New(io.Discard, "", 0), // what visitors do wrong is theirs
+			ErrorLog: log.New(io.Discard, "", 0), // mistakes of clients are not ours to log
 		},
 	}, nil
 }
 
-// metricsError says why there is no listening on addr, and what to write instead.
+// metricsError explains why listening on addr failed, and suggests what to write
+// instead.
 func metricsError(addr string, err error) error {
 	code := listenCode(err)
 	err = fmt.Errorf("-metrics: cannot listen on %q: %w", addr, err)
@@ -78,7 +79,7 @@ func metricsError(addr string, err error) error {
 	return fault.WithCode(code, fault.WithHint(err, hint))
 }
 
-// announce says where metrics are, and to whom.
+// announce reports where metrics are served, and for whom.
 func (m *metricsServer) announce(say func(string, ...any)) {
 	say("metrics on http://%s/metrics", m.ln.Addr())
 	if addr, ok := m.ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
@@ -96,16 +97,16 @@ func (m *metricsServer) run(ctx context.Context) error {
 	return nil
 }
 
-// metrics are the agent's counters as Prometheus takes them. Nothing is counted
-// for them: they are read where they are when somebody asks.
+// metrics exposes the agent's counters to Prometheus. They are read where they are
+// kept, at each scrape; nothing is counted twice.
 type metrics struct{ a *agent }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("pcapper_"+name, help, labels, nil)
 }
 
-// Labels have few values each: collectors' addresses are in the summary
-// (SIGUSR1), not here.
+// Labels have few values: the addresses of collectors are in the summary (SIGUSR1), not
+// here.
 var (
 	descEngine       = desc("engine_info", "Always 1; how and what is captured.", "engine", "interface", "mode")
 	descCapturing    = desc("capturing", "1 while a capture runs, that is while a collector is attached.")
@@ -154,7 +155,7 @@ func (metrics) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is called for each scrape, several at a time.
+// Collect is called for each scrape, possibly concurrently.
 func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	a := m.a
 	count := func(d *prometheus.Desc, n uint64, labels ...string) {
@@ -171,8 +172,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descCapturing, capturing)
 
-	// What is lost is read before what there was: no scrape shows more lost
-	// than captured.
+	// Losses are read before totals, so that no scrape shows more packets lost than
+	// captured.
 	kernel := a.capture.stats()
 	packets, leftOut, bytes := a.capture.counters.get()
 	stats := uint64(0)
@@ -275,10 +276,10 @@ func (m metrics) spool(count func(*prometheus.Desc, uint64, ...string), gauge fu
 	gauge(descSpoolFailing, failing)
 }
 
-// kind is what collectors are counted by.
+// kind is the key by which attached collectors are counted.
 type kind struct{ transport, format string }
 
-// readers adds up all collectors that are and have been.
+// readers adds up all collectors, present and past.
 func (a *agent) readers() (sum hub.Status, lag uint64, departed int, attached map[kind]int) {
 	attached = map[kind]int{}
 	for _, transport := range []string{"tcp", "tls"} {
@@ -295,7 +296,7 @@ func (a *agent) readers() (sum hub.Status, lag uint64, departed int, attached ma
 			k.transport = "tls"
 		}
 		if k.format == "" {
-			k.format = "records" // until it says otherwise
+			k.format = "records" // until the collector announces otherwise
 		}
 		attached[k]++
 	}, func() {

@@ -17,16 +17,16 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/netns"
 )
 
-// AllNamespaces is the value of -netns that stands for every network namespace of this
-// host that has a name or a process.
+// AllNamespaces is the value of -netns for all network namespaces of this host that
+// have a name or a process.
 const AllNamespaces = "all"
 
-// settles is how old a namespace's first process is when the namespace gets its name: by then it
-// is the program it will be, with the host name it will have.
+// settles is the age of a namespace's first process at which the namespace is named: by
+// then the process runs its final program and has its final host name.
 const settles = time.Second
 
-// census finds all network namespaces. A namespace keeps the name that it was first found by for as
-// long as it is found.
+// census finds all network namespaces. A namespace keeps its first name as long as it
+// exists.
 type census struct {
 	proc   string // "/proc"
 	docker string // where Docker keeps its containers
@@ -40,27 +40,28 @@ func newCensus() *census {
 // tick is the unit of times in /proc.
 const tick = time.Second / 100
 
-// resident is the process that has been in a namespace for longest.
+// resident is the oldest process in a namespace.
 type resident struct {
 	pid    int
-	began  int64 // in ticks since the host started
+	began  int64 // in ticks since boot
 	parent int
 	comm   string
 }
 
-// find lists the namespaces there are: the agent's own, whose name is "", and then by name.
+// find returns the existing namespaces: first the agent's own, whose name is "", then
+// the others by name.
 //
-// What a namespace is called does not depend on when the agent started, and, but for the last
-// of these, not on the namespace having been made anew:
+// The name of a namespace does not depend on when the agent started, and except in the
+// last of these cases it survives the re-creation of the namespace:
 //
 //   - a node of CORE: SESSION.NODE
-//   - a name of ip-netns(8), or the last part of another path that it is mounted at
+//   - named by ip-netns(8), or mounted elsewhere: that name, or the last element of the path
 //   - a container of Docker or Podman: its name
-//   - what has a host name of its own (LXC, systemd-nspawn, pods of Kubernetes): that
+//   - with a host name of its own (LXC, systemd-nspawn, Kubernetes pods): that name
 //   - a service of systemd: its name
-//   - anything else: the program that has been there for longest and the kernel's number, as in sleep-4026532281
+//   - anything else: the name of its oldest program and the kernel's number, as in sleep-4026532281
 //
-// If two would have the same name, the younger's is followed by its number.
+// If two would have the same name, the number of the younger is appended to its name.
 func (c *census) find() []node {
 	own := inodeOf(filepath.Join(c.proc, "thread-self/ns/net")) // netns.Own
 	mounted := c.mounted()
@@ -79,7 +80,7 @@ func (c *census) find() []node {
 			inodes = append(inodes, inode)
 		}
 	}
-	slices.SortFunc(inodes, func(a, b uint64) int { // the older ones have the first choice
+	slices.SortFunc(inodes, func(a, b uint64) int { // older ones choose first
 		return cmp.Or(cmp.Compare(residents[a].began, residents[b].began), cmp.Compare(a, b))
 	})
 	known, taken := map[uint64]node{}, map[string]bool{}
@@ -112,7 +113,7 @@ func (c *census) find() []node {
 			}
 			taken[n.id()] = true
 		}
-		n.path = path // the process that it was found by may have ended
+		n.path = path // the process through which it was found may have ended
 		known[inode] = n
 	}
 	c.known = known
@@ -124,10 +125,11 @@ func (c *census) find() []node {
 	return nodes
 }
 
-// ofEngine matches names of mounts that an engine of containers made up for one life of a container.
+// ofEngine matches the names of mounts that container engines generate for one run of a
+// container.
 var ofEngine = regexp.MustCompile(`^(cni|netns)-[0-9a-f]{8}-|^[0-9a-f]{12}$`)
 
-// name is what a namespace is called that is no node of CORE; see find.
+// name returns the name of a namespace that is not a node of CORE; see find.
 func (c *census) name(mount string, r resident, lived bool, inode uint64) string {
 	base, given := "", ""
 	if mount != "" {
@@ -142,8 +144,8 @@ func (c *census) name(mount string, r resident, lived bool, inode uint64) string
 	return cmp.Or(given, base, fmt.Sprintf("%s-%d", cmp.Or(plain(r.comm), "netns"), inode))
 }
 
-// plain has nothing in it that would mean something else in a collector.conf, a path or a
-// terminal: who is in a namespace chooses its host name.
+// plain removes characters that have a meaning in a collector.conf, a path, or a
+// terminal: the host name is chosen by whoever runs in the namespace.
 func plain(name string) string {
 	return strings.TrimLeft(strings.Map(func(r rune) rune {
 		if r < 128 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._@", r)) {
@@ -153,8 +155,8 @@ func plain(name string) string {
 	}, name), ".-")
 }
 
-// container is the name of the container that the process is the first of: its parent is
-// the program that looks after it.
+// container returns the name of the container whose first process this is: its parent
+// is the program that supervises it.
 func (c *census) container(r resident) string {
 	args := c.cmdline(r.parent)
 	if len(args) == 0 {
@@ -182,7 +184,8 @@ func (c *census) container(r resident) string {
 	return ""
 }
 
-// hostname is the host name where the process is, if that is not this host's.
+// hostname returns the host name of the process's UTS namespace, if it is not this
+// host's.
 func (c *census) hostname(r resident) string {
 	path := filepath.Join(c.proc, strconv.Itoa(r.pid), "ns/uts")
 	if inode := inodeOf(path); inode == 0 || inode == inodeOf(filepath.Join(c.proc, "thread-self/ns/uts")) {
@@ -196,7 +199,7 @@ func (c *census) hostname(r resident) string {
 	return name
 }
 
-// unit is the service of systemd that the process belongs to.
+// unit returns the systemd service that the process belongs to.
 func (c *census) unit(r resident) string {
 	data, _ := os.ReadFile(filepath.Join(c.proc, strconv.Itoa(r.pid), "cgroup")) // it may have ended
 	for line := range strings.Lines(string(data)) {
@@ -207,13 +210,13 @@ func (c *census) unit(r resident) string {
 	return ""
 }
 
-// residents has the first process of each namespace but our own.
+// residents returns the oldest process of each namespace except our own.
 func (c *census) residents(own uint64) map[uint64]resident {
 	first := map[uint64]resident{}
-	entries, _ := os.ReadDir(c.proc) // nothing is found then, which is said
+	entries, _ := os.ReadDir(c.proc) // on an error nothing is found, which is reported
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() { // whose first thread may be anywhere, see netns.Own
+		if err != nil || pid == os.Getpid() { // its first thread may be in any namespace, see netns.Own
 			continue
 		}
 		inode := inodeOf(filepath.Join(c.proc, e.Name(), "ns/net"))
@@ -238,7 +241,7 @@ func (c *census) process(pid int) (r resident, ok bool) {
 	if open < 0 || end < open {
 		return r, false
 	}
-	fields := strings.Fields(string(data[end+1:])) // the third and those that follow
+	fields := strings.Fields(string(data[end+1:])) // from the third field on
 	if len(fields) < 20 {
 		return r, false
 	}
@@ -256,7 +259,7 @@ func (c *census) cmdline(pid int) []string {
 	return strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
 }
 
-// uptime is how long the host has been running, in ticks.
+// uptime returns how long the host has been running, in ticks.
 func (c *census) uptime() int64 {
 	data, _ := os.ReadFile(filepath.Join(c.proc, "uptime"))
 	var seconds float64
@@ -266,11 +269,11 @@ func (c *census) uptime() int64 {
 	return int64(seconds * float64(time.Second/tick))
 }
 
-// mounted has a path of each namespace that is mounted somewhere: what ip-netns(8) calls by a name
-// first, or else the first one.
+// mounted returns a path for each namespace that is mounted somewhere, preferably one
+// of ip-netns(8).
 func (c *census) mounted() map[uint64]string {
 	paths := map[uint64]string{}
-	data, _ := os.ReadFile(filepath.Join(c.proc, "thread-self/mountinfo")) // nothing is mounted then
+	data, _ := os.ReadFile(filepath.Join(c.proc, "thread-self/mountinfo")) // on an error nothing is mounted
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		// ID PARENT MAJOR:MINOR net:[INODE] PATH OPTIONS ...
@@ -290,7 +293,7 @@ func (c *census) mounted() map[uint64]string {
 	return paths
 }
 
-// rank is lower the more a mount's name says.
+// rank is lower for mounts with more meaningful names.
 func rank(path string) int {
 	switch {
 	case ofEngine.MatchString(filepath.Base(path)):
@@ -301,7 +304,7 @@ func rank(path string) int {
 	return 1
 }
 
-// octal matches how mountinfo has spaces and the like.
+// octal matches the escapes that mountinfo uses for spaces and similar characters.
 var octal = regexp.MustCompile(`\\[0-7]{3}`)
 
 func unescape(path string) string {
@@ -311,7 +314,8 @@ func unescape(path string) string {
 	})
 }
 
-// inodeOf is the number of the namespace that a link in /proc or a mounted file stands for, or 0.
+// inodeOf returns the inode of the namespace behind a link in /proc or a mounted file,
+// or 0.
 func inodeOf(path string) uint64 {
 	if link, err := os.Readlink(path); err == nil {
 		_, number, _ := strings.Cut(link, ":")
@@ -320,12 +324,12 @@ func inodeOf(path string) uint64 {
 	return 0
 }
 
-// parseNamespace is N of net:[N], or 0.
+// parseNamespace returns N for "net:[N]", or 0.
 func parseNamespace(text string) uint64 {
 	number, ok := strings.CutPrefix(text, "net:[")
 	if !ok || !strings.HasSuffix(number, "]") {
 		return 0
 	}
-	n, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64) // 0 is none
+	n, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64) // 0 is no namespace
 	return n
 }

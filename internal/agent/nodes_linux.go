@@ -16,20 +16,20 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// AllCORE is the value of -netns that stands for the nodes of all sessions of
-// CORE, the network emulator, on this host.
+// AllCORE is the value of -netns for the nodes of all sessions of CORE, the network
+// emulator, on this host.
 const AllCORE = "all-core"
 
-// node is a network namespace to look for interfaces in. Its session and name are the
-// same whatever else there is.
+// node is a network namespace in which to look for interfaces. Its session and name do
+// not depend on other nodes.
 type node struct {
 	session string // of CORE, or ""
-	name    string // in the session; "" is the program's own
-	path    string // stands for the namespace
+	name    string // within the session; "" is the program's own namespace
+	path    string // of the namespace
 }
 
-// id is what the node is known by: SESSION.NAME of a node of CORE, as sessions at the same
-// time may have nodes of the same name; or else NAME.
+// id identifies the node: SESSION.NAME for a node of CORE, because concurrent sessions
+// may have nodes with the same name, otherwise NAME.
 func (n node) id() string {
 	if n.session != "" {
 		return n.session + "." + n.name
@@ -37,11 +37,11 @@ func (n node) id() string {
 	return n.name
 }
 
-// namedDirs are where ip-netns(8) keeps names of namespaces.
+// namedDirs are the directories where ip-netns(8) keeps the names of namespaces.
 var namedDirs = []string{"/run/netns", "/var/run/netns"}
 
-// findNodes are the nodes that the values of -netns mean and that are there now,
-// in the order of these values. missing says which are not.
+// findNodes returns the nodes that the values of -netns refer to and that exist now, in
+// the order of these values. missing has an error for each that does not exist.
 func findNodes(wanted []string, all *census) (nodes []node, missing []error) {
 	if len(wanted) == 0 {
 		return []node{{path: netns.Own}}, nil
@@ -66,10 +66,10 @@ func findNodes(wanted []string, all *census) (nodes []node, missing []error) {
 	return nodes, append(missing, twice...)
 }
 
-// distinct leaves out nodes that are known by the same as one before: their interfaces
-// could not be told apart.
+// distinct leaves out nodes with the same ID as an earlier one, because their
+// interfaces could not be told apart.
 func distinct(nodes []node) (kept []node, twice []error) {
-	paths := map[string]string{} // by what nodes are known by
+	paths := map[string]string{} // by node ID
 	for _, n := range nodes {
 		first, known := paths[n.id()]
 		if !known {
@@ -88,11 +88,11 @@ func sameFile(a, b string) bool {
 	return errx == nil && erry == nil && os.SameFile(x, y)
 }
 
-// ofProcess matches the path of a process's namespace, whose last part says
-// nothing.
+// ofProcess matches the path of a process's namespace, whose last element is not a
+// name.
 var ofProcess = regexp.MustCompile(`^/proc/([^/]+)/ns/net$`)
 
-// findNode resolves a name, a process's number or a path.
+// findNode resolves a name, a process ID, or a path.
 func findNode(w string) (node, error) {
 	if strings.ContainsRune(w, '/') {
 		if w == "/proc/self/ns/net" {
@@ -121,15 +121,16 @@ func findNode(w string) (node, error) {
 	return node{}, fmt.Errorf("-netns %s: no namespace of that name in %s", w, namedDirs[0])
 }
 
-// coreNodes are the namespaces that CORE's vnoded holds open, in order. vnoded is
-// started as `vnoded -c SESSION/NODE ...`, SESSION being /tmp/pycore.NUMBER; what
-// it was started by is in another namespace and has the same command line.
+// coreNodes returns the namespaces that CORE's vnoded processes hold open, in order.
+// vnoded is started as `vnoded -c SESSION/NODE ...`, where SESSION is
+// /tmp/pycore.NUMBER; its parent, which is in another namespace, has the same command
+// line.
 func coreNodes(proc string) (nodes []node) {
 	own, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net")) // netns.Own
 	if err != nil {
 		return nil
 	}
-	entries, _ := os.ReadDir(proc) // nothing is found then, which is said
+	entries, _ := os.ReadDir(proc) // on an error nothing is found, which is reported
 	known := map[string]bool{}     // channels
 	for _, e := range entries {
 		if _, err := strconv.Atoi(e.Name()); err != nil {
@@ -150,13 +151,14 @@ func coreNodes(proc string) (nodes []node) {
 	return nodes
 }
 
-// sessionOf is the number of the session whose directory a control channel is in.
+// sessionOf returns the number of the session whose directory contains a control
+// channel.
 func sessionOf(channel string) string {
 	return strings.TrimPrefix(filepath.Base(filepath.Dir(channel)), "pycore.")
 }
 
-// vnodedChannel is the path of a vnoded's control channel, or "" if the command
-// line is another program's.
+// vnodedChannel returns the path of a vnoded's control channel, or "" if the command
+// line is that of another program.
 func vnodedChannel(cmdline string) string {
 	data, err := os.ReadFile(cmdline)
 	if err != nil {
@@ -204,11 +206,10 @@ func digits(s string) (n int) {
 	return n
 }
 
-// patterns are the values of -i: names, or patterns as the shell's. With ! in
-// front they leave out.
+// patterns are the values of -i: names, or shell patterns. A leading ! excludes.
 type patterns []string
 
-// CheckPatterns refuses what can match nothing.
+// CheckPatterns rejects a list that cannot match anything.
 func CheckPatterns(list []string) error {
 	if len(list) == 0 {
 		return errors.New("-i: want names or patterns such as eth*, separated by commas")
@@ -221,8 +222,8 @@ func CheckPatterns(list []string) error {
 	return nil
 }
 
-// match reports whether an interface is meant. Without a pattern that takes in,
-// all are: then loopback and CORE's control network only if they are named.
+// match reports whether an interface is to be watched. If all patterns exclude, every
+// other interface is, except loopback and CORE's control network, which must be named.
 func (p patterns) match(name string, loopback bool) bool {
 	in, any := false, false
 	for _, text := range p {

@@ -16,39 +16,39 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// portTable says which port each of many interfaces has. An interface keeps its
-// port, also while it is away and, with a file, over restarts.
+// portTable records the port of each of many interfaces. An interface keeps its port
+// even while it is absent and, with a file, across restarts.
 //
-// The file has lines LABEL:HOST:PORT, or LABEL:ipfix://HOST:PORT if there is no
-// plain feed, and is a collector.conf as it is. Where nobody dials, as there are exports
-// only, they are LABEL:from://NODE/INTERFACE. The line of an interface that is gone
-// becomes a comment, which reserves the port. Other lines are left alone.
+// The file is a valid collector.conf with lines LABEL:HOST:PORT, or
+// LABEL:ipfix://HOST:PORT if there is no plain feed. If nobody connects, because there
+// are exports only, the lines are LABEL:from://NODE/INTERFACE. The line of an interface
+// that is gone becomes a comment, which reserves its port. Other lines are preserved.
 type portTable struct {
 	path   string // or ""
 	host   string
 	scheme string
-	base   int            // of the port in the table
-	bases  []int          // of all of an interface's ports
+	base   int            // port that offset 0 stands for in the table
+	bases  []int          // base ports of all feeds
 	offset map[string]int // by label
 	lines  []portLine
-	lock   *os.File // held while nobody else may have the file
+	lock   *os.File // held to keep others from writing the file
 }
 
 // portLine is a line of the file.
 type portLine struct {
-	label string // "" if the line is not one of ours
+	label string // "" if the line is not ours
 	text  string // without goneMark
 	gone  bool
 }
 
 const (
-	// goneMark begins the line of an interface that is gone.
+	// goneMark begins the comment for an interface that is gone.
 	goneMark = "# gone: "
-	// maxGone is how many interfaces that are gone keep their ports.
+	// maxGone is the number of interfaces that keep their ports after they are gone.
 	maxGone = 1000
 )
 
-// fromScheme is that of agents that are not dialled.
+// fromScheme marks agents that nobody connects to.
 const fromScheme = "from://"
 
 // newPortTable reads the file, if there is one.
@@ -87,9 +87,9 @@ func newPortTable(cfg *Config) (*portTable, error) {
 	return t, nil
 }
 
-// hold keeps others from writing the file, who would not see what we write. The
-// lock is on a file beside it, as the file itself is replaced. It finds out early
-// that nothing can be written there.
+// hold prevents other agents from writing the file, because they would overwrite each
+// other's changes. The lock is on a separate file, because the file itself is replaced.
+// Failing here also reveals early that the directory is not writable.
 func (t *portTable) hold() (err error) {
 	if t.lock, err = os.OpenFile(t.beside(".lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return fault.WithHint(fmt.Errorf("-ports: %w", err), "want a file in a directory that this user may write")
@@ -101,12 +101,12 @@ func (t *portTable) hold() (err error) {
 	return nil
 }
 
-// beside is the path of a hidden file in the same directory.
+// beside returns the path of a hidden file in the same directory.
 func (t *portTable) beside(suffix string) string {
 	return filepath.Join(filepath.Dir(t.path), "."+filepath.Base(t.path)+suffix)
 }
 
-// close lets others have the file.
+// close releases the file for others.
 func (t *portTable) close() {
 	if t.lock != nil {
 		t.lock.Close()
@@ -131,7 +131,7 @@ func (t *portTable) load() error {
 	if err := scan.Err(); err != nil {
 		return fmt.Errorf("-ports %q, line %d: %w", t.path, len(t.lines)+1, err)
 	}
-	for _, gone := range []bool{false, true} { // those that are there come first
+	for _, gone := range []bool{false, true} { // existing interfaces take precedence
 		if err := t.readLines(gone); err != nil {
 			return err
 		}
@@ -139,8 +139,8 @@ func (t *portTable) load() error {
 	return nil
 }
 
-// readLines finds the lines that are ours. One of an interface that is gone and that
-// contradicts another line is just a comment.
+// readLines finds our lines. The line of a gone interface that contradicts another line
+// is treated as a plain comment.
 func (t *portTable) readLines(gone bool) (err error) {
 	for i := range t.lines {
 		l := &t.lines[i]
@@ -157,7 +157,7 @@ func (t *portTable) readLines(gone bool) (err error) {
 	return nil
 }
 
-// read takes a line of the file; ours is its label, or "" if it is not one of ours.
+// read parses a line of the file; ours is its label, or "" if it is not one of ours.
 func (t *portTable) read(line string) (ours string, err error) {
 	label, rest, ok := strings.Cut(line, ":")
 	if !ok || strings.HasPrefix(line, "#") {
@@ -193,8 +193,8 @@ func (t *portTable) read(line string) (ours string, err error) {
 	return label, nil
 }
 
-// get returns how far above the base ports those of a node's interface are, always
-// the same. changed reports whether the file is to be saved.
+// get returns the offset of an interface's ports from the base ports, which never
+// changes. changed reports whether the file needs to be saved.
 func (t *portTable) get(node, name string) (k int, changed bool, err error) {
 	label := label(node, name)
 	if k, ok := t.offset[label]; ok {
@@ -204,7 +204,7 @@ func (t *portTable) get(node, name string) (k int, changed bool, err error) {
 		if k, err = t.free(label); err == nil {
 			break
 		}
-		if !t.forget() { // no interface that is gone has a port either
+		if !t.forget() { // not even a gone interface holds a port
 			return 0, false, err
 		}
 	}
@@ -217,10 +217,10 @@ func (t *portTable) get(node, name string) (k int, changed bool, err error) {
 	return k, true, nil
 }
 
-// free finds ports that no interface has.
+// free returns an offset whose ports no interface has.
 func (t *portTable) free(label string) (k int, err error) {
 	used := map[int]bool{}  // offsets
-	taken := map[int]bool{} // ports: with -p 7073 and -ipfix-port 7074 some are next to each other
+	taken := map[int]bool{} // ports: the feeds' ranges overlap, as with -p 7073 and -ipfix-port 7074
 	for _, k := range t.offset {
 		used[k] = true
 		for _, base := range t.bases {
@@ -236,8 +236,7 @@ func (t *portTable) free(label string) (k int, err error) {
 	return k, nil
 }
 
-// back makes a line of the comment of an interface that was gone, and reports
-// whether it was.
+// back restores the line of an interface that was gone, and reports whether it was.
 func (t *portTable) back(label string) bool {
 	for i := range t.lines {
 		if t.lines[i].label == label && t.lines[i].gone {
@@ -248,8 +247,8 @@ func (t *portTable) back(label string) bool {
 	return false
 }
 
-// leave makes comments of the lines of interfaces that are not here, and returns
-// how many have become so.
+// leave comments out the lines of interfaces that are not here, and returns the number
+// of lines changed.
 func (t *portTable) leave(here map[string]bool) (left int) {
 	gone := 0
 	for i := range t.lines {
@@ -268,8 +267,8 @@ func (t *portTable) leave(here map[string]bool) (left int) {
 	return left
 }
 
-// forget gives up the port of the interface that is gone and whose line comes
-// first; it reports whether there was one.
+// forget releases the port of the first gone interface in the file, and reports whether
+// there was one.
 func (t *portTable) forget() bool {
 	for i, l := range t.lines {
 		if l.gone {

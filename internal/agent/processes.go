@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// initPID is the inode of the first PID namespace (PROC_PID_INIT_INO of
+// initPID is the inode of the initial PID namespace (PROC_PID_INIT_INO in
 // linux/proc_ns.h).
 const initPID = 0xEFFFFFFC
 
-// inNode reports whether the program has a PID namespace that is not the host's
+// inNode reports whether the program's PID namespace is not the host's
 // (pid_namespaces(7)).
 func inNode() bool {
 	link, err := os.Readlink("/proc/self/ns/pid")
@@ -27,31 +27,32 @@ func ownProc() bool {
 	return err == nil && self == strconv.Itoa(os.Getpid())
 }
 
-// processes sums up what the processes that /proc shows use.
+// processes adds up the resources used by the processes that /proc shows.
 type processes struct {
 	proc string
 	last map[process]usage
-	busy uint64 // ticks since the first call of cpu
+	busy uint64 // ticks since the first call to cpu
 }
 
-// process is one of all times: numbers are used again.
+// process identifies a process uniquely; process IDs are reused.
 type process struct {
 	pid   int
 	start uint64 // ticks since boot
 }
 
-// usage is CPU time in ticks, a process's own and that of its children that have ended
-// and that it has waited for.
+// usage is CPU time in ticks: a process's own, and that of the children it has waited
+// for.
 type usage struct {
 	ticks  uint64
 	parent int // 0 if it is in another namespace
 }
 
-// cpu returns the CPU time of the processes since the first call as busy, and what is left
+// cpu returns the CPU time of the processes since the first call as busy, and the rest
 // of the host's as idle.
 //
-// When a process ends, its time becomes its parent's, so that the sum stays. It does not
-// if the parent is outside (nsenter(1)); what it used since the last call is lost then.
+// When a process ends, its time is added to its parent's, so the sum is preserved. If
+// the parent is outside (nsenter(1)), the time that the process used since the last
+// call is lost.
 func (p *processes) cpu(host cpuTime) (cpuTime, error) {
 	pids, err := p.list()
 	if err != nil {
@@ -84,8 +85,8 @@ func (p *processes) cpu(host cpuTime) (cpuTime, error) {
 	return cpuTime{p.busy, total - min(p.busy, total)}, nil
 }
 
-// memory returns the memory of the processes in kB, without mapped files, which are cache.
-// Pages that several share count for each.
+// memory returns the memory of the processes in kB, without mapped files, which are
+// cache. Pages shared by several processes count for each.
 func (p *processes) memory() (sum uint64, err error) {
 	pids, err := p.list()
 	if err != nil {
@@ -105,7 +106,7 @@ func (p *processes) memory() (sum uint64, err error) {
 	return sum, nil
 }
 
-// list returns the numbers of all processes.
+// list returns the IDs of all processes.
 func (p *processes) list() (pids []string, err error) {
 	dir, err := os.Open(p.proc)
 	if err != nil {
@@ -127,7 +128,7 @@ func parseStat(data []byte) (id process, u usage, err error) {
 	if id.pid, err = strconv.Atoi(string(pid)); err != nil {
 		return id, u, fmt.Errorf("it begins with %q", pid)
 	}
-	// A program's name may have any characters.
+	// A program's name may contain any characters.
 	f := bytes.Fields(rest[bytes.LastIndexByte(rest, ')')+1:])
 	if len(f) < 20 {
 		return id, u, fmt.Errorf("%d fields", len(f)+2)
@@ -148,8 +149,8 @@ func parseStat(data []byte) (id process, u usage, err error) {
 	return id, u, nil
 }
 
-// parseStatus reads /proc/PID/status (proc_pid_status(5)): RssAnon and RssShmem in kB. A
-// process that has ended or belongs to the kernel has neither.
+// parseStatus parses /proc/PID/status (proc_pid_status(5)): RssAnon and RssShmem in kB.
+// A process that has ended or belongs to the kernel has neither.
 func parseStatus(data []byte) (kB uint64, err error) {
 	for scan := bufio.NewScanner(bytes.NewReader(data)); scan.Scan(); {
 		name, value, _ := strings.Cut(scan.Text(), ":")

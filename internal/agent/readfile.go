@@ -14,14 +14,14 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// ExitDamaged: a capture file is damaged; everything before was printed.
+// ExitDamaged: a capture file is damaged; everything before the damage was printed.
 const ExitDamaged = 8
 
-// lineBuffer is how much text ReadFile gathers for one write.
+// lineBuffer is how much text ReadFile gathers before it writes.
 const lineBuffer = 256 << 10
 
-// ReadFile prints a log line for every packet of a capture file. A damaged
-// file gives everything before the damage, and an error.
+// ReadFile prints a log line for every packet of a capture file. If the file is
+// damaged, it prints everything before the damage and returns an error.
 func ReadFile(ctx context.Context, cfg Config) error {
 	in, err := pcapfile.Open(cfg.Read)
 	if err != nil {
@@ -47,7 +47,7 @@ func ReadFile(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// filePrinter takes frames from a file to text.
+// filePrinter prints the frames of a file as text.
 type filePrinter struct {
 	ctx     context.Context
 	cfg     *Config
@@ -58,11 +58,11 @@ type filePrinter struct {
 	text    []byte
 	lines   wire.Lines
 	out     io.Writer
-	// unmatched is how many frames -m left out.
+	// unmatched is the number of frames that -m filtered out.
 	unmatched uint64
 }
 
-// account says, a line for each reason, which frames gave no line and why.
+// account prints, one line per reason, how many frames yielded no line.
 func (p *filePrinter) account(in *pcapfile.Reader) {
 	out := printer{w: p.cfg.Stderr, prefix: in.Name() + ": "}
 	if n := in.Skipped(); n > 0 {
@@ -85,7 +85,7 @@ func (p *filePrinter) account(in *pcapfile.Reader) {
 	}
 }
 
-// frames is a number of frames in words.
+// frames returns a number of frames as text.
 func frames(n uint64) string {
 	if n == 1 {
 		return "1 frame"
@@ -115,13 +115,13 @@ func (p *filePrinter) all(in *pcapfile.Reader) error {
 		for p.decoder.Pending() {
 			p.print(p.decoder.Drain(p.recs))
 		}
-		if len(p.text) >= lineBuffer || in.Buffered() == 0 { // a live pipe may block now
+		if len(p.text) >= lineBuffer || in.Buffered() == 0 { // the next read from a live pipe may block
 			if err := p.flush(); err != nil {
 				return err
 			}
 		}
 		if n&1023 == 0 && p.ctx.Err() != nil {
-			return nil // interrupted: what was printed is right
+			return nil // interrupted: what was printed is correct
 		}
 	}
 }
@@ -141,7 +141,7 @@ func (p *filePrinter) wanted(f *packet.Frame) (bool, error) {
 	return p.filters[f.Link].Match(f), nil
 }
 
-// wantedFragment judges fragments that the filter lets pass unseen.
+// wantedFragment tests fragments that the kernel's filter passes untested.
 func (p *filePrinter) wantedFragment(f *packet.Frame) bool {
 	filter := p.filters[f.Link]
 	return filter == nil || filter.Wanted(f)

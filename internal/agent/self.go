@@ -46,8 +46,8 @@ func (s *self) addresses() []netip.Addr {
 	return list
 }
 
-// leaveOut removes the feed's packets from recs and returns how many records are
-// left. Usually there are none to remove, which takes no call per record to find.
+// leaveOut removes the feed's packets from recs and returns the number of records left.
+// Usually there are none to remove, which is established without a call per record.
 func (s *self) leaveOut(recs []wire.Record) int {
 	exporting := len(*s.peers.Load()) > 0
 	for i := range recs {
@@ -58,8 +58,8 @@ func (s *self) leaveOut(recs []wire.Record) int {
 	return len(recs)
 }
 
-// sent reports whether r is a packet of the feed. Nearly every packet is
-// dismissed by its ports.
+// sent reports whether r is a packet of the feed. Its ports rule out nearly every
+// packet.
 func (s *self) sent(r *wire.Record) bool {
 	if peers := *s.peers.Load(); len(peers) > 0 && exported(r, peers) {
 		return true
@@ -89,9 +89,9 @@ func (s *self) peer(p netip.AddrPort) {
 	}
 }
 
-// exported reports whether r is a packet of an export: to the collector, from
-// whichever host, as what other agents send to the same group is no traffic
-// either; or its answer by TCP.
+// exported reports whether r is a packet of an export: one to the receiver, from any
+// host, because what other agents send to the same group is not traffic either; or its
+// reply over TCP.
 func exported(r *wire.Record, peers []netip.AddrPort) bool {
 	for _, p := range peers {
 		switch {
@@ -104,7 +104,7 @@ func exported(r *wire.Record, peers []netip.AddrPort) bool {
 	return false
 }
 
-// serves reports whether a port is one of ours: there are few.
+// serves reports whether a port is one of ours. There are few, so it searches linearly.
 func (s *self) serves(port uint16) bool {
 	for _, p := range s.ports {
 		if p == port {

@@ -19,13 +19,13 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// watchedInterface is what is watched, and how.
+// watchedInterface is the interface being watched, and its filter.
 type watchedInterface struct {
 	iface  iface.Interface
 	mac    net.HardwareAddr // the modes' MAC; nil if it has none
 	addrs  []netip.Addr     // of this host
 	filter *match.Filter
-	// matched is what the filter was made for.
+	// matched is what the filter was compiled for.
 	matched match.Interface
 }
 
@@ -49,8 +49,8 @@ func prepare(ctx context.Context, cfg *Config, say func(string, ...any)) (*watch
 	return t, t.compile(ctx, cfg)
 }
 
-// chooseInterface answers -i auto: the interface of the default route, unless
-// there is one of that name.
+// chooseInterface resolves -i auto to the interface of the default route, unless an
+// interface has that name.
 func (cfg *Config) chooseInterface(say func(string, ...any)) (string, error) {
 	if cfg.Interface != AutoInterface {
 		return cfg.Interface, nil
@@ -66,14 +66,14 @@ func (cfg *Config) chooseInterface(say func(string, ...any)) (string, error) {
 	return i.Name, nil
 }
 
-// missing says what the interface has to wait for before it can be watched,
-// which is as much as the mode needs: bridge ports, mirror ports and taps have
-// no addresses. A link-local address alone is what an interface has while its
-// real addresses are on their way, so that waits, too; see settle.
+// missing returns what the interface lacks before it can be watched, or "". It requires
+// only what the mode needs: bridge ports, mirror ports, and taps have no addresses. A
+// link-local address alone is not enough, because an interface has only that while its
+// other addresses are being configured; see settle.
 func (cfg *Config) missing(i iface.Interface) string {
 	addrs := i
 	if cfg.MACFrom != "" {
-		// A bridge port has no addresses; its bridge has.
+		// A bridge port has no addresses, but its bridge does.
 		if from, err := iface.ByName(cfg.MACFrom); err == nil {
 			addrs.Addrs = append(addrs.Addrs[:len(addrs.Addrs):len(addrs.Addrs)], from.Addrs...)
 		}
@@ -93,11 +93,11 @@ func (cfg *Config) missing(i iface.Interface) string {
 	return ""
 }
 
-// needsIPv4: %i is the interface's IPv4 address. Mode spoof is content with
-// IPv6 addresses.
+// needsIPv4 reports whether the mode uses %i, the interface's IPv4 address. Mode spoof
+// works with IPv6 addresses alone.
 func (cfg *Config) needsIPv4() bool { return match.NeedsIPv4(cfg.Mode) }
 
-// settle goes on with a link-local address if no other came.
+// settle accepts a link-local address if no other address appeared.
 func (cfg *Config) settle(i iface.Interface, err error, say func(string, ...any)) (iface.Interface, error) {
 	var timeout *iface.TimeoutError
 	if errors.As(err, &timeout) && timeout.Interface.Up && timeout.Interface.HasLinkLocalOnly() &&
@@ -116,7 +116,7 @@ func waitCode(err error) int {
 	return ExitDevice
 }
 
-// compile makes the filter for the interface as it is now.
+// compile compiles the filter for the interface's current state.
 func (t *watchedInterface) compile(ctx context.Context, cfg *Config) error {
 	m, err := t.resolve(cfg)
 	if err != nil {
@@ -129,7 +129,7 @@ func (t *watchedInterface) compile(ctx context.Context, cfg *Config) error {
 	return nil
 }
 
-// resolve finds out whose MAC and IP addresses the modes mean.
+// resolve determines the MAC and IP addresses that the modes refer to.
 func (t *watchedInterface) resolve(cfg *Config) (match.Interface, error) {
 	t.mac = t.iface.MAC
 	v4 := t.iface.IPv4()
@@ -155,7 +155,7 @@ func (t *watchedInterface) resolve(cfg *Config) (match.Interface, error) {
 	return m, nil
 }
 
-// macFrom is the interface that -r names.
+// macFrom returns the interface named by -r.
 func (cfg *Config) macFrom() (iface.Interface, error) {
 	from, err := iface.ByName(cfg.MACFrom)
 	if err != nil {
@@ -168,17 +168,17 @@ func (cfg *Config) macFrom() (iface.Interface, error) {
 	return from, nil
 }
 
-// affected reports whether the filter for m would be another one than t's: only
-// spoof asks for addresses other than MAC and %i.
+// affected reports whether the filter for m would differ from t's: only mode spoof uses
+// addresses other than the MAC address and %i.
 func (t *watchedInterface) affected(cfg *Config, m match.Interface) bool {
 	return !slices.Equal(m.MAC, t.matched.MAC) || m.IPv4 != t.matched.IPv4 ||
 		match.IsSpoof(cfg.kernelMode()) && !slices.Equal(m.Addrs, t.matched.Addrs)
 }
 
-// local is the host as the decoder knows it.
+// local returns the host as the decoder needs to know it.
 func (t *watchedInterface) local() *decode.Local { return &decode.Local{MAC: t.mac, Addrs: t.addrs} }
 
-// wanted is the test of fragments that the filter lets pass unseen.
+// wanted returns the test for fragments that the kernel's filter passes untested.
 func (t *watchedInterface) wanted() *wanted {
 	var w wanted
 	if t.filter.Fragments() {
@@ -199,8 +199,8 @@ func filterCode(err error) int {
 	return ExitFilterSyntax
 }
 
-// wifiLink is what frames begin with on an interface of that hardware type, if
-// it is a wireless one in monitor mode; otherwise 0.
+// wifiLink returns the link type of an interface of that hardware type if it is a
+// wireless one in monitor mode, otherwise 0.
 func wifiLink(typ uint16) packet.LinkType {
 	switch typ {
 	case unix.ARPHRD_IEEE80211:
@@ -211,13 +211,13 @@ func wifiLink(typ uint16) packet.LinkType {
 	return 0
 }
 
-// captureConfig is what every engine is opened with.
+// captureConfig returns the configuration common to all engines.
 func (t *watchedInterface) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
 		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
 		Point: points[cfg.Point],
-		// A host's own frames are seen in any case.
+		// A host's own frames are captured in any case.
 		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",
 	}
 	if !cfg.IncludeSelf {

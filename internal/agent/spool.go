@@ -16,8 +16,8 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// SpoolShare is what each export gets of -spool; it is less than
-// spool.MinSize if there are too many of them. n is how many use it.
+// SpoolShare returns the share of -spool for each export, and the number n of exports
+// that use it. With too many of them, the share is less than spool.MinSize.
 func (cfg *Config) SpoolShare() (share int64, n int) {
 	for _, t := range cfg.Exports {
 		if t.Spools() {
@@ -30,8 +30,8 @@ func (cfg *Config) SpoolShare() (share int64, n int) {
 	return cfg.Spool.Size / int64(n), n
 }
 
-// makeSpool makes the directory while that is still permitted, for whoever
-// the directory above belongs to.
+// makeSpool creates the directory while that is still permitted, owned by the owner of
+// its parent.
 func (a *agent) makeSpool() error {
 	dir := a.cfg.Spool.Dir
 	if dir == "" {
@@ -46,7 +46,7 @@ func (a *agent) makeSpool() error {
 	}
 	var above syscall.Stat_t
 	if syscall.Stat(filepath.Dir(dir), &above) == nil {
-		_ = os.Chown(dir, int(above.Uid), int(above.Gid)) // others than root may not
+		_ = os.Chown(dir, int(above.Uid), int(above.Gid)) // other users than root may not
 	}
 	return nil
 }
@@ -64,7 +64,7 @@ func spoolError(dir string, err error) error {
 	return fault.WithCode(ExitSpool, err)
 }
 
-// spoolNeeds adds what the spool does after privileges were given up.
+// spoolNeeds adds what the spool does after privileges are dropped.
 func (a *agent) spoolNeeds(cfg *sandbox.Config) {
 	dir := a.cfg.Spool.Dir
 	if dir == "" {
@@ -80,8 +80,8 @@ func (a *agent) spoolNeeds(cfg *sandbox.Config) {
 	}
 }
 
-// openSpool opens a queue for each export that has one, as who the agent is from
-// now on.
+// openSpool opens a queue for each export that has one, as the user that the agent runs
+// as from now on.
 func (a *agent) openSpool() (err error) {
 	if a.cfg.Spool.Dir == "" {
 		return nil
@@ -110,8 +110,8 @@ func (a *agent) openSpool() (err error) {
 	return nil
 }
 
-// spoolName names the queue of an export after where it goes: parameters may
-// change, and it is still the same receiver's.
+// spoolName derives the name of an export's queue from its destination only: if
+// parameters change, it is still the same receiver's.
 func spoolName(t *export.Target, taken []string) string {
 	base := strings.Map(func(r rune) rune {
 		if r < '!' || r > '~' || strings.ContainsRune(`/\:*?[]%`, r) {
@@ -126,7 +126,7 @@ func spoolName(t *export.Target, taken []string) string {
 	return name
 }
 
-// closeSpool writes what waits.
+// closeSpool writes what is queued in memory.
 func (a *agent) closeSpool() {
 	for _, x := range a.exports {
 		if x.queue == nil {
@@ -141,8 +141,8 @@ func (a *agent) closeSpool() {
 	}
 }
 
-// status is the reader's, to which what waits in the spool is in flight, and what
-// that gave up is lost.
+// status returns the reader's status, with packets waiting in the spool counted as in
+// flight, and packets dropped by the spool as lost.
 func (x *exporting) status() hub.Status {
 	waiting, lost := x.held()
 	s := x.reader.Status() // after that: there is no more waiting than was delivered
@@ -155,8 +155,9 @@ func (x *exporting) status() hub.Status {
 	return s
 }
 
-// lost is how many packets the receiver is told that it will not get. What a spool gave up
-// counts from when its directory was made: the receiver gets what was captured since.
+// lost returns the number of packets that the receiver is told it will not get. The
+// spool's drops are counted since its directory was created, because the receiver gets
+// everything captured since then.
 func (x *exporting) lost() uint64 {
 	if x.queue == nil {
 		return x.status().Lost
@@ -164,8 +165,8 @@ func (x *exporting) lost() uint64 {
 	return x.reader.Status().Lost + x.queue.Status().Dropped.Weight
 }
 
-// held is how many packets that the reader has delivered wait elsewhere, and how
-// many were given up there.
+// held returns how many of the packets delivered by the reader are waiting in a queue,
+// and how many were dropped there.
 func (x *exporting) held() (waiting, lost uint64) {
 	if x.queue != nil {
 		s := x.queue.Status()
@@ -177,7 +178,7 @@ func (x *exporting) held() (waiting, lost uint64) {
 	return 0, 0
 }
 
-// spooled is what the summary says of a queue.
+// spooled returns the summary of a queue.
 func spooled(s spool.Status) string {
 	line := fmt.Sprintf("spool: %s packets in %s bytes wait", number(s.Waiting.Weight), number(uint64(s.Disk+s.InMemory)))
 	if s.Dropped.Weight > 0 {

@@ -14,11 +14,11 @@ import (
 
 type collector = feed.Collector[*recordReader]
 
-// rememberDeparted is how many collectors that have left are listed one by
-// one; the totals know all of them.
+// rememberDeparted is the number of former collectors that are listed individually; the
+// totals include all of them.
 const rememberDeparted = 50
 
-// departed remembers the collectors that have left.
+// departed remembers the collectors that have disconnected.
 type departed struct {
 	mu    sync.Mutex
 	n     int
@@ -26,7 +26,7 @@ type departed struct {
 	last  []string // newest last
 }
 
-// left is told by the feed of each collector that has left.
+// left is called by the feed for each collector that has disconnected.
 func (a *agent) left(c collector, why error) {
 	s := c.Reader.Status()
 	line := account(c, s)
@@ -39,7 +39,7 @@ func (a *agent) left(c collector, why error) {
 	}
 }
 
-// gone is told by the feed of each collector as it leaves.
+// gone is called by the feed for each collector as it disconnects.
 func (a *agent) gone(c collector) {
 	d := &a.past
 	d.mu.Lock()
@@ -56,7 +56,7 @@ func addStatus(sum *hub.Status, s hub.Status) {
 	sum.Pending += s.Pending
 }
 
-// announce says what a user needs to know at the start, a line each.
+// announce prints what a user needs to know at startup.
 func (a *agent) announce(drops string) {
 	a.out.printf("engine: %s: %s", a.engine.name, a.engine.why)
 	a.out.printf("filter on %s: %s (%s)", a.watched.iface.Name, a.watched.filter.Text, a.watched.filter.Compiler)
@@ -70,7 +70,7 @@ func (a *agent) announce(drops string) {
 	}
 }
 
-// report is what Check prints of the interface.
+// report prints Check's report on the interface.
 func (a *agent) report() {
 	addrs := "no IP address"
 	if list := a.watched.iface.Addrs; len(list) > 0 {
@@ -129,7 +129,8 @@ func (a *agent) summary() {
 		number(written), number(lost+s.Lost), number(s.Published-s.Lost-min(written+lost, s.Published-s.Lost)))
 }
 
-// lost is what all readers together have lost to slowness: collectors and log.
+// lost returns the number of records lost by all readers, collectors and log, because
+// they were too slow.
 func (a *agent) lost() uint64 {
 	var sum uint64
 	a.feed.Snapshot(func(c collector) { sum += c.Reader.Status().Lost }, func() {
@@ -146,7 +147,7 @@ func (a *agent) lost() uint64 {
 	return sum
 }
 
-// leftOut lists what gave no record, and why, and what else was noticed.
+// leftOut lists what yielded no record and why, and what else was noticed.
 func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, memberships, twice uint64) string {
 	var parts []string
 	add := func(name string, n uint64) {
@@ -163,7 +164,7 @@ func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, membership
 	add("host statistics sent", stats)
 	add("records of multicast groups sent", memberships)
 	add("records of packets before a queue sent", twice)
-	packets.Frames, packets.Records = 0, 0 // said already
+	packets.Frames, packets.Records = 0, 0 // already printed
 	packets.Each(add)
 	if len(parts) == 0 {
 		return ""
@@ -171,7 +172,7 @@ func (a *agent) leftOut(packets decode.Counters, dropped, own, stats, membership
 	return "summary: " + strings.Join(parts, ", ")
 }
 
-// refused lists the connections that were not let in.
+// refused lists the connections that were refused.
 func refused(r feed.Refused) string {
 	var parts []string
 	add := func(n uint64, why string) {
@@ -198,14 +199,14 @@ func (d *departed) lines() []string {
 	return append(lines, d.last...)
 }
 
-// account is a collector's line in the summary.
+// account returns a collector's line for the summary.
 func account(c collector, s hub.Status) string {
 	return fmt.Sprintf("%s (%s): %s", c, c.How(), countedIn(c.Format, s))
 }
 
 func counted(s hub.Status) string { return countedIn("", s) }
 
-// countedIn names the format only if that cannot express everything.
+// countedIn names the format only if it cannot represent every record.
 func countedIn(format string, s hub.Status) string {
 	line := fmt.Sprintf("%s delivered, %s lost", number(s.Delivered), number(s.Lost))
 	if s.Skipped > 0 {
@@ -221,7 +222,7 @@ func countedIn(format string, s hub.Status) string {
 	return line
 }
 
-// number groups digits by thousands.
+// number formats n with thousands separators.
 func number(n uint64) string {
 	s := strconv.FormatUint(n, 10)
 	for i := len(s) - 3; i > 0; i -= 3 {

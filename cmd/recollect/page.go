@@ -35,7 +35,7 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	server.Account(cfg.Ledger)
 	cfg.Paths = path.New(path.Config{})
 	server.Measure(path.Metrics{Engine: cfg.Paths})
-	server.Handle(path.Handlers(cfg.Paths))
+	server.Add(path.Endpoints(cfg.Paths))
 	server.Judge((&pathJudge{engine: cfg.Paths}).judge)
 	cfg.Page = server.URL()
 	say("page at %s", cfg.Page)

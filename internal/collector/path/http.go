@@ -1,170 +1,145 @@
 package path
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pcapper/pcapper/internal/collector/api"
 )
 
 // maxAnswer is the most flows or packets that an answer has.
 const maxAnswer = 200
 
-// Handlers are the addresses below /api/v1/ that tell what e knows, by their patterns.
-func Handlers(e *Engine) map[string]http.Handler {
-	flows := []string{"src", "dst", "group", "mgen", "limit"}
-	answer := func(names []string, what func(q Query, limit int) any) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			q, limit, err := parse(r, names)
-			if err != nil {
-				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
-				return
-			}
-			send(w, http.StatusOK, what(q, limit))
-		})
+// Hops is the answer of /api/v1/hops.
+type Hops struct {
+	Hops []Hop `json:"hops"` // those with most packets first
+	More int   `json:"more"` // that were left out
+}
+
+// Briefs is the answer of /api/v1/flows.
+type Briefs struct {
+	Flows []Brief `json:"flows"` // those that lose the largest share first
+	More  int     `json:"more"`  // that were left out
+}
+
+// EndedList is the answer of /api/v1/packets.
+type EndedList struct {
+	Packets []Ended `json:"packets"` // oldest first
+}
+
+// Endpoints are the addresses that tell what e knows.
+func Endpoints(e *Engine) []api.Endpoint {
+	limit := api.Parameter{Name: "limit", Kind: api.Integer, Min: 1, Max: maxAnswer, Default: int64(maxAnswer), Meaning: "The most rows of the answer"}
+	flows := []api.Parameter{
+		{Name: "src", Kind: api.Address, Meaning: "Only flows from this address"},
+		{Name: "dst", Kind: api.Address, Meaning: "Only flows to this address"},
+		{Name: "group", Kind: api.Address, Meaning: "Another name of dst"},
+		{Name: "mgen", Kind: api.Integer, Max: 1<<32 - 1, Want: "a flow ID", Meaning: "Only flows with this ID of MGEN"},
+		limit,
 	}
-	return map[string]http.Handler{
-		"GET /api/v1/paths": answer(flows, func(q Query, limit int) any { return e.Report(q, limit) }),
-		"GET /api/v1/hops": answer([]string{"limit"}, func(_ Query, limit int) any {
-			hops := e.Hops()
-			return map[string]any{"hops": hops[:min(len(hops), limit)], "more": max(0, len(hops)-limit)}
-		}),
-		"GET /api/v1/map": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			from, to, err := parseTime(r)
-			if err != nil {
-				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
-				return
-			}
-			send(w, http.StatusOK, e.Map(from, to))
-		}),
-		"GET /api/v1/flows": answer([]string{"limit"}, func(_ Query, limit int) any {
-			list := e.Brief()
-			return map[string]any{"flows": list[:min(len(list), limit)], "more": max(0, len(list)-limit)}
-		}),
-		"GET /api/v1/tree": answer(flows, func(q Query, limit int) any {
-			r := e.Report(q, 0)
-			trees := []Flow{}
-			for _, f := range r.Flows {
-				if f.Multicast && len(trees) < limit {
-					trees = append(trees, f)
+	return []api.Endpoint{
+		{
+			Path: "/api/v1/paths", Summary: "Flows, their hops, and the ways that their packets took; those with most packets first",
+			Parameters: flows, Answer: Report{},
+			Get: func(v api.Values) (any, error) {
+				q, err := queryOf(v)
+				return e.Report(q, int(v.Int("limit"))), err
+			},
+		}, {
+			Path: "/api/v1/hops", Summary: "The hops of all flows together, those with most packets first",
+			Parameters: []api.Parameter{limit}, Answer: Hops{},
+			Get: func(v api.Values) (any, error) {
+				hops := e.Hops()
+				shown := min(len(hops), int(v.Int("limit")))
+				return Hops{hops[:shown], len(hops) - shown}, nil
+			},
+		}, {
+			Path: "/api/v1/map", Summary: "What went directly from one node to another in a time",
+			Parameters: []api.Parameter{
+				{Name: "from", Kind: api.Integer, Min: -maxTime, Max: maxTime, Default: int64(-60),
+					Meaning: "The first second: since 1970, or, if negative, relative to the newest"},
+				{Name: "to", Kind: api.Integer, Min: -maxTime, Max: maxTime, Default: int64(0),
+					Meaning: "The second after the last one, as from"},
+			},
+			Answer: Map{},
+			Get: func(v api.Values) (any, error) {
+				from, to := v.Int("from"), v.Int("to")
+				if to <= from || from < 0 && to > 0 {
+					return nil, errors.New("want from < to, both in UNIX seconds, or both relative to now, as from=-60&to=0")
 				}
-			}
-			r.Flows = trees
-			return r
-		}),
-		"GET /api/v1/packets": answer(flows, func(q Query, limit int) any {
-			list := e.Ended(q)
-			return map[string]any{"packets": list[max(0, len(list)-limit):]}
-		}),
-		"GET /api/v1/packet/{digest}": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := known(r.URL.Query(), nil); err != nil {
-				send(w, http.StatusBadRequest, map[string]string{"error": err.Error()})
-				return
-			}
-			digest, err := strconv.ParseUint(r.PathValue("digest"), 10, 64)
-			if err != nil {
-				send(w, http.StatusBadRequest, map[string]string{"error": fmt.Sprintf("digest %q: want a number of 64 bits in decimal", r.PathValue("digest"))})
-				return
-			}
-			p, ok := e.Packet(digest)
-			if !ok {
-				send(w, http.StatusNotFound, map[string]string{"error": "no such packet is waited for, nor among the newest that did not arrive"})
-				return
-			}
-			send(w, http.StatusOK, p)
-		}),
+				return e.Map(from, to), nil
+			},
+		}, {
+			Path: "/api/v1/flows", Summary: "Flows in a few words, since they began; those that lose the largest share first",
+			Parameters: []api.Parameter{limit}, Answer: Briefs{},
+			Get: func(v api.Values) (any, error) {
+				list := e.Brief()
+				shown := min(len(list), int(v.Int("limit")))
+				return Briefs{list[:shown], len(list) - shown}, nil
+			},
+		}, {
+			Path: "/api/v1/tree", Summary: "As paths, of multicasts only",
+			Parameters: flows, Answer: Report{},
+			Get: func(v api.Values) (any, error) {
+				q, err := queryOf(v)
+				r := e.Report(q, 0)
+				r.Flows = slices.DeleteFunc(r.Flows, func(f Flow) bool { return !f.Multicast })
+				r.Flows = r.Flows[:min(len(r.Flows), int(v.Int("limit")))]
+				return r, err
+			},
+		}, {
+			Path: "/api/v1/packets", Summary: "The newest packets that did not arrive, and where each ended",
+			Parameters: flows, Answer: EndedList{},
+			Get: func(v api.Values) (any, error) {
+				q, err := queryOf(v)
+				list := e.Ended(q)
+				return EndedList{list[max(0, len(list)-int(v.Int("limit"))):]}, err
+			},
+		}, {
+			Path: "/api/v1/packet/{digest}", Summary: "A packet by its digest: where it was seen while it is waited for, or how it ended",
+			Parameters: []api.Parameter{{Name: "digest", InPath: true, Required: true, Pattern: "^[0-9]{1,20}$", Want: digestWant, Meaning: "The digest in decimal"}},
+			Answer:     Packet{},
+			Errors:     map[int]string{http.StatusNotFound: "The packet is neither waited for, nor among the newest that did not arrive"},
+			Get: func(v api.Values) (any, error) {
+				digest, err := strconv.ParseUint(v.Text("digest"), 10, 64)
+				if err != nil {
+					return nil, fmt.Errorf("digest=%q: want %s", v.Text("digest"), digestWant)
+				}
+				p, ok := e.Packet(digest)
+				if !ok {
+					return nil, &api.Error{Status: http.StatusNotFound, Text: "no such packet is waited for, nor among the newest that did not arrive"}
+				}
+				return p, nil
+			},
+		},
 	}
 }
 
-// known refuses parameters that are not among names, or that are given twice.
-func known(v url.Values, names []string) error {
-	for _, name := range slices.Sorted(maps.Keys(v)) {
-		switch {
-		case !slices.Contains(names, name) && len(names) == 0:
-			return fmt.Errorf("parameter %.40q: this address takes none", name)
-		case !slices.Contains(names, name):
-			return fmt.Errorf("parameter %.40q: this address takes only %s", name, strings.Join(names, ", "))
-		case len(v[name]) > 1:
-			return fmt.Errorf("parameter %q is given %d times", name, len(v[name]))
-		}
-	}
+const (
+	digestWant = "a number of 64 bits in decimal"
+	maxTime    = 1 << 33 // seconds since 1970, or in the past
+)
+
+// queryOf reads src, dst (or group), and mgen.
+func queryOf(v api.Values) (q Query, err error) {
 	if v.Has("dst") && v.Has("group") {
-		return errors.New("group is another name of dst: give one of them")
+		return q, errors.New("group is another name of dst: give one of them")
 	}
-	return nil
-}
-
-// parse reads those of src, dst (or group), mgen and limit that are among names.
-func parse(r *http.Request, names []string) (q Query, limit int, err error) {
-	v, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return q, 0, fmt.Errorf("the parameters cannot be read: %w", err)
+	q.Src, q.Dst = v.Addr("src"), v.Addr("dst")
+	if v.Has("group") {
+		q.Dst = v.Addr("group")
 	}
-	if err := known(v, names); err != nil {
-		return q, 0, err
+	if v.Has("mgen") {
+		id := uint32(v.Int("mgen"))
+		q.MGEN = &id
 	}
-	for name, to := range map[string]*netip.Addr{"src": &q.Src, "dst": &q.Dst, "group": &q.Dst} {
-		if text := v.Get(name); text != "" {
-			if *to, err = netip.ParseAddr(text); err != nil {
-				return q, 0, fmt.Errorf("%s=%q: want an address", name, text)
-			}
-		}
-	}
-	if text := v.Get("mgen"); text != "" {
-		id, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return q, 0, fmt.Errorf("mgen=%q: want a flow ID", text)
-		}
-		short := uint32(id)
-		q.MGEN = &short
-	}
-	limit = maxAnswer
-	if text := v.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			return q, 0, fmt.Errorf("limit=%q: want a number from 1 on", text)
-		}
-		limit = min(n, maxAnswer)
-	}
-	return q, limit, nil
-}
-
-// parseTime reads from and to, both seconds since 1970 or both relative to the newest.
-func parseTime(r *http.Request) (from, to int64, err error) {
-	v, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return 0, 0, fmt.Errorf("the parameters cannot be read: %w", err)
-	}
-	if err := known(v, []string{"from", "to"}); err != nil {
-		return 0, 0, err
-	}
-	from, to = -60, 0
-	for name, n := range map[string]*int64{"from": &from, "to": &to} {
-		if text := v.Get(name); text != "" {
-			if *n, err = strconv.ParseInt(text, 10, 64); err != nil {
-				return 0, 0, fmt.Errorf("%s=%.40q: want a number of seconds", name, text)
-			}
-		}
-	}
-	if to <= from || from < 0 && to > 0 || max(to, -from) > 1<<33 {
-		return 0, 0, errors.New("want from < to, both in UNIX seconds, or both relative to now, as from=-60&to=0")
-	}
-	return from, to, nil
-}
-
-func send(w http.ResponseWriter, code int, what any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(what)
+	return q, nil
 }
 
 // maxMetrics bounds the hops in /metrics: those with most packets.

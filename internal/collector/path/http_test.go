@@ -23,8 +23,8 @@ func TestAPI(t *testing.T) {
 	w.e.Flush()
 	waiting := w.packet("10.0.0.1", "10.0.0.2", 5000).sent("s")
 	mux := http.NewServeMux()
-	for pattern, h := range Handlers(w.e) {
-		mux.Handle(pattern, h)
+	for _, e := range Endpoints(w.e) {
+		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	get := func(path string, code int, to any) {
 		t.Helper()

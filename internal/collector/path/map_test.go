@@ -95,8 +95,8 @@ func TestMap(t *testing.T) {
 	}
 
 	mux := http.NewServeMux()
-	for pattern, h := range Handlers(w.e) {
-		mux.Handle(pattern, h)
+	for _, e := range Endpoints(w.e) {
+		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	get := func(path string, code int, to any) {
 		t.Helper()
@@ -136,8 +136,8 @@ func TestMap(t *testing.T) {
 // TestNothingYet: lists of an engine that has seen nothing are empty, not null.
 func TestNothingYet(t *testing.T) {
 	mux := http.NewServeMux()
-	for pattern, h := range Handlers(New(Config{})) {
-		mux.Handle(pattern, h)
+	for _, e := range Endpoints(New(Config{})) {
+		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	for _, path := range []string{"paths", "hops", "tree", "packets", "map", "flows"} {
 		r := httptest.NewRecorder()

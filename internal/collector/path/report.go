@@ -25,7 +25,7 @@ const (
 type At struct {
 	Node  string `json:"node"`
 	Agent string `json:"agent"`
-	Stage string `json:"stage"` // in, queue (before the queueing discipline), out, dropped
+	Stage string `json:"stage" enum:"in,queue,out,dropped"` // in, queue (before the queueing discipline), out, dropped
 }
 
 // Ended is a packet that did not arrive.
@@ -131,8 +131,8 @@ type Flow struct {
 // Role is what a node has to do with a multicast.
 type Role struct {
 	Node     string  `json:"node"`
-	Role     string  `json:"role"`     // source, relay, member, overhearer, or receiver if memberships are not known
-	Received uint64  `json:"received"` // packets, each once; of a member, of those expected
+	Role     string  `json:"role" enum:"source,relay,member,overhearer,receiver"` // source, relay, member, overhearer, or receiver if memberships are not known
+	Received uint64  `json:"received"`                                            // packets, each once; of a member, of those expected
 	Copies   uint64  `json:"copies,omitempty"`
 	Relayed  uint64  `json:"relayed,omitempty"`
 	Share    float64 `json:"share"` // of the flow's packets, 0 to 1; of a member, of those expected

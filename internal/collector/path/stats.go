@@ -30,7 +30,7 @@ type Delay struct {
 	// Clock says what the delay depends on: "same" (one node's clock), "common" (two clocks
 	// that agree as far as can be told), "estimated" (corrected by an estimate), or "unknown":
 	// no packets go both ways.
-	Clock string `json:"clock"`
+	Clock string `json:"clock" enum:"same,common,estimated,unknown"`
 	// Offset is how far the end's clock is ahead, and Uncertainty how far off that may be.
 	// Valid unless Clock is "same" or "unknown".
 	Offset      int64 `json:"offset_ns,omitempty"`

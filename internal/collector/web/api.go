@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/api"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
@@ -25,75 +23,109 @@ const (
 	maxTime  = 1<<32 - 1
 )
 
-func (s *Server) addAPI(mux *http.ServeMux) {
-	mux.HandleFunc("GET "+streamPath, taking(s.stream, "topic..."))
-	mux.HandleFunc("GET /api/v1/setup", taking(func(w http.ResponseWriter, r *http.Request) {
-		send(w, r, encode(s.source.Setup()))
-	}))
-	mux.HandleFunc("POST "+replayPath, taking(s.steer))
-	mux.HandleFunc("GET "+replayPath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", "POST")
-		fail(w, http.StatusMethodNotAllowed, "only POST; the state of a replay is in /api/v1/frame")
-	})
-	mux.HandleFunc("GET /api/v1/frame", taking(func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, r, query{kind: "frame"})
-	}))
-	mux.HandleFunc("GET /api/v1/ledger", taking(s.ledgerAnswer))
-	mux.HandleFunc("GET /api/v1/problems", taking(s.problemsAnswer, "limit"))
-	for path, v := range views {
-		mux.HandleFunc("GET /api/v1/"+path, taking(func(w http.ResponseWriter, r *http.Request) {
-			q := query{kind: v.kind}
-			if err := q.parse(r.URL.Query()); err != nil {
-				fail(w, http.StatusBadRequest, err.Error())
-				return
-			}
-			s.answer(w, r, q)
-		}, v.parameters...))
+// Endpoints describes the addresses that s serves, but for those that are added with Add.
+func Endpoints(s *Server) []api.Endpoint {
+	metrics := sync.OnceValue(s.metrics)
+	list := []api.Endpoint{
+		{
+			Path: "/api/v1/setup", Summary: "What stays the same until the configuration changes",
+			Answer: Setup{},
+			Get:    func(api.Values) (any, error) { return s.source.Setup(), nil },
+		}, {
+			Path: "/api/v1/frame", Summary: "The newest state: agents, the collector, and the newest seconds",
+			Answer: frameJSON{},
+			Serve:  func(w http.ResponseWriter, r *http.Request, _ api.Values) { s.answer(w, r, query{kind: "frame"}) },
+		}, {
+			Path: streamPath, Summary: "Server-sent events: a frame each second, and the topics that are asked for",
+			Type:       "text/event-stream",
+			Parameters: []api.Parameter{topicParameter},
+			Errors:     map[int]string{http.StatusServiceUnavailable: "Too many streams are open"},
+			Serve:      s.stream,
+		}, {
+			Method: http.MethodPost, Path: replayPath, Summary: "Steers logs that are played",
+			Body: Steering{}, Answer: Replay{},
+			Errors: map[int]string{http.StatusNotFound: "Nothing is played"},
+			Serve:  s.steer,
+		}, {
+			Path: "/api/v1/ledger", Summary: "What has become of the records that the monitoring handled",
+			Answer: ledgerJSON{},
+			Get:    func(api.Values) (any, error) { return ledgerOf(s.book), nil },
+		}, {
+			Path: "/api/v1/problems", Summary: "What is wrong now, the worst first",
+			Parameters: []api.Parameter{limitParameter(maxProblems, maxProblems)},
+			Answer:     Problems{},
+			Get:        s.problemsAnswer,
+		}, {
+			Path: "/api/v1/openapi.json", Summary: "This description",
+			Answer: map[string]any{},
+			Serve:  func(w http.ResponseWriter, r *http.Request, _ api.Values) { send(w, r, api.Document) },
+		}, {
+			Path: healthPath, Summary: "Whether the collector works, for service managers and load balancers: anyone may ask",
+			Answer: healthOfAll{},
+			Errors: map[int]string{http.StatusServiceUnavailable: "Something does not work: status says what"},
+			Serve:  s.health,
+		}, {
+			Path: "/metrics", Summary: "Counters for Prometheus",
+			Type:  "text/plain",
+			Serve: func(w http.ResponseWriter, r *http.Request, _ api.Values) { metrics().ServeHTTP(w, r) },
+		},
 	}
+	for _, v := range views {
+		list = append(list, api.Endpoint{
+			Path: "/api/v1/" + v.path, Summary: v.summary, Parameters: v.parameters, Answer: v.answer,
+			Serve: func(w http.ResponseWriter, r *http.Request, values api.Values) {
+				q := query{kind: v.kind}
+				if err := q.parse(values); err != nil {
+					fail(w, http.StatusBadRequest, err.Error())
+					return
+				}
+				s.answer(w, r, q)
+			},
+		})
+	}
+	return list
 }
 
-// views are what a snapshot can be asked for, by their address below /api/v1/.
-var views = map[string]struct {
-	kind       string
-	parameters []string
+// Parameters of several addresses.
+var (
+	fromParameter = api.Parameter{
+		Name: "from", Kind: api.Integer, Min: -maxRange, Max: maxTime, Default: int64(-300),
+		Meaning: "The first second: since 1970, or, if negative, relative to the newest second that is complete",
+	}
+	toParameter = api.Parameter{
+		Name: "to", Kind: api.Integer, Min: -maxRange, Max: maxTime, Default: int64(0),
+		Meaning: "The second after the last one, as from",
+	}
+	stepParameter = api.Parameter{
+		Name: "step", Kind: api.Integer, Min: 1, Max: maxRange,
+		Meaning: "Seconds of each point of a series; without it there are at most 600 points",
+	}
+)
+
+func limitParameter(usual, most int64) api.Parameter {
+	return api.Parameter{Name: "limit", Kind: api.Integer, Min: 1, Max: most, Default: usual, Meaning: "The most rows of the answer"}
+}
+
+// views are what a snapshot can be asked for.
+var views = []struct {
+	path, kind, summary string
+	parameters          []api.Parameter
+	answer              any
 }{
-	"overview":     {"overview", []string{"from", "to", "step"}},
-	"hosts":        {"hosts", []string{"from", "to", "step"}},
-	"matrix":       {"matrix", []string{"from", "to", "limit"}},
-	"talkers":      {"talkers", []string{"from", "to", "limit"}},
-	"mgen":         {"mgen", []string{"from", "to", "limit"}},
-	"mgen/history": {"history", []string{"from", "to", "step", "id", "src", "srcPort", "dst", "dstPort", "proto"}},
-}
-
-// taking refuses requests with parameters that next does not use, or that are given twice
-// although their name does not end in "...": a misspelled one would change the answer silently.
-func taking(next http.HandlerFunc, names ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if err := checkParameters(r.URL.RawQuery, names); err != nil {
-			fail(w, http.StatusBadRequest, err.Error())
-			return
-		}
-		next(w, r)
-	}
-}
-
-func checkParameters(raw string, names []string) error {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return fmt.Errorf("the parameters cannot be read: %w", err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		switch {
-		case slices.Contains(names, name+"..."):
-		case !slices.Contains(names, name) && len(names) == 0:
-			return fmt.Errorf("parameter %.40q: this address takes none", name)
-		case !slices.Contains(names, name):
-			return fmt.Errorf("parameter %.40q: this address takes only %s", name, strings.ReplaceAll(strings.Join(names, ", "), "...", ""))
-		case len(values[name]) > 1:
-			return fmt.Errorf("parameter %q is given %d times", name, len(values[name]))
-		}
-	}
-	return nil
+	{"overview", "overview", "Traffic of all flows and hosts over time", []api.Parameter{fromParameter, toParameter, stepParameter}, overviewJSON{}},
+	{"hosts", "hosts", "Traffic of each host over time", []api.Parameter{fromParameter, toParameter, stepParameter}, hostsJSON{}},
+	{"matrix", "matrix", "Who sends how much to whom, the heaviest first", []api.Parameter{fromParameter, toParameter, limitParameter(maxRows, maxRows)}, matrixJSON{}},
+	{"talkers", "talkers", "Conversations by addresses and ports, the heaviest first", []api.Parameter{fromParameter, toParameter, limitParameter(maxRows, maxRows)}, talkersJSON{}},
+	{"mgen", "mgen", "Flows of MGEN in the order of their IDs", []api.Parameter{fromParameter, toParameter,
+		{Name: "limit", Kind: api.Integer, Min: 1, Max: maxRows, Meaning: "The most flows of the answer; without it there are all"}}, mgenJSON{}},
+	{"mgen/history", "history", "A flow of MGEN over time", []api.Parameter{fromParameter, toParameter, stepParameter,
+		{Name: "id", Kind: api.Integer, Max: 1<<32 - 1, Required: true, Meaning: "The flow's ID"},
+		{Name: "src", Kind: api.Address, Required: true, Meaning: "The sender"},
+		{Name: "srcPort", Kind: api.Integer, Max: 1<<16 - 1, Required: true, Meaning: "The sender's port"},
+		{Name: "dst", Kind: api.Address, Required: true, Meaning: "The receiver, or a group"},
+		{Name: "dstPort", Kind: api.Integer, Max: 1<<16 - 1, Required: true, Meaning: "The receiver's port"},
+		{Name: "proto", Kind: api.Integer, Max: 1<<8 - 1, Required: true, Meaning: "The number of the IP protocol"},
+	}, mgenHistoryJSON{}},
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
@@ -101,73 +133,30 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
 }
 
 // parse reads from, to and step, and what names an MGEN flow.
-func (q *query) parse(values url.Values) error {
-	p := parameters{values: values}
+func (q *query) parse(v api.Values) error {
 	w := &q.window
-	w.From, w.To, w.Step = p.number("from", -300), p.number("to", 0), p.number("step", 0)
+	w.From, w.To = v.Int("from"), v.Int("to")
+	if q.kind == "overview" || q.kind == "hosts" || q.kind == "history" {
+		w.Step = v.Int("step")
+	} else if v.Has("limit") {
+		q.limit = int(v.Int("limit"))
+	}
 	// Neither is a time when there were packets to count.
 	q.relative = w.From < 0
-	if p.values.Has("limit") {
-		if q.limit = int(p.unsigned("limit", maxRows)); q.limit == 0 {
-			p.failed("limit", fmt.Sprintf("a number from 1 to %d", maxRows))
-		}
-	}
 	if q.kind == "history" {
-		q.id = uint32(p.unsigned("id", 1<<32-1))
+		q.id = uint32(v.Int("id"))
 		q.tuple = rollup.Tuple{
-			Src: p.address("src"), Dst: p.address("dst"),
-			SrcPort: uint16(p.unsigned("srcPort", 1<<16-1)), DstPort: uint16(p.unsigned("dstPort", 1<<16-1)),
-			Proto: uint8(p.unsigned("proto", 1<<8-1)),
+			Src: v.Addr("src"), Dst: v.Addr("dst"),
+			SrcPort: uint16(v.Int("srcPort")), DstPort: uint16(v.Int("dstPort")), Proto: uint8(v.Int("proto")),
 		}
 	}
 	switch length := w.To - w.From; {
-	case p.err != nil:
-		return p.err
-	case w.To <= w.From || w.From < -maxRange || w.To > maxTime || length > maxRange:
+	case w.To <= w.From || length > maxRange:
 		return errors.New("want from < to, both in UNIX seconds, or both relative to now, as from=-300&to=0")
-	case w.Step < 0 || w.Step > 0 && length/w.Step > maxPoints:
+	case w.Step > 0 && length/w.Step > maxPoints:
 		return fmt.Errorf("step=%d: want at least 1 and at most %d points", w.Step, maxPoints)
 	}
 	return nil
-}
-
-// parameters reads a query string; err is the first thing that was wrong.
-type parameters struct {
-	values url.Values
-	err    error
-}
-
-func (p *parameters) failed(name, want string) {
-	if p.err == nil {
-		p.err = fmt.Errorf("%s=%.40q: want %s", name, p.values.Get(name), want)
-	}
-}
-
-func (p *parameters) number(name string, otherwise int64) int64 {
-	if !p.values.Has(name) {
-		return otherwise
-	}
-	n, err := strconv.ParseInt(p.values.Get(name), 10, 64)
-	if err != nil {
-		p.failed(name, "a number of seconds")
-	}
-	return n
-}
-
-func (p *parameters) unsigned(name string, limit uint64) uint64 {
-	n, err := strconv.ParseUint(p.values.Get(name), 10, 64)
-	if err != nil || n > limit {
-		p.failed(name, fmt.Sprintf("a number up to %d", limit))
-	}
-	return n
-}
-
-func (p *parameters) address(name string) netip.Addr {
-	a, err := netip.ParseAddr(p.values.Get(name))
-	if err != nil || a.Zone() != "" {
-		p.failed(name, "an IP address")
-	}
-	return a.Unmap()
 }
 
 // send answers with JSON.
@@ -190,12 +179,7 @@ func sendPart(w http.ResponseWriter, r *http.Request, p *part) {
 }
 
 // fail is an answer that says what is wrong.
-func fail(w http.ResponseWriter, code int, text string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	w.Write(encode(map[string]string{"error": text}))
-}
+func fail(w http.ResponseWriter, code int, text string) { api.Fail(w, code, text) }
 
 // staleAfter is how old the newest snapshot may be while the program is well.
 const staleAfter = 10 * time.Second
@@ -214,20 +198,28 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
+// healthOfAll is the answer of /healthz.
+type healthOfAll struct {
+	Status      string  `json:"status"`      // "ok", or what does not work, why, and since when
+	SnapshotAge float64 `json:"snapshotAge"` // seconds
+	Agents      int     `json:"agents"`
+	Connected   int     `json:"connected"` // of the agents
+}
+
 // health is 200 while snapshots are made; whether agents answer is not this
 // program's health.
-func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	agents, connected := slices.DeleteFunc(s.source.Agents(), func(a Agent) bool { return a.State == Removed }), 0
+func (s *Server) health(w http.ResponseWriter, r *http.Request, _ api.Values) {
+	agents := slices.DeleteFunc(s.source.Agents(), func(a Agent) bool { return a.State == Removed })
+	age := time.Since(time.Unix(0, s.newest.Load()))
+	body := healthOfAll{Status: "ok", SnapshotAge: age.Seconds(), Agents: len(agents)}
 	for i := range agents {
 		if agents[i].State == Connected {
-			connected++
+			body.Connected++
 		}
 	}
-	age := time.Since(time.Unix(0, s.newest.Load()))
-	body := map[string]any{"status": "ok", "snapshotAge": age.Seconds(), "agents": len(agents), "connected": connected}
 	if why := s.unhealthy(age); why != "" {
-		body["status"] = why
-		w.Header().Set("Content-Type", "application/json")
+		body.Status = why
+		w.Header().Set("Content-Type", api.JSON)
 		w.WriteHeader(http.StatusServiceUnavailable)
 		w.Write(encode(body))
 		return

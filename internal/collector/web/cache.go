@@ -2,10 +2,9 @@ package web
 
 import (
 	"cmp"
-	"encoding/json"
-	"strconv"
 	"sync"
 
+	"github.com/pcapper/pcapper/internal/collector/api"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
@@ -91,12 +90,5 @@ func ask(source Source, snap *rollup.Snapshot, q query) any {
 	return frameOf(source, snap)
 }
 
-// encode is v as JSON. It fails only for numbers that are not finite, which
-// would be a mistake of ours and is then said so.
-func encode(v any) []byte {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return []byte(`{"error":` + strconv.Quote(err.Error()) + `}`)
-	}
-	return data
-}
+// encode is v as JSON.
+func encode(v any) []byte { return api.Encode(v) }

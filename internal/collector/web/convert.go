@@ -28,7 +28,7 @@ func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
 			Records: snap.Records, Late: snap.Late, Future: snap.Future, Lost: source.Lost(),
 			Forgotten: snap.Forgotten, Memory: snap.Memory, Budget: snap.Budget, Archive: archiveOf(snap.Archive),
 		},
-		Current: overviewOf(snap, snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
+		Current: *overviewOf(snap, snap.Overview(rollup.Window{From: snap.Complete, To: snap.Complete + 1, Step: 1})),
 	}
 	tail := snap.Last(tailSeconds)
 	for _, sec := range snap.Changed {
@@ -37,13 +37,13 @@ func frameOf(source Source, snap *rollup.Snapshot) *frameJSON {
 		}
 	}
 	tail.Step = 1
-	f.Tail = overviewOf(snap, snap.Overview(tail))
+	f.Tail = *overviewOf(snap, snap.Overview(tail))
 	return f
 }
 
-func hostStates(source Source, snap *rollup.Snapshot) []hostJSON {
+func hostStates(source Source, snap *rollup.Snapshot) []hostStateJSON {
 	agents := source.Agents()
-	hosts := make([]hostJSON, len(agents))
+	hosts := make([]hostStateJSON, len(agents))
 	for i, a := range agents {
 		h := &hosts[i]
 		h.Agent = a
@@ -73,8 +73,8 @@ func hostStates(source Source, snap *rollup.Snapshot) []hostJSON {
 const mostGaps = 500
 
 // windowOf tells when none of the agents was watched.
-func windowOf(snap *rollup.Snapshot, w rollup.Window) windowJSON {
-	j := windowJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
+func windowOf(snap *rollup.Snapshot, w rollup.Window) spanJSON {
+	j := spanJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
 	j.Gaps = gapsOf(snap.Unobserved(w), w)
 	return j
 }
@@ -128,18 +128,18 @@ func overviewOf(snap *rollup.Snapshot, o *rollup.Overview) *overviewJSON {
 	return &overviewJSON{
 		Window: windowOf(snap, o.Window), Total: countOf(o.Total), Relayed: countOf(o.Relayed), Seen: countOf(o.Seen),
 		Series: seriesOf(o.Series, unobserved),
-		Flows: each(o.Flows, func(f *rollup.FlowSeries) flowJSON {
-			return flowJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries, unobserved), seriesOf(f.SecondarySeries, unobserved)}
+		Flows: each(o.Flows, func(f *rollup.FlowSeries) flowSeriesJSON {
+			return flowSeriesJSON{f.Row, countOf(f.Primary), countOf(f.Secondary), seriesOf(f.PrimarySeries, unobserved), seriesOf(f.SecondarySeries, unobserved)}
 		}),
 		Hosts: each(o.Hosts, hostCounts),
 	}
 }
 
-func hostCounts(h *rollup.HostCounts) countHost {
-	return countHost{
+func hostCounts(h *rollup.HostCounts) hostCountsJSON {
+	return hostCountsJSON{
 		h.Host, countOf(h.Sent), countOf(h.Relayed), countOf(h.Received),
-		each(h.Flows, func(f *rollup.FlowCounts) countFlow {
-			return countFlow{f.Row, countOf(f.Primary), countOf(f.Secondary)}
+		each(h.Flows, func(f *rollup.FlowCounts) flowCountsJSON {
+			return flowCountsJSON{f.Row, countOf(f.Primary), countOf(f.Secondary)}
 		}),
 	}
 }
@@ -147,10 +147,10 @@ func hostCounts(h *rollup.HostCounts) countHost {
 func hostsOf(snap *rollup.Snapshot, w rollup.Window) *hostsJSON {
 	return &hostsJSON{
 		Window: windowOf(snap, snap.Fit(w)),
-		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostView {
+		Hosts: each(snap.HostViews(w), func(h *rollup.HostView) hostViewJSON {
 			unobserved := snap.Unknown(h.Window, h.Host)
 			gaps := gapsOf(snap.Unobserved(h.Window, h.Host), h.Window)
-			return hostView{hostCounts(&h.HostCounts), append([][2]int64{}, gaps...), seriesOf(h.SentSeries, unobserved),
+			return hostViewJSON{hostCounts(&h.HostCounts), append([][2]int64{}, gaps...), seriesOf(h.SentSeries, unobserved),
 				seriesOf(h.RelayedSeries, unobserved), seriesOf(h.ReceivedSeries, unobserved)}
 		}),
 	}
@@ -208,11 +208,11 @@ func fractionOf(r *rollup.GroupReceiver) *float64 {
 	return &r.Fraction
 }
 
-func lossOf(l rollup.Loss) *lossJSON {
+func lossOf(l rollup.Loss) *lostJSON {
 	if !l.Valid {
 		return nil
 	}
-	return &lossJSON{l.Expected, l.Lost, l.Fraction(), l.BySequence}
+	return &lostJSON{l.Expected, l.Lost, l.Fraction(), l.BySequence}
 }
 
 func talkersOf(source Source, snap *rollup.Snapshot, t *rollup.Talkers) *talkersJSON {

@@ -3,10 +3,8 @@ package web
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,24 +78,28 @@ func wantError(t *testing.T, name string, answer *http.Response, body []byte) st
 // TestUnknownParameters: each address names a parameter that it does not use, and one that is there twice.
 func TestUnknownParameters(t *testing.T) {
 	s := start(t, newSource())
-	paths := []string{"stream", "setup", "frame"}
-	paths = append(paths, slices.Collect(maps.Keys(views))...)
-	for _, path := range paths {
+	for _, e := range Endpoints(nil) {
+		if e.Method == http.MethodPost {
+			continue
+		}
 		for _, name := range []string{"form", "FROM", "limit2"} {
-			answer, body := get(t, s, "/api/v1/"+path+"?"+name+"=5", nil)
-			if text := wantError(t, path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, `"`+name+`"`) {
-				t.Errorf("%s?%s: status %d, %s", path, name, answer.StatusCode, text)
+			answer, body := get(t, s, e.Path+"?"+name+"=5", nil)
+			if text := wantError(t, e.Path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, `"`+name+`"`) {
+				t.Errorf("%s?%s: status %d, %s", e.Path, name, answer.StatusCode, text)
 			}
 		}
-		for _, name := range views[path].parameters {
-			answer, body := get(t, s, "/api/v1/"+path+"?"+name+"=1&"+name+"=2", nil)
-			if text := wantError(t, path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, `"`+name+`"`) {
-				t.Errorf("%s, %s twice: status %d, %s", path, name, answer.StatusCode, text)
+		for _, p := range e.Parameters {
+			if p.Repeated {
+				continue
+			}
+			answer, body := get(t, s, e.Path+"?"+p.Name+"=1&"+p.Name+"=2", nil)
+			if text := wantError(t, e.Path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, `"`+p.Name+`"`) {
+				t.Errorf("%s, %s twice: status %d, %s", e.Path, p.Name, answer.StatusCode, text)
 			}
 		}
 	}
 	for path, want := range map[string]string{
-		"matrix?step=1": `"step"`, "setup?from=1": "takes none", "talkers?limit=0": "limit", "mgen?limit=1001": "up to 1000", "overview?from=%zz": "cannot be read",
+		"matrix?step=1": `"step"`, "setup?from=1": "takes none", "talkers?limit=0": "limit", "mgen?limit=1001": "from 1 to 1000", "matrix?form=-60": "did you mean from?", "stream?topic=matrix:61": "want one of hosts", "overview?from=%zz": "cannot be read",
 	} {
 		answer, body := get(t, s, "/api/v1/"+path, nil)
 		if text := wantError(t, path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, want) {

@@ -1,8 +1,6 @@
 package web
 
 import (
-	"net/http"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pcapper/pcapper/internal/transport/ledger"
@@ -51,10 +49,6 @@ func ledgerOf(book *ledger.Book) *ledgerJSON {
 		j.Health = append(j.Health, one)
 	}
 	return j
-}
-
-func (s *Server) ledgerAnswer(w http.ResponseWriter, r *http.Request) {
-	send(w, r, encode(ledgerOf(s.book)))
 }
 
 // ledgerMetrics are a book's entries.

@@ -57,8 +57,8 @@ type Host struct {
 	Name    string `json:"name"` // as people call it; "" if it has no name
 	Address string `json:"address"`
 	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
-	// that is played.
-	Feed string `json:"feed"`
+	// that is played. It is empty for a former host.
+	Feed string `json:"feed" enum:"28-byte,ipfix,log,"`
 	// Former: the configuration does not have it any more.
 	Former bool `json:"former,omitempty"`
 }
@@ -90,13 +90,13 @@ type Agent struct {
 
 // Detail is how much of an agent's traffic is kept.
 type Detail struct {
-	Level   string `json:"level"`   // packets, flows, top
-	Since   int64  `json:"since"`   // seconds since 1970; 0: from the start
-	Limit   string `json:"limit"`   // which was passed, as -detail names it; "rule", "" at level packets
-	Why     string `json:"why"`     // the same in words
-	Changes uint64 `json:"changes"` // of the level
-	Records uint64 `json:"records"` // that went to be kept
-	Lost    uint64 `json:"lost"`    // that did not, as there were too many at once
+	Level   string `json:"level" enum:"packets,flows,top"` // packets, flows, top
+	Since   int64  `json:"since"`                          // seconds since 1970; 0: from the start
+	Limit   string `json:"limit"`                          // which was passed, as -detail names it; "rule", "" at level packets
+	Why     string `json:"why"`                            // the same in words
+	Changes uint64 `json:"changes"`                        // of the level
+	Records uint64 `json:"records"`                        // that went to be kept
+	Lost    uint64 `json:"lost"`                           // that did not, as there were too many at once
 }
 
 // Loss is what was lost at a stage.
@@ -107,7 +107,7 @@ type Loss struct {
 
 // The types below are the JSON of docs/api.md. Slices are never null.
 
-type windowJSON struct {
+type spanJSON struct {
 	From   int64 `json:"from"`
 	To     int64 `json:"to"` // exclusive
 	Step   int64 `json:"step"`
@@ -133,8 +133,11 @@ type measured uint64
 
 const unknown measured = 1<<64 - 1
 
+// Null implements api.Nullable.
+func (m measured) Null() bool { return m == unknown }
+
 func (m measured) MarshalJSON() ([]byte, error) {
-	if m == unknown {
+	if m.Null() {
 		return []byte("null"), nil
 	}
 	return strconv.AppendUint(nil, uint64(m), 10), nil
@@ -153,20 +156,20 @@ func (m *measured) UnmarshalJSON(text []byte) error {
 // frameJSON is what is pushed once a second: the state of everything, and the
 // newest seconds, of which the last ones may still have changed.
 type frameJSON struct {
-	Seq      uint64        `json:"seq"`
-	Run      string        `json:"run"`
-	Now      float64       `json:"now"`      // UNIX seconds
-	Complete int64         `json:"complete"` // the newest second that is over
-	Oldest   int64         `json:"oldest"`   // the first second that is kept; 0: none
-	Hosts    []hostJSON    `json:"hosts"`
-	Store    storeJSON     `json:"store"`
-	Replay   *Replay       `json:"replay"`  // null unless logs are played
-	Current  *overviewJSON `json:"current"` // the second Complete alone
-	Tail     *overviewJSON `json:"tail"`    // the newest tailSeconds
+	Seq      uint64          `json:"seq"`
+	Run      string          `json:"run"`
+	Now      float64         `json:"now"`      // UNIX seconds
+	Complete int64           `json:"complete"` // the newest second that is over
+	Oldest   int64           `json:"oldest"`   // the first second that is kept; 0: none
+	Hosts    []hostStateJSON `json:"hosts"`
+	Store    storeJSON       `json:"store"`
+	Replay   *Replay         `json:"replay"`  // null unless logs are played
+	Current  overviewJSON    `json:"current"` // the second Complete alone
+	Tail     overviewJSON    `json:"tail"`    // the newest tailSeconds
 }
 
-// hostJSON is an agent's connection and what is known of its records.
-type hostJSON struct {
+// hostStateJSON is an agent's connection and what is known of its records.
+type hostStateJSON struct {
 	Agent
 	Late      uint64 `json:"late"`
 	Future    uint64 `json:"future"`
@@ -205,16 +208,16 @@ type archiveJSON struct {
 }
 
 type overviewJSON struct {
-	Window  windowJSON  `json:"window"`
-	Total   countJSON   `json:"total"`
-	Relayed countJSON   `json:"relayed"`
-	Seen    countJSON   `json:"seen"`
-	Series  seriesJSON  `json:"series"`
-	Flows   []flowJSON  `json:"flows"`
-	Hosts   []countHost `json:"hosts"`
+	Window  spanJSON         `json:"window"`
+	Total   countJSON        `json:"total"`
+	Relayed countJSON        `json:"relayed"`
+	Seen    countJSON        `json:"seen"`
+	Series  seriesJSON       `json:"series"`
+	Flows   []flowSeriesJSON `json:"flows"`
+	Hosts   []hostCountsJSON `json:"hosts"`
 }
 
-type flowJSON struct {
+type flowSeriesJSON struct {
 	Row             int        `json:"row"`
 	Primary         countJSON  `json:"primary"`
 	Secondary       countJSON  `json:"secondary"`
@@ -222,27 +225,27 @@ type flowJSON struct {
 	SecondarySeries seriesJSON `json:"secondarySeries"`
 }
 
-type countHost struct {
-	Host     int         `json:"host"`
-	Sent     countJSON   `json:"sent"`
-	Relayed  countJSON   `json:"relayed"`
-	Received countJSON   `json:"received"`
-	Flows    []countFlow `json:"flows"`
+type hostCountsJSON struct {
+	Host     int              `json:"host"`
+	Sent     countJSON        `json:"sent"`
+	Relayed  countJSON        `json:"relayed"`
+	Received countJSON        `json:"received"`
+	Flows    []flowCountsJSON `json:"flows"`
 }
 
-type countFlow struct {
+type flowCountsJSON struct {
 	Row       int       `json:"row"`
 	Primary   countJSON `json:"primary"`
 	Secondary countJSON `json:"secondary"`
 }
 
 type hostsJSON struct {
-	Window windowJSON `json:"window"`
-	Hosts  []hostView `json:"hosts"`
+	Window spanJSON       `json:"window"`
+	Hosts  []hostViewJSON `json:"hosts"`
 }
 
-type hostView struct {
-	countHost
+type hostViewJSON struct {
+	hostCountsJSON
 	// Gaps are times when its agent was not watching, or the collector did not
 	// run.
 	Gaps           [][2]int64 `json:"gaps"`
@@ -255,7 +258,7 @@ type hostView struct {
 type namesJSON map[string]string
 
 type matrixJSON struct {
-	Window windowJSON  `json:"window"`
+	Window spanJSON    `json:"window"`
 	Total  countJSON   `json:"total"`
 	Other  countJSON   `json:"other"`
 	Cells  []cellJSON  `json:"cells"`
@@ -272,10 +275,10 @@ type cellJSON struct {
 	Sent     countJSON `json:"sent"`
 	Relayed  countJSON `json:"relayed"`
 	Received countJSON `json:"received"`
-	Loss     *lossJSON `json:"loss"` // null if not known
+	Loss     *lostJSON `json:"loss"` // null if not known
 }
 
-type lossJSON struct {
+type lostJSON struct {
 	Expected   uint64  `json:"expected"`
 	Lost       uint64  `json:"lost"`
 	Fraction   float64 `json:"fraction"` // 0 to 1
@@ -303,7 +306,7 @@ type receiverJSON struct {
 }
 
 type talkersJSON struct {
-	Window  windowJSON   `json:"window"`
+	Window  spanJSON     `json:"window"`
 	Total   countJSON    `json:"total"`
 	Other   countJSON    `json:"other"`
 	Talkers []talkerJSON `json:"talkers"`
@@ -328,7 +331,7 @@ type talkerJSON struct {
 }
 
 type mgenJSON struct {
-	Window windowJSON     `json:"window"`
+	Window spanJSON       `json:"window"`
 	Other  countJSON      `json:"other"`
 	More   int            `json:"more,omitempty"` // flows that a limit left out
 	Flows  []mgenFlowJSON `json:"flows"`
@@ -353,7 +356,7 @@ type messagesJSON struct {
 type mgenReceiverJSON struct {
 	Host     int          `json:"host"`
 	Received messagesJSON `json:"received"`
-	Loss     *lossJSON    `json:"loss"`
+	Loss     *lostJSON    `json:"loss"`
 	// The rest is null unless the feed tells of messages.
 	Duplicates *uint64    `json:"duplicates"`
 	Reordered  *uint64    `json:"reordered"`
@@ -371,7 +374,7 @@ type delayJSON struct {
 }
 
 type mgenHistoryJSON struct {
-	Window    windowJSON           `json:"window"`
+	Window    spanJSON             `json:"window"`
 	Sent      seriesJSON           `json:"sent"`
 	Receivers []mgenReceiverSeries `json:"receivers"`
 }

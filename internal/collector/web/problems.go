@@ -3,11 +3,11 @@ package web
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/api"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
@@ -40,7 +40,7 @@ const (
 // Problem is something that is wrong now.
 type Problem struct {
 	// Kind is loss, silent, agent, clock, drops, or failing.
-	Kind string `json:"kind"`
+	Kind string `json:"kind" enum:"loss,silent,agent,clock,drops,failing"`
 	// Monitoring: the monitoring is at fault, not the network.
 	Monitoring bool   `json:"monitoring"`
 	Text       string `json:"text"`            // a sentence without a full stop
@@ -127,7 +127,7 @@ func (p *problems) agents(now time.Time, source Source, snap *rollup.Snapshot) (
 }
 
 // clockText says what is wrong with an agent's clock, or "".
-func clockText(h *hostJSON) string {
+func clockText(h *hostStateJSON) string {
 	switch {
 	case h.Age != nil && *h.Age < clockAhead:
 		return fmt.Sprintf("its clock is at least %.1f s ahead of the collector's", -*h.Age)
@@ -182,20 +182,14 @@ func (p *problems) dropped(now time.Time, source Source, snap *rollup.Snapshot) 
 	return list
 }
 
-// problemsAnswer is GET /api/v1/problems.
-func (s *Server) problemsAnswer(w http.ResponseWriter, r *http.Request) {
-	limit := maxProblems
-	if r.URL.Query().Has("limit") {
-		p := parameters{values: r.URL.Query()}
-		if limit = int(p.unsigned("limit", maxProblems)); limit == 0 {
-			p.failed("limit", fmt.Sprintf("a number from 1 to %d", maxProblems))
-		}
-		if p.err != nil {
-			fail(w, http.StatusBadRequest, p.err.Error())
-			return
-		}
-	}
+// Problems is the answer of /api/v1/problems.
+type Problems struct {
+	Problems []Problem `json:"problems"` // the worst first
+	More     int       `json:"more"`     // that were left out
+}
+
+func (s *Server) problemsAnswer(v api.Values) (any, error) {
 	list := s.problems.get()
-	more := max(0, len(list)-limit)
-	send(w, r, encode(map[string]any{"problems": list[:len(list)-more], "more": more}))
+	shown := min(len(list), int(v.Int("limit")))
+	return Problems{list[:shown], len(list) - shown}, nil
 }

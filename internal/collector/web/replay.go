@@ -6,6 +6,8 @@ import (
 	"mime"
 	"net/http"
 	"time"
+
+	"github.com/pcapper/pcapper/internal/collector/api"
 )
 
 // Player is a Source whose records are played, and that can be told how.
@@ -46,10 +48,10 @@ const (
 	maxForward = 366 * 86400
 )
 
-// request is the body that steers a replay.
-type request struct {
+// Steering is the body that steers a replay.
+type Steering struct {
 	Command Command `json:"command"`
-	Seconds float64 `json:"seconds"` // of Forward
+	Seconds float64 `json:"seconds,omitempty"` // to go forward by
 }
 
 // foreign refuses what the page of another site, or another program's page on
@@ -70,7 +72,7 @@ func mayChange(r *http.Request) error {
 }
 
 // steer is POST to replayPath.
-func (s *Server) steer(w http.ResponseWriter, r *http.Request) {
+func (s *Server) steer(w http.ResponseWriter, r *http.Request, _ api.Values) {
 	if err := mayChange(r); err != nil {
 		fail(w, http.StatusForbidden, err.Error())
 		return
@@ -80,7 +82,7 @@ func (s *Server) steer(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "nothing is played: recollect replay plays logs")
 		return
 	}
-	var q request
+	var q Steering
 	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10))
 	body.DisallowUnknownFields()
 	if err := body.Decode(&q); err != nil {

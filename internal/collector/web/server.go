@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pcapper/pcapper/internal/collector/api"
 	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
@@ -48,12 +49,12 @@ type Server struct {
 	streams  streams
 	cache    cache
 	totals   totals
-	more     []prometheus.Collector
+	measured []prometheus.Collector
 	failing  []func() string
 	judges   []func(time.Time) []Problem
 	problems problems
 	book     *ledger.Book // nil: empty
-	handlers map[string]http.Handler
+	more     []api.Endpoint
 	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
 	// ending is done when streams have to end; end does that.
 	ending context.Context
@@ -94,11 +95,10 @@ func Listen(address string, access Access) (*Server, error) {
 }
 
 // Measure has /metrics say more. It is for before Run.
-func (s *Server) Measure(more ...prometheus.Collector) { s.more = append(s.more, more...) }
+func (s *Server) Measure(more ...prometheus.Collector) { s.measured = append(s.measured, more...) }
 
-// Handle has the server answer at more addresses, by their patterns for http.ServeMux. It is for
-// before Run.
-func (s *Server) Handle(handlers map[string]http.Handler) { s.handlers = handlers }
+// Add has the server answer at more addresses. It is for before Run.
+func (s *Server) Add(endpoints []api.Endpoint) { s.more = append(s.more, endpoints...) }
 
 // Watch makes /healthz fail while failing returns a reason. Call it before Run.
 func (s *Server) Watch(failing func() string) { s.failing = append(s.failing, failing) }
@@ -224,14 +224,17 @@ func (s *Server) handler() http.Handler {
 		}
 		mux.Handle("GET "+name, a)
 	}
-	s.addAPI(mux)
-	for pattern, h := range s.handlers {
-		mux.Handle(pattern, h)
+	for _, e := range append(Endpoints(s), s.more...) {
+		mux.Handle(e.Pattern(), e.Handler(send))
+		if e.Method == http.MethodPost {
+			mux.HandleFunc("GET "+e.Path, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Allow", http.MethodPost)
+				fail(w, http.StatusMethodNotAllowed, "only POST")
+			})
+		}
 	}
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotFound, "no such address; docs/api.md lists them")
+		fail(w, http.StatusNotFound, "no such address; /api/v1/openapi.json describes them")
 	})
-	mux.Handle("GET /metrics", s.metrics())
-	mux.HandleFunc("GET "+healthPath, s.health)
 	return secure(s.host, newGuard(s.access, welcoming(mux)))
 }

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/api"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
@@ -78,17 +78,22 @@ type topic struct {
 	every uint64 // snapshots
 }
 
+var topicParameter = api.Parameter{
+	Name: "topic", Repeated: true, Pattern: topicPattern(),
+	Want:    fmt.Sprintf("one of %s, a colon, and one of %v seconds", strings.Join(topicKinds, ", "), topicWindows),
+	Meaning: "A view and its window in seconds, as matrix:60",
+}
+
+func topicPattern() string {
+	return "^(" + strings.Join(topicKinds, "|") + "):(" + strings.Trim(strings.ReplaceAll(fmt.Sprint(topicWindows), " ", "|"), "[]") + ")$"
+}
+
 // parseTopics reads the parameters of a stream: topic=matrix:60, repeated. What
 // looks far back changes slowly and is sent less often.
-func parseTopics(values url.Values) ([]topic, error) {
-	var list []topic
-	for _, word := range values["topic"] {
+func parseTopics(values api.Values) (list []topic) {
+	for _, word := range values.All("topic") {
 		kind, number, _ := strings.Cut(word, ":")
-		seconds, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || !slices.Contains(topicKinds, kind) || !slices.Contains(topicWindows, seconds) {
-			return nil, fmt.Errorf("topic %.40q: want one of %s, a colon, and one of %v seconds",
-				word, strings.Join(topicKinds, ", "), topicWindows)
-		}
+		seconds, _ := strconv.ParseInt(number, 10, 64) // checked
 		t := topic{
 			query: query{kind: kind, relative: true, window: rollup.Window{From: -seconds, To: 0}},
 			every: uint64(min(max(seconds/300, 1), 60)),
@@ -97,17 +102,13 @@ func parseTopics(values url.Values) ([]topic, error) {
 			list = append(list, t)
 		}
 	}
-	return list, nil
+	return list
 }
 
 // stream sends each frame, and with it the views that the page asked for, as
 // server-sent events (HTML Living Standard, section 9.2).
-func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
-	topics, err := parseTopics(r.URL.Query())
-	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
-	}
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, values api.Values) {
+	topics := parseTopics(values)
 	if !s.streams.enter() {
 		w.Header().Set("Retry-After", "10")
 		fail(w, http.StatusServiceUnavailable, "too many pages are open: at most "+strconv.Itoa(s.streams.max))

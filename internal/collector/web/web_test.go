@@ -209,18 +209,18 @@ func TestAPI(t *testing.T) {
 func TestAPIRefusesNonsense(t *testing.T) {
 	s := start(t, newSource())
 	for path, want := range map[string]string{
-		"/api/v1/overview?from=x":                    `from="x": want a number of seconds`,
+		"/api/v1/overview?from=x":                    `from="x": want a number from -316224000 to 4294967295`,
 		"/api/v1/overview?from=20&to=10":             "from < to",
-		"/api/v1/overview?from=-10&to=99999999999":   "from < to",
+		"/api/v1/overview?from=-10&to=99999999999":   "to 4294967295",
 		"/api/v1/overview?from=0&to=99999&step=1":    "at most 7200 points",
-		"/api/v1/overview?step=-1":                   "step=-1",
-		"/api/v1/overview?from=9223372036854775807":  "from < to",
-		"/api/v1/overview?from=-9223372036854775808": "from < to",
+		"/api/v1/overview?step=-1":                   `step="-1": want a number from 1`,
+		"/api/v1/overview?from=9223372036854775807":  "to 4294967295",
+		"/api/v1/overview?from=-9223372036854775808": "from -316224000",
 		"/api/v1/mgen/history?id=1":                  "src",
-		"/api/v1/mgen/history?id=4294967296&src=10.0.0.1&srcPort=1&dst=10.0.0.2&dstPort=2&proto=17": "up to 4294967295",
+		"/api/v1/mgen/history?id=4294967296&src=10.0.0.1&srcPort=1&dst=10.0.0.2&dstPort=2&proto=17": "0 to 4294967295",
 		"/api/v1/stream?topic=matrix:7":  "want one of",
 		"/api/v1/stream?topic=passwords": "want one of",
-		"/api/v1/nothing":                "docs/api.md",
+		"/api/v1/nothing":                "openapi.json",
 	} {
 		answer, body := get(t, s, path, nil)
 		var v struct{ Error string }

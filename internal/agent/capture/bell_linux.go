@@ -13,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// doorbell is the ring buffer by which the kernel's half of a tap wakes its
-// reader. What is in it says nothing. The reader waits in the runtime's poller:
-// while it does, no thread and no timer of ours runs.
+// doorbell is the ring buffer through which the kernel side of a tap wakes its reader.
+// Its contents do not matter. The reader waits in the runtime's poller, so no thread
+// and no timer of ours runs while it waits.
 type doorbell struct {
 	file     *os.File
 	raw      syscall.RawConn
 	mem      [2][]byte
-	taken    *uint64 // the buffer's consumer position, which is ours
+	taken    *uint64 // the buffer's consumer position, which we advance
 	rung     *uint64 // its producer position
 	flushed  atomic.Bool
-	deadline bool // there is one
+	deadline bool // a deadline is set
 }
 
 func newDoorbell(m *ebpf.Map) (*doorbell, error) {
@@ -42,7 +42,8 @@ func newDoorbell(m *ebpf.Map) (*doorbell, error) {
 	return b, nil
 }
 
-// open maps the positions, each in a page of its own: see libbpf's ringbuf.c.
+// open maps the positions, each of which has a page of its own: see ringbuf.c in
+// libbpf.
 func (b *doorbell) open(fd int) (err error) {
 	if b.raw, err = b.file.SyscallConn(); err != nil {
 		return err
@@ -61,8 +62,8 @@ func (b *doorbell) open(fd int) (err error) {
 	return nil
 }
 
-// wait blocks until ready reports true, which is asked at first and whenever the
-// bell has rung; until Flush; or for a time, unless that is 0.
+// wait blocks until ready returns true, until Flush, or until limit has passed, unless
+// limit is 0. It calls ready first, and again each time the bell rings.
 func (b *doorbell) wait(ready func() bool, limit time.Duration) error {
 	if b.flushed.Swap(false) {
 		return nil
@@ -87,7 +88,7 @@ func (b *doorbell) wait(ready func() bool, limit time.Duration) error {
 	return err
 }
 
-// Flush ends the wait, or the next one.
+// Flush ends the current wait, or the next one.
 func (b *doorbell) Flush() error {
 	b.flushed.Store(true)
 	return b.file.SetReadDeadline(time.Unix(1, 0))

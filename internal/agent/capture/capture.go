@@ -1,13 +1,13 @@
-// Package capture takes frames from a network interface: what an observation
-// point sees, without judging it. It knows filters only as classic BPF
-// programs and never looks into a frame; decoding is done elsewhere.
+// Package capture receives frames from a network interface at an observation point. It
+// knows filters as classic BPF programs only and never interprets a frame; decoding is
+// done elsewhere.
 //
-// There are three engines behind [Source]: eBPF programs in the interface's
-// path ([OpenTap]), the fastest, on Linux 6.6 and later; the AF_PACKET ring
-// ([OpenRing]), always there and content with CAP_NET_RAW; and libpcap
-// ([OpenPcap]) in a build with the tag libpcap.
+// Three engines implement [Source]: eBPF programs in the interface's path ([OpenTap]),
+// the fastest, on Linux 6.6 and later; the AF_PACKET ring ([OpenRing]), which is always
+// available and requires CAP_NET_RAW only; and libpcap ([OpenPcap]) in builds with the
+// tag libpcap.
 //
-// A source belongs to one goroutine, which calls Attach, Next and Close.
+// A source belongs to one goroutine, which calls Attach, Next, and Close.
 // Drain, SetFilter and Stats may be called from any.
 package capture
 
@@ -22,62 +22,63 @@ import (
 
 // Defaults for the fields of Config that are zero.
 const (
-	// DefaultSnaplen holds any headers that a decoder wants, tunnels included.
+	// DefaultSnaplen holds all headers that a decoder needs, including tunnels.
 	DefaultSnaplen = 256
 	// DefaultRingBytes of a packet socket hold 100,000 small frames: 60 ms at 1.7
-	// million a second.
+	// million per second.
 	DefaultRingBytes = 16 << 20
 )
 
-// maxSnaplen is the most that a frame can have (BIG TCP is below it) and what
-// tcpdump takes as "everything".
+// maxSnaplen is more than the size of any frame (BIG TCP stays below it), and what
+// tcpdump takes to mean "everything".
 const maxSnaplen = 0x40000
 
-// Config says what to capture.
+// Config configures a capture.
 type Config struct {
-	// Interface by name, or by Index if that is not 0.
+	// The interface is identified by its name, or by Index if that is not 0.
 	Interface string
 	Index     int
-	// Ethernet: frames begin with an Ethernet header (packet.Ethernet). Without
-	// it they begin at the network header (packet.Network), whatever link
-	// header the interface has, and the filter sees them in the same way.
+	// Ethernet means that frames begin with an Ethernet header (packet.Ethernet).
+	// Otherwise they begin at the network header (packet.Network), whatever link header
+	// the interface has, and the filter sees them that way too.
 	Ethernet bool
-	// WiFi is packet.Radiotap or packet.IEEE80211 if frames begin with such a
-	// header and Ethernet is false: on interfaces in monitor mode.
+	// WiFi is packet.Radiotap or packet.IEEE80211 if Ethernet is false and frames begin
+	// with such a header, as on interfaces in monitor mode.
 	WiFi packet.LinkType
-	// Filter is a program for the kernel's socket filter; none takes all. What
-	// it returns says accept (not 0) or reject; accepted frames are cut at
+	// Filter is a program for the kernel's socket filter; an empty one accepts all
+	// frames. Its result means accept (nonzero) or reject; accepted frames are cut at
 	// Snaplen even if it returns more.
 	Filter []bpf.RawInstruction
-	// Snaplen is the most bytes of a frame that are kept.
+	// Snaplen is the maximum number of bytes kept of a frame.
 	Snaplen int
-	// RingBytes is the kernel's buffer.
+	// RingBytes is the size of the kernel's buffer.
 	RingBytes int
 	// OwnPorts are TCP ports whose packets, from or to an address given with
-	// Tap.SetOwnAddrs, are left out already in the kernel: the first four. Only
-	// a Tap does so.
+	// Tap.SetOwnAddrs, are filtered out in the kernel. Only the first four are used,
+	// and only by a Tap.
 	OwnPorts []uint16
-	// Inside: the decoder looks inside UDP datagrams for packets, and needs more
-	// of those that may hold some. Only the eBPF engine keeps less otherwise.
+	// Inside means that the decoder looks for packets inside UDP datagrams, and needs
+	// more bytes of those that may contain some. Only the eBPF engine keeps fewer bytes
+	// otherwise.
 	Inside bool
-	// Moved is told by a Tap that is attached when it sees frames at another
-	// place, and why. It is called from another goroutine.
+	// Moved is called by an attached Tap when it starts to see frames at another
+	// position, with the position and the reason. It is called from another goroutine.
 	Moved func(position string)
-	// Judge makes the test that a filter is, for an engine that applies it in
-	// user space: Shared. No frame is tested if it is nil.
+	// Judge converts a filter to a test, for the engine that filters in user space,
+	// Shared. If it is nil, no frame is tested.
 	Judge func([]bpf.RawInstruction) (Judge, error)
-	// Point is where outgoing frames are seen. With engines other than the eBPF one, it is
+	// Point is where outgoing frames are observed. With engines other than eBPF, it is
 	// always AfterQueue.
 	Point Point
 	// Promiscuous asks the card for frames that are addressed to others.
 	Promiscuous bool
 }
 
-// Point is where an interface's outgoing frames are seen, if its queueing discipline may
-// drop or delay them.
+// Point is where outgoing frames are observed relative to an interface's queueing
+// discipline, which may drop or delay them.
 type Point uint8
 
-// Points.
+// Values of Point.
 const (
 	AfterQueue Point = iota
 	BeforeQueue
@@ -88,25 +89,25 @@ func (p Point) String() string { return [...]string{"after", "before", "both"}[p
 
 // Judge decides in user space which frames are wanted.
 type Judge struct {
-	// Match reports whether a frame is.
+	// Match reports whether a frame is wanted.
 	Match func(*packet.Frame) bool
-	// From says which frames are not, as far as their source MAC tells, so that
-	// the kernel need not hand them over.
+	// From excludes frames by their source MAC address, so that the kernel does not
+	// hand them over at all.
 	From From
 	MAC  [6]byte // valid iff From is not Anyone
 }
 
-// From is whose frames may be wanted.
+// From is a condition on the source MAC address.
 type From uint32
 
-// As in bpf/tap.c.
+// The values are those in bpf/tap.c.
 const (
 	Anyone  From = iota
-	FromMAC      // those whose source is Judge.MAC
-	Others       // those whose source is not
+	FromMAC      // frames whose source is Judge.MAC
+	Others       // frames whose source is not
 )
 
-// link is what the frames begin with.
+// link returns the link type of the frames.
 func (c *Config) link() packet.LinkType {
 	switch {
 	case c.Ethernet:
@@ -117,7 +118,7 @@ func (c *Config) link() packet.LinkType {
 	return packet.Network
 }
 
-// withDefaults fills in what is zero and refuses what cannot be.
+// withDefaults sets fields that are zero to their defaults, and rejects invalid ones.
 func (c Config) withDefaults() (Config, error) {
 	if c.Snaplen == 0 {
 		c.Snaplen = DefaultSnaplen
@@ -137,45 +138,47 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// maxRingBytes is the largest multiple of a block below 2 GiB: what an int
-// holds everywhere and the kernel's block arithmetic allows.
+// maxRingBytes is the largest multiple of a block below 2 GiB, which fits in an int
+// everywhere and in the kernel's block arithmetic.
 const maxRingBytes = 1<<31 - 1<<20
 
-// Stats are counted from Attach on and never go back.
+// Stats count from Attach on and never decrease.
 type Stats struct {
-	// Received frames passed the filter, whether or not there was room:
-	// Received = frames out of Next + Dropped + those still in the ring.
+	// Received is the number of frames that passed the filter, whether or not there was
+	// room for them: Received = frames returned by Next + Dropped + those still in the
+	// ring.
 	Received uint64
-	// Dropped frames passed the filter and were lost since the ring was full.
+	// Dropped is the number of frames that passed the filter but were lost because the
+	// ring was full.
 	Dropped uint64
-	// Freezes is how often the ring was found full; one freeze drops many.
+	// Freezes is how often the ring was found full; one freeze may drop many frames.
 	Freezes uint64
-	// Own is how many frames of Config.OwnPorts were left out. They are not in
-	// Received.
+	// Own is the number of frames of Config.OwnPorts that were filtered out. They are
+	// not included in Received.
 	Own uint64
-	// Wakes is how often the kernel woke the reader, as far as the engine tells.
+	// Wakes is how often the kernel woke the reader, if the engine counts that.
 	Wakes uint64
-	// Outages is how often the interface went down under the capture.
+	// Outages is how often the interface went down during the capture.
 	Outages uint64
 }
 
 // Source is a live capture.
 type Source interface {
-	// Attach starts the capture: frames are taken from now on.
+	// Attach starts the capture.
 	Attach() error
-	// Next releases the block before it and blocks until there is another. It is
-	// io.EOF after Drain, once all has been read.
+	// Next releases the previous block and blocks until there is another. After Drain
+	// it returns io.EOF once everything has been read.
 	Next() (*Block, error)
-	// Drain ends the capture: no frame is taken after it has returned, and none
-	// that was taken before is lost. It may block for some milliseconds.
+	// Drain ends the capture: it returns when no more frames are captured, and loses
+	// none captured before. It may block for some milliseconds.
 	Drain()
-	// SetFilter replaces the filter, for whole frames and without a gap. It is
-	// for changes of addresses and the like: the kernel frees old programs at
-	// leisure, and does not like thousands of them a second.
+	// SetFilter replaces the filter between two frames, without a gap. It is meant for
+	// occasional changes, such as those of addresses: the kernel frees old programs
+	// with a delay, and does not cope with thousands of them per second.
 	SetFilter([]bpf.RawInstruction) error
-	// Stats since Attach; after Close, those at Close.
+	// Stats returns the counters since Attach; after Close, those at Close.
 	Stats() Stats
-	// Close ends everything. What Next gave is invalid afterwards.
+	// Close frees everything, including the memory of blocks returned by Next.
 	Close() error
 }
 
@@ -185,12 +188,12 @@ var (
 	_ Source = (*Tap)(nil)
 )
 
-// ErrFilter is wrapped by the errors about a filter that the kernel does not
-// take: not a program, or too long for net.core.optmem_max.
+// ErrFilter is wrapped by errors about a filter that the kernel rejects: one that is
+// not a valid program, or is too long for net.core.optmem_max.
 var ErrFilter = errors.New("filter rejected")
 
-// Error is why a capture could not be opened. Its cause is a syscall.Errno or
-// ErrFilter where there is one, so errors.Is(err, fs.ErrPermission) works.
+// Error explains why a capture could not be opened. Its cause, if any, is a
+// syscall.Errno or ErrFilter, so errors.Is(err, fs.ErrPermission) works.
 type Error struct {
 	Interface string
 	Err       error
@@ -203,28 +206,28 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint is the next step for the user, or "".
+// Hint returns the next step for the user, or "".
 func (e *Error) Hint() string { return e.hint }
 
-// Block is what Next gives: some frames, oldest first.
+// Block is a run of captured frames, oldest first.
 type Block struct {
-	left uint32 // frames not yet given out
+	left uint32 // frames not yet returned
 
-	// A block of a ring, in the kernel's layout: see nextInRing. Valid iff ring
-	// is not nil.
+	// The block of a Ring, in the kernel's layout: see nextInRing. Valid iff ring is
+	// not nil.
 	ring *Ring
 	data []byte
 	next uint32 // offset of the next frame in data
 
-	// A block of a tap, in the layout of its programs: see nextInTap.
+	// The block of a Tap, in the layout of its programs: see nextInTap.
 	tap *Tap
 
 	// The frames of an engine without a ring.
 	frames []packet.Frame
 }
 
-// Next fills f with the next frame, without copying it: f.Data is valid until
-// the block is released. It reports false, f unchanged, when none is left.
+// Next sets f to the next frame without copying it: f.Data is valid until the block is
+// released. If there is none left, it reports false and leaves f unchanged.
 func (b *Block) Next(f *packet.Frame) bool {
 	if b.left == 0 {
 		return false
@@ -240,11 +243,10 @@ func (b *Block) Next(f *packet.Frame) bool {
 	return true
 }
 
-// Len is the most frames that Next has still to give.
+// Len returns an upper bound on the number of frames that Next will still return.
 func (b *Block) Len() int { return int(b.left) }
 
-// Release gives the block's memory back to the kernel. A second call does
-// nothing.
+// Release returns the block's memory to the kernel. Calling it again has no effect.
 func (b *Block) Release() {
 	b.left = 0
 	switch {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolve finds the interface's index or name, whichever is not given, in the
-// network namespace of the socket fd.
+// resolve looks up the interface's name or index, whichever is missing, in the network
+// namespace of the socket fd.
 func (c *Config) resolve(fd int) error {
 	if c.Index == 0 {
 		ifr, err := unix.NewIfreq(c.Interface)
@@ -30,10 +30,10 @@ func (c *Config) resolve(fd int) error {
 	return nil
 }
 
-// headerless reports whether a raw packet socket on the interface gives frames
-// that begin at the network header, in both directions: devices without
-// header_ops->create. GRE is not among them, as it has one if its remote
-// address is open.
+// headerless reports whether a raw packet socket on the interface yields frames that
+// begin at the network header in both directions. This holds for devices without
+// header_ops->create, but not for GRE, which has one if its remote address is not
+// fixed.
 func headerless(fd int, name string) bool {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil || unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, ifr) != nil {
@@ -50,15 +50,14 @@ func headerless(fd int, name string) bool {
 	return false
 }
 
-// ifreqIndex is struct ifreq with ifr_ifindex set, which unix.Ifreq has no
-// way to make.
+// ifreqIndex is struct ifreq with ifr_ifindex set, which unix.Ifreq cannot represent.
 type ifreqIndex struct {
 	name  [unix.IFNAMSIZ]byte
 	index int32
 	_     [20]byte
 }
 
-// interfaceName asks for the name of the interface with that index (netdevice(7)).
+// interfaceName returns the name of the interface with that index (netdevice(7)).
 func interfaceName(fd, index int) (string, error) {
 	req := ifreqIndex{index: int32(index)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGIFNAME, uintptr(unsafe.Pointer(&req)))
@@ -68,7 +67,7 @@ func interfaceName(fd, index int) (string, error) {
 	return unix.ByteSliceToString(req.name[:]), nil
 }
 
-// hintFor is the next step after an error of OpenRing, or "".
+// hintFor returns the next step after an error of OpenRing, or "".
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):

@@ -21,36 +21,37 @@ import (
 //go:generate go tool bpf2go -go-package capture -output-stem drops -output-suffix _linux -cflags "-O2 -mcpu=v3 -Wall -Wextra -Werror" drops bpf/drops.c
 
 const (
-	// dropsNap is how long Drops lets events gather before it reads on.
+	// dropsNap is how long Drops lets events accumulate before it reads on.
 	dropsNap = 10 * time.Millisecond
-	// dropsWait is the longest that Drops is in one system call. Go 1.26 can miss a
-	// thread that enters one just when it stops the world (to collect garbage, or
-	// to give up privileges on all threads), and then waits until the call returns.
+	// dropsWait bounds the time that Drops spends in one system call. Go 1.26 can miss
+	// a thread that enters one just as it stops the world (for garbage collection, or
+	// to drop privileges on all threads), and then waits until the call returns.
 	dropsWait = time.Second
-	// dropReasons is how many reasons of the kernel's own the program can tell apart.
+	// dropReasons is the number of the kernel's core reasons that the program can
+	// distinguish.
 	dropReasons = 256
-	// dropSubsystem is where the number of a subsystem begins in that of a reason.
+	// dropSubsystem is the bit at which the number of a subsystem begins in a reason.
 	dropSubsystem = 16
 )
 
-// Drop is a packet that the kernel has dropped.
+// Drop is a packet dropped by the kernel.
 type Drop struct {
-	// Frame begins with the IP header. It is valid during the call only.
+	// Frame begins with the IP header. It is valid only during the call.
 	Frame packet.Frame
-	// Reason is the kernel's name of it, without SKB_DROP_REASON_, or the name of the
-	// subsystem (mac80211, Open vSwitch) that the reason is of.
+	// Reason is the kernel's name of the reason, without SKB_DROP_REASON_, or the name
+	// of the subsystem (mac80211, Open vSwitch) that defines the reason.
 	Reason string
 }
 
-// DropStats count what a DropWatch was not told one by one.
+// DropStats counts drops that were not reported individually.
 type DropStats struct {
 	Untold   uint64 // drops for which the ring had no room
 	Harmless uint64 // packets that were freed without being lost: duplicates, copies for taps, ARP
 }
 
-// Drops tells of packets that the kernel drops (the tracepoint skb:kfree_skb): one program
-// for any number of interfaces, in any network namespaces. Needs Linux 6.6 with BTF,
-// CAP_BPF and CAP_PERFMON, but only to be opened.
+// Drops reports packets that the kernel drops (tracepoint skb:kfree_skb), with one
+// program for any number of interfaces in any network namespaces. Opening it requires
+// Linux 6.6 with BTF, CAP_BPF, and CAP_PERFMON; using it requires no capabilities.
 type Drops struct {
 	coll    *ebpf.Collection
 	link    link.Link
@@ -60,15 +61,15 @@ type Drops struct {
 	sockets bool
 	ended   chan struct{}
 
-	mu      sync.Mutex // held while a watch is told of a drop
+	mu      sync.Mutex // held while a drop is reported to a watch
 	passed  sync.Cond  // passes has changed
-	passes  uint64     // how often all events have been read since somebody asked
-	stopped bool       // nothing is read any more
+	passes  uint64     // how often all events have been read since the last request
+	stopped bool       // the reader has stopped
 	watches map[uint32]*DropWatch
 	next    uint32
 }
 
-// DropWatch is one interface of a Drops.
+// DropWatch is the watch on one interface of a Drops.
 type DropWatch struct {
 	d    *Drops
 	at   interfaceKey
@@ -92,10 +93,10 @@ type dropEvent struct {
 	data     [tapSnap]byte
 }
 
-// dropTally is struct tally there.
+// dropTally is struct tally of bpf/drops.c.
 type dropTally struct{ Untold, Harmless uint64 }
 
-// OpenDrops loads the program and attaches it. Nothing is told until Watch.
+// OpenDrops loads and attaches the program. Nothing is reported until Watch.
 func OpenDrops() (*Drops, error) {
 	d := &Drops{watches: map[uint32]*DropWatch{}, ended: make(chan struct{})}
 	d.passed.L = &d.mu
@@ -145,11 +146,11 @@ func (d *Drops) open() error {
 	return nil
 }
 
-// Sockets reports whether the kernel tells which socket a packet was for (Linux 6.11).
-// Without it, losses at TCP sockets, and some at UDP sockets, are not noticed.
+// Sockets reports whether the kernel says which socket a packet was for (Linux 6.11).
+// Without that, losses at TCP sockets, and some at UDP sockets, go unnoticed.
 func (d *Drops) Sockets() bool { return d.sockets }
 
-// Close ends it; nobody may be watching any more.
+// Close detaches the program. All watches must have been stopped.
 func (d *Drops) Close() error {
 	d.reader.Close()
 	<-d.ended
@@ -169,8 +170,9 @@ func (d *Drops) free() {
 	}
 }
 
-// Watch has tell called for each packet dropped on the interface with this index in the
-// network namespace with this inode, by one goroutine. tell must not block.
+// Watch arranges for tell to be called, by a single goroutine, for each packet dropped
+// on the interface with this index in the network namespace with this inode. tell must
+// not block.
 func (d *Drops) Watch(inode uint64, index int, tell func(*Drop)) (*DropWatch, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,7 +183,7 @@ func (d *Drops) Watch(inode uint64, index int, tell func(*Drop)) (*DropWatch, er
 		d.next = (d.next + 1) % maxWatched
 	}
 	w := &DropWatch{d: d, at: interfaceKey{uint32(inode), uint32(index)}, id: d.next, tell: tell}
-	d.next = (d.next + 1) % maxWatched // not at once that of one who has gone
+	d.next = (d.next + 1) % maxWatched // do not reuse the ID of a stopped watch immediately
 	if err := d.coll.Maps["tallies"].Lookup(w.id, &w.base); err != nil {
 		return nil, fmt.Errorf("dropped packets: %w", err)
 	}
@@ -192,14 +194,14 @@ func (d *Drops) Watch(inode uint64, index int, tell func(*Drop)) (*DropWatch, er
 	return w, nil
 }
 
-// Stats of the watch so far.
+// Stats returns the watch's counters so far.
 func (w *DropWatch) Stats() DropStats {
 	now := w.base
 	_ = w.d.coll.Maps["tallies"].Lookup(w.id, &now) // cannot fail while the map is there
 	return DropStats{now.Untold - w.base.Untold, now.Harmless - w.base.Harmless}
 }
 
-// Stop ends the watch. It returns when all drops until now have been told.
+// Stop ends the watch. It returns once all drops so far have been reported.
 func (w *DropWatch) Stop() {
 	d := w.d
 	_ = d.coll.Maps["drop_places"].Delete(w.at)
@@ -211,7 +213,7 @@ func (w *DropWatch) Stop() {
 	delete(d.watches, w.id)
 }
 
-// read tells of drops until Close.
+// read reports drops until Close.
 func (d *Drops) read() {
 	defer close(d.ended)
 	var rec ringbuf.Record
@@ -267,17 +269,19 @@ func (d *Drops) dispatch(sample []byte) {
 	w.tell(&drop)
 }
 
-// harmlessReasons are those for which the kernel frees a packet although nothing is lost:
-// it was for another host, its data had come before, or a socket's filter did not want it.
+// harmlessReasons are those for which the kernel frees a packet although nothing is
+// lost: the packet was for another host, its data was a duplicate, or a socket's filter
+// rejected it.
 var harmlessReasons = []string{
 	"SKB_NOT_DROPPED_YET", "SKB_CONSUMED", "OTHERHOST", "SOCKET_FILTER", "PACKET_SOCK_ERROR",
 	"TCP_OLD_DATA", "TCP_OFOMERGE", "TCP_OLD_SEQUENCE", "TCP_OLD_ACK", "TCP_TOO_OLD_ACK", "DUP_FRAG",
 }
 
-// inwardReasons are those of packets that were handed to a device and not looked at yet.
+// inwardReasons are those of packets that were handed to a device but not yet
+// inspected.
 var inwardReasons = []string{"CPU_BACKLOG", "XDP", "TAP_FILTER", "TAP_TXFILTER"}
 
-// dropNames are the kernel's reasons by number. Numbers differ between kernels.
+// dropNames maps numbers to the kernel's reasons. The numbers differ between kernels.
 type dropNames struct {
 	core       map[uint32]string
 	subsystems map[uint32]string
@@ -285,7 +289,7 @@ type dropNames struct {
 
 const dropPrefix = "SKB_DROP_REASON_"
 
-// kernelDropNames reads them from the kernel's own types.
+// kernelDropNames reads the names from the kernel's BTF.
 func kernelDropNames(kernel *btf.Spec) (n dropNames, err error) {
 	read := func(enum, prefix string) (map[uint32]string, error) {
 		var e *btf.Enum
@@ -301,7 +305,7 @@ func kernelDropNames(kernel *btf.Spec) (n dropNames, err error) {
 	if n.core, err = read("skb_drop_reason", dropPrefix); err != nil {
 		return n, err
 	}
-	n.subsystems, _ = read("skb_drop_reason_subsys", dropPrefix+"SUBSYS_") // before Linux 6.4 there are none
+	n.subsystems, _ = read("skb_drop_reason_subsys", dropPrefix+"SUBSYS_") // Linux before 6.4 has none
 	return n, nil
 }
 
@@ -310,12 +314,12 @@ func (n dropNames) name(reason uint32) string {
 		return name
 	}
 	if reason>>dropSubsystem == 0 {
-		return "" // newer than the kernel's types, which cannot be
+		return "" // cannot happen: newer than the kernel's own types
 	}
-	return n.subsystems[reason>>dropSubsystem] // "" is an unknown one
+	return n.subsystems[reason>>dropSubsystem] // "" if unknown
 }
 
-// number is that of a name, or one that no reason has.
+// number returns the number of a name, or one that no reason has.
 func (n dropNames) number(name string) uint32 {
 	for r, s := range n.core {
 		if s == name {
@@ -325,8 +329,8 @@ func (n dropNames) number(name string) uint32 {
 	return 1<<32 - 1
 }
 
-// set is the names as the program takes them; those that this kernel does not have are
-// left out.
+// set returns the names as the bit set that the program expects, without those that
+// this kernel does not have.
 func (n dropNames) set(names []string) (bits [dropReasons / 64]uint64) {
 	for _, name := range names {
 		if r := n.number(name); r < dropReasons {
@@ -347,5 +351,5 @@ func dropTellsSocket(kernel *btf.Spec) bool {
 		return false
 	}
 	f, ok := p.Target.(*btf.FuncProto)
-	return ok && len(f.Params) > 4 // the first is the tracepoint's own
+	return ok && len(f.Params) > 4 // the first parameter is the tracepoint's own
 }

@@ -11,10 +11,10 @@ import (
 // HavePcap reports whether this build has the libpcap engine.
 const HavePcap = false
 
-// ErrNoPcap says that it does not.
+// ErrNoPcap is the error of all methods of Pcap in this build.
 var ErrNoPcap = errors.New("this build has no libpcap engine")
 
-// Pcap is the libpcap engine, of which this build has none.
+// Pcap stands in for the libpcap engine, which this build does not have.
 type Pcap struct{}
 
 // OpenPcap fails with ErrNoPcap.
@@ -26,7 +26,7 @@ func OpenPcap(cfg Config) (*Pcap, error) {
 	}
 }
 
-// Attach fails, as do all methods of a Pcap that does not exist.
+// Attach fails, like all methods that can.
 func (*Pcap) Attach() error { return ErrNoPcap }
 
 // Next fails.

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Opcodes of classic BPF (linux/bpf_common.h) that clamp looks for or writes.
+// Opcodes of classic BPF (linux/bpf_common.h) that clamp looks for or emits.
 const (
 	opRetK  = unix.BPF_RET | unix.BPF_K
 	opRetA  = unix.BPF_RET | unix.BPF_A
@@ -18,11 +18,12 @@ const (
 	bpfMost = unix.BPF_MAXINSNS
 )
 
-// rejectAll takes no frame.
+// rejectAll accepts no frame.
 var rejectAll = []bpf.RawInstruction{{Op: opRetK, K: 0}}
 
-// clamp is the program with its answers cut to snaplen: the answer is how many
-// bytes of the frame the kernel keeps. It does not change its argument.
+// clamp returns the program with its results limited to snaplen, because the result is
+// the number of bytes that the kernel keeps of a frame. It does not modify its
+// argument.
 func clamp(program []bpf.RawInstruction, snaplen uint32) []bpf.RawInstruction {
 	if len(program) == 0 {
 		return []bpf.RawInstruction{{Op: opRetK, K: snaplen}}
@@ -35,8 +36,8 @@ func clamp(program []bpf.RawInstruction, snaplen uint32) []bpf.RawInstruction {
 		case opRetK:
 			ins.K = min(ins.K, snaplen)
 		case opRetA:
-			// Jumps of 32 bits reach the tail from anywhere, so that no other
-			// jump has to be changed.
+			// 32-bit jumps reach the tail from anywhere, so no other jump has to be
+			// changed.
 			*ins = bpf.RawInstruction{Op: opJump, K: uint32(len(program) - i - 1)}
 			returnsA = true
 		}
@@ -50,7 +51,7 @@ func clamp(program []bpf.RawInstruction, snaplen uint32) []bpf.RawInstruction {
 	return out
 }
 
-// attachProgram makes program the socket's filter, in place of any before.
+// attachProgram replaces the socket's filter with program.
 func attachProgram(fd int, program []bpf.RawInstruction) error {
 	if len(program) > bpfMost {
 		return fmt.Errorf("%w: %d instructions, the kernel takes %d", ErrFilter, len(program), bpfMost)

@@ -62,23 +62,23 @@ import (
 const HavePcap = true
 
 const (
-	// pcapBatch is the most frames in a Block of this engine.
+	// pcapBatch is the maximum number of frames in a Block of this engine.
 	pcapBatch = 1024
-	// sllHdrLen is the length of LINKTYPE_LINUX_SLL's header: packet type in
+	// sllHdrLen is the length of the LINKTYPE_LINUX_SLL header: the packet type is in
 	// the first two bytes, the EtherType in the last two.
 	sllHdrLen = 16
-	// drainQuiet is how long nothing may come after Drain before what is still
-	// missing by the kernel's count is given up. libpcap takes loopback's
-	// outgoing copies out without a word.
+	// drainQuiet is how long Drain waits without new frames before it gives up on those
+	// still missing from the kernel's count. libpcap silently discards outgoing copies
+	// on loopback.
 	drainQuiet = 50 * time.Millisecond
 )
 
-// Pcap is a capture by libpcap, for comparison with the ring and for those who
-// are told to use it. It knows no directions, except where there is no Ethernet
-// header; it has the VLAN tags in the frame; it cannot tell super-packets.
+// Pcap is a capture by libpcap, for comparison with the ring and for users who are
+// required to use it. It does not know directions, except where there is no Ethernet
+// header; VLAN tags are left in the frame; and super-packets cannot be recognized.
 //
-// Filters go to the kernel as they are, not through pcap_setfilter, which would
-// rewrite them and knows less than the kernel.
+// Filters are passed to the kernel unchanged rather than to pcap_setfilter, which would
+// rewrite them and supports less than the kernel.
 type Pcap struct {
 	cfg      Config
 	handle   *C.pcap_t
@@ -92,9 +92,9 @@ type Pcap struct {
 	raw       []C.struct_frame
 	bytes     []byte
 	room      int
-	delivered uint64 // frames that libpcap gave, also before Attach
+	delivered uint64 // frames returned by libpcap, including those before Attach
 
-	since    atomic.Int64 // frames before are not of this capture; ns
+	since    atomic.Int64 // earlier frames do not belong to this capture; ns
 	draining atomic.Bool
 	outages  atomic.Uint64
 
@@ -105,8 +105,8 @@ type Pcap struct {
 	recvBefore, dropBefore uint64
 }
 
-// OpenPcap opens the interface with libpcap. Until Attach the kernel rejects
-// all frames; that costs it something, as libpcap has no unbound sockets.
+// OpenPcap opens the interface with libpcap. Until Attach, the kernel rejects all
+// frames, which has a cost, because libpcap has no unbound sockets.
 func OpenPcap(cfg Config) (*Pcap, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -134,7 +134,7 @@ func (p *Pcap) open() (err error) {
 	if err := p.checkLinkType(); err != nil {
 		return err
 	}
-	// The filter that Attach will set is tried on a socket of its own.
+	// Try the filter that Attach will set on a separate socket.
 	if err := tryProgram(clamp(p.cfg.Filter, uint32(p.cfg.Snaplen))); err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (p *Pcap) open() (err error) {
 	return nil
 }
 
-// resolve gives an interface that is known by its index a name.
+// resolve looks up the name of an interface given by its index.
 func (p *Pcap) resolve() error {
 	if p.cfg.Index == 0 {
 		return nil
@@ -199,7 +199,7 @@ func (p *Pcap) activate() error {
 	return nil
 }
 
-// failure is libpcap's error with the errno that it stands for, if there is one.
+// failure returns libpcap's error, with the errno that it stands for, if any.
 func (p *Pcap) failure(rc C.int) error {
 	text := C.GoString(C.pcap_statustostr(rc))
 	if detail := C.GoString(C.pcap_geterr(p.handle)); detail != "" {
@@ -214,7 +214,7 @@ func (p *Pcap) failure(rc C.int) error {
 	return fmt.Errorf("libpcap: %s", text)
 }
 
-// checkLinkType makes sure that frames begin with what the caller expects.
+// checkLinkType checks that frames begin with the header that the caller expects.
 func (p *Pcap) checkLinkType() error {
 	p.linkType = C.pcap_datalink(p.handle)
 	ethernet := p.linkType == C.DLT_EN10MB
@@ -235,7 +235,7 @@ func (p *Pcap) checkLinkType() error {
 	return fmt.Errorf("libpcap gives frames of link type %s", C.GoString(C.pcap_datalink_val_to_name(p.linkType)))
 }
 
-// Attach lets frames in.
+// Attach implements Source.
 func (p *Pcap) Attach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +251,7 @@ func (p *Pcap) Attach() error {
 	return nil
 }
 
-// SetFilter see Source.
+// SetFilter implements Source.
 func (p *Pcap) SetFilter(filter []bpf.RawInstruction) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -268,7 +268,7 @@ func (p *Pcap) attachFilter(filter []bpf.RawInstruction) error {
 	return attachProgram(p.fd, clamp(filter, uint32(p.cfg.Snaplen)))
 }
 
-// Next see Source.
+// Next implements Source.
 func (p *Pcap) Next() (*Block, error) {
 	if p.frames == nil || p.handle == nil {
 		return nil, os.ErrClosed
@@ -290,7 +290,7 @@ func (p *Pcap) Next() (*Block, error) {
 			return nil, io.EOF
 		}
 		if n > 0 {
-			continue // all of them from before Attach
+			continue // all of them precede Attach
 		}
 		if err := wait(p.fd, p.wake, p.draining.Load(), &p.outages); err != nil {
 			return nil, fmt.Errorf("capture on %q: %w", p.cfg.Interface, err)
@@ -298,8 +298,8 @@ func (p *Pcap) Next() (*Block, error) {
 	}
 }
 
-// read takes what libpcap has into p.frames. It returns how many frames that
-// were, with those from before Attach.
+// read moves the frames that libpcap has into p.frames. It returns their number,
+// including those from before Attach.
 func (p *Pcap) read() (int, error) {
 	p.frames = p.frames[:0]
 	n := int(C.batch_read(p.handle, &p.raw[0], (*C.uchar)(unsafe.Pointer(&p.bytes[0])), C.uint32_t(p.room), pcapBatch))
@@ -326,7 +326,7 @@ func (p *Pcap) read() (int, error) {
 	return n, nil
 }
 
-// strip takes the cooked header off, so that the frame is what a ring gives.
+// strip removes the cooked header, so that the frame looks like a ring's.
 func (p *Pcap) strip(f *packet.Frame) {
 	switch {
 	case p.linkType == C.DLT_EN10MB:
@@ -352,7 +352,7 @@ func (p *Pcap) strip(f *packet.Frame) {
 	}
 }
 
-// complete reports whether libpcap has given all that the kernel took.
+// complete reports whether libpcap has returned everything that the kernel captured.
 func (p *Pcap) complete() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -360,7 +360,7 @@ func (p *Pcap) complete() bool {
 	return p.delivered+p.stats.Dropped >= p.stats.Received
 }
 
-// Drain see Source and Ring.Drain.
+// Drain implements Source, see also Ring.Drain.
 func (p *Pcap) Drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -372,7 +372,8 @@ func (p *Pcap) Drain() {
 	signal(p.wake)
 }
 
-// ifIndex is what the socket is bound to, 0 if that is gone.
+// ifIndex returns the index of the interface that the socket is bound to, or 0 if that
+// is gone.
 func (p *Pcap) ifIndex() int {
 	addr, err := unix.Getsockname(p.fd)
 	if ll, ok := addr.(*unix.SockaddrLinklayer); ok && err == nil {
@@ -381,7 +382,7 @@ func (p *Pcap) ifIndex() int {
 	return 0
 }
 
-// Stats see Source.
+// Stats implements Source.
 func (p *Pcap) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -395,7 +396,7 @@ func (p *Pcap) Stats() Stats {
 	}
 }
 
-// readCounters widens libpcap's counters, which are of 32 bits and wrap.
+// readCounters extends libpcap's counters, which are 32 bits wide and wrap.
 func (p *Pcap) readCounters() {
 	var s C.struct_pcap_stat
 	if p.handle == nil || C.pcap_stats(p.handle, &s) != 0 {
@@ -406,7 +407,7 @@ func (p *Pcap) readCounters() {
 	p.lastRecv, p.lastDrop = s.ps_recv, s.ps_drop
 }
 
-// Close see Source.
+// Close implements Source.
 func (p *Pcap) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -17,44 +17,44 @@ import (
 )
 
 const (
-	// blockSize is what the kernel hands over at a time: some 850 frames of
-	// 64 bytes, so one wake-up per half millisecond at 1.7 million a second,
-	// and small enough to be still in the second-level cache when read.
+	// blockSize is what the kernel hands over at a time: about 850 frames of 64 bytes,
+	// so one wake-up per half millisecond at 1.7 million frames per second, and small
+	// enough to be in the second-level cache when read.
 	blockSize = 128 << 10
 	// leastBlocks is how many blocks a ring has at least. The kernel closes a block
 	// after retireAfter however little is in it, so their number is how long a reader
 	// may get no processor: half a second.
 	leastBlocks = 128
-	// retireAfter is the time in ms after which the kernel hands over a block
-	// that is not full. It is most of the delay between a packet and its
-	// record, which shall stay below 10 ms also where a timer is rounded up to
-	// a jiffy of 4 ms (CONFIG_HZ=250).
+	// retireAfter is the time in ms after which the kernel hands over a block that is
+	// not full. It is most of the delay between a packet and its record, which must
+	// stay below 10 ms even where timers are rounded up to a jiffy of 4 ms
+	// (CONFIG_HZ=250).
 	retireAfter = 4
-	// busy is from how many frames at once Next sleeps for a nap before it asks
-	// the kernel to be woken. At lower rates it is woken at once.
+	// busy is the number of frames at once from which Next sleeps for a nap before it
+	// asks the kernel to wake it. At lower rates it is woken immediately.
 	busy = 1000
 	nap  = 3 * time.Millisecond
-	// roomy is how large a ring must be for that.
+	// roomy is the minimum size of a ring for that.
 	roomy = 4 << 20
-	// frameSize is asked for by PACKET_RX_RING and means nothing to version 3,
-	// which packs frames at their real length.
+	// frameSize is required by PACKET_RX_RING but has no effect in version 3, which
+	// packs frames at their real length.
 	frameSize = 2048
 	// frameHeaders is more than the kernel puts before a frame in a block.
 	frameHeaders = 128
 )
 
-// vnetHdrLen is sizeof(struct virtio_net_hdr), which PACKET_VNET_HDR puts
-// before the frame.
+// vnetHdrLen is sizeof(struct virtio_net_hdr), which PACKET_VNET_HDR puts in front of
+// the frame.
 const vnetHdrLen = 10
 
 // Ring is an AF_PACKET socket with a TPACKET_V3 ring (packet(7), and
-// Documentation/networking/packet_mmap.rst in the kernel's source): the kernel
-// writes frames into blocks that are mapped here, and hands over a block when
-// it is full or has been open for a few milliseconds.
+// Documentation/networking/packet_mmap.rst in the kernel source): the kernel writes
+// frames into blocks that are mapped here, and hands over a block when it is full or
+// has been open for a few milliseconds.
 //
-// Known limit: a super-packet of a kind that struct virtio_net_hdr cannot
-// express is dropped by the kernel, and counted in Stats.Dropped. Those are GSO
-// of SCTP and the obsolete UFO, before Linux 6.2 also of UDP (UDP_SEGMENT).
+// Known limitation: the kernel drops super-packets of a kind that struct virtio_net_hdr
+// cannot express, and counts them in Stats.Dropped. Those are GSO of SCTP, the obsolete
+// UFO, and, before Linux 6.2, UDP (UDP_SEGMENT).
 type Ring struct {
 	cfg  Config
 	fd   int
@@ -65,22 +65,21 @@ type Ring struct {
 
 	// Owned by the goroutine that calls Next.
 	block   Block
-	current int // the block that was handed out or is waited for
+	current int // the block that is held or awaited
 	held    bool
 	burst   uint32 // frames since Next last waited
 
 	draining atomic.Bool
 	outages  atomic.Uint64
-	lost     atomic.Uint64 // frames in blocks that made no sense
+	lost     atomic.Uint64 // frames in malformed blocks
 
 	mu     sync.Mutex // guards what follows, and fd against Close
 	closed bool
-	stats  Stats // as last read: the kernel's counters start again at each read
+	stats  Stats // as last read: the kernel's counters restart at each read
 }
 
-// OpenRing makes a ring that costs nothing yet: it is bound to no interface
-// until Attach. The socket belongs to the network namespace of the calling
-// thread.
+// OpenRing returns a ring that costs nothing yet: it is bound to no interface until
+// Attach. The socket belongs to the network namespace of the calling thread.
 func OpenRing(cfg Config) (*Ring, error) {
 	fail := func(err error) (*Ring, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: hintFor(err)}
@@ -117,9 +116,9 @@ func (r *Ring) open() (err error) {
 	return r.mapRing()
 }
 
-// chooseSocket sets version and offload header. Cooked sockets (SOCK_DGRAM)
-// may not have the header that tells super-packets, so they are used only where
-// a raw socket would not begin at the network header.
+// chooseSocket sets the version and the offload header. Cooked sockets (SOCK_DGRAM)
+// cannot have the header that identifies super-packets, so they are used only where a
+// raw socket would not begin at the network header.
 func (r *Ring) chooseSocket() error {
 	if !r.cfg.Ethernet && !headerless(r.fd, r.cfg.Interface) {
 		unix.Close(r.fd)
@@ -131,7 +130,7 @@ func (r *Ring) chooseSocket() error {
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return fmt.Errorf("TPACKET_V3 (needs Linux 3.2): %w", err)
 	}
-	// EINVAL on cooked sockets and old kernels: Offloads tells.
+	// EINVAL on cooked sockets and old kernels; Offloads reports it.
 	r.vnet = unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1) == nil
 	return nil
 }
@@ -167,9 +166,8 @@ func blockBytes(ring, snaplen, page int) int {
 	return size
 }
 
-// Attach binds the socket, which makes the kernel deliver frames; it takes
-// microseconds. An interface that is down is no error: its frames are taken
-// once it is up.
+// Attach binds the socket, so that the kernel delivers frames; it takes microseconds.
+// It is not an error if the interface is down: frames are captured once it is up.
 func (r *Ring) Attach() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,11 +191,11 @@ func (r *Ring) attach() error {
 	return bind(r.fd, r.cfg.Index, unix.ETH_P_ALL)
 }
 
-// Offloads reports whether super-packets are known as such (Frame.GSOType). If
-// not, they look like one frame that is longer than the interface's MTU.
+// Offloads reports whether super-packets can be recognized (Frame.GSOType). If not,
+// they look like one frame longer than the interface's MTU.
 func (r *Ring) Offloads() bool { return r.vnet }
 
-// Next releases the block before it and waits for one with frames.
+// Next implements Source.
 func (r *Ring) Next() (*Block, error) {
 	if r.mem == nil {
 		return nil, os.ErrClosed
@@ -216,8 +214,8 @@ func (r *Ring) Next() (*Block, error) {
 			return nil, io.EOF
 		}
 		if r.burst >= busy && len(r.mem) >= roomy {
-			// Being woken for each block costs more than decoding it. The ring
-			// holds many times what arrives meanwhile.
+			// Waking up for each block costs more than decoding it. The ring holds many
+			// times what arrives during a nap.
 			r.burst = 0
 			time.Sleep(nap)
 			continue
@@ -229,7 +227,7 @@ func (r *Ring) Next() (*Block, error) {
 	}
 }
 
-// Drain ends the capture; Next finds what the ring still has.
+// Drain ends the capture; Next returns what is left in the ring.
 func (r *Ring) Drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -241,8 +239,8 @@ func (r *Ring) Drain() {
 	signal(r.wake)
 }
 
-// SetFilter replaces the filter; the kernel uses the old one or the new one for
-// a frame, never none.
+// SetFilter replaces the filter. The kernel applies either the old or the new one to
+// each frame.
 func (r *Ring) SetFilter(filter []bpf.RawInstruction) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,7 +248,7 @@ func (r *Ring) SetFilter(filter []bpf.RawInstruction) error {
 		return os.ErrClosed
 	}
 	if r.draining.Load() {
-		return nil // nothing is taken any more
+		return nil // no more frames are captured
 	}
 	return r.attachFilter(filter)
 }
@@ -259,7 +257,7 @@ func (r *Ring) attachFilter(filter []bpf.RawInstruction) error {
 	return attachProgram(r.fd, clamp(filter, uint32(r.cfg.Snaplen)))
 }
 
-// Stats reads the kernel's counters. It does not block.
+// Stats returns the counters. It does not block.
 func (r *Ring) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -272,7 +270,7 @@ func (r *Ring) Stats() Stats {
 	return s
 }
 
-// readCounters adds up what the kernel counts from zero after each read;
+// readCounters accumulates the kernel's counters, which restart from zero at each read;
 // tp_packets includes tp_drops.
 func (r *Ring) readCounters() {
 	k, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
@@ -284,8 +282,8 @@ func (r *Ring) readCounters() {
 	r.stats.Freezes += uint64(k.Freeze_q_cnt)
 }
 
-// Close unmaps the ring: it is for the goroutine that calls Next, or for
-// another once that one has ended.
+// Close unmaps the ring. It must be called by the goroutine that calls Next, or after
+// that goroutine has ended.
 func (r *Ring) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -307,8 +305,8 @@ func (r *Ring) Close() error {
 	return err
 }
 
-// Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins
-// after version and offset_to_priv (linux/if_packet.h). Host byte order.
+// Offsets in struct tpacket_block_desc, whose header tpacket_hdr_v1 begins after
+// version and offset_to_priv (linux/if_packet.h). Host byte order.
 const (
 	blkStatus = 8
 	blkFrames = 12 // num_pkts
@@ -322,7 +320,8 @@ func (r *Ring) blockMem() []byte {
 	return r.mem[at : at+r.size : at+r.size]
 }
 
-// owner is the word by which kernel and program hand a block to each other.
+// owner returns the word through which the kernel and the program hand a block to each
+// other.
 func owner(block []byte) *uint32 {
 	return (*uint32)(unsafe.Pointer(&block[blkStatus]))
 }
@@ -344,9 +343,9 @@ func (r *Ring) load() bool {
 	return true
 }
 
-// release hands the held block back to the kernel. The count is zeroed first,
-// so that empty can tell a block that the kernel has not begun from one that
-// it is filling.
+// release returns the held block to the kernel. The frame count is zeroed first, so
+// that empty can distinguish a block that the kernel has not begun from one that it is
+// filling.
 func (r *Ring) release() {
 	if !r.held {
 		return
@@ -362,18 +361,18 @@ func (r *Ring) release() {
 	}
 }
 
-// empty reports whether the block that the kernel is filling has no frame yet.
-// It is final once no more frames are taken: the kernel counts a frame in
-// num_pkts as soon as it has reserved its place.
+// empty reports whether the block that the kernel is filling has no frames yet. The
+// answer is final once capturing has stopped: the kernel counts a frame in num_pkts as
+// soon as it has reserved room for it.
 func (r *Ring) empty() bool {
 	mem := r.blockMem()
 	frames := (*uint32)(unsafe.Pointer(&mem[blkFrames]))
 	return atomic.LoadUint32(owner(mem))&unix.TP_STATUS_USER == 0 && atomic.LoadUint32(frames) == 0
 }
 
-// Offsets in a frame's slot: struct tpacket3_hdr, struct sockaddr_ll after it,
-// then, if asked for, struct virtio_net_hdr right before the frame. All in host
-// byte order but sll_protocol.
+// Offsets in a frame's slot: struct tpacket3_hdr, followed by struct sockaddr_ll, and,
+// if requested, struct virtio_net_hdr directly before the frame. All in host byte
+// order, except sll_protocol.
 const (
 	tpNext     = 0
 	tpSec      = 4
@@ -396,9 +395,9 @@ const (
 	gsoKind     = 0x1f // without ECN (0x80) and the tunnel bits (0x60)
 )
 
-// nextInRing reads the next frame, in the slot at b.next. The kernel is trusted,
-// but not its arithmetic on lengths: whatever it says, nothing outside of the
-// block is read. What cannot be read is counted as dropped.
+// nextInRing returns the next frame, in the slot at b.next. The kernel is trusted, but
+// its lengths are checked: nothing outside the block is ever read. Unreadable frames
+// are counted as dropped.
 func (b *Block) nextInRing(f *packet.Frame) bool {
 	for b.left > 0 {
 		if uint64(b.next)+slotHdrLen > uint64(len(b.data)) {
@@ -413,9 +412,9 @@ func (b *Block) nextInRing(f *packet.Frame) bool {
 			b.advance(slot)
 			return true
 		}
-		// A hole: the kernel made room for a frame and then dropped it, as it
-		// could not write the offload header. It has counted that itself, and
-		// the rest of the slot is what an older frame has left behind.
+		// A hole: the kernel reserved room for a frame and then dropped it because it
+		// could not write the offload header. It has counted that itself, and the rest
+		// of the slot is left over from an older frame.
 		b.advance(slot)
 	}
 	return false
@@ -426,8 +425,8 @@ func (b *Block) advance(slot []byte) {
 	b.left--
 }
 
-// read fills f from a slot, which has all of its headers. It reports false if
-// the frame is not within the slot's block.
+// read sets f from a slot that has all of its headers. It reports false if the frame is
+// not within the slot's block.
 func (r *Ring) read(slot []byte, status uint32, f *packet.Frame) bool {
 	hdr := slot[:slotHdrLen]
 	start := uint32(binary.NativeEndian.Uint16(hdr[tpMac:]))
@@ -466,8 +465,8 @@ func (r *Ring) read(slot []byte, status uint32, f *packet.Frame) bool {
 	return true
 }
 
-// vlan is the tag that the card or the kernel took out. A kernel that does not
-// say which kind of tag (before 3.14) knows only one.
+// vlan returns the tag that the card or the kernel removed. A kernel that does not
+// report the type of tag (before 3.14) knows only one.
 func vlan(hdr []byte, status uint32) packet.VLAN {
 	v := packet.VLAN{
 		TCI:     uint16(binary.NativeEndian.Uint32(hdr[tpVLANTCI:])),

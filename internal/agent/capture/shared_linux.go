@@ -23,20 +23,21 @@ import (
 )
 
 const (
-	// sharedNap takes the place of tapNap: what comes from many interfaces comes
-	// in small pieces, each of which is handed to a goroutine and sent for itself.
+	// sharedNap replaces tapNap: frames from many interfaces arrive in small groups,
+	// each of which is handed to a goroutine and sent separately.
 	sharedNap = 14 * time.Millisecond
-	// maxWatched is how many interfaces a Shared can have at the same time.
+	// maxWatched is the maximum number of interfaces that a Shared can watch at the
+	// same time.
 	maxWatched = 4096
-	// A parcel is what one interface's reader is handed at once.
+	// A parcel is what is handed to one interface's reader at once.
 	parcelFrames = 256
 	parcelBytes  = 32 << 10
-	// minParcels is the least that may wait for one interface's reader; it is
-	// Config.RingBytes otherwise.
+	// minParcels is the minimum length of an interface's queue; otherwise
+	// Config.RingBytes decides.
 	minParcels = 64
 )
 
-// Values of struct watched's egress in bpf/tap.c.
+// Values of egress of struct watched in bpf/tap.c.
 const (
 	sentByTCX    = 1
 	sentBySocket = 2
@@ -44,35 +45,34 @@ const (
 	sentBefore   = 4
 )
 
-// Shared takes frames of many interfaces, in any network namespaces, with one
-// set of eBPF programs and one set of rings: an interface more costs two
-// attachments and no program, thread or ring. It sees frames where a [Tap] does.
-// One goroutine reads the rings and hands each interface's frames to its
-// [Source]. It wakes at most as often as a Tap would, however many interfaces
-// there are.
+// Shared captures frames of many interfaces, in any network namespaces, with one set of
+// eBPF programs and one set of rings: an additional interface costs two attachments,
+// but no program, thread, or ring. It sees frames where a [Tap] does. One goroutine
+// reads the rings and hands each interface's frames to its [Source]. It wakes at most
+// as often as a Tap would, regardless of the number of interfaces.
 //
-// Filters are applied here and not in the kernel, but for the source MAC, so
-// frames that are not wanted may cost as much as others; Config.Judge makes them,
-// and Config.OwnPorts means nothing. Only interfaces with Ethernet headers can be watched.
+// Apart from the source MAC address, filters are applied here and not in the kernel, so
+// rejected frames may cost as much as others. Config.Judge converts the filters, and
+// Config.OwnPorts is ignored. Only interfaces with Ethernet headers can be watched.
 type Shared struct {
 	tap     *Tap // reads the rings
 	coll    *ebpf.Collection
 	mem     []byte // the rings
 	watches []byte
-	ended   chan struct{} // the reader has
+	ended   chan struct{} // closed when the reader has ended
 	pool    sync.Pool     // of *parcel
 
 	mu       sync.Mutex
-	changed  sync.Cond    // active or closed has
+	changed  sync.Cond    // signals changes of active or closed
 	byID     []*sharedTap // attached, or not yet read to the end; nil: free
-	active   int          // of byID
-	next     uint32       // the ID after the one given last
+	active   int          // number of entries in byID
+	next     uint32       // the ID after the one assigned last
 	barriers []barrier
-	draining []*sharedTap                 // waiting for the reader to have passed their last frame
-	holders  map[interfaceKey]*sharedTap  // attached there
+	draining []*sharedTap                 // waiting until the reader has passed their last frame
+	holders  map[interfaceKey]*sharedTap  // the attached tap of each interface
 	current  atomic.Pointer[[]*sharedTap] // byID, for the reader
 	closed   bool
-	err      error // why the reader gave up
+	err      error // why the reader failed
 }
 
 // watched is struct watched of bpf/tap.c.
@@ -84,15 +84,15 @@ type watched struct {
 	_               [38]byte
 }
 
-// parcel is frames of one interface, with their data.
+// parcel is a group of frames of one interface, with their data.
 type parcel struct {
 	frames []packet.Frame
 	data   []byte
 }
 
-// OpenShared loads the programs, with rings of ringBytes (0 for the default) in
-// all, and starts to read, though nothing is attached: Close it in the end.
-// inside is Config.Inside of all sources.
+// OpenShared loads the programs, with rings of ringBytes in total (0 for the default),
+// and starts reading even before anything is attached; the caller must Close it. inside
+// is Config.Inside for all sources.
 func OpenShared(ringBytes int, inside bool) (*Shared, error) {
 	s, err := openShared(ringBytes, inside)
 	if err != nil {
@@ -107,7 +107,7 @@ func openShared(ringBytes int, inside bool) (*Shared, error) {
 	cfg, err := Config{Interface: "any", Ethernet: true, RingBytes: ringBytes, Inside: inside}.withDefaults()
 	s := &Shared{
 		tap:   &Tap{cfg: cfg, shared: true},
-		byID:  make([]*sharedTap, 1), // 0 is no number
+		byID:  make([]*sharedTap, 1), // 0 is not an ID
 		ended: make(chan struct{}), holders: map[interfaceKey]*sharedTap{},
 	}
 	s.changed.L = &s.mu
@@ -141,7 +141,7 @@ func openShared(ringBytes int, inside bool) (*Shared, error) {
 	return s, nil
 }
 
-// mapMemory maps an array that the programs and we share.
+// mapMemory maps an array shared with the programs.
 func mapMemory(m *ebpf.Map) ([]byte, error) {
 	size := int(m.MaxEntries()) * int(m.ValueSize())
 	page := unix.Getpagesize()
@@ -152,7 +152,7 @@ func mapMemory(m *ebpf.Map) ([]byte, error) {
 	return mem[:size], nil
 }
 
-// Close ends everything. Sources must have been closed.
+// Close frees everything. All sources must have been closed.
 func (s *Shared) Close() error {
 	s.mu.Lock()
 	was := s.closed
@@ -174,7 +174,7 @@ func (s *Shared) Close() error {
 	return s.free()
 }
 
-// remove ends a source for which nothing will come any more. With mu held.
+// remove ends a source for which no more frames will arrive. The caller must hold mu.
 func (s *Shared) remove(m *sharedTap) {
 	m.dropped.Store(atomic.LoadUint64(&s.watch(m.id).dropped))
 	s.byID[m.id] = nil
@@ -198,13 +198,13 @@ func (s *Shared) free() error {
 	return err
 }
 
-// watch is where the programs look up what to report of an interface.
+// watch returns the entry in which the programs look up what to report of an interface.
 func (s *Shared) watch(id uint32) *watched {
 	return (*watched)(unsafe.Pointer(&s.watches[uintptr(id)*unsafe.Sizeof(watched{})]))
 }
 
-// Open makes a source for an interface in the namespace, which must stay open
-// as long. Nothing is attached yet.
+// Open returns a source for an interface in the namespace, which must stay open as long
+// as the source. Nothing is attached yet.
 func (s *Shared) Open(ns *netns.Namespace, cfg Config) (Source, error) {
 	fail := func(err error) (Source, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
@@ -237,7 +237,7 @@ func (s *Shared) Open(ns *netns.Namespace, cfg Config) (Source, error) {
 	return m, nil
 }
 
-// enter gives m a number and a place among those that are read.
+// enter gives m an ID and adds it to the sources being read.
 func (s *Shared) enter(m *sharedTap) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +247,7 @@ func (s *Shared) enter(m *sharedTap) error {
 	if s.active >= maxWatched-1 {
 		return fmt.Errorf("%d interfaces are watched already: %w", s.active, unix.ENOSPC)
 	}
-	for { // a number is used again as late as possible
+	for { // reuse an ID as late as possible
 		s.next = s.next%(maxWatched-1) + 1
 		if int(s.next) >= len(s.byID) {
 			s.byID = append(s.byID, nil)
@@ -266,8 +266,9 @@ func (s *Shared) enter(m *sharedTap) error {
 	return nil
 }
 
-// setHolder makes m the holder of its place, and gives the one there was, or nil.
-// The kernel attaches a program once to an interface, and a place has one number.
+// setHolder makes m the holder of its interface and returns the previous holder, or
+// nil. The kernel attaches a program only once to an interface, and an interface has
+// one ID.
 func (s *Shared) setHolder(m *sharedTap) (before *sharedTap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,7 +277,7 @@ func (s *Shared) setHolder(m *sharedTap) (before *sharedTap) {
 	return before
 }
 
-// giveUp reports whether m was the holder still.
+// giveUp removes m as the holder of its interface, and reports whether it still was.
 func (s *Shared) giveUp(m *sharedTap) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,17 +288,17 @@ func (s *Shared) giveUp(m *sharedTap) bool {
 	return true
 }
 
-// leave waits, in the background, for the reader to have passed m's last frame.
-// The programs report none any more.
+// leave waits, in the background, until the reader has passed m's last frame. The
+// programs no longer report any.
 func (s *Shared) leave(m *sharedTap) {
 	m.heads = s.heads()
 	s.mu.Lock()
 	s.draining = append(s.draining, m)
 	s.mu.Unlock()
-	_ = s.tap.bell.Flush() // fails if it is closed, and then nobody reads
+	_ = s.tap.bell.Flush() // fails if it is closed; then nobody reads
 }
 
-// heads are how far the rings are written.
+// heads returns the positions up to which the rings are written.
 func (s *Shared) heads() (heads []uint64) {
 	for i := range s.tap.rings {
 		heads = append(heads, atomic.LoadUint64(&s.tap.rings[i].hdr.head))
@@ -305,7 +306,7 @@ func (s *Shared) heads() (heads []uint64) {
 	return heads
 }
 
-// hasPassed tells, to the reader, whether it has read as far.
+// hasPassed reports whether the reader has read up to heads. Only the reader calls it.
 func (s *Shared) hasPassed(heads []uint64) bool {
 	for i, head := range heads {
 		if s.tap.rings[i].pos < head {
@@ -315,32 +316,33 @@ func (s *Shared) hasPassed(heads []uint64) bool {
 	return true
 }
 
-// barrier is a place in the rings that somebody waits for the reader to pass.
+// barrier is a position in the rings that a goroutine waits for the reader to pass.
 type barrier struct {
 	heads  []uint64
 	passed chan struct{}
 }
 
-// catchUp waits until what has been captured by now has been dealt.
+// catchUp waits until everything captured so far has been handed out.
 func (s *Shared) catchUp() {
 	b := barrier{s.heads(), make(chan struct{})}
 	s.mu.Lock()
 	s.barriers = append(s.barriers, b)
 	s.mu.Unlock()
-	_ = s.tap.bell.Flush() // fails if it is closed, and then nobody reads
+	_ = s.tap.bell.Flush() // fails if it is closed; then nobody reads
 	select {
 	case <-b.passed:
 	case <-s.ended:
 	}
 }
 
-// publish shows the reader who is there. With mu held.
+// publish makes the current list of sources visible to the reader. The caller must hold
+// mu.
 func (s *Shared) publish() {
 	list := slices.Clone(s.byID)
 	s.current.Store(&list)
 }
 
-// read is the reader's life.
+// read is the reader's goroutine.
 func (s *Shared) read() {
 	defer close(s.ended)
 	var touched []*sharedTap
@@ -363,7 +365,8 @@ func (s *Shared) read() {
 	}
 }
 
-// wanted waits until somebody is there to read for, or false: nobody will be.
+// wanted waits until there is a source to read for. It reports false if there will be
+// none.
 func (s *Shared) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -373,14 +376,14 @@ func (s *Shared) wanted() bool {
 	return !s.closed
 }
 
-// deal hands the frames of a block to those whose they are.
+// deal distributes the frames of a block to their sources.
 func (s *Shared) deal(touched []*sharedTap) []*sharedTap {
 	list := *s.current.Load()
 	var f packet.Frame
 	for s.tap.block.Next(&f) {
 		id := s.tap.id
 		if int(id) >= len(list) || list[id] == nil {
-			// It came after the list was read, if it is anybody's.
+			// Its source, if any, was added after the list was loaded.
 			list = *s.current.Load()
 			if int(id) >= len(list) || list[id] == nil {
 				continue
@@ -401,7 +404,7 @@ func (s *Shared) deal(touched []*sharedTap) []*sharedTap {
 	return touched
 }
 
-// finish ends the sources whose last frame has been dealt.
+// finish ends the sources whose last frame has been handed out.
 func (s *Shared) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -425,7 +428,7 @@ func (s *Shared) finish() {
 	}
 }
 
-// Err is why no source gives frames any more, and none can be made; nil if they do.
+// Err returns the error that ended all sources and prevents new ones, or nil.
 func (s *Shared) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -444,26 +447,26 @@ func (s *Shared) fail(err error) {
 	}
 }
 
-// sharedTap is one interface of a Shared.
+// sharedTap is the source for one interface of a Shared.
 type sharedTap struct {
 	s   *Shared
 	ns  *netns.Namespace
 	cfg Config
-	id  uint32 // once attached
+	id  uint32 // valid once attached
 
 	judge   atomic.Pointer[func(*packet.Frame) bool]
-	heads   []uint64 // of the rings when it left; for finish
-	filling *parcel  // the reader's
+	heads   []uint64 // positions of the rings when it left; for finish
+	filling *parcel  // owned by the reader
 	ready   chan struct{}
 	ended   chan struct{} // closed when over is set
 
 	received atomic.Uint64 // frames that passed the filter
-	lost     atomic.Uint64 // of those, given up as our reader is too slow
-	dropped  atomic.Uint64 // by the kernel, once it has ended
+	lost     atomic.Uint64 // of those, dropped because our reader was too slow
+	dropped  atomic.Uint64 // by the kernel, set once it has ended
 
 	queueMu sync.Mutex
 	queue   []*parcel
-	over    bool // nothing will come any more
+	over    bool // no more frames will arrive
 	gone    bool // closed
 
 	// Owned by the goroutine that calls Next.
@@ -472,12 +475,12 @@ type sharedTap struct {
 
 	mu       sync.Mutex // guards what follows
 	attached bool
-	detached bool // the programs are: Drain has begun, or another source has the place
+	detached bool // the programs are detached: Drain has begun, or another source has the interface
 	drained  bool
 	closed   bool
 	from     Judge // of the filter
 	watching *qdiscWatch
-	follower chan struct{} // follow is over
+	follower chan struct{} // closed when follow has ended
 	links    []link.Link
 	promisc  int // sockets, or -1
 	socket   int
@@ -495,14 +498,14 @@ func (m *sharedTap) setJudge(filter []bpf.RawInstruction) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFilter, err)
 	}
-	m.tell(Judge{}) // until the new one is there
+	m.tell(Judge{}) // until the new filter is in place
 	m.judge.Store(&judge.Match)
 	m.from = judge
 	m.tell(judge)
 	return nil
 }
 
-// tell has the programs leave out what they can, if they are attached.
+// tell lets the programs filter out what they can, if they are attached.
 func (m *sharedTap) tell(j Judge) {
 	if !m.attached {
 		return
@@ -513,7 +516,7 @@ func (m *sharedTap) tell(j Judge) {
 	atomic.StoreUint32(&w.from, uint32(j.From))
 }
 
-// addFrame copies a frame; the ring's memory is wanted back.
+// addFrame copies a frame, because the ring's memory will be reused.
 func (m *sharedTap) addFrame(f *packet.Frame) {
 	m.received.Add(1)
 	p := m.filling
@@ -531,9 +534,9 @@ func (m *sharedTap) addFrame(f *packet.Frame) {
 	p.frames[len(p.frames)-1].Data = p.data[at:]
 }
 
-// last is the newest parcel that waits, if it has room for a frame more of n
-// bytes, or a new one: as the queue's limit counts parcels, a reader who is late
-// must not lose frames to parcels that are all but empty.
+// last returns the newest queued parcel, if it has room for another frame of n bytes,
+// or a new one. Filling parcels matters because the queue's limit counts parcels: a
+// reader that has fallen behind must not lose frames to nearly empty ones.
 func (m *sharedTap) last(n int) *parcel {
 	m.queueMu.Lock()
 	defer m.queueMu.Unlock()
@@ -547,7 +550,7 @@ func (m *sharedTap) last(n int) *parcel {
 	return m.s.pool.Get().(*parcel)
 }
 
-// hand gives a parcel to who reads m, or gives its frames up.
+// hand queues a parcel for the reader of m, or drops its frames.
 func (m *sharedTap) hand() {
 	p := m.filling
 	m.filling = nil
@@ -576,11 +579,11 @@ func (s *Shared) recycle(p *parcel) {
 func (m *sharedTap) notify() {
 	select {
 	case m.ready <- struct{}{}:
-	default: // it has been told already
+	default: // a wake-up is already pending
 	}
 }
 
-// end says that nothing will come any more.
+// end marks that no more frames will arrive.
 func (m *sharedTap) end() {
 	m.queueMu.Lock()
 	if !m.over {
@@ -591,7 +594,7 @@ func (m *sharedTap) end() {
 	m.notify()
 }
 
-// Next is Source's.
+// Next implements Source.
 func (m *sharedTap) Next() (*Block, error) {
 	if m.held != nil {
 		m.s.recycle(m.held)
@@ -636,7 +639,7 @@ func (m *sharedTap) pop() (p *parcel, err error) {
 	return p, nil
 }
 
-// Attach is Source's.
+// Attach implements Source.
 func (m *sharedTap) Attach() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -700,8 +703,7 @@ func (m *sharedTap) attachHere() (err error) {
 	return nil
 }
 
-// position decides where frames that the host sends are seen, as
-// tapPrograms.position does.
+// position decides where outgoing frames are observed, as tapPrograms.position does.
 func (m *sharedTap) position() error {
 	qdisc, err := rootQdisc(m.cfg.Index)
 	if err != nil {
@@ -738,7 +740,7 @@ func (m *sharedTap) closeSocket() {
 	}
 }
 
-// follow is there as long as the programs are attached.
+// follow runs as long as the programs are attached.
 func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	defer close(ended)
 	for watch.changed() {
@@ -757,23 +759,22 @@ func (m *sharedTap) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	}
 }
 
-// makeWay detaches the programs, as another source wants the interface: the one
-// that is about to be drained need not have been yet. Frames so far can be read.
+// makeWay detaches the programs, because another source takes over the interface; the
+// old source may not have been drained yet. Frames captured so far can still be read.
 func (m *sharedTap) makeWay() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.detachHere()
 }
 
-// Position says where frames that the host sends are seen, and why. It is ""
-// before Attach.
+// Position returns where outgoing frames are observed, and why. It is "" before Attach.
 func (m *sharedTap) Position() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.why
 }
 
-// Drain is Source's.
+// Drain implements Source.
 func (m *sharedTap) Drain() {
 	m.mu.Lock()
 	was := m.attached
@@ -792,16 +793,16 @@ func (m *sharedTap) Drain() {
 		watch.close()
 		waitForPrograms()
 		m.s.leave(m)
-		select { // some milliseconds: then all is counted
+		select { // after some milliseconds everything is counted
 		case <-m.ended:
 		case <-m.s.ended:
 		}
-	case first: // it never was
+	case first: // it never was attached
 		m.end()
 	}
 }
 
-// detachHere leaves the watch open, if it is.
+// detachHere detaches the programs but leaves the watch open, if there is one.
 func (m *sharedTap) detachHere() {
 	if m.detached {
 		return
@@ -828,7 +829,7 @@ func (m *sharedTap) detachHere() {
 	}
 }
 
-// SetFilter is Source's.
+// SetFilter implements Source.
 func (m *sharedTap) SetFilter(filter []bpf.RawInstruction) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -839,7 +840,7 @@ func (m *sharedTap) SetFilter(filter []bpf.RawInstruction) error {
 		return nil
 	}
 	if m.attached {
-		m.s.catchUp() // what came before is for the old filter
+		m.s.catchUp() // earlier frames are tested by the old filter
 	}
 	if err := m.setJudge(filter); err != nil {
 		return &Error{Interface: m.cfg.Interface, Err: err}
@@ -847,7 +848,7 @@ func (m *sharedTap) SetFilter(filter []bpf.RawInstruction) error {
 	return nil
 }
 
-// Stats is Source's. What the kernel dropped had not been filtered.
+// Stats implements Source. Frames dropped by the kernel had not been filtered.
 func (m *sharedTap) Stats() Stats {
 	m.s.mu.Lock()
 	dropped := m.dropped.Load()
@@ -858,7 +859,7 @@ func (m *sharedTap) Stats() Stats {
 	return Stats{Received: m.received.Load() + dropped, Dropped: m.lost.Load() + dropped}
 }
 
-// Close is Source's.
+// Close implements Source.
 func (m *sharedTap) Close() error {
 	m.Drain()
 	m.mu.Lock()
@@ -867,7 +868,7 @@ func (m *sharedTap) Close() error {
 		return nil
 	}
 	m.closed = true
-	m.end() // what still comes is given up
+	m.end() // frames that still arrive are dropped
 	m.queueMu.Lock()
 	defer m.queueMu.Unlock()
 	m.gone = true

@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a packet socket needs, whoever made it. See packet(7).
+// What every kind of packet socket needs. See packet(7).
 
-// socket is not bound to a protocol, so no packet reaches it before bind.
+// socket returns a packet socket that is not bound to a protocol, so no packet reaches
+// it before bind.
 func socket(kind int) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -32,19 +33,19 @@ func bigEndian(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
-// takeNothing ends what the socket receives: by a filter that rejects all, and
-// then by binding it to another protocol. The latter takes it off the interface,
-// which ends with synchronize_net() in the kernel, so that no processor is
-// still storing a frame by the rules of before when this returns.
+// takeNothing stops the socket from receiving: first with a filter that rejects
+// everything, then by binding it to another protocol. The latter removes it from the
+// interface and ends with synchronize_net() in the kernel, so that when it returns no
+// processor is still storing a frame under the old rules.
 func takeNothing(fd, index int) {
-	// Neither fails on an open socket, but for an interface that is gone, and
-	// then there is nothing to be taken.
+	// On an open socket these fail only if the interface is gone, and then there is
+	// nothing to receive.
 	_ = attachProgram(fd, rejectAll)
 	_ = bind(fd, index, unix.ETH_P_LOOPBACK)
 }
 
-// wait blocks until the socket has something, the eventfd wake says that it is
-// to be drained, or the interface goes down.
+// wait blocks until the socket has data, the eventfd wake signals that it is to be
+// drained, or the interface goes down.
 func wait(fd, wake int, draining bool, outages *atomic.Uint64) error {
 	fds := [2]unix.PollFd{
 		{Fd: int32(fd), Events: unix.POLLIN},
@@ -52,8 +53,8 @@ func wait(fd, wake int, draining bool, outages *atomic.Uint64) error {
 	}
 	poll, timeout := fds[:], -1
 	if draining {
-		// The wake-up has been heard, and stays readable. The rest comes when
-		// the kernel's timer retires the open block.
+		// The wake-up has been noticed, and its eventfd stays readable. The remaining
+		// frames arrive when the kernel's timer retires the open block.
 		poll, timeout = fds[:1], retireAfter
 	}
 	if _, err := unix.Poll(poll, timeout); err != nil && err != unix.EINTR {
@@ -65,9 +66,9 @@ func wait(fd, wake int, draining bool, outages *atomic.Uint64) error {
 	return nil
 }
 
-// survive reads, and by that clears, the socket's error. ENETDOWN says that the
-// interface went down or away; the kernel binds the socket again when it comes
-// up. Until then poll(2) blocks.
+// survive reads, and thereby clears, the socket's error. ENETDOWN means that the
+// interface went down or away; the kernel rebinds the socket when it comes up again.
+// Until then, poll(2) blocks.
 func survive(fd int, outages *atomic.Uint64) error {
 	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
@@ -84,7 +85,7 @@ func survive(fd int, outages *atomic.Uint64) error {
 	}
 }
 
-// signal makes an eventfd readable, for good.
+// signal makes an eventfd readable permanently.
 func signal(eventfd int) {
 	_, _ = unix.Write(eventfd, binary.NativeEndian.AppendUint64(nil, 1))
 }

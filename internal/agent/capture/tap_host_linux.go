@@ -13,13 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a Tap has to know about the host: the queueing discipline of its
-// interface.
+// What a Tap has to know about the host: the queueing discipline of its interface.
 
-// qdiscWatch tells when an interface's queueing discipline may have changed
+// qdiscWatch reports when an interface's queueing discipline may have changed
 // (rtnetlink(7)).
 type qdiscWatch struct {
-	events   *os.File // netlink socket that hears of changes
+	events   *os.File // netlink socket that receives changes
 	stopping atomic.Bool
 }
 
@@ -31,7 +30,7 @@ func watchQdisc() (*qdiscWatch, error) {
 	return &qdiscWatch{events: os.NewFile(uintptr(fd), "netlink")}, nil
 }
 
-// netlinkSocket does not block, so that waiting for it takes no thread.
+// netlinkSocket returns a non-blocking socket, so that waiting for it takes no thread.
 func netlinkSocket(groups uint32) (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -44,14 +43,14 @@ func netlinkSocket(groups uint32) (int, error) {
 	return fd, nil
 }
 
-// calm is how long changed gathers what comes together.
+// calm is how long changed waits for further changes, to report them as one.
 const calm = 5 * time.Millisecond
 
-// changed blocks until something about interfaces or queueing disciplines has
-// changed, or stop was called: then it is false.
+// changed blocks until something about interfaces or queueing disciplines has changed.
+// It reports false after stop.
 func (w *qdiscWatch) changed() bool {
 	var buf [8192]byte
-	// ENOBUFS says that events were lost: it is one more.
+	// ENOBUFS means that events were lost, which counts as a change.
 	if _, err := w.events.Read(buf[:]); err != nil && !errors.Is(err, unix.ENOBUFS) {
 		return false
 	}
@@ -70,7 +69,7 @@ func (w *qdiscWatch) changed() bool {
 	return !w.stopping.Load()
 }
 
-// stop ends changed, for good.
+// stop ends changed permanently.
 func (w *qdiscWatch) stop() {
 	w.stopping.Store(true)
 	w.events.SetReadDeadline(time.Unix(1, 0))
@@ -78,14 +77,14 @@ func (w *qdiscWatch) stop() {
 
 func (w *qdiscWatch) close() { w.events.Close() }
 
-// interfaceGone reports whether err says that the interface does not exist any more. Its
-// removal is told to whoever follows interfaces, and is no change that is missed.
+// interfaceGone reports whether err means that the interface no longer exists. Its
+// removal is reported by those who follow interfaces, so no change is missed.
 func interfaceGone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO)
 }
 
-// rootQdisc is the name of an interface's root queueing discipline, in the
-// network namespace of the calling thread: IFLA_QDISC of an RTM_GETLINK.
+// rootQdisc returns the name of an interface's root queueing discipline, in the network
+// namespace of the calling thread: IFLA_QDISC of RTM_GETLINK.
 func rootQdisc(index int) (string, error) {
 	fd, err := netlinkSocket(0)
 	if err != nil {

@@ -57,19 +57,19 @@ const (
 	tapRecently = time.Second
 )
 
-// Tap takes frames with eBPF programs in the interface's own path, which copy
-// what a decoder needs into rings that are mapped here, one for each processor:
-// no clone of the packet is made, and no lock is taken. See bpf/tap.c.
+// Tap captures frames with eBPF programs in the interface's own path. The programs copy
+// what a decoder needs into rings that are mapped here, one per processor: packets are
+// not cloned, and no lock is taken. See bpf/tap.c.
 //
-// What the host receives it sees as a packet socket does. What it sends it sees
-// before the queueing discipline if that is noqueue, and therefore cannot drop
-// or delay anything; else when the frame is handed to the driver, by a program on
-// a packet socket. It follows changes of the queueing discipline. With another
-// Config.Point it sees it before the queue, too.
+// It sees incoming frames where a packet socket does. It sees outgoing frames before
+// the queueing discipline if that is noqueue, which cannot drop or delay anything;
+// otherwise when the frame is handed to the driver, with a program on a packet socket.
+// It follows changes of the queueing discipline. With other values of Config.Point it
+// also sees them before the queue.
 //
-// Of a frame only those bytes are kept that a decoder can want, 64 to 256, and
-// the filter sees no more than 256.
-// Needs Linux 6.6 with BTF, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+// Only those bytes of a frame are kept that a decoder can need, 64 to 256, and the
+// filter sees at most 256. Tap requires Linux 6.6 with BTF, CAP_BPF, CAP_NET_ADMIN, and
+// CAP_PERFMON.
 type Tap struct {
 	cfg    Config
 	taps   *Taps
@@ -157,25 +157,24 @@ const (
 	tapTwice    = 16
 )
 
-// Taps opens one tap after the other on the same interface. The programs of one
-// that is closed serve the next: a collector that comes and goes must not make
-// the kernel load and free programs each time, which it does at leisure. The
-// zero value is ready to use.
+// Taps opens one tap after another on the same interface and reuses the programs of
+// closed ones: collectors that come and go must not make the kernel load and free
+// programs each time, because it frees them with a delay. The zero value is ready to
+// use.
 type Taps struct {
 	mu     sync.Mutex
 	idle   *tapPrograms
 	closed bool
 }
 
-// OpenTap is Open for a single tap.
+// OpenTap opens a single tap, see [Taps.Open].
 func OpenTap(cfg Config) (*Tap, error) {
 	return (&Taps{closed: true}).Open(cfg)
 }
 
-// Open loads the programs and attaches nothing yet: it costs nothing until
-// Attach. The interface is looked for in the network namespace of the calling
-// thread. The error says what is missing where the engine cannot work: then
-// OpenRing can.
+// Open loads the programs but attaches nothing: they cost nothing until Attach. The
+// interface is looked up in the network namespace of the calling thread. Where the
+// engine cannot work, the error says what is missing; OpenRing is the alternative.
 func (p *Taps) Open(cfg Config) (*Tap, error) {
 	fail := func(err error) (*Tap, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
@@ -224,8 +223,8 @@ func (t *Tap) view(mem []byte, ringSize int) {
 // tapRingLen is the length of one processor's part of the map.
 func tapRingLen(ringSize int) int { return tapHeader + ringSize + tapSpare + tapScratch }
 
-// programsFor gives programs that are attached to nothing: idle ones, if there are any
-// for the same frames.
+// programsFor returns programs that are attached to nothing: idle ones, if there are
+// any for the same frames.
 func (p *Taps) programsFor(cfg *Config, ringSize int) (*tapPrograms, error) {
 	p.mu.Lock()
 	idle := p.idle
@@ -240,7 +239,7 @@ func (p *Taps) programsFor(cfg *Config, ringSize int) (*tapPrograms, error) {
 	return loadTapPrograms(cfg, ringSize)
 }
 
-// give takes programs back.
+// give returns programs to the idle ones.
 func (p *Taps) give(progs *tapPrograms) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +250,7 @@ func (p *Taps) give(progs *tapPrograms) error {
 	return nil
 }
 
-// Close frees what waits for another tap.
+// Close frees the programs that are kept for another tap.
 func (p *Taps) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -264,8 +263,8 @@ func (p *Taps) Close() error {
 	return idle.close()
 }
 
-// tapRingSize divides what was asked for, in bytes, among the processors. The
-// result is a power of two.
+// tapRingSize divides total, in bytes, among the processors. The result is a power of
+// two.
 func tapRingSize(total int) int {
 	size := min(max(total/possibleCPUs(), tapRingMin), tapRingMax)
 	return 1 << (bits.Len(uint(size)) - 1)
@@ -287,10 +286,10 @@ func (t *Tap) Attach() error {
 	return nil
 }
 
-// Position says where frames that the host sends are seen, and why.
+// Position returns where outgoing frames are observed, and why.
 func (t *Tap) Position() string { return t.progs.describe() }
 
-// SetOwnAddrs says which addresses are the host's, for Config.OwnPorts.
+// SetOwnAddrs sets the host's addresses, for Config.OwnPorts.
 func (t *Tap) SetOwnAddrs(addrs []netip.Addr) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -300,7 +299,7 @@ func (t *Tap) SetOwnAddrs(addrs []netip.Addr) error {
 	return t.progs.setOwn(addrs)
 }
 
-// Next releases the block before it and waits for one with frames.
+// Next implements Source.
 func (t *Tap) Next() (*Block, error) {
 	if t.rings == nil {
 		return nil, os.ErrClosed
@@ -615,7 +614,7 @@ func (w *wallClock) read() int64 {
 	return w.offset
 }
 
-// Drain ends the capture; Next finds what the rings still have.
+// Drain ends the capture; Next returns what is left in the rings.
 func (t *Tap) Drain() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -627,8 +626,8 @@ func (t *Tap) Drain() {
 	_ = t.bell.Flush() // fails if it is closed, and then nobody waits
 }
 
-// SetFilter replaces the filter: each program by one with the new filter, in
-// its place, so that no frame is taken by both or by none.
+// SetFilter replaces the filter, by replacing each program in place, so that every
+// frame is tested by exactly one of the two filters.
 func (t *Tap) SetFilter(filter []bpf.RawInstruction) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -644,7 +643,7 @@ func (t *Tap) SetFilter(filter []bpf.RawInstruction) error {
 	return nil
 }
 
-// Stats adds up the processors' counters.
+// Stats returns the sum of the processors' counters.
 func (t *Tap) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -664,7 +663,7 @@ func (t *Tap) count() Stats {
 	return s
 }
 
-// counters are the programs' since they were loaded.
+// counters returns the programs' counters since they were loaded.
 func (t *Tap) counters() (s Stats) {
 	for i := range t.rings {
 		h := t.rings[i].hdr
@@ -677,8 +676,8 @@ func (t *Tap) counters() (s Stats) {
 	return s
 }
 
-// Close unmaps the rings: it is for the goroutine that calls Next, or for
-// another once that one has ended.
+// Close unmaps the rings. It must be called by the goroutine that calls Next, or after
+// that goroutine has ended.
 func (t *Tap) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

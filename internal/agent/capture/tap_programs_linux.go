@@ -22,8 +22,8 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/netns"
 )
 
-// The kernel half, see bpf/tap.c. The objects are committed, so that building
-// needs no compiler for them; after a change run `go generate` (needs clang and
+// The kernel side, see bpf/tap.c. The objects are committed so that building requires
+// no compiler for them. After a change, run `go generate` (requires clang and
 // llvm-strip 14 or later).
 //
 //go:generate go test ../decode -run TestKeepHeader -count=1 -keep.update
@@ -39,8 +39,8 @@ const (
 	tapFast    = 48  // bytes that are copied before anything is decided
 )
 
-// Values of egress in bpf/tap.c. Each program behind the queue has one of its
-// own, counted from turnAfterQueue.
+// Values of egress in bpf/tap.c. Each program after the queue has a value of its own,
+// counted from turnAfterQueue.
 const (
 	turnNobody uint32 = iota
 	turnBeforeQueue
@@ -53,7 +53,7 @@ type tapSpec struct {
 	cfg  Config
 }
 
-// newTapSpec sets what is constant in the programs.
+// newTapSpec sets the constants of the programs.
 func newTapSpec(cfg Config, ringSize, cpus int) (*tapSpec, error) {
 	spec, err := loadKernel()
 	if err != nil {
@@ -102,7 +102,7 @@ func (t *tapSpec) set(vars map[string]any) error {
 	return nil
 }
 
-// setFilter puts the filter into the body of filter() of every program.
+// setFilter makes the filter the body of filter() in every program.
 func (t *tapSpec) setFilter(filter []bpf.RawInstruction) error {
 	tr := translation{look: tapFast}
 	if len(filter) > 0 {
@@ -125,7 +125,7 @@ func (t *tapSpec) setFilter(filter []bpf.RawInstruction) error {
 	return nil
 }
 
-// replaceFunction puts body in the place of a function that the program calls.
+// replaceFunction replaces the body of a function that the program calls.
 func replaceFunction(p *ebpf.ProgramSpec, name string, body asm.Instructions) error {
 	begin := -1
 	end := len(p.Instructions)
@@ -144,7 +144,7 @@ func replaceFunction(p *ebpf.ProgramSpec, name string, body asm.Instructions) er
 	code := make(asm.Instructions, 0, len(p.Instructions)+len(body))
 	code = append(code, p.Instructions[:begin]...)
 	first := body[0]
-	first.Metadata = p.Instructions[begin].Metadata // its symbol and types
+	first.Metadata = p.Instructions[begin].Metadata // the function's symbol and types
 	code = append(code, first)
 	code = append(code, body[1:]...)
 	p.Instructions = append(code, p.Instructions[end:]...)
@@ -162,7 +162,7 @@ const (
 	progManySocket  = "many_socket"
 )
 
-// tapPrograms are the programs and maps of one Tap, and where they are attached.
+// tapPrograms are the programs and maps of one Tap, and their attachments.
 type tapPrograms struct {
 	cfg      *Config
 	cpus     int
@@ -171,28 +171,28 @@ type tapPrograms struct {
 	coll     *ebpf.Collection // maps, and the programs for ingress and egress
 	mem      []byte           // the rings
 	ns       *netns.Namespace
-	filter   []bpf.RawInstruction // that the programs have
+	filter   []bpf.RawInstruction // the filter in the programs
 	watch    *qdiscWatch
-	ended    chan struct{} // follow is over
+	ended    chan struct{} // closed when follow has ended
 
 	mu       sync.Mutex
 	attached bool
 	links    map[string]link.Link // ingress, egress
-	after    *afterQueue          // what sees frames behind the queueing discipline
+	after    *afterQueue          // sees frames after the queueing discipline
 	qdisc    string
-	why      string // of the position
-	socket   int    // asks for promiscuous mode; -1 without
-	turns    uint32 // how many programs behind the queue there have been
+	why      string // reason for the position
+	socket   int    // keeps the interface in promiscuous mode; -1 without
+	turns    uint32 // number of programs after the queue so far
 }
 
-// afterQueue is a program behind the queueing discipline.
+// afterQueue is a program after the queueing discipline.
 type afterQueue struct {
 	prog *ebpf.Program
 	turn uint32
 	fd   int // the packet socket
 }
 
-// errKernel is what the engine lacks here.
+// errKernel says what the kernel lacks.
 type errKernel struct {
 	what string
 	err  error
@@ -201,7 +201,7 @@ type errKernel struct {
 func (e *errKernel) Error() string { return e.what + ": " + e.err.Error() }
 func (e *errKernel) Unwrap() error { return e.err }
 
-// tapHint is the next step after an error of OpenTap, or "".
+// tapHint returns the next step after an error of OpenTap, or "".
 func tapHint(err error) string {
 	switch {
 	case errors.Is(err, errUntranslatable):
@@ -214,7 +214,7 @@ func tapHint(err error) string {
 	return hintFor(err)
 }
 
-// possibleCPUs is how many processors may ever run a program.
+// possibleCPUs returns the number of processors that may ever run a program.
 func possibleCPUs() int {
 	n, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -242,7 +242,8 @@ func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
 	if p.spec, err = newTapSpec(*cfg, ringSize, p.cpus); err != nil {
 		return p, err
 	}
-	// Before Linux 5.11 maps counted as locked memory; failing here fails below.
+	// Before Linux 5.11, maps counted as locked memory. If this fails, loading fails
+	// below.
 	_ = rlimit.RemoveMemlock()
 	if p.coll, err = p.load(progIngress, progEgress); err != nil {
 		return p, err
@@ -256,8 +257,8 @@ func loadTapPrograms(cfg *Config, ringSize int) (p *tapPrograms, err error) {
 	return p, p.plan()
 }
 
-// serve makes programs that are attached to nothing those of another tap, if it
-// differs from the one before at most in its filter.
+// serve assigns detached programs to another tap, if that differs from the previous one
+// only in its filter.
 func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	here, err := netns.Current()
 	if err != nil {
@@ -278,7 +279,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 		}
 	}
 	if cfg.Index == 0 {
-		cfg.Index = old.Index // which may be another interface's name by now
+		cfg.Index = old.Index // it may be another interface's name by now
 	}
 	p.cfg = cfg
 	if err := p.resolve(); err != nil {
@@ -287,7 +288,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	return p.plan()
 }
 
-// plan says where frames will be seen once the programs are attached.
+// plan determines where frames will be observed once the programs are attached.
 func (p *tapPrograms) plan() (err error) {
 	if p.qdisc, err = rootQdisc(p.cfg.Index); err != nil {
 		return fmt.Errorf("queueing discipline: %w", err)
@@ -296,11 +297,11 @@ func (p *tapPrograms) plan() (err error) {
 	return nil
 }
 
-// cannotDrop reports whether a queueing discipline lets everything through at
-// once. An interface that is down has noop.
+// cannotDrop reports whether a queueing discipline passes everything on immediately. An
+// interface that is down has noop.
 func cannotDrop(qdisc string) bool { return qdisc == "noqueue" || qdisc == "noop" }
 
-// position says where frames that the host sends are seen, and why.
+// position returns where outgoing frames are observed, and why.
 func position(qdisc string, point Point) string {
 	switch {
 	case cannotDrop(qdisc):
@@ -313,7 +314,7 @@ func position(qdisc string, point Point) string {
 	return fmt.Sprintf("tcx, and a packet socket for what is sent, as the queueing discipline %s may drop", qdisc)
 }
 
-// resolve finds the interface and refuses what the programs cannot read.
+// resolve looks up the interface and rejects one that the programs cannot read.
 func (p *tapPrograms) resolve() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -329,17 +330,17 @@ func (p *tapPrograms) resolve() error {
 	return nil
 }
 
-// load loads some of the programs, with the maps that there are already.
+// load loads some of the programs, together with the maps that already exist.
 func (p *tapPrograms) load(names ...string) (*ebpf.Collection, error) {
 	spec := p.spec.spec.Copy()
 	keepPrograms(spec, names...)
-	delete(spec.Maps, "places") // of many interfaces
+	delete(spec.Maps, "places") // for many interfaces only
 	delete(spec.Maps, "watches")
 	var opts ebpf.CollectionOptions
 	if p.coll != nil {
 		opts.MapReplacements = make(map[string]*ebpf.Map)
 		for name, m := range p.coll.Maps {
-			if name != ".rodata" { // the filter's constants change with it
+			if name != ".rodata" { // contains the filter's constants and changes with it
 				opts.MapReplacements[name] = m
 			}
 		}
@@ -359,8 +360,8 @@ func keepPrograms(spec *ebpf.CollectionSpec, names ...string) {
 	}
 }
 
-// attach puts the programs where the interface's queueing discipline has them,
-// and follows it.
+// attach attaches the programs at the position that the interface's queueing discipline
+// requires, and follows changes of it.
 func (p *tapPrograms) attach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -399,7 +400,7 @@ func (p *tapPrograms) attachHere() (err error) {
 	return p.setVar("ingress", 1)
 }
 
-// attachTCX puts a program into an interface's path, before programs that drop.
+// attachTCX attaches a program to an interface, ahead of programs that may drop frames.
 func attachTCX(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, error) {
 	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at, Anchor: link.Head()})
 	if err != nil {
@@ -408,8 +409,8 @@ func attachTCX(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, er
 	return l, nil
 }
 
-// promiscuous is a packet socket that receives nothing: it is bound to no
-// protocol. It must be closed.
+// promiscuous returns a packet socket that puts the interface into promiscuous mode but
+// receives nothing, because it is bound to no protocol. It must be closed.
 func promiscuous(index int) (int, error) {
 	fd, err := socket(unix.SOCK_RAW)
 	if err != nil {
@@ -423,8 +424,8 @@ func promiscuous(index int) (int, error) {
 	return fd, nil
 }
 
-// socketProgram is a packet socket whose program sees what leaves the
-// queueing discipline, and which takes nothing itself. It must be closed.
+// socketProgram returns a packet socket whose program sees what leaves the queueing
+// discipline, and which receives nothing itself. It must be closed.
 func socketProgram(prog *ebpf.Program, index int) (int, error) {
 	fd, err := socket(unix.SOCK_RAW)
 	if err != nil {
@@ -448,9 +449,9 @@ func (p *tapPrograms) setVar(name string, v uint32) error {
 	return nil
 }
 
-// position decides where frames that the host sends are seen. What comes next
-// is attached before the switch, which is one store, and what was is detached
-// after it: a change doubles and loses nothing but what waits in the queue.
+// position decides where outgoing frames are observed. The new program is attached
+// before the switch, which is a single store, and the old one detached after it: a
+// change neither duplicates nor loses frames, except those waiting in the queue.
 func (p *tapPrograms) position() error {
 	kind, err := rootQdisc(p.cfg.Index)
 	if err != nil {
@@ -473,7 +474,7 @@ func (p *tapPrograms) position() error {
 			early = tapEarly | tapTwice
 		}
 	}
-	// While it is the turn of the program before the queue, early means nothing.
+	// While the program before the queue has its turn, early has no effect.
 	if early != 0 {
 		err = p.setVar("early", early)
 	}
@@ -493,14 +494,13 @@ func (p *tapPrograms) position() error {
 	return nil
 }
 
-// attachAfter puts a program behind the queue, where it waits for its turn: on a
-// packet socket that takes nothing itself.
+// attachAfter attaches a program after the queue, where it waits for its turn, on a
+// packet socket that receives nothing itself.
 //
-// The transmit tracepoint (net_dev_start_xmit) is at the same place and needs
-// no copy of the packet, but on Linux 6.18 it was seen not to run at all for
-// some milliseconds now and then: of 20,000 frames that a packet socket saw, and
-// the peer received, it missed up to a thousand in a row, with no word of it in
-// the program's count of misses.
+// The transmit tracepoint (net_dev_start_xmit) is at the same place and needs no copy
+// of the packet. On Linux 6.18, however, it occasionally did not run at all for some
+// milliseconds: of 20,000 frames that a packet socket saw and the peer received, it
+// missed up to a thousand in a row, without counting them as missed.
 func (p *tapPrograms) attachAfter() error {
 	turn := turnAfterQueue + p.turns
 	p.turns++
@@ -534,7 +534,7 @@ func (p *tapPrograms) dropAfter() {
 	}
 }
 
-// follow is there as long as the programs are attached.
+// follow runs as long as the programs are attached.
 func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	defer close(ended)
 	for watch.changed() {
@@ -542,7 +542,7 @@ func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 		before, after := p.why, p.why
 		if p.attached {
 			if err := p.ns.Do(p.position); err != nil && !interfaceGone(err) {
-				// The position is as it was; the next change asks again.
+				// The position stays as it was; the next change tries again.
 				p.why = fmt.Sprintf("%s; cannot follow a change: %v", p.why, err)
 			}
 			after = p.why
@@ -554,8 +554,8 @@ func (p *tapPrograms) follow(watch *qdiscWatch, ended chan<- struct{}) {
 	}
 }
 
-// detach takes the programs out of the interface's path. When it returns none
-// of them is running.
+// detach removes the programs from the interface's path. When it returns, none of them
+// is running.
 func (p *tapPrograms) detach() {
 	p.mu.Lock()
 	was := p.attached
@@ -588,9 +588,9 @@ func (p *tapPrograms) detachHere() {
 	}
 }
 
-// waitForPrograms waits for the end of programs that run on other processors:
-// membarrier(2) with MEMBARRIER_CMD_GLOBAL returns after an RCU grace period,
-// and eBPF programs run within read-side sections.
+// waitForPrograms waits until programs running on other processors have ended:
+// membarrier(2) with MEMBARRIER_CMD_GLOBAL returns after an RCU grace period, and eBPF
+// programs run within read-side critical sections.
 func waitForPrograms() {
 	const global = 1
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
@@ -598,7 +598,7 @@ func waitForPrograms() {
 	}
 }
 
-// replace puts programs with another filter in the place of those that run.
+// replace replaces the running programs with ones that have another filter.
 func (p *tapPrograms) replace(filter []bpf.RawInstruction) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -639,8 +639,8 @@ func (p *tapPrograms) replace(filter []bpf.RawInstruction) error {
 	return p.ns.Do(p.replaceAfter)
 }
 
-// replaceAfter puts a program with the new filter behind the queue: it is
-// attached before its turn comes, and the old one detached when its turn is over.
+// replaceAfter replaces the program after the queue with one that has the new filter:
+// the new one is attached before its turn, and the old one detached after its turn.
 func (p *tapPrograms) replaceAfter() error {
 	old := p.after
 	if err := p.attachAfter(); err != nil {
@@ -690,7 +690,7 @@ func (p *tapPrograms) setOwn(addrs []netip.Addr) error {
 		}
 	}
 	for _, key := range gone {
-		_ = m.Delete(key[:]) // it was there, and nobody else deletes
+		_ = m.Delete(key[:]) // it was there, and nobody else deletes it
 	}
 	return nil
 }

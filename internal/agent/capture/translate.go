@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A classic BPF program becomes the body of filter() in bpf/tap.c, which says
-// what the registers hold when it is called:
+// A classic BPF program becomes the body of filter() in bpf/tap.c, which defines the
+// contents of the registers when it is called:
 const (
 	regFrame = asm.R1 // the copied bytes of the frame
-	regCap   = asm.R2 // how many there are
-	regLen   = asm.R3 // how many the frame has
-	regKind  = asm.R4 // packet type, and in bit 8 whether a tag was taken out
-	regTag   = asm.R5 // its TCI, and from bit 16 the frame's protocol
+	regCap   = asm.R2 // number of copied bytes
+	regLen   = asm.R3 // length of the frame
+	regKind  = asm.R4 // packet type, and in bit 8 whether a tag was removed
+	regTag   = asm.R5 // TCI of that tag, and from bit 16 the frame's protocol
 	regA     = asm.R0 // the classic machine's registers
 	regX     = asm.R6
 	regTmp   = asm.R7
 	regEnd   = asm.R8
 )
 
-// Offsets at which classic BPF loads what is not in the frame: SKF_AD_OFF,
-// SKF_NET_OFF and SKF_LL_OFF of linux/filter.h, as unsigned numbers.
+// Offsets at which classic BPF loads data outside the frame: SKF_AD_OFF, SKF_NET_OFF,
+// and SKF_LL_OFF of linux/filter.h, as unsigned numbers.
 const (
 	skfAD  = 0xfffff000
 	skfNet = 0xfff00000
@@ -37,22 +37,22 @@ const (
 	adVLANTagPresent = 48
 )
 
-// errUntranslatable is wrapped by the reasons why a filter cannot run in the
-// programs of a Tap. A packet socket can run it.
+// errUntranslatable is wrapped by errors that explain why a filter cannot run in the
+// programs of a Tap. A packet socket can still run it.
 var errUntranslatable = errors.New("filter cannot be translated to eBPF")
 
-// translation is a filter as eBPF.
+// translation is a filter translated to eBPF.
 type translation struct {
 	code asm.Instructions
-	look int // how many bytes of a frame it can want
+	look int // number of bytes of a frame that it can read
 }
 
-// translate makes eBPF of a classic BPF program that judges a frame of which at
-// most snap bytes are to be seen: what lies behind them it takes for absent, as
-// a filter on a capture file does. link is the length of the link header.
+// translate translates a classic BPF program to eBPF, for frames of which at most snap
+// bytes are visible: like a filter on a capture file, it treats the bytes beyond as
+// absent. link is the length of the link header.
 //
-// The kernel refuses code that is never reached, and compilers of filters leave
-// some, so it is left out.
+// Unreachable code, which filter compilers sometimes generate, is removed, because the
+// kernel rejects it.
 func translate(program []bpf.RawInstruction, link, snap int) (translation, error) {
 	t := translator{program: program, link: uint32(link), snap: uint32(snap), reached: make([]bool, len(program))}
 	if err := t.reach(0); err != nil {
@@ -79,8 +79,7 @@ func translate(program []bpf.RawInstruction, link, snap int) (translation, error
 	return translation{code: prune(t.code), look: int(t.look)}, nil
 }
 
-// prune leaves out what cannot be reached: also that which follows a load that
-// always fails.
+// prune removes unreachable code, including what follows a load that always fails.
 func prune(code asm.Instructions) asm.Instructions {
 	at := make(map[string]int)
 	for i, ins := range code {
@@ -127,7 +126,7 @@ const drop = "drop"
 
 func label(i int) string { return "at" + strconv.Itoa(i) }
 
-// cell is where M[i] lies on the stack.
+// cell returns the position of M[i] on the stack.
 func cell(i uint32) int16 { return -4 * int16(unix.BPF_MEMWORDS-i) }
 
 func (t *translator) emit(ins ...asm.Instruction) {
@@ -140,8 +139,8 @@ func (t *translator) emit(ins ...asm.Instruction) {
 	}
 }
 
-// reach marks what can be reached from instruction i on. Jumps go forward only,
-// so that a single pass does.
+// reach marks what is reachable from instruction i. Jumps go forward only, so a single
+// pass suffices.
 func (t *translator) reach(i int) error {
 	if len(t.program) == 0 || len(t.program) > bpfMost {
 		return fmt.Errorf("%w: %d instructions, the kernel takes 1 to %d", ErrFilter, len(t.program), bpfMost)
@@ -254,7 +253,8 @@ func sizeOf(op uint16) (asm.Size, bool) {
 	return 0, false
 }
 
-// frameOffset takes an offset from the network or the link header to one in the frame.
+// frameOffset converts an offset from the network or the link header to an offset in
+// the frame.
 func (t *translator) frameOffset(k uint32) (uint32, error) {
 	switch {
 	case k >= skfAD:
@@ -286,8 +286,8 @@ func (t *translator) absolute(k uint32, size asm.Size) error {
 	return nil
 }
 
-// indirect loads from X+k. The bounds are such that the verifier sees that
-// nothing outside of the snapshot is read.
+// indirect loads from X+k. Its bounds checks show the verifier that nothing outside the
+// snapshot is read.
 func (t *translator) indirect(k uint32, size asm.Size) error {
 	k, err := t.frameOffset(k)
 	if err != nil {
@@ -300,7 +300,7 @@ func (t *translator) indirect(k uint32, size asm.Size) error {
 		return nil
 	}
 	t.emit(
-		asm.Mov.Reg32(regTmp, regX), // and no higher bits
+		asm.Mov.Reg32(regTmp, regX), // clears the upper bits
 		asm.Add.Imm(regTmp, int32(k)),
 		asm.JGT.Imm(regTmp, int32(t.snap)-n, drop),
 		asm.Mov.Reg(regEnd, regTmp),
@@ -402,7 +402,7 @@ func (t *translator) alu(ins bpf.RawInstruction) error {
 	}
 	divides := code == unix.BPF_DIV || code == unix.BPF_MOD
 	if ins.Op&unix.BPF_X != 0 {
-		if divides { // classic BPF ends, eBPF goes on
+		if divides { // classic BPF ends here, eBPF continues
 			t.emit(asm.JEq.Imm32(regX, 0, drop))
 		}
 		t.emit(op.Reg32(regA, regX))

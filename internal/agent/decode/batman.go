@@ -2,9 +2,9 @@ package decode
 
 import "encoding/binary"
 
-// Packets of batman-adv (batadv_packet.h in the kernel's source): those that
-// have an Ethernet frame inside, by their first byte, in compatibility version
-// 15, which is that of all releases since 2014.
+// Packet types of batman-adv (batadv_packet.h in the kernel source) that contain an
+// Ethernet frame, by their first byte, in compatibility version 15, which all releases
+// since 2014 use.
 const (
 	batmanVersion = 15
 
@@ -21,10 +21,9 @@ const (
 	batmanMulticastLen = 6
 )
 
-// batman takes a header of batman-adv off. The parts of a divided packet do not
-// say which of them is the first one, which has the headers: it is the one
-// whose IP packet is as long as all parts together. wire is the length of b on
-// the wire.
+// batman removes a batman-adv header. The parts of a split packet do not say which of
+// them is the first one, which has the inner headers: it is the one whose IP packet is
+// as long as all parts together. wire is the length of b on the wire.
 func batman(b []byte, wire int) (n, next int) {
 	if len(b) < 3 {
 		return 0, 0
@@ -62,8 +61,8 @@ func batman(b []byte, wire int) (n, next int) {
 	return n, etherBridged
 }
 
-// isBatmanWhole reports whether b begins with a packet of batman-adv, total
-// bytes long, that has an IP packet inside.
+// isBatmanWhole reports whether b begins with a batman-adv packet of total bytes that
+// contains an IP packet.
 func isBatmanWhole(b []byte, total int) bool {
 	if len(b) == 0 || b[0] == batmanUnicastPart {
 		return false

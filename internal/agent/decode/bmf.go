@@ -7,9 +7,9 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// BMF, the Basic Multicast Forwarding plug-in of olsrd, sends IPv4 packets
-// between its own ports, behind a header of four constant bytes and a CRC-32
-// that is the same at every hop.
+// BMF, the Basic Multicast Forwarding plug-in of olsrd, sends IPv4 packets between its
+// own ports, after a header of four constant bytes and a CRC-32 that is the same at
+// every hop.
 const (
 	bmfPort = 50698
 	bmfLen  = 8
@@ -17,8 +17,8 @@ const (
 
 var bmfHeader = [4]byte{0x01, 0x06, 0x00, 0x00}
 
-// bmf finds the IPv4 packet inside p if p is BMF's. The one inside must fill
-// the datagram exactly.
+// bmf returns the IPv4 packet inside p if p is BMF's. The inner packet must fill the
+// datagram exactly.
 func bmf(p *ipPacket, r *wire.Record) (ipPacket, bool) {
 	if r.Proto != wire.ProtoUDP || p.inner || p.frame.GSOType != packet.GSONone || len(p.data)-p.l4 < udpLen+bmfLen+ipv4Len {
 		return ipPacket{}, false

@@ -2,55 +2,55 @@ package decode
 
 import "github.com/pcapper/pcapper/internal/agent/mgen"
 
-// Counters say what became of the frames. Every frame either gave records or
-// is counted under exactly one kind or reason for none.
+// Counters account for every frame: each either yielded records or is counted under
+// exactly one kind or reason.
 type Counters struct {
-	Frames  uint64 // given to Decode
-	Records uint64 // handed out by Decode and Drain
+	Frames  uint64 // passed to Decode
+	Records uint64 // returned by Decode and Drain
 
-	// Frames without IP packet, by kind.
+	// Frames without an IP packet, by kind.
 	ARP, RARP, LLC, LLDP, EAPOL, PPPoEDiscovery, PPP, MPLS, BATMAN, WiFi, OtherEtherType uint64
 
-	// Frames without record, by reason.
-	ShortLink         uint64 // the link header, or a tag or label, is cut off
+	// Frames without a record, by reason.
+	ShortLink         uint64 // the link header, a tag, or a label is cut off
 	ShortIP           uint64 // the IP header's fixed part is cut off
-	BadVersion        uint64 // the IP version is not the one announced
+	BadVersion        uint64 // the IP version contradicts the link header
 	BadIHL            uint64 // the IPv4 header length is below 20 bytes
-	BadLength         uint64 // the IPv4 total length is below the header's
-	BATMANParts       uint64 // parts of packets that batman-adv has divided, but for the first
+	BadLength         uint64 // the IPv4 total length is below the header length
+	BATMANParts       uint64 // parts of packets split by batman-adv, except first parts
 	WiFiEncrypted     uint64 // 802.11 data that cannot be read
 	WiFiFragments     uint64 // later fragments of 802.11 frames
 	WiFiDamaged       uint64 // 802.11 frames with a wrong frame check sequence
-	FragmentsLeftOut  uint64 // later fragments with FirstOnly
-	FragmentsUnwanted uint64 // fragments of datagrams that the filter does not want
+	FragmentsLeftOut  uint64 // later fragments, skipped by FirstOnly
+	FragmentsUnwanted uint64 // fragments of datagrams that the filter rejects
 
-	// Records with something special.
+	// Records with special properties.
 	Truncated         uint64 // an upper-layer or extension header is cut off
 	Fragments         uint64 // fragments, all of them
-	FragmentsUnknown  uint64 // later ones whose first was not seen, or too long ago
-	FragmentsExpired  uint64 // of these, whose first was too long ago
+	FragmentsUnknown  uint64 // later ones whose first fragment was not seen or has been forgotten
+	FragmentsExpired  uint64 // those whose first fragment was too long ago
 	FragmentsEvicted  uint64 // first fragments forgotten for lack of room
-	SuperPackets      uint64 // frames that stood for several packets, and were cut
-	Segments          uint64 // the packets they were cut into
-	SuperPacketsWhole uint64 // frames that stand for several packets not to be told apart
+	SuperPackets      uint64 // frames that stood for several packets and were segmented
+	Segments          uint64 // the packets that they were segmented into
+	SuperPacketsWhole uint64 // frames that stand for several packets that cannot be separated
 	BMF               uint64 // packets found inside BMF encapsulation
 	Inner             uint64 // packets found inside tunnels
-	Relayed           uint64 // sent by this host for others
+	Relayed           uint64 // sent by this host on behalf of others
 	BadTCPOffset      uint64 // TCP headers shorter than 20 bytes or longer than the packet
 
 	// MGEN verdicts on UDP payloads, by reason.
 	MGEN          [mgen.Reasons]uint64
-	MGENElsewhere uint64 // accepted though another destination is named (NAT, relay)
+	MGENElsewhere uint64 // accepted although they name another destination (NAT, relay)
 
 	// MGEN on TCP.
 	MGENSegmentStarts    uint64 // segments with a header
 	MGENSegmentContinues uint64 // segments with the rest of a message
-	MGENSegmentUnknown   uint64 // segments of an MGEN connection, flow not to be told
+	MGENSegmentUnknown   uint64 // segments of an MGEN connection whose flow is unknown
 	StreamsEvicted       uint64 // connections forgotten for lack of room
 }
 
-// notIP counts a frame that carries no IP packet, by its EtherType or by what
-// through found instead.
+// notIP counts a frame without an IP packet, by its EtherType or by what through found
+// instead.
 func (c *Counters) notIP(proto int) {
 	switch {
 	case proto == etherARP:
@@ -90,8 +90,8 @@ func (c *Counters) notIP(proto int) {
 	}
 }
 
-// WithoutRecord calls f for every reason why a frame gave no record, with a name
-// that a message can print.
+// WithoutRecord calls f for every reason why a frame yielded no record, with a
+// printable name.
 func (c *Counters) WithoutRecord(f func(reason string, frames uint64)) {
 	f("arp", c.ARP)
 	f("rarp", c.RARP)
@@ -117,7 +117,7 @@ func (c *Counters) WithoutRecord(f func(reason string, frames uint64)) {
 	f("fragments of datagrams that the filter leaves out", c.FragmentsUnwanted)
 }
 
-// Each calls f for every counter, with a name that a summary can print.
+// Each calls f for every counter, with a name for the summary.
 func (c *Counters) Each(f func(name string, n uint64)) {
 	f("frames", c.Frames)
 	f("records", c.Records)

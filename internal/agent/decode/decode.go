@@ -7,16 +7,15 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Fragments is what to report of a fragmented datagram.
+// Fragments selects how fragmented datagrams are reported.
 type Fragments uint8
 
 const (
-	// EveryFragment gives each fragment a record of its own: its time, its
-	// length, and the ports and flow of its datagram if the first fragment
-	// came before it.
+	// EveryFragment reports each fragment by itself: its time, its length, and, if the
+	// first fragment came before it, the ports and flow of its datagram.
 	EveryFragment Fragments = iota
-	// FirstOnly gives one record at the first fragment, with the length of
-	// the whole datagram where the first fragment tells it (UDP).
+	// FirstOnly reports one record at the first fragment, with the length of the whole
+	// datagram if the first fragment contains it (UDP).
 	FirstOnly
 )
 
@@ -26,24 +25,24 @@ const (
 	DefaultTCPEntries      = 4096
 )
 
-// Config of a Decoder. The zero value is ready to use.
+// Config configures a Decoder. The zero value is ready to use.
 type Config struct {
-	// Fragments is what to report of fragmented datagrams.
+	// Fragments selects how fragmented datagrams are reported.
 	Fragments Fragments
-	// FragmentEntries is how many datagrams' first fragments are remembered;
-	// 0 means DefaultFragmentEntries. An entry takes about 100 bytes.
+	// FragmentEntries is the number of datagrams whose first fragment is remembered; 0
+	// means DefaultFragmentEntries. An entry takes about 100 bytes.
 	FragmentEntries int
-	// TCPEntries is in how many directions of TCP connections MGEN messages
+	// TCPEntries is the number of directions of TCP connections in which MGEN messages
 	// are followed; 0 means DefaultTCPEntries. An entry takes about 140 bytes.
 	TCPEntries int
-	// BMF looks into the encapsulation of olsrd's BMF plug-in: the record
-	// describes the packet inside, in all fields. Fragments of encapsulated
-	// packets are left as they are.
+	// BMF looks inside the encapsulation of olsrd's BMF plug-in: all fields of the
+	// record describe the inner packet. Fragments of encapsulated packets are reported
+	// as they are.
 	BMF bool
-	// Inner looks into tunnels: VXLAN, Geneve, GRE and ERSPAN, IP in IP,
-	// EtherIP, L2TPv3 over IP, MPLS in IP or UDP, and what is inside these. The
-	// record describes the innermost packet, in all fields. What carries no IP
-	// packet, and fragments of tunnels' packets, are left as they are.
+	// Inner looks inside tunnels: VXLAN, Geneve, GRE and ERSPAN, IP in IP, EtherIP,
+	// L2TPv3 over IP, MPLS in IP or UDP, and combinations of these. All fields of the
+	// record describe the innermost packet. Tunnel packets without an inner IP packet,
+	// and fragments of tunnel packets, are reported as they are.
 	Inner bool
 	// MarkRelayed sets wire.MarkRelayed on relayed packets.
 	MarkRelayed bool
@@ -51,11 +50,11 @@ type Config struct {
 	NoDigest bool
 }
 
-// Inside reports whether the decoder looks inside UDP datagrams for packets,
-// and so needs more of some than of others.
+// Inside reports whether the decoder looks for packets inside UDP datagrams, and
+// therefore needs more bytes of some of them.
 func (c *Config) Inside() bool { return c.BMF || c.Inner }
 
-// Decoder turns frames into records. It belongs to one goroutine.
+// Decoder turns frames into records. It must not be used by several goroutines at once.
 type Decoder struct {
 	cfg       Config
 	local     local
@@ -64,12 +63,12 @@ type Decoder struct {
 	seed      seed
 	fragments table[fragment]
 	streams   streams
-	rest      super                    // what a super-packet still stands for
-	aggregate aggregate                // what is left of an A-MSDU
+	rest      super                    // what remains of a super-packet
+	aggregate aggregate                // what remains of an A-MSDU
 	wanted    func(*packet.Frame) bool // see SetWanted
 }
 
-// New returns a decoder with its tables allocated: it never grows.
+// New returns a decoder. Its tables are allocated now and never grow.
 func New(cfg Config) *Decoder {
 	if cfg.FragmentEntries <= 0 {
 		cfg.FragmentEntries = DefaultFragmentEntries
@@ -89,13 +88,13 @@ func New(cfg Config) *Decoder {
 	return d
 }
 
-// SetWanted sets the test that says of a first fragment whether its datagram is
-// to be reported, and of a later one without its first whether it is by itself.
-// It is for filters that let all fragments pass, as they cannot judge later
-// ones; nil reports all.
+// SetWanted sets the test for fragments that decides, from a first fragment, whether
+// its datagram is reported, and from a later fragment whose first is unknown, whether
+// that fragment is reported. It complements filters that let all fragments pass because
+// they cannot test later ones. A nil test reports all.
 func (d *Decoder) SetWanted(wanted func(*packet.Frame) bool) { d.wanted = wanted }
 
-// leftOut counts a fragment that is not wanted.
+// leftOut reports whether a fragment is unwanted, and counts it if so.
 func (d *Decoder) leftOut(f *packet.Frame) bool {
 	if d.wanted == nil || d.wanted(f) {
 		return false
@@ -104,11 +103,11 @@ func (d *Decoder) leftOut(f *packet.Frame) bool {
 	return true
 }
 
-// Decode writes the records that f gives to the beginning of dst and returns
-// their number: none for what is no IP packet, one for a packet, several for a
-// super-packet of which the kernel told how it will be cut. If dst is too
-// short the rest is kept and must be fetched with Drain while f.Data is still
-// valid, before the next frame: Decode panics if there is anything left.
+// Decode stores the records for f at the beginning of dst and returns their number:
+// none if f is not an IP packet, one for a packet, and several for a super-packet if
+// the kernel reported how it will be segmented. If dst is too short, the rest is kept
+// and must be fetched with Drain before the next frame, while f.Data is still valid:
+// Decode panics if any are left.
 func (d *Decoder) Decode(f *packet.Frame, dst []wire.Record) int {
 	if d.Pending() {
 		panic("decode: Decode called with records pending")
@@ -137,14 +136,14 @@ func (d *Decoder) Decode(f *packet.Frame, dst []wire.Record) int {
 	return 1
 }
 
-// frame decodes f into r and reports whether it gave a record. The record of a
-// super-packet is a pattern for those that d.rest makes of it.
+// frame decodes f into r and reports whether there is a record. The record of a
+// super-packet is the template for those that d.rest derives from it.
 func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	off, proto, ok := d.link(f)
 	if !ok {
 		return false
 	}
-	var p ipPacket // field by field: a literal is built elsewhere and copied
+	var p ipPacket // field by field: a composite literal would be built elsewhere and copied
 	p.frame = f
 	p.data = f.Data[off:]
 	p.wire = max(f.WireLen, len(f.Data)) - off
@@ -166,7 +165,7 @@ func (d *Decoder) frame(f *packet.Frame, r *wire.Record) bool {
 	return true
 }
 
-// Counters returns a copy of what was counted so far.
+// Counters returns a copy of the counters.
 func (d *Decoder) Counters() Counters {
 	c := d.c
 	c.FragmentsEvicted = d.fragments.evicted

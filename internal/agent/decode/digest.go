@@ -7,19 +7,18 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// words are what a digest is computed from, see [wire.Digest], in three words that are
-// little-endian. The first has room for the packet's length.
+// words is the input of a digest, see [wire.Digest], as three little-endian words. The
+// first has room for the packet's length.
 type words struct{ a, b, c uint64 }
 
-// digest of a packet of this length.
+// digest returns the digest of a packet of this length.
 func (w *words) digest(length uint32) uint64 {
 	return wire.DigestWords(w.a|lengthWord(length), w.b, w.c)
 }
 
 func lengthWord(length uint32) uint64 { return uint64(bits.ReverseBytes32(length)) << 32 }
 
-// next is the identification's successor, which the next segment of a super-packet has in
-// IPv4.
+// next advances the IPv4 identification to that of a super-packet's next segment.
 func (w *words) next() {
 	if w.a&0xff == 4 {
 		id := bits.ReverseBytes16(uint16(w.a>>16)) + 1
@@ -27,8 +26,8 @@ func (w *words) next() {
 	}
 }
 
-// digest gives r its packet's digest, or a super-packet's plan what it needs for each of its
-// packets. A fragment has one already.
+// digest sets the digest of r, or, for a super-packet, what its plan needs to compute
+// the digest of each packet. Fragments already have their digest.
 func (d *Decoder) digest(p *ipPacket, r *wire.Record) {
 	if d.cfg.NoDigest || r.Flags&(wire.Fragment|wire.Super) != 0 || p.l4 > len(p.data) {
 		return
@@ -54,7 +53,7 @@ func (d *Decoder) digest(p *ipPacket, r *wire.Record) {
 	}
 }
 
-// head is the first word but for the length.
+// head returns the first word without the length.
 func head(p *ipPacket, proto uint8) uint64 {
 	a := uint64(p.data[0]>>4) | uint64(proto)<<8
 	if a&0xff == 4 {
@@ -63,7 +62,7 @@ func head(p *ipPacket, proto uint8) uint64 {
 	return a
 }
 
-// fragmentDigest is the digest of a fragment whose payload begins at p.l4.
+// fragmentDigest returns the digest of a fragment whose payload begins at p.l4.
 func fragmentDigest(p *ipPacket, r *wire.Record, id uint32, off int, more bool) uint64 {
 	if r.Flags&wire.Super != 0 {
 		return 0
@@ -84,9 +83,10 @@ func fragmentDigest(p *ipPacket, r *wire.Record, id uint32, off int, more bool) 
 	return w.digest(uint32(p.total))
 }
 
-// linkLocal is what the source adds to the last word of packets to link-local multicast
-// addresses: neighbours send the same reports and greetings. It is in reverse, since many of
-// them hold the address itself.
+// linkLocal returns the source address bits that are added to the last word for packets
+// to link-local multicast addresses, because neighbors send identical reports and
+// greetings. They are in reverse order, because many of these packets contain the
+// address itself.
 func linkLocal(r *wire.Record) uint64 {
 	if r.Flags&wire.IPv6 == 0 {
 		if binary.BigEndian.Uint32(r.Dst[12:])>>8 != 224<<16 {
@@ -98,8 +98,8 @@ func linkLocal(r *wire.Record) uint64 {
 	return uint64(binary.BigEndian.Uint32(r.Src[12:])) << 32
 }
 
-// upperWords are what a whole packet has behind its IP headers. ok is false if that was not
-// captured.
+// upperWords returns the words that follow the IP headers of a whole packet. ok is
+// false if those bytes were not captured.
 func upperWords(p *ipPacket, proto uint8) (b, c uint64, ok bool) {
 	switch proto {
 	case wire.ProtoUDP, wire.ProtoUDPLite:
@@ -116,15 +116,15 @@ func upperWords(p *ipPacket, proto uint8) (b, c uint64, ok bool) {
 
 const protoICMPv6 = 58
 
-// pair is the 16 bytes at an offset of the upper-layer header.
+// pair returns the 16 bytes at an offset of the upper-layer header.
 func pair(p *ipPacket, off int) (b, c uint64, ok bool) {
 	b, ok1 := word(p, off)
 	c, ok2 := word(p, off+8)
 	return b, c, ok1 && ok2
 }
 
-// word is the 8 bytes at an offset of the upper-layer header; those behind the packet's
-// end are 0.
+// word returns the 8 bytes at an offset of the upper-layer header; bytes past the end
+// of the packet are 0.
 func word(p *ipPacket, off int) (v uint64, ok bool) {
 	at := p.l4 + off
 	if len(p.data) >= at+8 {
@@ -155,7 +155,7 @@ func tcpWords(p *ipPacket) (b, c uint64, ok bool) {
 		return b, c, true
 	}
 	if len(h) < tcpLen+8 {
-		return b, c, len(p.data) == p.total // a header that is longer than its packet
+		return b, c, len(p.data) == p.total // false if the header is longer than its packet
 	}
 	if stamps := binary.LittleEndian.Uint64(h[tcpLen:]); uint32(stamps) == tcpStamps {
 		c |= stamps >> 32
@@ -163,7 +163,8 @@ func tcpWords(p *ipPacket) (b, c uint64, ok bool) {
 	return b, c, true
 }
 
-// segment is the digest of n bytes of TCP data, the last of a super-packet or not.
+// segment returns the digest of a TCP segment; last is whether it is the last of a
+// super-packet.
 func (w *words) segment(length, seq uint32, last bool) uint64 {
 	w.b = w.b&^0xffffffff | uint64(bits.ReverseBytes32(seq))
 	s := *w
@@ -185,8 +186,8 @@ func sctpWords(p *ipPacket) (b, c uint64, ok bool) {
 	return tag&0xffffffff | first<<32, first>>32 | c<<32, ok1 && ok2
 }
 
-// plainDigest is the digest of a UDP datagram in a frame of Ethernet and IPv4 without
-// options, of this length by the IP header.
+// plainDigest returns the digest of a UDP datagram in an Ethernet frame with an IPv4
+// header without options; total is the length in that header.
 func plainDigest(b []byte, total int) uint64 {
 	var c uint64
 	if binary.BigEndian.Uint32(b[plainIP+16:])>>8 == 224<<16 { // see linkLocal
@@ -204,8 +205,9 @@ func plainDigest(b []byte, total int) uint64 {
 	return wire.DigestWords(a, b1, b2^c)
 }
 
-// datagramDigest is the digest of the next datagram, with n bytes of payload, of a
-// super-packet: 0 if too few of them were captured, as is usual behind the first.
+// datagramDigest returns the digest of the next datagram, with n bytes of payload, of a
+// super-packet, or 0 if too few of its bytes were captured, which is usual after the
+// first.
 func (s *super) datagramDigest(length uint32, n int, data []byte) uint64 {
 	p := ipPacket{data: data, total: n}
 	w, ok := s.words, false

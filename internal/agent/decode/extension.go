@@ -6,8 +6,8 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// IPv6 extension headers (IANA, "IPv6 Extension Header Types"). ESP and "no
-// next header" end the chain: what follows cannot be read.
+// IPv6 extension headers (IANA, "IPv6 Extension Header Types"). ESP and "no next
+// header" end the chain, because what follows cannot be read.
 const (
 	extHopByHop    = 0
 	extRouting     = 43
@@ -25,19 +25,19 @@ const (
 	fragmentLen = 8
 )
 
-// isExtension marks the headers that have a length of their own in byte 1.
+// isExtension marks the headers that have their length in byte 1.
 var isExtension = [256]bool{
 	extHopByHop: true, extRouting: true, extFragment: true, extAH: true,
 	extDestination: true, extMobility: true, extHIP: true, extShim6: true,
 }
 
-// isMessage marks the headers that are what their packet is for unless another
-// header follows (RFC 6275, 6.1; RFC 7401, 5.1; RFC 5533, 5.3).
+// isMessage marks the headers that are the packet's payload unless another header
+// follows (RFC 6275, section 6.1; RFC 7401, section 5.1; RFC 5533, section 5.3).
 var isMessage = [256]bool{extMobility: true, extHIP: true, extShim6: true}
 
-// extensions walks the chain of extension headers (RFC 8200, section 4) to the
-// upper-layer protocol. Where a header is cut off the walk ends: the record's
-// protocol is then that header's own number.
+// extensions follows the chain of extension headers (RFC 8200, section 4) to the
+// upper-layer protocol. If a header is cut off, the record's protocol is the number of
+// that header.
 func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 	b := p.data
 	for isExtension[next] {
@@ -47,7 +47,7 @@ func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 		}
 		n := extMin * (int(b[off+1]) + 1)
 		switch next {
-		case extAH: // counts in 4 bytes, less 2 (RFC 4302, section 2.2)
+		case extAH: // counts in units of 4 bytes, minus 2 (RFC 4302, section 2.2)
 			n = 4 * (int(b[off+1]) + 2)
 		case extFragment:
 			n = fragmentLen
@@ -81,7 +81,7 @@ func (d *Decoder) extensions(p *ipPacket, r *wire.Record, next byte) bool {
 	return true
 }
 
-// cutOff ends a walk at a header that is not all there.
+// cutOff stops at a header that is incomplete.
 func (d *Decoder) cutOff(r *wire.Record, at byte) bool {
 	r.Proto = at
 	d.truncated(r)
@@ -93,9 +93,9 @@ const (
 	optJumbo = 0xc2
 )
 
-// jumboOption finds the jumbo payload option in the hop-by-hop header at the
-// beginning of b and reports that header's length, or 0 if there is none. A
-// jumbo payload is longer than 65,535 bytes (RFC 2675, section 2).
+// jumboOption looks for the jumbo payload option in the hop-by-hop header at the
+// beginning of b, and returns the length of that header, or 0 if there is none. A jumbo
+// payload is longer than 65,535 bytes (RFC 2675, section 2).
 func jumboOption(b []byte) int {
 	if len(b) < extMin {
 		return 0

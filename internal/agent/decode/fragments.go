@@ -6,31 +6,31 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// fragment is what later fragments take from the first one of their datagram.
+// fragment is what is remembered of a first fragment for the later ones of its
+// datagram.
 type fragment struct {
-	seen             int64  // time of the first fragment, nanoseconds; of completion once whole
+	seen             int64  // time of the first fragment, nanoseconds; once whole, of completion
 	bytes            uint32 // payload bytes seen so far
-	want             uint32 // payload bytes of the datagram; 0 before the last fragment
+	want             uint32 // payload bytes of the datagram; 0 until the last fragment
 	flow             uint32
 	srcPort, dstPort uint16
 	flags            wire.Flags // MGEN or none
 	proto            uint8
-	unwanted         bool // the filter does not want the datagram
+	unwanted         bool // the filter rejects the datagram
 }
 
-// How long a first fragment is remembered: what Linux keeps for reassembly
-// (ipfrag_time, ip6frag_time; RFC 8200 says 60 s), but only for a moment once
-// all fragments were seen: then a later one is a duplicate, or soon belongs to
-// another datagram with the same 16-bit identification.
+// How long a first fragment is remembered: as long as Linux waits for reassembly
+// (ipfrag_time, ip6frag_time; RFC 8200 says 60 s). Once all fragments have been seen it
+// is remembered only briefly: after that, another fragment is a duplicate, or belongs
+// to a new datagram with the same 16-bit identification.
 const (
 	fragmentLife4    = 30e9
 	fragmentLife6    = 60e9
 	fragmentLifeDone = 200e6
 )
 
-// fragment decodes a packet that is one of several fragments. off is its place
-// in the datagram, bytes; more whether others follow it; p.l4 is where its
-// payload begins.
+// fragment decodes a packet that is a fragment. off is its offset in the datagram in
+// bytes, more is whether others follow it, and p.l4 is the offset of its payload.
 func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more bool) bool {
 	d.c.Fragments++
 	r.Flags |= wire.Fragment
@@ -71,15 +71,15 @@ func (d *Decoder) fragment(p *ipPacket, r *wire.Record, id uint32, off int, more
 	return true
 }
 
-// firstFragment decodes the packet that holds the upper-layer header and
-// remembers what it says.
+// firstFragment decodes the fragment with the upper-layer header and remembers its
+// fields.
 func (d *Decoder) firstFragment(p *ipPacket, r *wire.Record, k *key, hash uint32) bool {
 	payload := p.total - p.l4
 	unwanted := d.leftOut(p.frame)
 	if unwanted {
-		// Its record is not for anybody.
+		// Its record is discarded.
 	} else if r.Flags&wire.IPv6 != 0 {
-		// the rest of the header chain; it is in the first fragment (RFC 7112)
+		// The rest of the header chain must be in the first fragment (RFC 7112).
 		d.extensions(p, r, r.Proto)
 	} else {
 		d.upper(p, r)
@@ -96,7 +96,7 @@ func (d *Decoder) firstFragment(p *ipPacket, r *wire.Record, k *key, hash uint32
 	return !unwanted
 }
 
-// firstOnly is the view that sees datagrams instead of fragments.
+// firstOnly reports datagrams instead of fragments.
 func (d *Decoder) firstOnly(p *ipPacket, r *wire.Record, off int) bool {
 	if off != 0 {
 		d.c.FragmentsLeftOut++
@@ -116,8 +116,8 @@ func (d *Decoder) firstOnly(p *ipPacket, r *wire.Record, off int) bool {
 	return true
 }
 
-// datagramLength is the total length that a UDP datagram will have once its
-// fragments are put together, or 0 if its first one does not tell.
+// datagramLength returns the total length of a UDP datagram once reassembled, or 0 if
+// its first fragment does not contain it.
 func datagramLength(p *ipPacket, r *wire.Record) int {
 	if r.Proto != wire.ProtoUDP || len(p.data)-p.l4 < udpLen {
 		return 0
@@ -128,13 +128,13 @@ func datagramLength(p *ipPacket, r *wire.Record) int {
 		most += ipv6Len
 	}
 	if n > most {
-		return 0 // nonsense: no packet can be that long
+		return 0 // invalid: no packet can be that long
 	}
 	return n
 }
 
-// fragmentKey is what makes fragments belong together: addresses and
-// identification, in IPv4 the protocol too (RFC 791, section 3.2; RFC 8200,
+// fragmentKey returns what the fragments of a datagram have in common: addresses and
+// identification, and in IPv4 also the protocol (RFC 791, section 3.2; RFC 8200,
 // section 4.5).
 func fragmentKey(r *wire.Record, id uint32) key {
 	rest := uint64(id)<<32 | uint64(r.Proto)
@@ -144,8 +144,8 @@ func fragmentKey(r *wire.Record, id uint32) key {
 	return addressKey(r, rest)
 }
 
-// keyIPv6 keeps an IPv6 datagram between IPv4-mapped addresses apart from an
-// IPv4 one.
+// keyIPv6 distinguishes an IPv6 datagram between IPv4-mapped addresses from an IPv4
+// one.
 const keyIPv6 = 1 << 31
 
 func addressKey(r *wire.Record, rest uint64) key {
@@ -167,7 +167,7 @@ func (e *fragment) expired(r *wire.Record) bool {
 	return age > fragmentLife4
 }
 
-// addPart notes that a later fragment with n bytes of payload was seen.
+// addPart records that a later fragment with n bytes of payload was seen.
 func (e *fragment) addPart(r *wire.Record, n, off int, more bool) {
 	e.bytes += uint32(n)
 	if !more {

@@ -6,8 +6,8 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// IP protocols and UDP ports of tunnels that only Config.Inner looks into;
-// those of tunnel.go are the others.
+// IP protocols and UDP ports of tunnels that only Config.Inner looks into; tunnel.go
+// has the others.
 const (
 	protoEtherIP  = 97  // RFC 3378
 	protoL2TP     = 115 // RFC 3931
@@ -22,13 +22,13 @@ const (
 	l2tpLen     = 4 // session identifier
 	erspan2Len  = 8
 	erspan3Len  = 12
-	erspan3Plus = 8 // its subheader
+	erspan3Plus = 8 // the optional subheader
 )
 
-// inner finds the packet inside p, a whole packet whose upper-layer header is
-// at p.l4, if p is a tunnel's: an IP packet that agrees with p's length in its
-// own, and in its checksum if it has one. So nothing is taken for a tunnel's
-// because of a port alone.
+// inner returns the packet inside p, a whole packet whose upper-layer header is at
+// p.l4, if p is a tunnel packet. The inner packet must be an IP packet whose length
+// agrees with that of p, and whose checksum is correct if it has one; a port alone is
+// not enough.
 func (d *Decoder) inner(p *ipPacket, r *wire.Record) (q ipPacket, proto int, ok bool) {
 	if p.nested == maxNested || p.l4 > len(p.data) {
 		return q, 0, false
@@ -69,7 +69,7 @@ func (d *Decoder) inner(p *ipPacket, r *wire.Record) (q ipPacket, proto int, ok 
 	return q, proto, true
 }
 
-// innerGRE is the length of a GRE header and what follows, as an EtherType.
+// innerGRE returns the length of a GRE header, and what follows as an EtherType.
 func innerGRE(b []byte) (n, ether int) {
 	const routing, version = 0x40, 0x07
 	n, ether = gre(b)
@@ -77,7 +77,7 @@ func innerGRE(b []byte) (n, ether int) {
 		return 0, 0
 	}
 	switch rest := b[n:]; {
-	case ether == etherERSPAN2 && n == greLen: // type I has no header
+	case ether == etherERSPAN2 && n == greLen: // ERSPAN type I has no header
 		return n, etherBridged
 	case ether == etherERSPAN2 && len(rest) >= erspan2Len && rest[0]>>4 == 1:
 		return n + erspan2Len, etherBridged
@@ -90,7 +90,7 @@ func innerGRE(b []byte) (n, ether int) {
 	return n, ether
 }
 
-// innerUDP is the same of UDP and what follows, by its destination port.
+// innerUDP does the same for a UDP header, by destination port.
 func innerUDP(b []byte) (n, ether int) {
 	if len(b) >= udpLen && binary.BigEndian.Uint16(b[2:]) == portMPLS {
 		return udpLen, etherMPLS
@@ -98,9 +98,9 @@ func innerUDP(b []byte) (n, ether int) {
 	return udpTunnel(b)
 }
 
-// innerL2TP finds the Ethernet frame behind an L2TPv3 header over IP. Only the
-// ends of the tunnel know whether there is a cookie of 4 or 8 bytes, and a
-// sublayer of 4 (RFC 3931, section 4.1): it is where there is a frame.
+// innerL2TP looks for the Ethernet frame after an L2TPv3 header over IP. Only the ends
+// of the tunnel know whether there is a cookie of 4 or 8 bytes and a sublayer of 4 (RFC
+// 3931, section 4.1), so it tries each offset until there is a frame.
 func innerL2TP(b []byte, wire int) (n, ether int) {
 	if len(b) < l2tpLen || binary.BigEndian.Uint32(b) == 0 { // 0: a control message
 		return 0, 0
@@ -113,7 +113,7 @@ func innerL2TP(b []byte, wire int) (n, ether int) {
 	return 0, 0
 }
 
-// mayBeTunnel reports whether the decoder may look behind this UDP port.
+// mayBeTunnel reports whether the decoder may look inside datagrams to this UDP port.
 func mayBeTunnel(port uint16) bool {
 	switch port {
 	case bmfPort, portVXLAN, portVXLANLinux, portGeneve, portMPLS:

@@ -7,34 +7,34 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// ipPacket is the packet that a record is made of.
+// ipPacket is the packet that a record describes.
 type ipPacket struct {
 	frame *packet.Frame
-	data  []byte // captured, from the IP header on; once the length is known never more than that
+	data  []byte // captured bytes from the IP header on, limited to the IP length once that is known
 	wire  int    // bytes of the frame on the wire, from the IP header on
-	total int    // length by the IP header, or wire where it cannot say
+	total int    // length in the IP header, or wire if the header does not contain it
 	l4    int    // offset of the upper-layer header
-	jumbo int    // bytes of the headers that are not on the wire (BIG TCP)
+	jumbo int    // bytes of headers that are not sent on the wire (BIG TCP)
 	inner bool   // found inside BMF encapsulation
 
-	nested int // in how many tunnels it was found (Config.Inner)
+	nested int // number of tunnels around it (Config.Inner)
 }
 
 const (
 	ipv4Len = 20
 	ipv6Len = 40
 
-	// maxTotal is the most that the length field of an IPv4 header can say.
+	// maxTotal is the maximum value of the IPv4 length field.
 	maxTotal = 0xffff
 
-	// ethernetMTU is the most that an IP packet has on most networks.
+	// ethernetMTU is the maximum size of an IP packet on most networks.
 	ethernetMTU = 1500
 
 	moreFragments  = 0x2000
 	fragmentOffset = 0x1fff
 )
 
-// packet decodes a packet of that EtherType.
+// packet decodes a packet of this EtherType.
 func (d *Decoder) packet(p *ipPacket, proto int, r *wire.Record) bool {
 	if proto == etherIPv4 {
 		return d.ipv4(p, r)
@@ -94,16 +94,16 @@ func (d *Decoder) ipv4(p *ipPacket, r *wire.Record) bool {
 	return true
 }
 
-// offloaded reports whether a length of 0 may be that of a packet which no 16
-// bits can express (BIG TCP), or which the card was to cut (drivers that leave
-// the field to the card). Such a packet does not go over the wire as it is: the
-// kernel said so, or it is too long for that.
+// offloaded reports whether a length of 0 can belong to a packet too long for 16 bits
+// (BIG TCP), or to one that the card will segment (some drivers leave the field to the
+// card). Such a packet is not sent on the wire as it is: either the kernel said so, or
+// it is too long for that.
 func (p *ipPacket) offloaded() bool {
 	return p.frame.GSOType != packet.GSONone || p.wire > ethernetMTU
 }
 
-// unsaid4 reports whether the length of 0 in an IPv4 header is an offload's, and
-// takes the frame's length instead.
+// unsaid4 reports whether a length of 0 in an IPv4 header is due to an offload, and if
+// so uses the frame's length instead.
 func (d *Decoder) unsaid4(p *ipPacket, r *wire.Record, ihl int) bool {
 	if p.total != 0 || p.wire < ihl || !p.offloaded() {
 		return false
@@ -150,9 +150,9 @@ func (d *Decoder) ipv6(p *ipPacket, r *wire.Record) bool {
 	return d.extensions(p, r, next)
 }
 
-// unsaid6 finds the length of a packet whose payload length field says 0: the
-// frame's, if it has a jumbogram's option (RFC 2675), which BIG TCP uses inside
-// the host only, or if it is an offload's. Otherwise there is no payload.
+// unsaid6 determines the length of a packet whose payload length field is 0. It is the
+// frame's if there is a jumbo payload option (RFC 2675), which BIG TCP uses inside the
+// host only, or if the packet is offloaded. Otherwise the packet has no payload.
 func unsaid6(p *ipPacket, r *wire.Record, next byte) {
 	if next == extHopByHop {
 		p.jumbo = jumboOption(p.data[ipv6Len:])

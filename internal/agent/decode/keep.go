@@ -7,38 +7,38 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// What the eBPF engine keeps of a frame is decided in the kernel, but what a
-// decoder needs is known here. These rules are the only place that says it:
-// the C functions in capture/bpf/keep.h are generated from them, and tests
-// decode frames cut by them.
+// The kernel decides how many bytes of a frame the eBPF engine keeps, but only the
+// decoder knows what it needs. These rules are the single definition: the C functions
+// in capture/bpf/keep.h are generated from them, and tests decode frames that were cut
+// by them.
 
-// Bytes of a frame that are kept.
+// Numbers of bytes kept of a frame.
 const (
-	keepFirst   = 48  // tell a UDP datagram over IPv4 that is not MGEN's
-	keepPlain   = 64  // such a datagram, with the payload that its digest takes in
+	keepFirst   = 48  // identify a UDP datagram over IPv4 that is not MGEN's
+	keepPlain   = 64  // such a datagram, with the payload that goes into its digest
 	keepHeaders = 112 // any headers up to an MGEN header with its IPv6 address
 	keepMost    = 256 // everything else: options, tunnels, TCP data, checksums
 )
 
-// keepRule says how many bytes to keep if all of its tests hold. The first such
-// rule of a list decides.
+// keepRule gives the number of bytes to keep if all of its tests hold. The first
+// matching rule of a list decides.
 type keepRule struct {
 	when  []keepTest
 	bytes int
 }
 
-// keepTest compares two numbers by one of the operators ==, != and <.
+// keepTest compares two numbers with one of the operators ==, !=, and <.
 type keepTest struct {
 	a  keepValue
 	op string
 	b  keepValue
 }
 
-// keepValue is a number: of the given kind, masked, plus a constant.
+// keepValue is a number: a value of the given kind, masked, plus a constant.
 type keepValue struct {
 	kind keepKind
 	at   int // offset in the frame in bytes; valid iff kind is in the frame
-	mask int // 0 is none
+	mask int // 0 means no mask
 	add  int
 }
 
@@ -49,7 +49,7 @@ const (
 	keepByte                   // a byte of the frame
 	keepWord                   // 16 bits of the frame, big-endian
 	keepGSO                    // gso_size: not 0 for a super-packet
-	keepInside                 // not 0 if the decoder looks inside UDP (see Config.Inside)
+	keepInside                 // nonzero if the decoder looks inside UDP (see Config.Inside)
 )
 
 func byteAt(at int) keepValue { return keepValue{kind: keepByte, at: at} }
@@ -64,17 +64,17 @@ func (v keepValue) isNot(n int) keepTest { return keepTest{v, "!=", number(n)} }
 
 var superPacket = keepValue{kind: keepGSO}.isNot(0)
 
-// insidePorts are the UDP ports behind which a decoder may look for packets.
+// insidePorts are the UDP ports of datagrams in which a decoder may look for packets.
 var insidePorts = []int{bmfPort, portVXLAN, portVXLANLinux, portGeneve, portMPLS}
 
-// Offsets of what package mgen looks at first in a message.
+// Offsets of the fields of a message that package mgen checks first.
 const (
 	mgenVersion = 2
 	mgenFlags   = 3
 )
 
-// keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame.
-// They judge a payload as mgen.UDP does.
+// keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame. They test
+// a payload as mgen.UDP does.
 var keepIPv4 = append(append([]keepRule{
 	{[]keepTest{superPacket}, keepMost},
 	{[]keepTest{wordAt(ethernetType).isNot(etherIPv4)}, keepMost},
@@ -90,8 +90,8 @@ var keepIPv4 = append(append([]keepRule{
 	{nil, keepHeaders},
 }...)
 
-// keepIPv6 are those for the first keepHeaders bytes of what keepIPv4 says
-// keepMost of.
+// keepIPv6 are the rules for the first keepHeaders bytes of frames for which keepIPv4
+// yields keepMost.
 var keepIPv6 = append(append([]keepRule{
 	{[]keepTest{superPacket}, keepMost},
 	{[]keepTest{wordAt(ethernetType).isNot(etherIPv6)}, keepMost},
@@ -109,7 +109,7 @@ func keepInsidePorts(at int) []keepRule {
 	return rules
 }
 
-// kept is how many bytes of a frame the eBPF engine keeps.
+// kept returns the number of bytes that the eBPF engine keeps of a frame.
 func kept(f *packet.Frame, inside bool) int {
 	most := min(len(f.Data), keepMost)
 	if f.Link != packet.Ethernet || most < keepFirst {

@@ -45,8 +45,8 @@ const (
 	controlWordLen = 4 // of a pseudowire
 )
 
-// link finds the IP header: its offset in f.Data and whether it is IPv4's or
-// IPv6's. What is neither is counted.
+// link finds the IP header: its offset in f.Data and its EtherType, that of IPv4 or
+// IPv6. Frames with neither are counted.
 func (d *Decoder) link(f *packet.Frame) (off, proto int, ok bool) {
 	b := f.Data
 	switch f.Link {
@@ -75,23 +75,23 @@ func (d *Decoder) link(f *packet.Frame) (off, proto int, ok bool) {
 	return 0, 0, false
 }
 
-// What stands in the place of an EtherType where there is no IP packet.
+// Results of through in place of an EtherType if there is no IP packet.
 const (
 	cutShort      = -1 - iota // a header is cut off
-	mplsOther                 // a label's payload is no IP packet, nor a frame with one
-	pppOther                  // PPP's own, or another network protocol
-	batmanOther               // batman-adv's own
-	batmanPart                // a part of a packet that batman-adv has divided, not the first
-	wifiOther                 // 802.11 management and control, or no data
+	mplsOther                 // a label's payload is neither an IP packet nor a frame with one
+	pppOther                  // a control protocol of PPP, or another network protocol
+	batmanOther               // a control packet of batman-adv
+	batmanPart                // a part of a packet split by batman-adv, but not the first
+	wifiOther                 // 802.11 management or control, or an empty data frame
 	wifiEncrypted             // 802.11 data that cannot be read
 	wifiPart                  // a later fragment of an 802.11 frame
 	wifiAggregate             // several frames, in d.aggregate
 	wifiDamaged               // an 802.11 frame with a wrong frame check sequence
 )
 
-// through looks through what may stand between a link header and an IP header,
-// however often; every step takes bytes, so it ends. It begins with proto at
-// off and returns those of the IP header; or what it found instead. wire is
+// through skips everything that may stand between a link header and an IP header, any
+// number of times; each step consumes bytes, so it terminates. It starts with proto at
+// off and returns the same for the IP header, or the reason why there is none. wire is
 // the length of the frame on the wire.
 func through(b []byte, wire, off, proto int) (int, int) {
 	for proto >= 0 && proto != etherIPv4 && proto != etherIPv6 {
@@ -127,7 +127,7 @@ func through(b []byte, wire, off, proto int) (int, int) {
 	return off, proto
 }
 
-// bridged takes an Ethernet header off.
+// bridged removes an Ethernet header.
 func bridged(b []byte) (n, next int) {
 	if len(b) < ethernetLen {
 		return 0, 0
@@ -135,8 +135,8 @@ func bridged(b []byte) (n, next int) {
 	return ethernetLen, int(binary.BigEndian.Uint16(b[ethernetType:]))
 }
 
-// backbone takes an I-TAG (IEEE 802.1Q, section 9.7) and the customer's Ethernet
-// header behind it off.
+// backbone removes an I-TAG (IEEE 802.1Q, section 9.7) and the customer's Ethernet
+// header after it.
 func backbone(b []byte) (n, next int) {
 	if len(b) < itagLen+ethernetLen {
 		return 0, 0
@@ -145,12 +145,11 @@ func backbone(b []byte) (n, next int) {
 	return itagLen + n, next
 }
 
-// mpls takes one entry off a label stack (RFC 3032). Below the last one is
-// what the label's owner put there, and nothing says what that is: an IP
-// packet, or a pseudowire's Ethernet frame with or without a control word
-// (RFC 4448), whose first byte may look like an IP version. So it is taken for
-// what its lengths and checksums agree with. wire is the length of b on the
-// wire.
+// mpls removes one entry of a label stack (RFC 3032). Nothing says what follows the
+// last one: an IP packet, or a pseudowire's Ethernet frame with or without a control
+// word (RFC 4448), whose first byte may look like an IP version. It is taken to be
+// whatever its lengths and checksums are consistent with. wire is the length of b on
+// the wire.
 func mpls(b []byte, wire int) (n, next int) {
 	if len(b) < mplsLen {
 		return 0, 0
@@ -180,9 +179,9 @@ func mpls(b []byte, wire int) (n, next int) {
 	return mplsLen, mplsOther
 }
 
-// isFrame reports whether an Ethernet frame with an IP packet, behind VLAN tags
-// at most, begins at off. It does not look deeper, so that it takes no longer
-// than the frame is long.
+// isFrame reports whether an Ethernet frame with an IP packet, after VLAN tags at most,
+// begins at off. It does not look further, so that its time is bounded by the length of
+// the frame.
 func isFrame(b []byte, wire, off int) bool {
 	proto := etherVLAN
 	for off += ethernetLen - vlanLen; proto == etherVLAN || proto == etherQinQ; {
@@ -194,17 +193,17 @@ func isFrame(b []byte, wire, off int) bool {
 	return (proto == etherIPv4 || proto == etherIPv6) && isIP(b[off:], wire-off, proto, padded)
 }
 
-// How much may follow an IP packet, bytes: Ethernet pads its payload to 46, to
-// which an IPv6 packet behind a label falls short by 2; and the frame check
-// sequence.
+// The number of bytes that may follow an IP packet: Ethernet pads its payload to 46
+// bytes, of which an IPv6 packet after a label may leave 2 unused, and adds the frame
+// check sequence.
 const (
 	padded  = 46 + 4
 	padded6 = 2 + 4
 )
 
-// isIP reports whether b, wire bytes long on the wire, looks like an IP packet
-// of that EtherType in all that can be verified: version, lengths, and the
-// checksum of IPv4. At most extra bytes may follow it.
+// isIP reports whether b, wire bytes long on the wire, is consistent with an IP packet
+// of this EtherType: its version, its lengths, and the checksum of IPv4. At most extra
+// bytes may follow it.
 func isIP(b []byte, wire, proto, extra int) bool {
 	hdr, total := ipv6Len, 0
 	if proto == etherIPv4 {
@@ -226,9 +225,10 @@ func isIP(b []byte, wire, proto, extra int) bool {
 		}
 	}
 	if proto == etherIPv4 && total == 0 || proto == etherIPv6 && total == ipv6Len && wire > ethernetMTU {
-		return wire > ethernetMTU // left to the card: see offloaded
+		return wire > ethernetMTU // the length is left to the card: see offloaded
 	}
-	// A packet of which a part is missing is one by its checksum, if it has one.
+	// An incomplete packet is accepted only if it has a checksum, which has been
+	// verified.
 	return total >= hdr && wire-total <= extra && (total <= wire || proto == etherIPv4)
 }
 
@@ -242,8 +242,8 @@ func checksumOK(b []byte) bool {
 	return sum>>16+sum&0xffff == 0xffff
 }
 
-// pppoe takes a PPPoE session header (RFC 2516) and the PPP protocol off, which
-// may be compressed to one byte (RFC 1661, section 6.5).
+// pppoe removes a PPPoE session header (RFC 2516) and the PPP protocol, which may be
+// compressed to one byte (RFC 1661, section 6.5).
 func pppoe(b []byte) (n, next int) {
 	if len(b) < pppoeLen+2 {
 		return 0, 0
@@ -263,12 +263,12 @@ func pppoe(b []byte) (n, next int) {
 	return n, pppOther
 }
 
-// llc takes an LLC header (IEEE 802.2) off, with a SNAP header (RFC 1042) that
-// has an EtherType or names a bridged Ethernet frame (RFC 2684, section 5.2).
-// n is 0 for all others.
+// llc removes an LLC header (IEEE 802.2) with a SNAP header (RFC 1042) that contains an
+// EtherType or announces a bridged Ethernet frame (RFC 2684, section 5.2). For anything
+// else, n is 0.
 func llc(b []byte) (n, next int) {
 	if len(b) >= llcLen && [llcLen]byte(b) == [llcLen]byte{0x06, 0x06, 0x03} {
-		return llcLen, etherIPv4 // the SAP that was assigned to IP
+		return llcLen, etherIPv4 // the SAP assigned to IP
 	}
 	if len(b) < snapLen || [llcLen]byte(b) != [llcLen]byte{0xaa, 0xaa, 0x03} {
 		return 0, 0
@@ -285,7 +285,7 @@ func llc(b []byte) (n, next int) {
 	return 0, 0
 }
 
-// rawIP is for frames without link header and type.
+// rawIP is for frames without a link header or protocol field.
 func (d *Decoder) rawIP(b []byte) (off, proto int, ok bool) {
 	if len(b) == 0 {
 		d.c.ShortLink++

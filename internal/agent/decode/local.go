@@ -10,30 +10,30 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Local is who the observed host is. It decides the direction of frames whose
-// source did not tell it, and which packets the host sent for others.
+// Local identifies the observed host. It decides the direction of frames whose source
+// does not know it, and which packets the host sent on behalf of others.
 type Local struct {
-	// MAC of the monitored interface; empty if it has none, then the frame's
-	// direction takes its place.
+	// MAC is the address of the monitored interface. If it is empty, because the
+	// interface has none, the frame's direction is used instead.
 	MAC net.HardwareAddr
-	// Addrs are all addresses of the host, of whatever interface. Without any
-	// nothing is taken for relayed.
+	// Addrs are all addresses of the host, on any interface. If it is empty, no packet
+	// is considered relayed.
 	Addrs []netip.Addr
 }
 
-// local is Local in a form that is fast to ask.
+// local is Local in a form for fast lookups.
 type local struct {
 	mac    [6]byte
 	hasMAC bool
-	// own is a hash table with open addressing, at most half full, its length
-	// a power of two; the zero address marks a free place.
+	// own is a hash table with open addressing, at most half full, whose length is a
+	// power of two; the zero address marks a free slot.
 	own  [][16]byte
-	any  bool     // whether own holds anything
-	last [16]byte // one of them: that which was asked for last
+	any  bool     // whether own is not empty
+	last [16]byte // the address that was looked up last
 }
 
-// SetLocal replaces what the decoder knows of its host. It may be called by
-// the goroutine that owns the decoder, between frames.
+// SetLocal replaces what the decoder knows about its host. Only the goroutine that owns
+// the decoder may call it, between frames.
 func (d *Decoder) SetLocal(l Local) {
 	n := local{hasMAC: len(l.MAC) == 6, any: len(l.Addrs) > 0}
 	copy(n.mac[:], l.MAC)
@@ -49,7 +49,7 @@ func (d *Decoder) SetLocal(l Local) {
 	d.local = n
 }
 
-// place is where a is in own, or the free place where it would be.
+// place returns the index of a in own, or of the free slot where it belongs.
 func (d *Decoder) place(own [][16]byte, a *[16]byte) int {
 	h := binary.LittleEndian.Uint64(a[:]) ^ d.seed[0]
 	hi, lo := bits.Mul64(h, binary.LittleEndian.Uint64(a[8:])^d.seed[1])
@@ -60,10 +60,10 @@ func (d *Decoder) place(own [][16]byte, a *[16]byte) int {
 	return i
 }
 
-// isOwn reports whether a is one of the host's addresses. The unspecified
-// address, which a host uses before it has one, is everyone's.
+// isOwn reports whether a is one of the host's addresses. The unspecified address,
+// which a host uses before it has one, always is.
 func (d *Decoder) isOwn(a *[16]byte, v6 bool) bool {
-	if *a == d.local.last { // the unspecified address as long as there is none
+	if *a == d.local.last { // initially the unspecified address
 		return true
 	}
 	if binary.LittleEndian.Uint64(a[:]) == 0 && (v6 && binary.LittleEndian.Uint64(a[8:]) == 0 ||
@@ -77,7 +77,7 @@ func (d *Decoder) isOwn(a *[16]byte, v6 bool) bool {
 	return true
 }
 
-// direction marks where the packet of f came from and went to.
+// direction sets the flags for where the packet of f came from and went to.
 func (d *Decoder) direction(f *packet.Frame, r *wire.Record) {
 	l := &d.local
 	mine := f.Direction == packet.Outgoing

@@ -15,9 +15,9 @@ const (
 	plainPayload = plainUDP + udpLen
 )
 
-// plain decodes what most frames of the networks that this is for are, a whole
-// UDP datagram over IPv4 and Ethernet, as frame does, in half the time. It
-// reports false, and has done nothing, for anything else: then frame decides.
+// plain decodes the most common frame, a whole UDP datagram over IPv4 and Ethernet,
+// with the same result as frame but in half the time. For anything else it does nothing
+// and reports false; the caller then calls frame.
 func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	b := f.Data
 	if len(b) < plainPayload || f.Link != packet.Ethernet || f.GSOType != packet.GSONone {

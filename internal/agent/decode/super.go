@@ -6,18 +6,19 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// super is a frame that stands for several packets on the wire: what they have
-// in common and how much is left of it.
+// super is a frame that stands for several packets on the wire: what they have in
+// common, and how much of it is left.
 type super struct {
-	rec  wire.Record // pattern of the records
-	data []byte      // captured payload that no record was made of yet
-	left int         // payload bytes that no record was made of yet; 0: nothing pending
-	size int         // payload bytes in each packet but the last
+	rec  wire.Record // template for the records
+	data []byte      // captured payload for which there is no record yet
+	left int         // payload bytes for which there is no record yet; 0 if nothing is pending
+	size int         // payload bytes in each packet except the last
 	hdr  int         // bytes of headers on each packet, as on the wire
 	seq  uint32      // TCP sequence number of what is left
 	kind superKind
-	more bool // the first packet is out
-	// What the next packet's digest is computed from, valid iff digests; its length is not in it.
+	more bool // the first packet has been returned
+	// words is the input of the next packet's digest without its length, valid iff
+	// digests.
 	words   words
 	digests bool
 }
@@ -25,23 +26,23 @@ type super struct {
 type superKind uint8
 
 const (
-	superWhole     superKind = iota // not cut: a record that dst had no room for
-	superPlain                      // packets of which only the length differs (tunnels)
+	superWhole     superKind = iota // not segmented: a record that dst had no room for
+	superPlain                      // packets that differ in length only (tunnels)
 	superTCP                        // TCP segments
 	superUDP                        // UDP datagrams of equal size (UDP_SEGMENT)
 	superFragments                  // IP fragments of one UDP datagram (UFO)
 )
 
-// maxTCPLen is the longest TCP header.
+// maxTCPLen is the maximum length of a TCP header.
 const maxTCPLen = 60
 
-// plan finds out what a super-packet will be cut into, unless tcp did so. If
-// that cannot be told it stays one record, marked as such.
+// plan determines how a super-packet will be segmented, unless tcp already has. If that
+// is unknown, it remains one record, marked as a super-packet.
 func (d *Decoder) plan(p *ipPacket, r *wire.Record) {
 	size := int(p.frame.GSOSize)
 	if d.rest.left == 0 && size > 0 {
 		s := planOther(p, r)
-		// An IPv6 fragment has a header more than the sender thought of.
+		// An IPv6 fragment has a header more than the sender accounted for.
 		if s.size = min(size, maxPacket(r)-s.hdr); s.size > 0 && s.left > s.size {
 			d.rest = s
 		}
@@ -54,8 +55,8 @@ func (d *Decoder) plan(p *ipPacket, r *wire.Record) {
 	}
 }
 
-// maxPacket is the most that a packet's length fields can say: IPv6's does not
-// count the header.
+// maxPacket is the maximum length that a packet's length field can express. In IPv6 it
+// does not include the header.
 func maxPacket(r *wire.Record) int {
 	if r.Flags&wire.IPv6 != 0 {
 		return ipv6Len + 0xffff
@@ -63,7 +64,7 @@ func maxPacket(r *wire.Record) int {
 	return 0xffff
 }
 
-// planOther is for all super-packets but those that are TCP's outside.
+// planOther plans all super-packets whose outer protocol is not TCP.
 func planOther(p *ipPacket, r *wire.Record) super {
 	gso := p.frame.GSOType
 	if n, gone := tunnelHeaders(p.data, p.l4, r.Proto, gso); n > 0 {
@@ -86,10 +87,10 @@ func planOther(p *ipPacket, r *wire.Record) super {
 	return super{}
 }
 
-// Pending reports whether Drain may have records to give.
+// Pending reports whether Drain may have records to return.
 func (d *Decoder) Pending() bool { return d.rest.left > 0 || d.aggregate.off > 0 }
 
-// Drain writes records that Decode had no room for to the beginning of dst and
+// Drain stores the records for which Decode had no room at the beginning of dst and
 // returns their number.
 func (d *Decoder) Drain(dst []wire.Record) int {
 	n := 0
@@ -119,7 +120,7 @@ func (d *Decoder) keep(f *packet.Frame) {
 	}
 }
 
-// cut makes the record of the next packet.
+// cut returns the record of the next packet in r.
 func (d *Decoder) cut(r *wire.Record) {
 	s := &d.rest
 	*r = s.rec
@@ -157,12 +158,12 @@ func (d *Decoder) cut(r *wire.Record) {
 	s.more = true
 }
 
-// datagram looks for MGEN in a UDP datagram of n bytes behind the first one of
-// a super-packet, whose record r is a copy of. Its header is rarely captured.
-// All datagrams of a super-packet come from one socket and have one size but
-// the last, which may be shorter. So one that has the size of a first one that
-// was MGEN's is taken to be of its flow, with an unknown sequence number; a
-// last one of another size is not.
+// datagram looks for MGEN in a UDP datagram of n bytes after the first one of a
+// super-packet; r is a copy of the first one's record. Its header is rarely captured.
+// All datagrams of a super-packet come from one socket and have the same size, except
+// the last, which may be shorter. Therefore a datagram with the size of an MGEN first
+// one is assumed to belong to its flow, with an unknown sequence number; a last one of
+// another size is not.
 func (d *Decoder) datagram(r *wire.Record, n int, data []byte) {
 	flags := r.Flags
 	r.Flags &^= wire.MGEN | wire.MGENHeader

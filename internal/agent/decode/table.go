@@ -2,16 +2,15 @@ package decode
 
 import "math/bits"
 
-// key is what a table is searched by: two addresses as in wire.Record and
-// eight bytes of what else tells one datagram or connection from another.
+// key is the key of a table: two addresses as in wire.Record, and eight bytes of other
+// properties that distinguish datagrams or connections.
 type key [5]uint64
 
-// seed makes the hash of a decoder unlike that of any other, so that nobody
-// can send packets which all meet in one bucket.
+// seed makes the hash function of each decoder different, so that nobody can send
+// packets that all fall into one bucket.
 type seed [3]uint64
 
-// hash mixes k with 64x64-bit multiplications, whose 128-bit products are
-// folded.
+// hash mixes k with 64x64-bit multiplications and folds their 128-bit products.
 func (s *seed) hash(k *key) uint32 {
 	h1, l1 := bits.Mul64(k[0]^s[0], k[1]^s[1])
 	h2, l2 := bits.Mul64(k[2]^s[1], k[3]^s[2])
@@ -19,19 +18,19 @@ func (s *seed) hash(k *key) uint32 {
 	return uint32(h3 ^ l3)
 }
 
-// table remembers a fixed number of values by key and forgets the one that was
-// not asked for longest to make room. Its memory is allocated once.
+// table stores a fixed number of values by key, and evicts the least recently used one
+// to make room. Its memory is allocated once.
 //
-// Entries hang in the chain of their bucket and in one list from the newest to
-// the oldest. Both are linked by index; entry 0 is the list's anchor, so that
-// index 0 means "none" in a chain.
+// Entries are in the chain of their bucket and in a list from the newest to the oldest.
+// Both are linked by index; entry 0 is the list's anchor, so in a chain index 0 means
+// "none".
 type table[V any] struct {
 	buckets []uint32 // first entry of each chain
 	entries []entry[V]
 	used    uint32 // entries 1..used are, or were, in use
 	live    int
 	free    uint32 // chain of deleted entries
-	// evicted counts the values that were forgotten to make room.
+	// evicted is the number of values evicted to make room.
 	evicted uint64
 }
 
@@ -71,8 +70,8 @@ func (t *table[V]) get(k *key, hash uint32) *V {
 	return nil
 }
 
-// put returns where to store the value of k, which must not be in the table:
-// a place that may hold another key's old value.
+// put returns where to store the value of k, which must not be in the table. The
+// location may still hold the old value of another key.
 func (t *table[V]) put(k *key, hash uint32) *V {
 	i := t.free
 	switch {
@@ -98,7 +97,7 @@ func (t *table[V]) put(k *key, hash uint32) *V {
 	return &e.value
 }
 
-// delete forgets k if it is there.
+// delete removes k if it is present.
 func (t *table[V]) delete(k *key, hash uint32) {
 	i := t.buckets[hash&uint32(len(t.buckets)-1)]
 	for i != 0 && t.entries[i].key != *k {

@@ -13,8 +13,8 @@ const (
 	tcpFlagRST = 0x04
 )
 
-// tcp decodes a TCP header (RFC 9293) and hands the data to the connection's
-// MGEN stream.
+// tcp decodes a TCP header (RFC 9293) and passes the data to the connection's MGEN
+// stream.
 func (d *Decoder) tcp(p *ipPacket, r *wire.Record) {
 	if !d.ports(p, r, tcpLen) {
 		return
@@ -48,9 +48,9 @@ func (d *Decoder) tcp(p *ipPacket, r *wire.Record) {
 	d.segment(r, seq, n, data)
 }
 
-// streams are the directions of TCP connections that are followed for MGEN.
-// Those of which only the SYN was seen have a table of their own, so that a
-// flood of SYNs cannot push out the others.
+// streams are the directions of TCP connections in which MGEN messages are followed.
+// Those of which only the SYN was seen have a separate table, so that a SYN flood
+// cannot evict the others.
 type streams struct {
 	opening   table[mgen.Stream]
 	following table[mgen.Stream]
@@ -63,7 +63,7 @@ func newStreams(n int) streams {
 	}
 }
 
-// begin notes a SYN or RST: what was known of such a connection is over.
+// begin handles a SYN or RST, which ends a previous connection with the same addresses.
 func (s *streams) begin(d *Decoder, r *wire.Record, seq uint32, flags byte) {
 	k := streamKey(r)
 	hash := d.seed.hash(&k)
@@ -74,8 +74,8 @@ func (s *streams) begin(d *Decoder, r *wire.Record, seq uint32, flags byte) {
 	}
 }
 
-// segment looks for MGEN messages in n bytes of TCP data, of which data was
-// captured. Most connections are not MGEN's and none of them is in a table.
+// segment looks for MGEN messages in n bytes of TCP data, of which data was captured.
+// Most connections are not MGEN's and are in neither table.
 func (d *Decoder) segment(r *wire.Record, seq uint32, n int, data []byte) {
 	s := &d.streams
 	start := mgen.MayStart(data)
@@ -107,7 +107,7 @@ func (d *Decoder) segment(r *wire.Record, seq uint32, n int, data []byte) {
 	}
 }
 
-// verdict asks st about a segment and writes the answer to r.
+// verdict passes a segment to st and writes the result to r.
 func (d *Decoder) verdict(r *wire.Record, st *mgen.Stream, seq uint32, n int, data []byte) mgen.Verdict {
 	var seg mgen.Segment // field by field: see frame
 	seg.Seq, seg.Len = seq, n
@@ -129,7 +129,7 @@ func (d *Decoder) verdict(r *wire.Record, st *mgen.Stream, seq uint32, n int, da
 	return v
 }
 
-// streamKey is the direction of a connection: addresses and ports.
+// streamKey identifies a direction of a connection: addresses and ports.
 func streamKey(r *wire.Record) key {
 	rest := uint64(r.SrcPort)<<48 | uint64(r.DstPort)<<32
 	return addressKey(r, rest|uint64(r.Flags&wire.IPv6))

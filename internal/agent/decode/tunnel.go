@@ -7,28 +7,28 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Tunnels that Linux cuts super-packets inside of.
+// Tunnels inside which Linux segments super-packets.
 const (
 	protoIPv4 = 4
 	protoIPv6 = 41
 	protoGRE  = 47
 
 	portVXLAN      = 4789
-	portVXLANLinux = 8472 // the default of Linux before the port was assigned
+	portVXLANLinux = 8472 // Linux's default, older than the assigned port
 	portGeneve     = 6081
 
 	vxlanLen  = 8
 	geneveLen = 8
 	greLen    = 4
 
-	maxNested = 4 // tunnels in tunnels that are looked through
+	maxNested = 4 // maximum depth of tunnels inside tunnels
 )
 
-// tunnelHeaders is how many bytes of headers, from the beginning of b to the
-// payload of the innermost TCP or UDP header, each packet has that is cut from
-// a super-packet inside a tunnel. off is where the header of the outer proto
-// begins. It is 0 if this is no tunnel that it knows, or not all captured. gone
-// is how many of these bytes are not on the wire (BIG TCP).
+// tunnelHeaders returns the number of bytes of headers, from the beginning of b to the
+// payload of the innermost TCP or UDP header, in each packet that a super-packet inside
+// a tunnel is segmented into. off is the offset of the header of the outer proto. n is
+// 0 if the tunnel is unknown or the headers were not fully captured. gone is the number
+// of these bytes that are not sent on the wire (BIG TCP).
 func tunnelHeaders(b []byte, off int, proto byte, gso uint8) (n, gone int) {
 	for nested := 0; nested <= maxNested && off <= len(b); nested++ {
 		ether := 0
@@ -64,8 +64,7 @@ func tunnelHeaders(b []byte, off int, proto byte, gso uint8) (n, gone int) {
 	return 0, 0
 }
 
-// skipOptions goes past IPv6 options at off, in front of which the next header
-// was proto.
+// skipOptions skips IPv6 options at off, for which the preceding next header was proto.
 func skipOptions(b []byte, off int, proto byte) (int, byte) {
 	for (proto == extHopByHop || proto == extDestination) && off+extMin <= len(b) {
 		off, proto = off+extMin*(int(b[off+1])+1), b[off]
@@ -73,8 +72,8 @@ func skipOptions(b []byte, off int, proto byte) (int, byte) {
 	return off, proto
 }
 
-// udpTunnel tells how long the headers of a tunnel over UDP are and what is
-// behind them; 0 if the destination port is no tunnel's.
+// udpTunnel returns the length of the headers of a tunnel over UDP and what follows
+// them; n is 0 if the destination port is not a tunnel's.
 func udpTunnel(b []byte) (n, ether int) {
 	if len(b) < udpLen+geneveLen {
 		return 0, 0
@@ -89,7 +88,7 @@ func udpTunnel(b []byte) (n, ether int) {
 	return 0, 0
 }
 
-// gre is the length of a GRE header (RFC 2784, RFC 2890) and the EtherType.
+// gre returns the length of a GRE header (RFC 2784, RFC 2890) and the EtherType.
 func gre(b []byte) (n, ether int) {
 	if len(b) < greLen {
 		return 0, 0
@@ -103,8 +102,8 @@ func gre(b []byte) (n, ether int) {
 	return n, int(binary.BigEndian.Uint16(b[2:]))
 }
 
-// innerIP finds the upper-layer header of the packet at off, which lies beyond
-// b if there is none.
+// innerIP returns the offset of the upper-layer header of the packet at off; the offset
+// is beyond b if there is none.
 func innerIP(b []byte, off, ether int) (int, byte) {
 	none := len(b) + 1
 	if ether == etherBridged {

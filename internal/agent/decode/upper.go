@@ -8,7 +8,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Lengths of the fixed part of upper-layer headers, bytes.
+// Lengths of the fixed part of upper-layer headers, in bytes.
 const (
 	portsLen = 4
 	udpLen   = 8
@@ -17,8 +17,7 @@ const (
 	dccpLen  = 12
 )
 
-// upper decodes the upper-layer header at p.l4 of a whole packet or of a first
-// fragment.
+// upper decodes the upper-layer header at p.l4 of a whole packet or a first fragment.
 func (d *Decoder) upper(p *ipPacket, r *wire.Record) {
 	switch r.Proto {
 	case wire.ProtoUDP:
@@ -38,8 +37,8 @@ func (d *Decoder) upper(p *ipPacket, r *wire.Record) {
 	d.digest(p, r)
 }
 
-// ports reads the ports at p.l4, where all protocols that have ports have
-// them, and reports whether the whole header, need bytes, is there.
+// ports reads the ports at p.l4, where every protocol with ports has them, and reports
+// whether all need bytes of the header are there.
 func (d *Decoder) ports(p *ipPacket, r *wire.Record, need int) bool {
 	if p.l4 > len(p.data) { // IPv4 options beyond the captured bytes
 		d.truncated(r)
@@ -57,7 +56,7 @@ func (d *Decoder) ports(p *ipPacket, r *wire.Record, need int) bool {
 	return true
 }
 
-// truncated marks a record of which a header was not all there.
+// truncated marks a record with an incomplete header.
 func (d *Decoder) truncated(r *wire.Record) {
 	r.Flags |= wire.Truncated
 	d.c.Truncated++
@@ -85,7 +84,7 @@ func (d *Decoder) udp(p *ipPacket, r *wire.Record) {
 	}
 }
 
-// mgen writes what an MGEN header says.
+// mgen sets the fields of an MGEN header.
 func (d *Decoder) mgen(r *wire.Record, h *mgen.Header) {
 	r.Flags |= wire.MGEN | wire.MGENHeader
 	r.FlowID = h.Flow

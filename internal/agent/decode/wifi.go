@@ -7,15 +7,15 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Mesh control field (IEEE 802.11-2020, section 9.2.4.7.3): the low two bits of
-// its first byte say how many addresses it has.
+// Mesh control field (IEEE 802.11-2020, section 9.2.4.7.3): the low two bits of its
+// first byte encode the number of addresses.
 const (
 	meshLen      = 6
 	meshExtended = 0x03
 )
 
-// wifi finds what is behind the 802.11 header of f, or says why there is
-// nothing.
+// wifi returns the offset and EtherType of the payload after the 802.11 header of f, or
+// the reason why there is none.
 func (d *Decoder) wifi(f *packet.Frame) (off, proto int) {
 	b := f.Data
 	padded := false
@@ -49,7 +49,7 @@ func (d *Decoder) wifi(f *packet.Frame) (off, proto int) {
 	if w.Aggregate {
 		d.aggregate = aggregate{frame: *f, off: off}
 		d.aggregate.frame.Link = packet.Ethernet
-		// The frames in it are whole packets: nothing cuts them further.
+		// The frames in it are whole packets and must not be segmented further.
 		d.aggregate.frame.GSOType, d.aggregate.frame.GSOSize = 0, 0
 		return off, wifiAggregate
 	}
@@ -58,9 +58,9 @@ func (d *Decoder) wifi(f *packet.Frame) (off, proto int) {
 
 func isWiFiData(b []byte) bool { return len(b) < 2 || b[0]&0x0f == 0x08 }
 
-// wifiPayload finds the LLC header that the payload of every data frame begins
-// with, or that follows a mesh control field. That there is one shows only by
-// what follows it, as other frames use its bit for something else.
+// wifiPayload returns the position after the LLC header, with which the payload of
+// every data frame begins, possibly after a mesh control field. Only what follows shows
+// whether there is such a field, because other frames use its bit for something else.
 func wifiPayload(b []byte, off int, mesh bool) (int, int) {
 	if n, next := llc(b[off:]); n > 0 {
 		return off + n, next
@@ -76,19 +76,17 @@ func wifiPayload(b []byte, off int, mesh bool) (int, int) {
 	if len(b)-off < snapLen {
 		return 0, cutShort
 	}
-	return off, 0 // LLC of another kind
+	return off, 0 // another kind of LLC
 }
 
-// aggregate is what is left of an A-MSDU (IEEE 802.11-2020, section 9.3.2.2.2):
-// frames with a header like that of 802.3, each at a multiple of 4 bytes from
-// the first.
+// aggregate is what remains of an A-MSDU (IEEE 802.11-2020, section 9.3.2.2.2): frames
+// with a header like that of 802.3, each at a multiple of 4 bytes from the first.
 type aggregate struct {
 	frame packet.Frame
-	off   int // where the next one begins; 0: none is left
+	off   int // offset of the next one; 0 if none is left
 }
 
-// subframe decodes the next frame of an A-MSDU and reports whether it gave a
-// record.
+// subframe decodes the next frame of an A-MSDU and reports whether there is a record.
 func (d *Decoder) subframe(r *wire.Record) bool {
 	a := &d.aggregate
 	f := a.frame
@@ -100,7 +98,8 @@ func (d *Decoder) subframe(r *wire.Record) bool {
 		size := ethernetLen + int(binary.BigEndian.Uint16(f.Data[ethernetType:]))
 		f.Data = f.Data[:min(size, len(f.Data))]
 		f.WireLen = min(size, f.WireLen)
-		// A frame check sequence, which may follow the last one, is shorter.
+		// A frame check sequence, which may follow the last one, is shorter than a
+		// header.
 		if next = a.off + (size+3)&^3; next+ethernetLen > max(a.frame.WireLen, len(a.frame.Data)) {
 			next = 0
 		}

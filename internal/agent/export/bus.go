@@ -11,22 +11,23 @@ import (
 
 func init() { Outputs.Register(BusKind) }
 
-// BusKind is NATS as builds without it know it: its client is 1 MB and five modules, which
-// few agents need.
+// BusKind describes NATS in builds without its client, which is 1 MB and five modules
+// that few agents need.
 var BusKind = output.Kind[Target]{
 	Schemes: []string{"nats", "nats+tls", "tls"}, Form: "nats[+tls]://[USER@]HOST[:PORT][,HOST...]",
 	Help:      "batches of records to NATS JetStream (port 4222)",
 	Elsewhere: `"make nats" builds pcapper-nats, which has it`,
 }
 
-// BusParams are those of a bus that concern the agent; package bus has the others.
+// BusParams are the parameters of a bus that concern the agent; package bus has the
+// others.
 func BusParams() option.Params {
 	t := new(Target)
 	return option.Params{t.per(), option.Text("name", "NAME", "whose the records are (the host)", &t.Name)}
 }
 
-// ParseBus reads the URL of a bus: nats://host[:port][,host...], or nats+tls://.
-// What does not concern us is left to who connects.
+// ParseBus parses the URL of a bus: nats://host[:port][,host...] or nats+tls://.
+// Parameters that do not concern the agent are left to the bus client.
 func ParseBus(text string) (t Target, err error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	hosts, query, _ := strings.Cut(rest, "?")
@@ -58,7 +59,7 @@ func ParseBus(text string) (t Target, err error) {
 	return t, nil
 }
 
-// subjects are the parameters that say where batches are kept.
+// subjects returns the parameters that decide where batches are kept.
 func subjects(pairs []string) (text string) {
 	for _, key := range []string{"tenant", "site"} {
 		for _, pair := range pairs {

@@ -20,111 +20,113 @@ import (
 )
 
 const (
-	// templatesEvery is how often templates are repeated where messages may be
-	// lost, for receivers that come late (RFC 7011, section 8.4), and
-	// statistics everywhere.
+	// templatesEvery is the interval at which templates are repeated on transports that
+	// lose messages, for receivers that join late (RFC 7011, section 8.4), and
+	// statistics on all transports.
 	templatesEvery = 10 * time.Second
-	// earlyTemplates is how often they are sent in the beginning, a second apart:
-	// until one arrives, collectors cannot read what does.
+	// earlyTemplates is how often they are sent at the beginning, a second apart: until
+	// one arrives, collectors cannot decode any data.
 	earlyTemplates = 3
-	// tableLimit bounds the flows of a second, in about 12 MiB.
+	// tableLimit bounds the number of flows per second, which take about 12 MiB.
 	tableLimit = 65_536
-	// flowDelay is how long after a second's end its flows are sent: packets
-	// take some milliseconds from the kernel to us.
+	// flowDelay is how long after the end of a second its flows are sent: packets take
+	// some milliseconds from the kernel to the agent.
 	flowDelay = 200 * time.Millisecond
-	// streamMessage is the longest message on TCP and in files. As long as a
-	// TLS record, it costs little and says little at once.
+	// streamMessage is the maximum length of a message on TCP and in files. With the
+	// length of a TLS record, its overhead is low and it does not delay data for long.
 	streamMessage = 16 << 10
-	// maxBatch is the most bytes in a call.
+	// maxBatch is the maximum number of bytes per call.
 	maxBatch = 64_000
-	// minRetry and maxRetry bound the pause after a failure, farewell what an
-	// ending agent waits for a receiver that takes the rest.
+	// minRetry and maxRetry bound the pause after a failure. farewell is how long an
+	// agent that is stopping waits for a receiver to take the rest.
 	minRetry = 250 * time.Millisecond
 	maxRetry = 10 * time.Second
 	farewell = 2 * time.Second
-	// complainEvery limits messages about datagrams that cannot be sent.
+	// complainEvery is the minimum interval between messages about datagrams that
+	// cannot be sent.
 	complainEvery = 30 * time.Second
 )
 
 // Reader is an export's position in the agent's stream.
 type Reader interface {
-	// Wait blocks until there is something to send. It fails with io.EOF at
-	// the end of the stream.
+	// Wait blocks until there is something to send. It returns io.EOF at the end of the
+	// stream.
 	Wait(context.Context) error
-	// Items gives unread records, Encoded the same as data records of IPFIX,
-	// both as the hub's readers do.
+	// Items returns unread records, and Encoded the same as IPFIX data records, both as
+	// the hub's readers do.
 	Items() []wire.Record
 	Encoded(format int) (buf []byte, ends []uint32)
-	// Advance says that the first n of them have been dealt with, Disown that
-	// n of those were not sent after all.
+	// Advance marks the first n of them as done; Disown marks n of those as not sent
+	// after all.
 	Advance(n int)
 	Disown(n int)
-	// Close counts what was not read as lost.
+	// Close counts unread records as lost.
 	Close()
 }
 
-// Config of an Exporter.
+// Config configures an Exporter.
 type Config struct {
 	Target Target
 	// Domain and PEN are those of ipfix.Writer.
 	Domain, PEN uint32
-	// Names are what the domain observes, if collectors are to know.
+	// Names identify what the domain observes, if collectors need to know.
 	Names  ipfix.Names
 	Reader Reader
 	Format int // of Reader.Encoded
-	// TLS gives the configuration for each dial. Valid iff Target.Kind is TLS.
+	// TLS returns the configuration for each connection. Valid iff Target.Kind is TLS.
 	TLS func() (*tls.Config, error)
-	// Lost is how many records the reader has lost so far, Ignored how many
-	// packets were not captured.
+	// Lost returns the number of records lost by the reader so far, Ignored the number
+	// of packets that were not captured.
 	Lost, Ignored func() uint64
-	// Peer is told the address that is sent to, before anything is sent, so
-	// that the agent does not report its own packets.
+	// Peer is called with each address before anything is sent to it, so that the agent
+	// does not report its own packets.
 	Peer func(netip.AddrPort)
-	// Listen is the address that repairs are asked for at, "" for all; Allow says
-	// who may ask.
+	// Listen is the address where repairs can be requested, "" for all addresses; Allow
+	// reports whether a client may request them.
 	Listen string
 	Allow  func(netip.Addr) bool
-	// Say takes messages for the user.
+	// Say prints messages for the user.
 	Say func(format string, args ...any)
 }
 
-// Counts is what an exporter has done.
+// Counts are the counters of an exporter.
 type Counts struct {
 	Messages uint64
 	Records  uint64 // in messages that were sent
-	Packets  uint64 // summed up in those records
-	Failed   uint64 // records of flows in messages that could not be sent; of packets the reader counts them
-	Repaired uint64 // messages sent again
+	Packets  uint64 // that those records stand for
+	Failed   uint64 // flow records in messages that could not be sent; the reader counts those of single packets
+	Repaired uint64 // messages that were sent again
 }
 
 // Exporter is one export.
 type Exporter struct {
 	cfg    Config
-	table  *flow.Table // nil if each packet has its record
-	cells  []byte      // data records of flows that wait to be sent
-	ends   []uint32    // their ends; one more than there are, the first is 0
-	packs  []uint32    // their packets
+	table  *flow.Table // nil if each packet has its own record
+	cells  []byte      // data records of flows waiting to be sent
+	ends   []uint32    // their ends; the first element is 0
+	packs  []uint32    // the number of packets in each
 	msg    []byte
-	repair *repairs // nil unless asked for
+	repair *repairs // nil without the parameter repair
 
-	queue   Spool           // nil if the reader's stream is what waits
-	entry   []byte          // for it
-	filling context.Context // ends when all that there will be is in the spool
+	queue   Spool           // nil if records wait in the reader's stream
+	entry   []byte          // buffer for its entries
+	filling context.Context // done once everything is in the spool
 	filled  context.CancelFunc
 
-	// numbered are records that could not be sent, but whose sequence numbers
-	// receivers miss: they know of them. For the goroutine of Run.
+	// numbered is the number of records that could not be sent but whose sequence
+	// numbers receivers miss, so that they know of the loss. Owned by the goroutine of
+	// Run.
 	numbered uint64
 
 	state    atomic.Pointer[string]
 	reopen   atomic.Bool
 	counters struct{ messages, records, packets, failed atomic.Uint64 }
 
-	said     string // the last failure told
+	said     string // the last failure reported
 	complain time.Time
 }
 
-// New makes an exporter that does nothing until Run.
+// New returns an exporter that does nothing until Run.
 func New(cfg Config) *Exporter {
 	e := &Exporter{cfg: cfg}
 	e.setState("not yet begun")
@@ -138,17 +140,17 @@ func New(cfg Config) *Exporter {
 	return e
 }
 
-// SetSpool makes records wait for the receiver in s, before Run. Without, they
-// wait in the reader's stream. The target must be one that Spools.
+// SetSpool makes records wait for the receiver in s; call it before Run. Without a
+// spool, they wait in the reader's stream. The target's Spools method must return true.
 func (e *Exporter) SetSpool(s Spool) { e.queue = s }
 
-// String names the export in messages.
+// String returns the name of the export for messages.
 func (e *Exporter) String() string { return "export " + e.cfg.Target.URL }
 
-// State is what the exporter is doing, in a few words.
+// State returns what the exporter is doing, in a few words.
 func (e *Exporter) State() string { return *e.state.Load() }
 
-// Failing says why nothing is passed on; "" if it is.
+// Failing returns why nothing is being delivered, or "".
 func (e *Exporter) Failing() string {
 	s := e.State()
 	for _, fine := range []string{"open", "ended", "not yet begun"} {
@@ -161,7 +163,7 @@ func (e *Exporter) Failing() string {
 
 func (e *Exporter) setState(s string) { e.state.Store(&s) }
 
-// Counts may be called by any goroutine.
+// Counts returns the counters. It may be called concurrently.
 func (e *Exporter) Counts() Counts {
 	c := Counts{
 		Messages: e.counters.messages.Load(), Records: e.counters.records.Load(),
@@ -173,30 +175,31 @@ func (e *Exporter) Counts() Counts {
 	return c
 }
 
-// Reopen makes a file be opened anew, for log rotation.
+// Reopen reopens a file, for log rotation.
 func (e *Exporter) Reopen() {
 	if e.cfg.Target.Kind == File {
 		e.reopen.Store(true)
 	}
 }
 
-// transport takes messages.
+// transport sends messages to the receiver.
 type transport interface {
 	io.Closer
-	// send takes messages of one length; the last may be shorter.
+	// send sends messages of equal length; the last may be shorter.
 	send(messages []byte, length int) error
-	// limit is the longest message that it takes now, batch how many in a call.
+	// limit is the current maximum length of a message, batch the maximum number per
+	// call.
 	limit() int
 	batch() int
-	// lossy: messages may be lost or come late to someone, so a failure
-	// concerns one message only.
+	// lossy reports whether messages may be lost or reach a receiver that joined late.
+	// A failure then concerns one message only.
 	lossy() bool
-	// expire makes writes fail from then on.
+	// expire makes writes fail from that time on.
 	expire(time.Time)
 }
 
-// Run exports until the reader's stream ends. It returns nil then, or once ctx
-// is done while nobody can be reached; there is no other end.
+// Run exports until the reader's stream ends, or until ctx is done while the receiver
+// cannot be reached. It always returns nil.
 func (e *Exporter) Run(ctx context.Context) error {
 	defer e.cfg.Reader.Close()
 	var serving sync.WaitGroup
@@ -256,7 +259,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// session sends until the transport fails, or with io.EOF the stream ends.
+// session sends until the transport fails, or the stream ends (io.EOF).
 func (e *Exporter) session(ctx context.Context, t transport) error {
 	defer context.AfterFunc(ctx, func() { t.expire(time.Now().Add(farewell)) })()
 	s := session{e: e, t: t, writer: ipfix.Writer{Domain: e.cfg.Domain, PEN: e.cfg.PEN, RepairPort: e.cfg.Target.Repair, Names: e.cfg.Names}}
@@ -299,19 +302,19 @@ type session struct {
 	e      *Exporter
 	t      transport
 	writer ipfix.Writer
-	begun  int       // how often templates were sent
-	due    time.Time // when to announce again
-	unseen uint64    // records that could not be sent since a message was: no receiver can know
-	deaf   bool      // nobody listens where datagrams go to
+	begun  int       // how often templates have been sent
+	due    time.Time // time of the next announcement
+	unseen uint64    // records that could not be sent since the last message, so that no receiver can know of them
+	deaf   bool      // nobody listens at the datagrams' destination
 
-	// For what comes from the spool.
+	// For data from the spool.
 	entry  []byte
 	ends   []uint32
 	flight []flown   // oldest first
-	ending time.Time // when the agent was first seen to end
+	ending time.Time // when the agent was first seen to be stopping
 }
 
-// announce sends templates and statistics if it is time.
+// announce sends templates and statistics if they are due.
 func (s *session) announce(now time.Time) error {
 	if now.Before(s.due) {
 		return nil
@@ -337,8 +340,8 @@ func (s *session) announce(now time.Time) error {
 	return err
 }
 
-// listen says when datagrams since the last announcement have come back
-// (ICMP: port unreachable), and when they no longer do. They are sent all the same.
+// listen reports when datagrams sent since the last announcement have been rejected
+// (ICMP port unreachable), and when that stops. They are sent regardless.
 func (s *session) listen(d *datagrams) {
 	deaf := d.refused
 	d.refused = false
@@ -353,8 +356,8 @@ func (s *session) listen(d *datagrams) {
 	s.deaf = deaf
 }
 
-// wait waits for records, but not beyond what else is due. ended: the stream
-// is at its end, and what is left of flows must go.
+// wait waits for records, or until something else is due. ended reports that the stream
+// has ended and the remaining flows must be sent.
 func (s *session) wait() (ended bool, err error) {
 	until := s.due
 	if s.e.table != nil || s.e.cfg.Target.Kind == File {
@@ -372,7 +375,7 @@ func (s *session) wait() (ended bool, err error) {
 	return false, err
 }
 
-// sendPackets sends a record for each packet that there is.
+// sendPackets sends one record per available packet.
 func (s *session) sendPackets() error {
 	r := s.e.cfg.Reader
 	for {
@@ -387,7 +390,7 @@ func (s *session) sendPackets() error {
 			before, k := len(b.buf), 0
 			rest := ends[n:]
 			if b.buf, k = s.writer.Message(b.buf, now, b.limit(s.t), buf[rest[0]-ends[0]:], rest); k == 0 {
-				break // the next record makes a longer message than those before
+				break // the next record would make the message longer than those before
 			}
 			n += k
 			b.add(len(b.buf)-before, expressed(rest[:k+1]))
@@ -406,22 +409,22 @@ func (s *session) sendPackets() error {
 	}
 }
 
-// batch is messages that are sent in one call. All have the same length but the
+// batch is a group of messages sent in one call. All have the same length except the
 // last, which may be shorter.
 type batch struct {
 	buf      []byte
 	length   int // of the first
 	messages int
 	records  int
-	full     bool // the last is shorter
+	full     bool // the last one is shorter
 }
 
-// fits reports whether one more message may follow.
+// fits reports whether another message may be added.
 func (b *batch) fits(t transport) bool {
 	return b.messages == 0 || !b.full && b.messages < t.batch() && len(b.buf)+b.length <= maxBatch
 }
 
-// limit is how long the next message may be.
+// limit returns the maximum length of the next message.
 func (b *batch) limit(t transport) int {
 	if b.messages == 0 {
 		return t.limit()
@@ -431,7 +434,7 @@ func (b *batch) limit(t transport) int {
 
 func (b *batch) add(length, records int) {
 	if length == 0 {
-		return // nothing that IPFIX can express
+		return // nothing that IPFIX can represent
 	}
 	if b.messages == 0 {
 		b.length = length
@@ -441,12 +444,12 @@ func (b *batch) add(length, records int) {
 	b.full = length < b.length
 }
 
-// one is a batch of one message.
+// one returns a batch of one message.
 func one(msg []byte, records int) *batch {
 	return &batch{buf: msg, length: len(msg), messages: 1, records: records}
 }
 
-// expressed is how many items are not empty.
+// expressed returns the number of items that are not empty.
 func expressed(ends []uint32) (n int) {
 	for i := 1; i < len(ends); i++ {
 		if ends[i] != ends[i-1] {
@@ -456,8 +459,8 @@ func expressed(ends []uint32) (n int) {
 	return n
 }
 
-// sendFlows sums up what there is, and sends the flows of seconds that are
-// over, or all.
+// sendFlows aggregates the available records, and sends the flows of completed seconds,
+// or all flows.
 func (s *session) sendFlows(all bool) error {
 	e := s.e
 	for {
@@ -477,7 +480,7 @@ func (s *session) sendFlows(all bool) error {
 	return s.sendCells()
 }
 
-// flush takes the flows of seconds that are over from the table, or all.
+// flush removes the flows of completed seconds, or all flows, from the table.
 func (e *Exporter) flush(all bool) {
 	if all {
 		e.table.Flush()
@@ -486,7 +489,7 @@ func (e *Exporter) flush(all bool) {
 	}
 }
 
-// emit takes a flow from the table.
+// emit encodes a flow from the table.
 func (e *Exporter) emit(f *flow.Flow) {
 	var ok bool
 	if f.Flags&wire.HostStat != 0 {
@@ -502,8 +505,8 @@ func (e *Exporter) emit(f *flow.Flow) {
 	e.packs = append(e.packs, f.Packets)
 }
 
-// sendCells sends the flows that wait. What could not be sent on a stream is
-// sent in the next session.
+// sendCells sends the waiting flows. Those that could not be sent on a stream are sent
+// in the next session.
 func (s *session) sendCells() error {
 	e := s.e
 	for len(e.ends) > 1 {
@@ -522,8 +525,8 @@ func (s *session) sendCells() error {
 	return nil
 }
 
-// write sends messages, and counts them. An error is the end of the session;
-// without one they may be lost all the same.
+// write sends messages and counts them. An error ends the session. Without an error,
+// messages may still have been lost.
 func (s *session) write(b *batch, packets int) (sent bool, err error) {
 	e := s.e
 	e.msg = b.buf[:0]
@@ -557,7 +560,8 @@ func (s *session) write(b *batch, packets int) (sent bool, err error) {
 	return true, nil
 }
 
-// failure is an error's cause without the addresses, which the reader knows.
+// failure returns the cause of an error without the addresses, which the user already
+// knows.
 func failure(err error) string {
 	if err == nil {
 		return "ended"

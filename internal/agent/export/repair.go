@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	// repairBuffer is how many bytes of messages are kept for receivers that
-	// have missed some, repairMessages how many messages.
+	// repairBuffer is the number of bytes of messages kept for receivers that missed
+	// some, repairMessages the number of messages.
 	repairBuffer   = 4 << 20
 	repairMessages = 1 << 16
-	// repairTimeout is how long one receiver's requests and their answers may
-	// take, repairClients how many are served at a time.
+	// repairTimeout bounds the time of one receiver's requests and their answers,
+	// repairClients the number of receivers served at a time.
 	repairTimeout = 10 * time.Second
 	repairClients = 32
 )
 
-// repairs keeps what was last sent to a group, for those who have missed some.
+// repairs keeps the messages last sent to a group, for receivers that missed some.
 type repairs struct {
 	allow  func(netip.Addr) bool
 	served atomic.Uint64
 
 	mu       sync.Mutex
-	port     uint16   // the session's: the UDP port that it is sent from
-	messages [][]byte // with data records, oldest first
+	port     uint16   // of the current session: its UDP source port
+	messages [][]byte // those with data records, oldest first
 	bytes    int
 }
 
 func newRepairs(allow func(netip.Addr) bool) *repairs { return &repairs{allow: allow} }
 
-// begin forgets an earlier session.
+// begin starts a new session and forgets the previous one.
 func (r *repairs) begin(port uint16) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,9 +59,9 @@ func (r *repairs) keep(msg []byte) {
 	r.messages = r.messages[drop:]
 }
 
-// find gives the kept messages of a session and observation domain that begin
-// with one of count sequence numbers from first on. Who misses them has the
-// templates.
+// find returns the kept messages of a session and observation domain that begin at one
+// of the count sequence numbers from first on. Receivers that miss data messages
+// already have the templates.
 func (r *repairs) find(port uint16, domain, first, count uint32) (found [][]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,10 +76,10 @@ func (r *repairs) find(port uint16, domain, first, count uint32) (found [][]byte
 	return found
 }
 
-// serveRepairs answers requests until ctx is done: a receiver connects, says
-// in one line which session and observation domain, from which sequence number
-// on, and how many data records it misses ("repair PORT DOMAIN FIRST COUNT\n"),
-// as often as it likes, and gets the messages that are still there.
+// serveRepairs serves requests until ctx is done. A receiver connects and requests, one
+// line each and any number of times, the data records that it misses, by session,
+// observation domain, first sequence number, and count ("repair PORT DOMAIN FIRST
+// COUNT\n"). It is sent those messages that are still kept.
 func (e *Exporter) serveRepairs(ctx context.Context) {
 	var ln net.Listener
 	var err error

@@ -12,38 +12,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spool is where records wait for a receiver that is away: a spool.Queue. One
-// goroutine appends, another one takes.
+// Spool is where records wait while a receiver is away: a spool.Queue. One goroutine
+// appends and another removes.
 type Spool interface {
-	// Append adds an entry that stands for so many packets, and never waits.
+	// Append adds an entry that stands for this number of packets. It never blocks.
 	Append(data []byte, packets uint32) error
-	// Wait blocks until Next has an entry to give, which it appends to dst.
+	// Wait blocks until there is an entry for Next, which appends the entry's data to
+	// dst.
 	Wait(context.Context) error
 	Next(dst []byte) (data []byte, packets uint32, ok bool)
-	// Ack says that the oldest n of those are done with, Rewind that the others
-	// are to be given again.
+	// Ack removes the oldest n entries returned by Next; Rewind makes Next return the
+	// others again.
 	Ack(n int)
 	Rewind()
 }
 
-// An entry of the spool is data records, as many as a message takes, without
-// what depends on the session that they are sent in:
+// An entry of the spool holds as many data records as fit in a message, without
+// anything that depends on the session in which they are sent:
 //
 //	bytes  meaning
 //	1      1
-//	2      how many records, big-endian
+//	2      number of records, big-endian
 //	1 each their lengths
 //	...    the records
 const (
 	entryVersion = 1
 	entryHeader  = 3
-	// entryCells leaves room for the headers of a message and its sets: a set
-	// has a header, and there is one more whenever IPv4 and IPv6 take turns.
+	// entryCells leaves room for the headers of the message and its sets. A new set
+	// begins whenever records switch between IPv4 and IPv6.
 	entryCells = streamMessage * 9 / 10
 )
 
-// appendEntry makes an entry of the first n records of buf, whose ends are
-// given, the first being where buf begins. Records that are empty are left out.
+// appendEntry appends an entry with the first n records of buf; ends has their
+// boundaries, starting with the position of buf itself. Empty records are left out.
 func appendEntry(dst, buf []byte, ends []uint32, n int) (entry []byte, records int) {
 	at := len(dst)
 	dst = append(dst, entryVersion, 0, 0)
@@ -57,7 +58,7 @@ func appendEntry(dst, buf []byte, ends []uint32, n int) (entry []byte, records i
 	return append(dst, buf[:ends[n]-ends[0]]...), records
 }
 
-// take is how many of the records fit an entry, one at least.
+// take returns the number of records that fit in an entry, at least one.
 func take(ends []uint32) (n int) {
 	for n = 1; n < len(ends)-1 && ends[n+1]-ends[0] <= entryCells; n++ {
 	}
@@ -66,7 +67,7 @@ func take(ends []uint32) (n int) {
 
 var errEntry = errors.New("an entry of another version")
 
-// readEntry takes an entry apart.
+// readEntry decodes an entry.
 func readEntry(b []byte, ends []uint32) (cells []byte, _ []uint32, err error) {
 	if len(b) < entryHeader || b[0] != entryVersion {
 		return nil, ends, errEntry
@@ -87,7 +88,7 @@ func readEntry(b []byte, ends []uint32) (cells []byte, _ []uint32, err error) {
 	return cells, ends, nil
 }
 
-// fill puts the reader's stream into the spool, to its end.
+// fill moves the reader's stream into the spool until it ends.
 func (e *Exporter) fill() {
 	defer e.filled()
 	for {
@@ -129,8 +130,8 @@ func (e *Exporter) fillPackets() {
 	}
 }
 
-// fillFlows sums up what there is, and puts the flows of seconds that are over,
-// or all, into the spool.
+// fillFlows aggregates the available records, and puts the flows of completed seconds,
+// or all flows, into the spool.
 func (e *Exporter) fillFlows(all bool) {
 	for {
 		items := e.cfg.Reader.Items()
@@ -164,33 +165,32 @@ func sum(list []uint32) (n uint64) {
 	return n
 }
 
-// spool appends e.entry. That can fail only if it is too long, which it never
-// is.
+// spool appends e.entry. That fails only if the entry is too long, which it never is.
 func (e *Exporter) spool(packets uint32) {
 	if err := e.queue.Append(e.entry, packets); err != nil {
 		e.counters.failed.Add(uint64(packets))
 	}
 }
 
-// flown is an entry that was sent, but is not known to have arrived.
+// flown is an entry that has been sent but not yet confirmed.
 type flown struct {
-	end                        uint64 // how much the connection has carried then
+	end                        uint64 // number of bytes written to the connection up to its end
 	messages, records, packets uint64
 }
 
-// confirmEvery is how often the kernel is asked what has arrived while there
-// is nothing to send.
+// confirmEvery is the interval at which the kernel is asked what has arrived while
+// there is nothing to send.
 const confirmEvery = 20 * time.Millisecond
 
-// forward sends what is in the spool until the transport fails or, with io.EOF,
-// the stream has ended and all has arrived.
+// forward sends the contents of the spool until the transport fails, or until the
+// stream has ended and everything has arrived (io.EOF).
 func (s *session) forward(ctx context.Context) (err error) {
 	defer s.part()
 	for {
 		if err := s.announce(time.Now()); err != nil {
 			return err
 		}
-		full := s.e.filling.Err() != nil // before looking whether there is more
+		full := s.e.filling.Err() != nil // checked before looking for more entries
 		data, packets, ok := s.e.queue.Next(s.entry[:0])
 		if ok {
 			s.entry = data
@@ -213,8 +213,8 @@ func (s *session) forward(ctx context.Context) (err error) {
 	}
 }
 
-// idle waits for entries, or until something else is to be done. It fails if
-// the agent ends, and what was sent does not arrive.
+// idle waits for entries, or until something else is due. It fails if the agent is
+// stopping and what was sent does not arrive.
 func (s *session) idle(ctx context.Context, full bool) error {
 	if s.gone() {
 		return errClosed
@@ -242,7 +242,7 @@ func (s *session) idle(ctx context.Context, full bool) error {
 	return nil
 }
 
-// sendEntry sends an entry as a message, or several if it must.
+// sendEntry sends an entry as one message, or as several if it does not fit.
 func (s *session) sendEntry(packets uint32) error {
 	e := s.e
 	cells, ends, err := readEntry(s.entry, s.ends[:0])
@@ -268,7 +268,7 @@ func (s *session) sendEntry(packets uint32) error {
 	return nil
 }
 
-// confirm acknowledges what has arrived.
+// confirm acknowledges the entries that have arrived.
 func (s *session) confirm() {
 	n := 0
 	arrived := s.t.(*stream).arrived()
@@ -285,13 +285,13 @@ func (s *session) confirm() {
 	}
 }
 
-// lastWords is how long what was sent may take to arrive once nothing more can
-// be sent.
+// lastWords is how long data in flight may take to arrive once nothing more can be
+// sent.
 const lastWords = time.Second
 
-// part ends a session so that nothing is sent twice that has arrived: while
-// the receiver's kernel still takes what is on its way that is waited for, and
-// the rest is taken back.
+// part ends a session without sending anything twice that has arrived: as long as the
+// receiver's kernel accepts the data in flight it waits for that, and takes the rest
+// back.
 func (s *session) part() {
 	t := s.t.(*stream)
 	s.confirm()
@@ -299,19 +299,19 @@ func (s *session) part() {
 		time.Sleep(confirmEvery / 4)
 	}
 	if len(s.flight) > 0 {
-		t.raw.SetLinger(0) // else the kernel would go on sending
+		t.raw.SetLinger(0) // otherwise the kernel would keep sending
 		s.confirm()
 	}
 	s.e.queue.Rewind()
 }
 
-// gone tells that the receiver has closed the connection.
+// gone reports whether the receiver has closed the connection.
 func (s *session) gone() bool { return s.t.(*stream).closed.Load() }
 
-// carried is how many bytes were written, what TLS adds included.
+// carried returns the number of bytes written, including the overhead of TLS.
 func (s *stream) carried() uint64 { return s.raw.written.Load() }
 
-// alive tells that what was written may still arrive.
+// alive reports whether what was written may still arrive.
 func (s *stream) alive() (alive bool) {
 	raw, err := s.raw.SyscallConn()
 	if err != nil {
@@ -324,9 +324,9 @@ func (s *stream) alive() (alive bool) {
 	return alive
 }
 
-// arrived is how many of them the receiver's kernel has acknowledged
-// (SIOCOUTQ, tcp(7)): its program may not have read them. It stays what it was
-// when the connection has ended.
+// arrived returns how many of them the receiver's kernel has acknowledged (SIOCOUTQ,
+// tcp(7)); its program may not have read them yet. After the connection has ended, the
+// number no longer changes.
 func (s *stream) arrived() uint64 {
 	written := s.raw.written.Load()
 	raw, err := s.raw.SyscallConn()

@@ -1,7 +1,7 @@
-// Package export sends records to collectors of IPFIX that do not dial us:
-// by UDP, also to multicast groups, by TCP and TLS, and into files. Each
-// export reads the agent's stream for itself and delays nobody; what it is too
-// slow for it loses, and counts.
+// Package export sends records to IPFIX collectors that do not connect to the agent:
+// over UDP, including multicast, over TCP and TLS, and to files. Each export reads the
+// agent's stream independently and delays no other; what it is too slow for is lost,
+// and counted.
 package export
 
 import (
@@ -16,19 +16,20 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// Kind is how an export goes out.
+// Kind is the transport of an export.
 type Kind string
 
-// The kinds that this package sends. A kind of another package is what its file says.
+// The kinds implemented by this package. Other packages define further kinds.
 const (
 	UDP  Kind = "udp"  // unicast or multicast
-	TCP  Kind = "tcp"  // we dial
-	TLS  Kind = "tls"  // TCP with certificates of both sides
-	File Kind = "file" // in the format of RFC 5655: messages one after the other
-	NATS Kind = "nats" // batches instead of IPFIX, to a bus; package publish sends them
+	TCP  Kind = "tcp"  // the agent connects
+	TLS  Kind = "tls"  // TCP with certificates on both sides
+	File Kind = "file" // in the format of RFC 5655: a sequence of messages
+	NATS Kind = "nats" // batches instead of IPFIX, sent to a bus by package publish
 )
 
-// Outputs are what -export knows: each registers itself, in a file of its own.
+// Outputs is the registry of outputs for -export. Each output registers itself, in a
+// file of its own.
 var Outputs output.Registry[Target]
 
 func init() {
@@ -38,30 +39,30 @@ func init() {
 	})
 }
 
-// Target is what an export's URL says.
+// Target is a parsed export URL.
 type Target struct {
 	URL  string // as given, but without passwords
 	Kind Kind
-	Host string // a name or an address, without brackets. Valid unless Kind is File or NATS
+	Host string // a name or an address, without brackets; valid unless Kind is File or NATS
 	Port uint16 // likewise
 	Path string // valid iff Kind is File
-	// PerSecond: one record for each flow and second instead of each packet.
+	// PerSecond means one record per flow and second instead of one per packet.
 	PerSecond bool
 
 	// For UDP only.
-	Interface string // to send multicast from; "" is the route's
-	TTL       int    // or hop limit; 0 is 1 for multicast and the system's for unicast
-	Payload   int    // most bytes of a message
-	mtu       int    // the parameter that sets it
-	Rate      int64  // most bits per second, with UDP and IP headers
-	Repair    uint16 // TCP port where multicast receivers may ask again; 0 is none
+	Interface string // to send multicast from; "" uses the route's
+	TTL       int    // or hop limit; 0 means 1 for multicast and the system's default for unicast
+	Payload   int    // maximum bytes in a message
+	mtu       int    // the parameter mtu, which sets Payload
+	Rate      int64  // maximum bits per second, including UDP and IP headers
+	Repair    uint16 // TCP port where multicast receivers can request repairs; 0 disables it
 
 	// For TLS only.
 	Cert, Key, CA string
-	// Name is what the certificate must be for with TLS, "" the host; with NATS
-	// whose the records are, "" this host's.
+	// Name is, with TLS, the name that the certificate must be valid for, "" for the
+	// host; with NATS, the name of the records' agent, "" for the host name.
 	Name string
-	// Bus is the URL as package bus takes it. For NATS only.
+	// Bus is the URL in the form that package bus parses. For NATS only.
 	Bus      string
 	receiver string // for NATS only
 }
@@ -71,17 +72,17 @@ const (
 	defaultTLSPort = 4740 // IANA's ipfixs
 )
 
-// Multicast reports whether the target is a group.
+// Multicast reports whether the target is a multicast group.
 func (t *Target) Multicast() bool {
 	a, err := netip.ParseAddr(t.Host)
 	return err == nil && a.IsMulticast()
 }
 
-// Spools reports whether records can wait for the receiver in a Spool: it has to
-// say what has arrived.
+// Spools reports whether records for the target can wait in a Spool. That requires a
+// transport that confirms what has arrived.
 func (t *Target) Spools() bool { return t.Kind == TCP || t.Kind == TLS || t.Kind == NATS }
 
-// Receiver names where the export goes, whatever the parameters are.
+// Receiver returns a name for the destination that does not depend on parameters.
 func (t *Target) Receiver() string {
 	switch t.Kind {
 	case UDP, TCP, TLS:
@@ -92,18 +93,19 @@ func (t *Target) Receiver() string {
 	return t.receiver
 }
 
-// address is for dialling.
+// address returns the address to connect to.
 func (t *Target) address() string { return net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port))) }
 
-// Parse reads an export's URL. Errors do not repeat it.
+// Parse parses an export URL. Its errors do not contain the URL, which may have a
+// password.
 func Parse(text string) (Target, error) { return Outputs.New(text) }
 
-// per is a parameter of every kind.
+// per is a parameter of all kinds.
 func (t *Target) per() option.Param {
 	return option.Switch("per", "a record of each packet, or of each flow and second", &t.PerSecond, "packet", "1s")
 }
 
-// parseIPFIX reads ipfix+KIND://HOST[:PORT].
+// parseIPFIX parses ipfix+KIND://HOST[:PORT].
 func parseIPFIX(kind Kind, usual uint16, text string) (t Target, err error) {
 	t = Target{URL: text, Kind: kind, Payload: ipfix.MaxDatagram, Rate: defaultRate}
 	if err := t.setServer(text, usual); err != nil {
@@ -120,7 +122,7 @@ func parseIPFIX(kind Kind, usual uint16, text string) (t Target, err error) {
 	return t, t.check()
 }
 
-// params are what the URL may have.
+// params returns the parameters that the URL may have.
 func (t *Target) params() option.Params {
 	switch t.Kind {
 	case UDP:
@@ -152,7 +154,7 @@ func (t *Target) setServer(text string, usual uint16) error {
 	return nil
 }
 
-// check is for what no parameter alone says.
+// check validates combinations of parameters.
 func (t *Target) check() error {
 	addr, _ := netip.ParseAddr(t.Host)
 	switch {
@@ -168,9 +170,9 @@ func (t *Target) check() error {
 	return nil
 }
 
-// Ready returns what is missing for the export to work, as far as this host is concerned,
-// or nil. An interface may come later; a directory should not: an agent that has given up
-// its privileges may not write in it.
+// Ready returns an error if something that the export needs is missing on this host, or
+// nil. An interface may appear later, but a directory must exist: an agent that has
+// dropped its privileges may be unable to create files in a new one.
 func (t *Target) Ready() error {
 	if t.Kind == File {
 		return t.readyFile()

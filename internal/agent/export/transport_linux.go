@@ -20,7 +20,7 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// dialTimeout is for one dial with its name lookup, handshake for TLS's.
+// dialTimeout bounds connecting, including name lookup and TLS handshake.
 const dialTimeout = 5 * time.Second
 
 // open opens the target.
@@ -39,11 +39,11 @@ func (e *Exporter) open(ctx context.Context) (transport, error) {
 type stream struct {
 	net.Conn
 	raw    *counted
-	known  uint64      // bytes that are known to have arrived
+	known  uint64      // number of bytes known to have arrived
 	closed atomic.Bool // the receiver has closed it
 }
 
-// counted counts what is written.
+// counted counts the bytes written.
 type counted struct {
 	*net.TCPConn
 	written atomic.Uint64
@@ -70,11 +70,11 @@ func (s *stream) send(b []byte, _ int) error {
 
 var errClosed = errors.New("the receiver has closed the connection")
 
-// past makes writing fail at once.
+// past is a deadline that makes writes fail immediately.
 var past = time.Unix(1, 0)
 
-// dial connects. A collector never says anything; that it is gone is noticed
-// by reading.
+// dial connects. A collector never sends anything; reading only serves to detect that
+// it has closed the connection.
 func (e *Exporter) dial(ctx context.Context) (transport, error) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4,
@@ -99,8 +99,8 @@ func (e *Exporter) dial(ctx context.Context) (transport, error) {
 		}
 	}
 	go func() {
-		// Ends with the connection, which it ends: writing fails from then on. How
-		// much has arrived can still be asked for.
+		// Reading ends with the connection, and then ends it: writes fail from then on.
+		// The number of bytes that have arrived is still available.
 		io.Copy(io.Discard, s.Conn)
 		s.closed.Store(true)
 		s.raw.SetWriteDeadline(past)
@@ -123,7 +123,7 @@ func (e *Exporter) secure(ctx context.Context, s *stream) error {
 	return nil
 }
 
-// userTimeout is how long the kernel repeats what nobody acknowledges.
+// userTimeout is how long the kernel retransmits unacknowledged data.
 const userTimeout = 25 * time.Second
 
 func setUserTimeout(c *net.TCPConn) {
@@ -158,7 +158,7 @@ func (*file) batch() int       { return 1 }
 func (*file) lossy() bool      { return false }
 func (*file) expire(time.Time) {}
 
-// send leaves no part of a message behind if the disk is full.
+// send leaves no partial message behind if the disk is full.
 func (f *file) send(b []byte, _ int) error {
 	n, err := f.File.Write(b)
 	if err == nil {
@@ -174,9 +174,9 @@ type datagrams struct {
 	*net.UDPConn
 	payload int
 	pace    pacer
-	single  bool   // the kernel takes no batches on the way to the receiver
-	refused bool   // a datagram came back: nobody listens
-	control []byte // that says how long each datagram is
+	single  bool   // the path to the receiver does not support batches
+	refused bool   // a datagram was rejected: nobody listens
+	control []byte // control message with the length of each datagram
 }
 
 func (u *datagrams) limit() int         { return u.payload }
@@ -186,11 +186,11 @@ func (u *datagrams) localPort() uint16 {
 	return u.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
 
-// maxSegments is how many datagrams the kernel takes in a call (64, udp(7)),
-// and no burst that receivers' buffers, 200 KiB by default, cannot hold.
+// maxSegments bounds the number of datagrams per call: the kernel accepts 64 (udp(7)),
+// and a burst should fit in receivers' buffers, 200 KiB by default.
 const maxSegments = 48
 
-// batch is no more than may be sent at once at the rate.
+// batch returns the number of messages that may be sent at once at the configured rate.
 func (u *datagrams) batch() int {
 	if u.single {
 		return 1
@@ -198,9 +198,9 @@ func (u *datagrams) batch() int {
 	return max(1, min(maxSegments, int(u.pace.rate/8*int64(burst)/int64(time.Second))/(u.payload+headers)))
 }
 
-// send waits until the messages' turn has come. The kernel cuts them into
-// datagrams (UDP_SEGMENT), which takes a fraction of the time of a call for
-// each; where it cannot, it is not asked again.
+// send waits until the messages may be sent. The kernel splits them into datagrams
+// (UDP_SEGMENT), which takes a fraction of the time of one call per datagram. If the
+// kernel cannot, it is not tried again.
 func (u *datagrams) send(b []byte, length int) error {
 	u.pace.wait(len(b) + (len(b)+length-1)/length*headers)
 	if len(b) == length {
@@ -220,7 +220,7 @@ func (u *datagrams) send(b []byte, length int) error {
 	return failed
 }
 
-// segments sends datagrams of one length in one call.
+// segments sends datagrams of equal length in one call.
 func (u *datagrams) segments(b []byte, length int) error {
 	if u.control == nil {
 		u.control = make([]byte, unix.CmsgSpace(2))
@@ -242,13 +242,13 @@ func (u *datagrams) one(b []byte) error {
 		return err
 	})
 	if errors.Is(err, syscall.EMSGSIZE) && u.payload > ipfix.MaxDatagram {
-		u.payload = ipfix.MaxDatagram // the path takes less than was said
+		u.payload = ipfix.MaxDatagram // the path's MTU is smaller than configured
 	}
 	return err
 }
 
-// again sends once more after an error that the socket has kept from an earlier
-// datagram, that nobody listens: this one was not sent.
+// again retries once after an error that the socket kept from an earlier datagram,
+// namely that nobody listens: in that case this one was not sent.
 func (u *datagrams) again(send func() error) error {
 	err := send()
 	if errors.Is(err, syscall.ECONNREFUSED) {
@@ -258,9 +258,9 @@ func (u *datagrams) again(send func() error) error {
 	return err
 }
 
-// pathGone tells that datagrams cannot leave any more: the interface, the route
-// or the address of the socket is gone. What comes in their place takes a new
-// socket; until then records had better wait.
+// pathGone reports whether datagrams can no longer be sent because the interface, the
+// route, or the address of the socket is gone. Using their replacements takes a new
+// socket; until then, records should wait.
 func pathGone(err error) bool {
 	for _, gone := range []syscall.Errno{
 		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.ENODEV, syscall.ENXIO, syscall.EADDRNOTAVAIL, syscall.EINVAL,
@@ -295,8 +295,9 @@ func (e *Exporter) openUDP(ctx context.Context) (transport, error) {
 	return &datagrams{UDPConn: conn.(*net.UDPConn), payload: t.Payload, pace: pacer{rate: t.Rate}}, nil
 }
 
-// setOptions prepares the socket: where multicast leaves, how far it goes, and
-// that the kernel may fragment where an IPv4 link is narrower than it should be.
+// setOptions configures the socket: the outgoing interface and hop limit of multicast,
+// and that the kernel may fragment where the MTU of an IPv4 link is smaller than
+// expected.
 func (t *Target) setOptions(fd int, v6 bool, out *net.Interface) error {
 	type option struct{ level, name, value int }
 	var options []option
@@ -334,15 +335,15 @@ func (t *Target) setOptions(fd int, v6 bool, out *net.Interface) error {
 	return nil
 }
 
-// pacer spaces datagrams out, so that a burst of packets on the watched
-// interface is none at receivers, whose buffers are small.
+// pacer spaces datagrams out, so that a burst of packets on the watched interface does
+// not become a burst at receivers, whose buffers are small.
 type pacer struct {
 	rate int64     // bits per second
-	next time.Time // when what was sent so far is through at that rate
+	next time.Time // when everything sent so far would be through at that rate
 }
 
-// burst is how far sending may be ahead of the rate: a few datagrams at low
-// rates, more where the clock is too coarse for less.
+// burst is how far ahead of the rate sending may be: a few datagrams at low rates, more
+// where the clock is too coarse.
 const burst = time.Millisecond
 
 func (p *pacer) wait(bytes int) {

@@ -11,11 +11,11 @@ import (
 
 const (
 	defaultRate = 1_000_000_000
-	// minRate is one full datagram in a little more than half a second.
+	// minRate is one full datagram in slightly more than half a second.
 	minRate = 16_000
 	minMTU  = 1280
 	maxMTU  = 65535
-	// headers of IPv6 and UDP, which are the longer ones.
+	// headers is the length of the IPv6 and UDP headers; IPv4's are shorter.
 	headers = 40 + 8
 )
 
@@ -46,7 +46,7 @@ func (t *Target) setRate(text string) (err error) {
 	return nil
 }
 
-// out is the interface to send multicast from; nil for the route's.
+// out returns the interface to send multicast from, or nil for the route's.
 func (t *Target) out() (*net.Interface, error) {
 	if t.Interface == "" {
 		return nil, nil

@@ -1,12 +1,12 @@
-// Package mgen recognises messages of the Multi-Generator (MGEN) in the
-// payload of UDP datagrams and TCP streams: flow ID, sequence number and
-// transmit time. It looks at payload bytes only; it keeps no table, allocates
-// nothing and knows nothing of frames or IP headers.
+// Package mgen recognizes messages of the Multi-Generator (MGEN) in the payload of UDP
+// datagrams and TCP streams, and extracts flow ID, sequence number, and transmit time.
+// It looks at payload bytes only: it keeps no tables, does not allocate, and knows
+// nothing about frames or IP headers.
 //
 // # The message
 //
-// All numbers are big-endian. Every release of the Naval Research Laboratory
-// from 5.02 to 5.1.1 writes version 2; version 4 is a fork with 64-bit seconds.
+// All numbers are big-endian. Every release of the Naval Research Laboratory from 5.02
+// to 5.1.1 writes version 2; version 4 is from a fork with 64-bit seconds.
 //
 //	version 2  version 4
 //	      0          0   u16 message size: UDP length - 8
@@ -21,15 +21,15 @@
 //	     23         27   u8 address length: 4, 16
 //	     24         28   destination address
 //
-// If the checksum flag is set the last four bytes of the message are the
-// CRC-32 (IEEE) of everything before them.
+// If the checksum flag is set, the last four bytes of the message are the CRC-32 (IEEE)
+// of everything before them.
 //
-// # What it takes to be sure
+// # Acceptance
 //
-// A message is accepted on its version, size, flags, microseconds and address
-// type, for which the first 24 bytes (28 in version 4) are enough; random
-// bytes pass with a chance below 2^-35. An address and a port that equal the
-// packet's own make it sure; if they differ the packet met a NAT or a relay
-// and is accepted still. Where the whole message was captured and has a
-// checksum, the checksum decides.
+// A message is accepted based on its version, size, flags, microseconds, and address
+// type, for which the first 24 bytes (28 in version 4) suffice; random bytes pass with
+// a probability below 2^-35. If its address and port equal those of the packet, the
+// message is certain; if they differ, the packet went through a NAT or a relay, and is
+// still accepted. If the whole message was captured and has a checksum, the checksum
+// decides.
 package mgen

@@ -6,31 +6,31 @@ import (
 	"math"
 )
 
-// Reason says why a payload is MGEN's or is not.
+// Reason says why a payload is or is not MGEN's.
 type Reason uint8
 
 const (
 	// Accepted: the payload begins with an MGEN message.
 	Accepted Reason = iota
-	// Short: too few bytes for the smallest message.
+	// Short: fewer bytes than the smallest message.
 	Short
-	// Cut: the sender's bytes would suffice, the captured ones do not, and
-	// those that were captured do not exclude a message.
+	// Cut: the payload is long enough, but too few of its bytes were captured, and
+	// those do not rule out a message.
 	Cut
 	// BadVersion: neither 2 nor 4.
 	BadVersion
-	// BadSize: the size is not the payload's, or does not hold the header.
+	// BadSize: the size is not that of the payload, or is smaller than the header.
 	BadSize
-	// BadFlags: bits are set that no release knows.
+	// BadFlags: bits are set that no release uses.
 	BadFlags
-	// BadTime: a million microseconds or more, or seconds beyond all years.
+	// BadTime: a million microseconds or more, or seconds out of range.
 	BadTime
-	// BadAddress: the address type and length belong to no family.
+	// BadAddress: address type and length do not match any family.
 	BadAddress
-	// BadChecksum: the whole message is here and its CRC-32 is wrong.
+	// BadChecksum: the whole message was captured and its CRC-32 is wrong.
 	BadChecksum
 
-	// Reasons is how many there are.
+	// Reasons is the number of reasons.
 	Reasons
 )
 
@@ -38,7 +38,7 @@ var reasonNames = [Reasons]string{
 	"accepted", "short", "cut", "version", "size", "flags", "time", "address", "checksum",
 }
 
-// String is the reason in one word.
+// String returns the reason in a word or two.
 func (r Reason) String() string {
 	if r >= Reasons {
 		return "unknown"
@@ -46,16 +46,16 @@ func (r Reason) String() string {
 	return reasonNames[r]
 }
 
-// Header is what the header of an MGEN message says.
+// Header holds the fields of an MGEN header.
 type Header struct {
-	// Time at which the sender made the message, microseconds since the UNIX
+	// Time at which the sender created the message, in microseconds since the UNIX
 	// epoch by the sender's clock.
 	Time int64
-	// Flow is the flow ID; 0 is a flow like any other.
+	// Flow is the flow ID; 0 is a valid flow.
 	Flow uint32
-	// Seq is the message's number in its flow.
+	// Seq is the sequence number of the message in its flow.
 	Seq uint32
-	// Size of the message in bytes, header included.
+	// Size of the message in bytes, including the header.
 	Size uint16
 	// Sure: the message names the packet's own destination.
 	Sure bool
@@ -65,13 +65,13 @@ const (
 	version2 = 2
 	version4 = 4
 
-	// fixed2 and fixed4 are the bytes before the address, all that it takes to
+	// fixed2 and fixed4 are the number of bytes before the address, which suffice to
 	// accept a message.
 	fixed2 = 24
 	fixed4 = 28
 
 	minUDP = fixed2 + 4 // with an IPv4 address
-	minTCP = 76         // mgen makes no smaller one on TCP, not even a fragment
+	minTCP = 76         // mgen sends no smaller one on TCP, not even a fragment
 
 	flagChecksum = 0x04
 	flagsKnown   = 0x1f
@@ -80,10 +80,10 @@ const (
 	typeIPv6 = 2
 )
 
-// UDP looks at a datagram's payload and fills h, which is valid iff it returns
-// Accepted. The captured bytes may be fewer than size, the UDP length less 8.
-// The destination address has the form it has in wire.Record. Of a fragmented
-// datagram give the first fragment.
+// UDP parses a datagram's payload into h, which is valid iff it returns Accepted.
+// payload may be shorter than size, which is the UDP length minus 8. The destination
+// address has the same form as in wire.Record. For a fragmented datagram, pass the
+// payload of the first fragment.
 func UDP(h *Header, payload []byte, size int, dst *[16]byte, port uint16) Reason {
 	if size < minUDP {
 		return Short
@@ -107,7 +107,7 @@ func UDP(h *Header, payload []byte, size int, dst *[16]byte, port uint16) Reason
 	return reason
 }
 
-// cut judges the beginning of a payload that is too short to accept.
+// cut classifies a payload of which too little was captured to accept it.
 func cut(b []byte, size int) Reason {
 	switch {
 	case len(b) >= 3 && b[2] != version2 && b[2] != version4:
@@ -120,8 +120,8 @@ func cut(b []byte, size int) Reason {
 	return Cut
 }
 
-// parse reads the header at the beginning of b, which is at least fixed2
-// long, and checks everything but version, size and checksum.
+// parse parses the header at the beginning of b, which has at least fixed2 bytes, and
+// checks everything except version, size, and checksum.
 func parse(h *Header, b []byte, dst *[16]byte, port uint16) Reason {
 	if b[3]&^flagsKnown != 0 {
 		return BadFlags
@@ -154,7 +154,7 @@ func parse(h *Header, b []byte, dst *[16]byte, port uint16) Reason {
 	return Accepted
 }
 
-// addressLen is 4 or 16, or 0 if type and length belong to no family.
+// addressLen returns 4 or 16, or 0 if type and length do not match any family.
 func addressLen(family, length byte) int {
 	switch {
 	case family == typeIPv4 && length == 4, family == typeIPv6 && length == 16:
@@ -163,8 +163,8 @@ func addressLen(family, length byte) int {
 	return 0
 }
 
-// names reports whether b begins with the address dst, which is n bytes long in
-// the message and in IPv4-mapped form here.
+// names reports whether b begins with the address dst, which has n bytes in the message
+// and is in IPv4-mapped form here.
 func names(b []byte, n int, dst *[16]byte) bool {
 	if len(b) < n {
 		return false
@@ -178,7 +178,8 @@ func names(b []byte, n int, dst *[16]byte) bool {
 // isIPv4 reports whether a is an IPv4 address in its IPv4-mapped form.
 func isIPv4(a *[16]byte) bool { return [12]byte(a[:]) == [12]byte{10: 0xff, 11: 0xff} }
 
-// intact is false if b holds all of a message, size bytes, and its CRC is wrong.
+// intact reports whether the CRC is correct, or cannot be checked because b does not
+// hold all size bytes of the message.
 func intact(b []byte, size int) bool {
 	if b[3]&flagChecksum == 0 || len(b) < size {
 		return true

@@ -2,17 +2,16 @@ package mgen
 
 import "bytes"
 
-// Verdict is what a Stream says of one segment.
+// Verdict is the result of passing a segment to a Stream.
 type Verdict uint8
 
 const (
-	// None: not MGEN's, or not to be known. A Stream that says so has nothing
-	// worth keeping.
+	// None: not MGEN's, or unknown. The Stream holds nothing worth keeping.
 	None Verdict = iota
-	// Unknown: the stream is MGEN's, but the flow cannot be told; later
-	// segments may tell more. Keep the Stream.
+	// Unknown: the stream is MGEN's, but the flow of this segment is unknown; later
+	// segments may reveal it. Keep the Stream.
 	Unknown
-	// Continues: the segment carries the rest of a message; Flow alone is valid.
+	// Continues: the segment continues a message; only Flow is valid.
 	Continues
 	// Starts: a header was found; all of Header is valid.
 	Starts
@@ -21,43 +20,43 @@ const (
 // Segment is one TCP segment with data.
 type Segment struct {
 	Seq  uint32    // of the first byte of data
-	Len  int       // bytes of data on the wire
-	Data []byte    // the captured beginning of them, at most Len
+	Len  int       // number of bytes of data on the wire
+	Data []byte    // the captured beginning of the data, at most Len bytes
 	Dst  *[16]byte // the packet's destination, as in wire.Record
 	Port uint16    // and its port
 }
 
-// Stream follows the messages in one direction of a TCP connection. Its zero
-// value knows nothing and waits for a segment that begins with a header, so it
-// serves a connection that was open before the capture.
+// Stream follows the messages in one direction of a TCP connection. Its zero value
+// knows nothing and waits for a segment that begins with a header, which suits a
+// connection that was open before the capture.
 //
-// A header says where the next one begins, so neither lost nor late segments
-// matter as long as no header is in them. A header that cannot be read (it was
-// lost, or it lies beyond the captured bytes) leaves three ways back: a segment
-// that begins with a header; the guess that sizes repeat, which counts for
-// nothing until a header is found where it should be; and, if an earlier
-// header named the packet's destination, a search for that name.
+// Each header gives the position of the next one, so lost and late segments do not
+// matter unless they contain a header. A header that cannot be read, because it was
+// lost or lies beyond the captured bytes, leaves three ways to resynchronize: a segment
+// that begins with a header; the guess that sizes repeat, which counts for nothing
+// until a header is found at the guessed position; and, if an earlier header named the
+// packet's destination, a search for that destination.
 //
-// Meanwhile segments belong to the flow that the connection has had so far:
-// mgen opens a connection for its messages alone. A connection that was seen
-// to carry two flows gives none, though, and so does one whose only evidence
-// is a single header that named another destination.
+// In the meantime, segments are assigned to the connection's latest flow, because mgen
+// opens a connection for its own messages only. There are two exceptions: a connection
+// that has carried two flows, and one whose only evidence is a single header that named
+// another destination.
 //
-// If more than one header begins in a segment the first is reported. One that
-// is split over segments is reported with the segment that completes it.
+// If several headers begin in a segment, the first is reported. A header that is split
+// across segments is reported with the segment that completes it.
 type Stream struct {
 	next      uint32       // sequence number of the next header, valid unless lost
-	size      uint32       // of the last message, bytes; 0 before the first
+	size      uint32       // of the last message, in bytes; 0 before the first
 	flow      uint32       // of the last message, valid iff headers > 0
 	part      [fixed4]byte // beginning of the header at next
 	have      uint8        // valid bytes in part
 	headers   uint8        // seen so far, at most 255
 	certainty certainty
 	sure      bool // a header named the packet's destination
-	mixed     bool // there was more than one flow
+	mixed     bool // there has been more than one flow
 }
 
-// certainty is how well next is known.
+// certainty is how reliable next is.
 type certainty uint8
 
 const (
@@ -66,29 +65,29 @@ const (
 	known
 )
 
-// farAway is a distance in sequence numbers, more than any window in use, at
-// which a segment must belong to another connection of the same addresses.
+// farAway is a distance in sequence numbers, larger than any window in use, at which a
+// segment must belong to another connection with the same addresses.
 const farAway = 1 << 26
 
-// Open is the Stream after a SYN with the initial sequence number isn: its
-// first byte of data begins a header, or it is not MGEN's.
+// Open returns the Stream after a SYN with the initial sequence number isn: its first
+// byte of data begins a header, or the connection is not MGEN's.
 func Open(isn uint32) Stream { return Stream{next: isn + 1, certainty: known} }
 
-// MayStart tells cheaply that data does not begin with a header: worth asking
-// before a connection that nothing is known of is given a Stream.
+// MayStart reports false if data cannot begin with a header. It is a cheap check before
+// creating a Stream for an unknown connection.
 func MayStart(data []byte) bool {
 	return len(data) >= fixed2 && data[3]&^flagsKnown == 0 &&
 		(data[2] == version2 || data[2] == version4)
 }
 
-// Flow is the flow that the connection had last, for a message whose header
-// was not seen; false if that would be a guess without ground.
+// Flow returns the connection's latest flow, for a message whose header was not seen.
+// It reports false if there is too little evidence.
 func (s *Stream) Flow() (uint32, bool) {
 	return s.flow, !s.mixed && (s.sure || s.headers > 1)
 }
 
-// Segment takes the next segment as captured, in whatever order, and fills of
-// h what the verdict says is valid.
+// Segment processes a segment, in any order, and sets the fields of h that the verdict
+// declares valid.
 func (s *Stream) Segment(h *Header, seg *Segment) Verdict {
 	ahead := int(int32(s.next - seg.Seq)) // bytes from the segment's start to the next header
 	switch {
@@ -111,8 +110,7 @@ func (s *Stream) Segment(h *Header, seg *Segment) Verdict {
 	return s.expect(h, seg)
 }
 
-// expect looks for a header wherever it may be, last of all where the guess
-// puts it.
+// expect looks for a header wherever it may be, and last where the guess puts it.
 func (s *Stream) expect(h *Header, seg *Segment) Verdict {
 	if v := s.restart(h, seg); v == Starts || s.certainty == lost {
 		return v
@@ -126,13 +124,13 @@ func (s *Stream) expect(h *Header, seg *Segment) Verdict {
 	return s.last(h)
 }
 
-// inside judges a segment that ends before the next header: more of the
-// message before it, or something older that was sent again.
+// inside handles a segment that ends before the next header: either the rest of the
+// message before it, or an older segment that was retransmitted.
 func (s *Stream) inside(h *Header, seg *Segment, ahead int) Verdict {
 	if s.headers == 0 {
 		return s.last(h)
 	}
-	last := ahead - int(s.size) // where the last header was, from the segment's start
+	last := ahead - int(s.size) // position of the last header relative to the segment's start
 	switch {
 	case last < 0:
 		h.Flow = s.flow
@@ -145,7 +143,7 @@ func (s *Stream) inside(h *Header, seg *Segment, ahead int) Verdict {
 	return s.last(h)
 }
 
-// walk goes from header to header through a segment, from the one at pos.
+// walk goes from header to header through a segment, beginning with the one at pos.
 func (s *Stream) walk(h *Header, seg *Segment, pos int) Verdict {
 	v := None
 	if s.certainty == known && s.headers > 0 && 0 < pos && pos <= int(s.size) {
@@ -173,19 +171,19 @@ func (s *Stream) walk(h *Header, seg *Segment, pos int) Verdict {
 	return s.last(h)
 }
 
-// start reads the header at the beginning of b, if there is one.
+// start parses the header at the beginning of b, if there is one.
 func start(h *Header, b []byte, seg *Segment) bool {
 	return accept(h, b, seg) && intact(b, int(h.Size))
 }
 
-// accept is start for bytes that are never a whole message.
+// accept is start for data that never contains a whole message.
 func accept(h *Header, b []byte, seg *Segment) bool {
 	return MayStart(b) && parse(h, b, seg.Dst, seg.Port) == Accepted && h.Size >= minTCP
 }
 
-// unread deals with the header at pos, of which b was captured: if b is all
-// that the segment has of it the rest is awaited, if b stops short of what the
-// segment has the next header is guessed, else it is none.
+// unread handles the header at pos, of which only b was captured. If b is all that the
+// segment contains of it, the rest is expected in later segments. If b is shorter than
+// what the segment contains, the next header is guessed. Otherwise it is not a header.
 func (s *Stream) unread(seg *Segment, pos int, b []byte) {
 	s.next = seg.Seq + uint32(pos)
 	switch {
@@ -198,7 +196,7 @@ func (s *Stream) unread(seg *Segment, pos int, b []byte) {
 	}
 }
 
-// need is how many bytes it takes to accept the header that b begins.
+// need returns the number of bytes required to accept the header that b begins.
 func need(b []byte) int {
 	if len(b) > 2 && b[2] == version4 {
 		return fixed4
@@ -206,8 +204,7 @@ func need(b []byte) int {
 	return fixed2
 }
 
-// complete adds a segment's data, from offset off on, to a header whose
-// beginning came before.
+// complete appends a segment's data from offset off to a header that began earlier.
 func (s *Stream) complete(h *Header, seg *Segment, off int) Verdict {
 	if off >= seg.Len {
 		return s.last(h) // nothing new in it
@@ -233,9 +230,9 @@ func (s *Stream) complete(h *Header, seg *Segment, off int) Verdict {
 	return Starts
 }
 
-// restart looks for a header at the beginning of a segment, where most are,
-// or anywhere in it if it names the destination as others did before. Without
-// any the Stream stays as it is.
+// restart looks for a header at the beginning of a segment, where most are, or anywhere
+// in it if the header names the destination, as earlier ones did. If there is none, the
+// Stream stays as it is.
 func (s *Stream) restart(h *Header, seg *Segment) Verdict {
 	pos := 0
 	if !start(h, seg.Data, seg) {
@@ -247,8 +244,8 @@ func (s *Stream) restart(h *Header, seg *Segment) Verdict {
 	return s.walk(h, seg, pos)
 }
 
-// search finds the first header in a segment that names the packet's
-// destination, which takes too many bytes to be chance, or returns -1.
+// search returns the position of the first header in a segment that names the packet's
+// destination, which is too long to match by chance, or -1.
 func (s *Stream) search(seg *Segment) int {
 	if s.certainty == known || !s.sure {
 		return -1
@@ -274,8 +271,8 @@ func (s *Stream) search(seg *Segment) int {
 	}
 }
 
-// destination appends the packet's destination as a header names it: port,
-// type, length, address.
+// destination appends the packet's destination in the format of a header: port, type,
+// length, address.
 func destination(b []byte, seg *Segment) []byte {
 	b = append(b, byte(seg.Port>>8), byte(seg.Port))
 	if isIPv4(seg.Dst) {
@@ -284,7 +281,7 @@ func destination(b []byte, seg *Segment) []byte {
 	return append(append(b, typeIPv6, 16), seg.Dst[:]...)
 }
 
-// note remembers a header that begins at the sequence number at.
+// note records a header that begins at the sequence number at.
 func (s *Stream) note(h *Header, at uint32) {
 	s.mixed = s.mixed || s.headers > 0 && h.Flow != s.flow
 	s.sure = s.sure || h.Sure
@@ -295,8 +292,8 @@ func (s *Stream) note(h *Header, at uint32) {
 	}
 }
 
-// guess gives up the header at next, which was missed, and expects the first
-// one at or after seq where it would be if sizes repeat.
+// guess gives up on the header at next, which was missed, and expects the first one at
+// or after seq at the position where it would be if sizes repeat.
 func (s *Stream) guess(seq uint32) {
 	s.have = 0
 	if _, ok := s.Flow(); !ok || s.size == 0 {
@@ -310,7 +307,7 @@ func (s *Stream) guess(seq uint32) {
 
 func (s *Stream) lose() { s.certainty, s.have = lost, 0 }
 
-// last is the verdict on a segment whose message is not known.
+// last returns the verdict on a segment whose message is unknown.
 func (s *Stream) last(h *Header) Verdict {
 	flow, ok := s.Flow()
 	switch {

@@ -1,5 +1,6 @@
-// Package netns runs functions in network namespaces (network_namespaces(7)), and asks
-// for host names in UTS namespaces. It finds none: a namespace comes from a path.
+// Package netns runs functions in network namespaces (network_namespaces(7)) and reads
+// host names of UTS namespaces. Namespaces are identified by a path; the package does
+// not search for them.
 package netns
 
 import (
@@ -9,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace. It lasts as long as this is open.
+// Namespace is an open network namespace. The namespace exists at least until Close.
 type Namespace struct {
 	fd    int
 	inode uint64
 }
 
-// Own stands for the calling thread's namespace, which is the program's own but in
-// Do. (/proc/self/ns/net is that of the program's first thread, which Do may have had, and
-// left in another one for good.)
+// Own is the path of the calling thread's namespace, which is the program's own except
+// in Do. (/proc/self/ns/net is the namespace of the program's first thread, which Do
+// may have moved to another namespace for good.)
 const Own = "/proc/thread-self/ns/net"
 
-// Current is the namespace of the calling thread.
+// Current opens the namespace of the calling thread.
 func Current() (*Namespace, error) { return Open(Own) }
 
-// Open opens the namespace that path stands for: /run/netns/NAME,
-// /proc/PID/ns/net. Close it in the end.
+// Open opens the namespace at path, such as /run/netns/NAME or /proc/PID/ns/net. The
+// caller must Close it.
 func Open(path string) (*Namespace, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,8 +46,8 @@ func Open(path string) (*Namespace, error) {
 	return n, nil
 }
 
-// Inode tells namespaces that exist at the same time apart. It is the number
-// that the kernel calls inum.
+// Inode identifies the namespace among those that exist at the same time. It is the
+// number that the kernel calls inum.
 func (n *Namespace) Inode() uint64 { return n.inode }
 
 // CurrentInode returns the inode of the calling thread's namespace, see Inode.
@@ -58,9 +59,9 @@ func CurrentInode() (uint64, error) {
 	return st.Ino, nil
 }
 
-// Do calls f on a thread that is in the namespace. What f opens stays there.
-// Entering another namespace takes CAP_SYS_ADMIN, see setns(2). A nil Namespace
-// is the one that the calling thread is in.
+// Do calls f on a thread in the namespace; what f opens stays there. Entering another
+// namespace requires CAP_SYS_ADMIN, see setns(2). A nil Namespace is that of the
+// calling thread.
 func (n *Namespace) Do(f func() error) error {
 	if n == nil {
 		return f()
@@ -72,7 +73,7 @@ func (n *Namespace) Do(f func() error) error {
 	}
 	result := make(chan error)
 	go func() {
-		// The thread ends with the goroutine, as it is not unlocked.
+		// The thread ends with the goroutine, because it is not unlocked.
 		runtime.LockOSThread()
 		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
 			result <- fmt.Errorf("enter network namespace: %w", err)
@@ -83,7 +84,8 @@ func (n *Namespace) Do(f func() error) error {
 	return <-result
 }
 
-// Hostname is the host name in a UTS namespace (uts_namespaces(7)): /proc/PID/ns/uts.
+// Hostname returns the host name in a UTS namespace (uts_namespaces(7)), such as
+// /proc/PID/ns/uts.
 func Hostname(path string) (name string, err error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -93,7 +95,7 @@ func Hostname(path string) (name string, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// The thread ends with the goroutine, as it is not unlocked.
+		// The thread ends with the goroutine, because it is not unlocked.
 		runtime.LockOSThread()
 		if err = unix.Setns(fd, unix.CLONE_NEWUTS); err != nil {
 			err = fmt.Errorf("enter UTS namespace %s: %w", path, err)
@@ -108,7 +110,7 @@ func Hostname(path string) (name string, err error) {
 	return name, err
 }
 
-// Close lets the namespace end, if nobody else has it.
+// Close closes the namespace, which ceases to exist unless something else uses it.
 func (n *Namespace) Close() error {
 	if n == nil || n.fd < 0 {
 		return nil

@@ -1,18 +1,18 @@
-// Package packet holds what a capture hands to a decoder: one frame as it was
-// taken from an interface or a file, with what the kernel said about it. It
-// is the only thing, beside wire, that internal packages share.
+// Package packet defines what a capture passes to a decoder: a frame captured from an
+// interface or read from a file, with what the kernel reported about it. Apart from
+// wire, it is the only package that the agent's parts share.
 package packet
 
-// LinkType says what Frame.Data begins with.
+// LinkType is the kind of header that Frame.Data begins with.
 type LinkType uint8
 
 const (
-	// Ethernet: an Ethernet II or 802.3 header (also loopback interfaces).
+	// Ethernet: an Ethernet II or 802.3 header (also on loopback interfaces).
 	Ethernet LinkType = iota
-	// Network: no link header; the network header comes first and
-	// Frame.Protocol says which (cooked sockets: tun, wireguard, ppp).
+	// Network: no link header; the network header comes first, and Frame.Protocol gives
+	// its type (cooked sockets: tun, wireguard, ppp).
 	Network
-	// RawIP: no link header and no protocol either; the version nibble tells
+	// RawIP: neither a link header nor a protocol; the version nibble distinguishes
 	// IPv4 from IPv6 (capture files, LINKTYPE_RAW).
 	RawIP
 	// IEEE80211: an IEEE 802.11 MAC header.
@@ -20,15 +20,15 @@ const (
 	// Radiotap: a radiotap header (radiotap.org), then an IEEE 802.11 frame.
 	Radiotap
 
-	// LinkTypes is how many there are.
+	// LinkTypes is the number of link types.
 	LinkTypes = iota
 )
 
-// Direction of a frame as the observation point knows it.
+// Direction of a frame relative to the observed interface.
 type Direction uint8
 
 const (
-	// Unknown: capture files do not tell.
+	// Unknown: capture files do not record it.
 	Unknown Direction = iota
 	// Incoming: the interface received it.
 	Incoming
@@ -46,39 +46,40 @@ const (
 	GSOUDPL4 uint8 = 5 // UDP_SEGMENT
 )
 
-// VLAN is a tag that the kernel or the card took out of the frame.
+// VLAN is a tag that the kernel or the card removed from the frame.
 type VLAN struct {
 	TCI     uint16 // priority, DEI and VLAN identifier, host byte order
 	TPID    uint16 // 0x8100 or 0x88a8, host byte order
-	Present bool   // whether there was a tag at all; the others are valid iff set
+	Present bool   // whether there was a tag; the other fields are valid iff set
 }
 
-// Frame is one captured frame. The code that fills it owns Data: it is valid only
-// until the next frame is asked for.
+// Frame is a captured frame. The code that fills it owns Data, which is valid only
+// until the next frame is requested.
 type Frame struct {
-	// Data is what was captured, at most the snapshot length, beginning with
-	// the header that Link names.
+	// Data holds the captured bytes, at most the snapshot length, beginning with the
+	// header that Link names.
 	Data []byte
-	// Time of the capture in nanoseconds since the UNIX epoch, UTC.
+	// Time of capture in nanoseconds since the UNIX epoch, UTC.
 	Time int64
-	// WireLen is the length of the whole frame in bytes, counted from the
-	// same header as Data; at least len(Data).
+	// WireLen is the length of the whole frame in bytes, from the same header as Data;
+	// at least len(Data).
 	WireLen int
-	// Link is what Data begins with.
+	// Link is the kind of header that Data begins with.
 	Link LinkType
 	// Direction of the frame.
 	Direction Direction
-	// BeforeQueue: an outgoing frame was seen before it entered the interface's queueing
-	// discipline. Twice: if that lets it through, it is seen again behind it.
+	// BeforeQueue means that an outgoing frame was observed before it entered the
+	// interface's queueing discipline. Twice means that if that passes it on, it is
+	// observed again after it.
 	BeforeQueue, Twice bool
 	// Protocol is the EtherType in host byte order, valid iff Link is Network.
 	Protocol uint16
-	// VLAN is the outermost tag if it was taken out of Data.
+	// VLAN is the outermost tag if it was removed from Data.
 	VLAN VLAN
-	// GSOType is one of the GSO constants; unless it is GSONone the frame is a
+	// GSOType is one of the GSO constants. Unless it is GSONone, the frame is a
 	// super-packet that stands for several frames on the wire.
 	GSOType uint8
-	// GSOSize is the number of payload bytes in each segment but the last,
-	// valid iff GSOType is not GSONone.
+	// GSOSize is the number of payload bytes in each segment except the last. Valid iff
+	// GSOType is not GSONone.
 	GSOSize uint16
 }

@@ -18,19 +18,19 @@ const (
 	wifiMesh      = 0x01 // in its second byte: a mesh control field may follow
 )
 
-// WiFi is what the header of an 802.11 data frame says.
+// WiFi holds the fields of an 802.11 data frame's header.
 type WiFi struct {
-	Source    [6]byte // who made the packet (SA), not who sent it over the air
-	Header    int     // bytes in front of the payload
+	Source    [6]byte // who created the packet (SA), not who transmitted it
+	Header    int     // number of bytes before the payload
 	Fragment  bool    // a later fragment: its payload does not begin with a header
-	Empty     bool    // no payload: power management and the like
+	Empty     bool    // no payload, as in power management
 	Protected bool    // the payload is encrypted
 	Aggregate bool    // the payload is an A-MSDU: several packets
-	Mesh      bool    // a mesh control field may come first in the payload
+	Mesh      bool    // a mesh control field may precede the payload
 }
 
-// ParseWiFi reads the header of an 802.11 data frame. It reports false for
-// frames that are not data, and for those that end in their header.
+// ParseWiFi parses the header of an 802.11 data frame. It reports false for frames that
+// are not data frames, and for those that end within the header.
 func ParseWiFi(b []byte) (w WiFi, ok bool) {
 	if len(b) < wifiHeader || b[0]&0x0f != wifiData { // also the version, which is 0
 		return w, false
@@ -75,9 +75,9 @@ const (
 	radiotapBad     = 0x40 // the frame check sequence is wrong
 )
 
-// SkipRadiotap returns the length of the radiotap header at the beginning of b,
-// 0 if it is none or not all there, whether the 802.11 header behind it is
-// padded to a multiple of 4 bytes, and whether the frame is damaged.
+// SkipRadiotap returns the length n of the radiotap header at the beginning of b, or 0
+// if it is invalid or incomplete; whether the 802.11 header after it is padded to a
+// multiple of 4 bytes; and whether the frame is damaged.
 func SkipRadiotap(b []byte) (n int, padded, damaged bool) {
 	if len(b) < radiotapLen || b[0] != 0 {
 		return 0, false, false
@@ -103,8 +103,8 @@ func SkipRadiotap(b []byte) (n int, padded, damaged bool) {
 	return n, b[at]&radiotapPadding != 0, b[at]&radiotapBad != 0
 }
 
-// SourceMAC is the MAC address of who made the frame. It reports false if its
-// link type has none, or it is cut off.
+// SourceMAC returns the MAC address of the frame's source. It reports false if the link
+// type has none, or if it is cut off.
 func (f *Frame) SourceMAC() (mac [6]byte, ok bool) {
 	b := f.Data
 	switch f.Link {

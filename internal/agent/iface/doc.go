@@ -1,10 +1,9 @@
-// Package iface knows the network interfaces of this host: which there are,
-// in which state, with which addresses, and what happens to them. It asks the
-// kernel by rtnetlink (rtnetlink(7)), which needs no privilege.
+// Package iface provides the network interfaces of this host: which exist, their state
+// and addresses, and changes to them. It queries the kernel over rtnetlink
+// (rtnetlink(7)), which requires no privileges.
 //
-// Everything here is about the network namespace of the calling thread. A
-// Watcher keeps to the namespace in which it was made, wherever its methods
-// are called later.
+// Everything concerns the network namespace of the calling thread. A Watcher stays in
+// the namespace in which it was created, wherever its methods are called later.
 //
-// The package changes nothing: it brings no interface up and adds no address.
+// The package is read-only: it does not bring up interfaces or add addresses.
 package iface

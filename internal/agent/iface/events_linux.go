@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// events is a netlink socket that the kernel tells of every change to an
-// interface or an address in the namespace where the socket was opened.
+// events is a netlink socket that receives every change to an interface or an address
+// in the namespace where the socket was opened.
 type events struct {
 	file *os.File
 	raw  syscall.RawConn
 	buf  []byte
 }
 
-// eventSize holds the largest message the kernel sends unasked: it allocates
-// at most a page and at least 8 kB (NLMSG_GOODSIZE) for one.
+// eventSize holds the largest unsolicited message of the kernel, which allocates at
+// most a page and at least 8 kB (NLMSG_GOODSIZE) for one.
 const eventSize = 64 << 10
 
 func subscribe() (*events, error) {
@@ -43,26 +43,26 @@ func subscribe() (*events, error) {
 
 func (e *events) close() { e.file.Close() }
 
-// batch is what had happened when events.wait returned.
+// batch is what has happened when events.wait returns.
 type batch struct {
 	msgs []syscall.NetlinkMessage
-	lost bool // the kernel had to throw messages away: only a new listing tells what is
+	lost bool // the kernel had to discard messages: only a new listing shows the current state
 }
 
-// maxBatch bounds how many datagrams one batch takes up, so that a flood does
-// not keep the reader from acting.
+// maxBatch bounds the number of datagrams in one batch, so that a flood does not keep
+// the reader from acting.
 const maxBatch = 1024
 
-// wait blocks until something happened, until the deadline (the zero time is
-// none) or until ctx ends, and returns all that happened: nothing if the
-// deadline passed. The error is ctx's or the socket's.
+// wait blocks until something happens, until the deadline (unless it is zero), or until
+// ctx ends. It returns everything that has happened: nothing if the deadline passed.
+// The error is ctx's or the socket's.
 func (e *events) wait(ctx context.Context, deadline time.Time) (batch, error) {
 	stop := context.AfterFunc(ctx, func() { e.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := e.file.SetReadDeadline(deadline); err != nil {
 		return batch{}, fmt.Errorf("cannot watch interfaces: %w", err)
 	}
-	// If ctx ended before this deadline was set, it has undone the other.
+	// If ctx ended before this deadline was set, the other one was overwritten.
 	if err := ctx.Err(); err != nil {
 		return batch{}, err
 	}
@@ -86,7 +86,7 @@ func (e *events) wait(ctx context.Context, deadline time.Time) (batch, error) {
 	return b, nil
 }
 
-// drain reads what is there without blocking.
+// drain reads everything available without blocking.
 func (e *events) drain(fd int, b *batch) error {
 	for range maxBatch {
 		n, _, flags, from, err := unix.Recvmsg(fd, e.buf, nil, unix.MSG_DONTWAIT)

@@ -19,11 +19,12 @@ import (
 // GroupReader reads which multicast groups the interfaces of a network namespace have
 // joined.
 type GroupReader struct {
-	v4, v6 *os.File // nil if the kernel has no such protocol
+	v4, v6 *os.File // nil if the kernel does not have the protocol
 	buf    bytes.Buffer
 }
 
-// OpenGroups opens a reader of the calling thread's namespace. Close it in the end.
+// OpenGroups opens a reader for the calling thread's namespace. The caller must Close
+// it.
 func OpenGroups() (*GroupReader, error) {
 	r := new(GroupReader)
 	for path, to := range map[string]**os.File{"/proc/thread-self/net/igmp": &r.v4, "/proc/thread-self/net/igmp6": &r.v6} {
@@ -48,9 +49,9 @@ func (r *GroupReader) Close() {
 	r.v6.Close()
 }
 
-// Read returns the groups that something on the interface with this index has joined, in
-// order. Those that every host is in, and that the kernel joins by itself, are left out:
-// see wanted.
+// Read returns the groups joined on the interface with this index, in order. Groups
+// that every host is in, and those that the kernel joins by itself, are left out: see
+// wanted.
 func (r *GroupReader) Read(index int) (groups []netip.Addr, err error) {
 	for _, f := range []*os.File{r.v4, r.v6} {
 		if f == nil {
@@ -77,8 +78,8 @@ func (r *GroupReader) Read(index int) (groups []netip.Addr, err error) {
 	return slices.Compact(groups), nil
 }
 
-// parseIGMP reads /proc/net/igmp: a line for each interface, which begins with its index, and
-// below it one for each group, which begins with the address as the processor reads it.
+// parseIGMP parses /proc/net/igmp: one line per interface, which begins with its index,
+// followed by one line per group, which begins with the address in host byte order.
 func parseIGMP(text []byte, index int) func(func(netip.Addr) bool) {
 	return func(yield func(netip.Addr) bool) {
 		ours := false
@@ -105,8 +106,8 @@ func parseIGMP(text []byte, index int) func(func(netip.Addr) bool) {
 	}
 }
 
-// parseIGMP6 reads /proc/net/igmp6: a line for each interface and group, with the index, the
-// name, and the group's address.
+// parseIGMP6 parses /proc/net/igmp6: one line per interface and group, with the index,
+// the name, and the group's address.
 func parseIGMP6(text []byte, index int) func(func(netip.Addr) bool) {
 	return func(yield func(netip.Addr) bool) {
 		for line := range bytes.Lines(text) {
@@ -129,29 +130,29 @@ func parseIGMP6(text []byte, index int) func(func(netip.Addr) bool) {
 	}
 }
 
-// unasked are groups that the kernel joins itself: as any host, as a router, and as a bridge
-// that looks for multicast routers.
+// unasked are groups that the kernel joins by itself: as any host, as a router, and as
+// a bridge that looks for multicast routers.
 var unasked = []netip.Addr{
 	netip.MustParseAddr("224.0.0.1"), netip.MustParseAddr("224.0.0.106"),
 	netip.MustParseAddr("ff01::1"), netip.MustParseAddr("ff02::1"),
 	netip.MustParseAddr("ff01::2"), netip.MustParseAddr("ff02::2"), netip.MustParseAddr("ff05::2"), netip.MustParseAddr("ff02::6a"),
 }
 
-// solicited are the groups of neighbour discovery (RFC 4291, section 2.7.1).
+// solicited are the groups of neighbor discovery (RFC 4291, section 2.7.1).
 var solicited = netip.MustParsePrefix("ff02::1:ff00:0/104")
 
 func wanted(group netip.Addr) bool {
 	return !solicited.Contains(group) && !slices.Contains(unasked, group)
 }
 
-// Multicast groups of rtnetlink, of linux/rtnetlink.h since Linux 6.14.
+// Multicast groups of rtnetlink, in linux/rtnetlink.h since Linux 6.14.
 const (
 	groupMulticast4 = 37
 	groupMulticast6 = 38
 )
 
-// FollowGroups has Run tell also when an interface joins or leaves a multicast group, as
-// the Kind Groups. Before Linux 6.14 that cannot be, which is the error.
+// FollowGroups makes Run also report when an interface joins or leaves a multicast
+// group, as Kind Groups. It fails before Linux 6.14, which does not report that.
 func (w *Watcher) FollowGroups() error {
 	var failed error
 	err := w.events.raw.Control(func(fd uintptr) {

@@ -8,36 +8,35 @@ import (
 	"strings"
 )
 
-// Interface is one network interface as it was when it was asked about.
+// Interface is a network interface at the time of the query.
 type Interface struct {
-	// Name is the interface's name, AltNames the others it answers to (ip
-	// link property add altname).
+	// Name is the interface's name, AltNames are its alternative names (ip link
+	// property add altname).
 	Name     string
 	AltNames []string
-	// Index is the kernel's number for it; a rename does not change it.
+	// Index is the kernel's number for the interface; a rename does not change it.
 	Index int
-	// Up: the administrator wants it up (IFF_UP). A capture runs only then.
+	// Up: the administrator has brought it up (IFF_UP). A capture runs only then.
 	Up bool
 	// Running: it is up and can carry packets (IFF_RUNNING).
 	Running bool
-	// Loopback: what it sends, it receives (IFF_LOOPBACK).
+	// Loopback: it receives what it sends (IFF_LOOPBACK).
 	Loopback bool
-	// Ethernet: frames begin with an Ethernet header. Loopback interfaces
-	// have one too, with zero addresses.
+	// Ethernet: frames begin with an Ethernet header. Loopback interfaces have one too,
+	// with zero addresses.
 	Ethernet bool
 	// Type is the hardware type, one of the ARPHRD constants of
 	// linux/if_arp.h.
 	Type uint16
-	// MAC is the Ethernet address, 6 bytes; nil if there is none or if it is
-	// all zero.
+	// MAC is the Ethernet address, 6 bytes; nil if there is none or if it is all zero.
 	MAC net.HardwareAddr
 	// MTU in bytes, without link header.
 	MTU int
-	// Addrs are the interface's own addresses in the kernel's order (primary
-	// addresses before secondary ones), without zones. The length is that of
-	// the network; on a point-to-point link that of the peer's.
+	// Addrs are the interface's own addresses in the kernel's order (primary before
+	// secondary ones), without zones. The prefix length is that of the network; on a
+	// point-to-point link, that of the peer's address.
 	Addrs []netip.Prefix
-	// State in one or two words for people: "up", "down", "no carrier", ...
+	// State in one or two words for users: "up", "down", "no carrier", ...
 	State string
 }
 
@@ -57,8 +56,8 @@ func (i *Interface) addrs(want func(netip.Addr) bool) []netip.Addr {
 	return list
 }
 
-// HasLinkLocalOnly reports whether the interface has addresses, but none that
-// is good for more than its own link (IPv6 fe80::/10, IPv4 169.254.0.0/16).
+// HasLinkLocalOnly reports whether the interface has addresses, but only link-local
+// ones (IPv6 fe80::/10, IPv4 169.254.0.0/16).
 func (i *Interface) HasLinkLocalOnly() bool {
 	for _, p := range i.Addrs {
 		if !p.Addr().IsLinkLocalUnicast() {
@@ -68,8 +67,8 @@ func (i *Interface) HasLinkLocalOnly() bool {
 	return len(i.Addrs) > 0
 }
 
-// String is one line about the interface; the lines of several stand in
-// columns: name, state, Ethernet address, MTU, addresses.
+// String returns one line about the interface. The lines of several form columns: name,
+// state, Ethernet address, MTU, addresses.
 func (i Interface) String() string {
 	hw := "no MAC address"
 	if i.MAC != nil {
@@ -95,28 +94,28 @@ func (i *Interface) named(name string) bool {
 	return i.Name == name || slices.Contains(i.AltNames, name)
 }
 
-// equal reports whether nothing that an Interface tells differs.
+// equal reports whether all properties are the same.
 func (i *Interface) equal(o *Interface) bool {
 	return i.Name == o.Name && i.Index == o.Index && i.Up == o.Up && i.Running == o.Running &&
 		i.Loopback == o.Loopback && i.Type == o.Type && i.MTU == o.MTU && i.State == o.State &&
 		slices.Equal(i.MAC, o.MAC) && slices.Equal(i.Addrs, o.Addrs) && slices.Equal(i.AltNames, o.AltNames)
 }
 
-// NotFoundError says that there is no interface of this name.
+// NotFoundError means that there is no interface with this name.
 type NotFoundError struct {
 	Name string
-	Have []string // the names of those that exist, by index
+	Have []string // names of the existing interfaces, by index
 }
 
 func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("cannot capture on %q: no such interface", e.Name)
 }
 
-// maxHint is how many interfaces a hint names: a host of containers has
-// thousands.
+// maxHint is the maximum number of interfaces listed in a hint: a host with containers
+// has thousands.
 const maxHint = 20
 
-// Hint is what to try instead.
+// Hint returns what to try instead.
 func (e *NotFoundError) Hint() string {
 	switch n := len(e.Have); {
 	case n == 0:

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel asks the kernel questions about one network namespace: the one of the
-// thread that dialled.
+// kernel queries the kernel about one network namespace: that of the thread that
+// dialed.
 type kernel struct {
 	sockets map[int]*nl.SocketHandle
 }
@@ -34,12 +34,12 @@ func dial() (*kernel, error) {
 
 func (k *kernel) close() { k.sockets[unix.NETLINK_ROUTE].Close() }
 
-// maxInterrupted is how often a listing is begun again because interfaces came
-// and went meanwhile. The last one is taken as it is: on a host that never
-// rests, there is no better one.
+// maxInterrupted is how often a listing is restarted because interfaces changed in the
+// meantime. The last result is used as it is: a host that never comes to rest does not
+// provide a better one.
 const maxInterrupted = 10
 
-// dump sends a request and returns the answers of one type.
+// dump sends a request and returns the replies of one type.
 func (k *kernel) dump(request, answer uint16, body nl.NetlinkRequestData, attrs ...*nl.RtAttr) ([][]byte, error) {
 	for try := 1; ; try++ {
 		req := nl.NewNetlinkRequest(int(request), unix.NLM_F_DUMP)
@@ -64,7 +64,7 @@ const extFilterSkipStats = 1 << 3
 
 // list returns all interfaces with their addresses, by index.
 func (k *kernel) list() ([]Interface, error) {
-	// Counters are most of an answer and of its cost; nobody here wants them.
+	// Counters are most of the size and cost of a reply, and are not used here.
 	skip := nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(extFilterSkipStats))
 	links, err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), skip)
 	if err != nil {
@@ -103,9 +103,8 @@ func assemble(links, addrs [][]byte) ([]Interface, error) {
 
 var errShort = errors.New("netlink message is too short")
 
-// parse takes over what an RTM_NEWLINK message says. What it does not say
-// stays: some drivers send messages that have only their own attributes.
-// Addrs is never touched.
+// parse applies an RTM_NEWLINK message. Properties that it does not contain are kept:
+// some drivers send messages with their own attributes only. It never changes Addrs.
 func (i *Interface) parse(m []byte) error {
 	if len(m) < unix.SizeofIfInfomsg {
 		return errShort
@@ -121,8 +120,8 @@ func (i *Interface) parse(m []byte) error {
 	return nil
 }
 
-// describe takes over the attributes of an RTM_NEWLINK message and returns the
-// operational state.
+// describe applies the attributes of an RTM_NEWLINK message and returns the operational
+// state.
 func (i *Interface) describe(attrs []byte) (operstate uint8) {
 	complete := false
 	var altNames []string
@@ -142,16 +141,15 @@ func (i *Interface) describe(attrs []byte) (operstate uint8) {
 		}
 	}
 	if complete {
-		// Such a message has all alternative names; without any it has no
-		// list of them either.
+		// Such a message has all alternative names; if there are none, the list is
+		// absent.
 		i.AltNames = altNames
 	}
 	return operstate
 }
 
-// attributes yields the attributes of a message, as far as it is well formed:
-// each is its own length, a type, and a value padded to four bytes
-// (rtnetlink(7)).
+// attributes yields the attributes of a message, as far as it is well formed. Each is a
+// length, a type, and a value padded to four bytes (rtnetlink(7)).
 func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		for len(b) >= unix.SizeofRtAttr {
@@ -166,7 +164,7 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// mac copies b if it is an Ethernet address that tells anything.
+// mac copies b if it is an Ethernet address that is not all zero.
 func mac(b []byte) net.HardwareAddr {
 	if len(b) != 6 || [6]byte(b) == [6]byte{} {
 		return nil
@@ -184,7 +182,7 @@ func parseAltNames(b []byte) []string {
 	return list
 }
 
-// Operational states, RFC 2863 section 3.1.14 as numbered in linux/if.h.
+// Operational states: RFC 2863, section 3.1.14, numbered as in linux/if.h.
 const (
 	operUnknown = iota
 	operNotPresent
@@ -208,13 +206,13 @@ func (i *Interface) state(operstate uint8) string {
 	case operstate == operNotPresent:
 		return "absent"
 	}
-	// Also operDown and operLowerLayerDown: for a capture it is all the same.
+	// Also operDown and operLowerLayerDown, which make no difference for a capture.
 	return "no carrier"
 }
 
-// parseAddr reads an RTM_NEWADDR or RTM_DELADDR message. The prefix is the
-// interface's own address with the length of its network, invalid if the
-// message has no IP address.
+// parseAddr parses an RTM_NEWADDR or RTM_DELADDR message. The prefix is the interface's
+// own address with the length of its network; it is invalid if the message has no IP
+// address.
 func parseAddr(m []byte) (index int, p netip.Prefix, err error) {
 	if len(m) < unix.SizeofIfAddrmsg {
 		return 0, p, errShort
@@ -229,8 +227,8 @@ func parseAddr(m []byte) (index int, p netip.Prefix, err error) {
 			address = value
 		}
 	}
-	// On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours;
-	// elsewhere both are ours, and IPv6 leaves IFA_LOCAL out.
+	// On a point-to-point link, IFA_ADDRESS is the peer's and IFA_LOCAL is ours;
+	// elsewhere both are ours, and IPv6 omits IFA_LOCAL.
 	if own == nil {
 		own = address
 	}

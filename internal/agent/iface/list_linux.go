@@ -15,8 +15,8 @@ func List() ([]Interface, error) {
 	return k.list()
 }
 
-// ByName returns the interface that has this name or alternative name. If
-// there is none, the error is a *NotFoundError.
+// ByName returns the interface with this name or alternative name. If there is none,
+// the error is a *NotFoundError.
 func ByName(name string) (Interface, error) {
 	list, err := List()
 	if err != nil {
@@ -41,8 +41,8 @@ func names(list []Interface) []string {
 	return have
 }
 
-// LocalAddrs returns every address of every interface of the namespace,
-// sorted, each once. To follow changes, see Watcher.LocalAddrs.
+// LocalAddrs returns every address of every interface of the namespace, sorted, without
+// duplicates. To follow changes, see Watcher.LocalAddrs.
 func LocalAddrs() ([]netip.Addr, error) {
 	list, err := List()
 	if err != nil {

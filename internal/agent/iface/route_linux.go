@@ -11,24 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoDefaultRouteError says that no default route leads out of the namespace.
+// NoDefaultRouteError means that the namespace has no default route.
 type NoDefaultRouteError struct {
-	Have []string // the names of the interfaces that exist, by index
+	Have []string // names of the existing interfaces, by index
 }
 
 func (e *NoDefaultRouteError) Error() string {
 	return "there is no default route, neither of IPv4 nor of IPv6"
 }
 
-// Hint is what to try instead.
+// Hint returns what to try instead.
 func (e *NoDefaultRouteError) Hint() string {
 	return (&NotFoundError{Have: e.Have}).Hint()
 }
 
-// DefaultRoute returns the interface of the namespace's default route: that of
-// IPv4 in the main table with the lowest metric, or that of IPv6 if there is
-// none. Routes whose interface is down do not count. If there is no route, the
-// error is a *NoDefaultRouteError.
+// DefaultRoute returns the interface of the namespace's default route: that of IPv4 in
+// the main table with the lowest metric, or else that of IPv6. Routes whose interface
+// is down are ignored. If there is no route, the error is a *NoDefaultRouteError.
 func DefaultRoute() (Interface, error) {
 	k, err := dial()
 	if err != nil {
@@ -57,15 +56,15 @@ func DefaultRoute() (Interface, error) {
 // route is a default route.
 type route struct {
 	metric uint32
-	index  int // of the interface; of the first one of several next hops
+	index  int // of the interface; with several next hops, of the first
 }
 
-// defaultRoutes returns those of one address family, the best first.
+// defaultRoutes returns the default routes of one address family, the best first.
 func (k *kernel) defaultRoutes(family int) (list []route, err error) {
 	body := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family)}}
 	msgs, err := k.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, body)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, nil // a kernel without this family
+		return nil, nil // a kernel without this address family
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot list routes: %w", err)
@@ -79,8 +78,8 @@ func (k *kernel) defaultRoutes(family int) (list []route, err error) {
 	return list, nil
 }
 
-// parseDefaultRoute reads an RTM_NEWROUTE message, and reports whether it is
-// about a default route in the main table that leads anywhere.
+// parseDefaultRoute parses an RTM_NEWROUTE message, and reports whether it is a usable
+// default route in the main table.
 func parseDefaultRoute(m []byte, family int) (r route, ok bool) {
 	if len(m) < unix.SizeofRtMsg {
 		return r, false

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// TimeoutError says that an interface did not become ready in time.
+// TimeoutError means that an interface did not become ready in time.
 type TimeoutError struct {
-	Interface Interface     // as it was in the end
-	Reason    string        // what it waited for, such as "is down"
-	After     time.Duration // how long it waited
+	Interface Interface     // its last state
+	Reason    string        // what was missing, such as "is down"
+	After     time.Duration // how long Wait waited
 }
 
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("cannot capture on %q: after %s it still %s", e.Interface.Name, seconds(e.After), e.Reason)
 }
 
-// Timeout makes it a timeout for those who ask as they would ask a net.Error.
+// Timeout implements the method of net.Error.
 func (e *TimeoutError) Timeout() bool { return true }
 
-// Hint is what might help.
+// Hint returns what might help.
 func (e *TimeoutError) Hint() string {
 	switch i := &e.Interface; {
 	case !i.Up:
@@ -31,18 +31,17 @@ func (e *TimeoutError) Hint() string {
 	return fmt.Sprintf("to see what it has: ip address show dev %s", e.Interface.Name)
 }
 
-// tick is how often Wait looks even though the kernel reported nothing.
+// tick is how often Wait checks even if the kernel has reported nothing.
 const tick = time.Second
 
-// Wait returns the interface of this name as soon as it is ready. ready tells
-// what an interface still waits for, as the end of a sentence that begins with
-// its name ("is down", "has no IP address"), or "" if it is ready. If that
-// needs waiting, say is told at once, and again whenever the reason is another
-// one.
+// Wait returns the interface with this name as soon as it is ready. ready returns what
+// the interface still lacks, as the end of a sentence that begins with its name ("is
+// down", "has no IP address"), or "" if it is ready. If Wait has to wait, it calls say
+// immediately, and again whenever the reason changes.
 //
-// The error is a *NotFoundError, at once, if the interface does not exist or
-// is removed meanwhile (a rename is none), a *TimeoutError after timeout, and
-// the context's if that ends.
+// The error is a *NotFoundError, immediately, if the interface does not exist or is
+// removed (a rename does not count), a *TimeoutError after timeout, or the context's
+// error.
 func Wait(ctx context.Context, name string, timeout time.Duration,
 	ready func(Interface) (waitingFor string), say func(string)) (Interface, error) {
 	w, err := NewWatcher(Any)
@@ -92,7 +91,7 @@ func (w *waiter) wait(ctx context.Context, i Interface) (Interface, error) {
 	}
 }
 
-// seconds rounds to the nearest whole second, but never to none.
+// seconds rounds to the nearest whole second, but at least one.
 func seconds(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()

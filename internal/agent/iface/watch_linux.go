@@ -15,18 +15,19 @@ import (
 type Kind uint8
 
 const (
-	// Changed: something else about the interface: its addresses, name, MAC
-	// address, MTU, carrier.
+	// Changed: another property of the interface has changed: addresses, name, MAC
+	// address, MTU, or carrier.
 	Changed Kind = iota
-	// Down: the administrator took it down; captures stop meanwhile.
+	// Down: the administrator took it down, which suspends captures.
 	Down
 	// Up: it was brought up again.
 	Up
-	// Removed: it is gone from this namespace: deleted, or moved to another.
+	// Removed: it has left this namespace: deleted, or moved to another.
 	Removed
-	// Added: it is new. Only a Watcher of all interfaces sees this.
+	// Added: it is new. Only a Watcher of all interfaces reports this.
 	Added
-	// Groups: it has joined or left a multicast group. Only after FollowGroups.
+	// Groups: it has joined or left a multicast group. Reported after FollowGroups
+	// only.
 	Groups
 )
 
@@ -37,27 +38,26 @@ func (k Kind) String() string {
 // Event is one change to one interface.
 type Event struct {
 	Kind Kind
-	// Interface as it is after the change; as it was last, if Kind is Removed.
+	// Interface is the state after the change, or the last state if Kind is Removed.
 	Interface Interface
 }
 
-// Any is the index that stands for all interfaces.
+// Any is the index for all interfaces.
 const Any = 0
 
-// Watcher follows the interfaces of the namespace in which it was made. Its
-// methods must not be called at the same time by several goroutines; those
-// that tell may be called by the function that Run calls.
+// Watcher follows the interfaces of the namespace in which it was created. It is not
+// safe for concurrent use, but the function that Run calls may call the methods that
+// return state.
 type Watcher struct {
 	kernel *kernel
 	events *events
 	index  int // or Any
 	have   map[int]Interface
-	groups bool // FollowGroups
+	groups bool // FollowGroups was called
 }
 
-// NewWatcher begins to follow the interface with this index, or all of them if
-// it is Any. No change from here on is missed, whenever Run is called. Close
-// it in the end.
+// NewWatcher starts following the interface with this index, or all of them if it is
+// Any. No later change is missed, whenever Run is called. The caller must Close it.
 func NewWatcher(index int) (*Watcher, error) {
 	e, err := subscribe()
 	if err != nil {
@@ -78,15 +78,15 @@ func NewWatcher(index int) (*Watcher, error) {
 	return w, nil
 }
 
-// Close frees the watcher's sockets. It is no way to end Run: cancel Run's
-// context for that.
+// Close frees the watcher's sockets. It does not end Run: cancel Run's context for
+// that.
 func (w *Watcher) Close() {
 	w.events.close()
 	w.kernel.close()
 }
 
-// Interfaces returns the watched interfaces as they are after the last Event,
-// or before the first, by index.
+// Interfaces returns the watched interfaces as of the last Event, or of NewWatcher, by
+// index.
 func (w *Watcher) Interfaces() []Interface {
 	list := make([]Interface, 0, len(w.have))
 	for _, index := range slices.Sorted(maps.Keys(w.have)) {
@@ -95,15 +95,14 @@ func (w *Watcher) Interfaces() []Interface {
 	return list
 }
 
-// LocalAddrs returns all addresses of the watched interfaces, sorted, each
-// once.
+// LocalAddrs returns all addresses of the watched interfaces, sorted, without
+// duplicates.
 func (w *Watcher) LocalAddrs() []netip.Addr { return localAddrs(w.Interfaces()) }
 
-// Run calls fn for each change, in the order in which they happened, until ctx
-// ends or the one watched interface is gone; both are no error. If that
-// interface does not exist at the start, Run says Removed at once. fn may take
-// its time: what happens meanwhile is told later, or, if it was too much for
-// the kernel to keep, as the difference that it made.
+// Run calls fn for each change, in order, until ctx ends or the one watched interface
+// is gone; neither is an error. If that interface does not exist at the start, Run
+// reports Removed immediately. fn may be slow: changes during the call are reported
+// later or, if there are too many for the kernel to queue, as their net effect.
 func (w *Watcher) Run(ctx context.Context, fn func(Event)) error {
 	if w.index != Any && len(w.have) == 0 {
 		fn(Event{Kind: Removed, Interface: Interface{Index: w.index}})
@@ -122,8 +121,8 @@ func (w *Watcher) Run(ctx context.Context, fn func(Event)) error {
 	}
 }
 
-// Watch is a Watcher in one call: it follows the interface with this index, or
-// all if it is Any, in the caller's namespace.
+// Watch is a Watcher in one call: it follows the interface with this index, or all if
+// it is Any, in the caller's namespace.
 func Watch(ctx context.Context, index int, fn func(Event)) error {
 	w, err := NewWatcher(index)
 	if err != nil {
@@ -133,8 +132,8 @@ func Watch(ctx context.Context, index int, fn func(Event)) error {
 	return w.Run(ctx, fn)
 }
 
-// step waits for one batch of messages and acts on it. If the deadline passes
-// first, it looks for itself.
+// step waits for a batch of messages and applies it. If the deadline passes first, it
+// lists the interfaces itself.
 func (w *Watcher) step(ctx context.Context, deadline time.Time, fn func(Event)) error {
 	b, err := w.events.wait(ctx, deadline)
 	if err != nil {
@@ -148,8 +147,8 @@ func (w *Watcher) step(ctx context.Context, deadline time.Time, fn func(Event)) 
 		case unix.RTM_DELLINK:
 			w.unlink(m.Data, fn)
 		case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-			// An interface may have the same address twice, with different
-			// peers: only a listing tells what is left after one is deleted.
+			// An interface may have the same address twice, with different peers: only
+			// a listing shows what is left after one is deleted.
 			list = list || w.watches(linkIndex(m.Data))
 		case unix.RTM_NEWMULTICAST, unix.RTM_DELMULTICAST:
 			if i, ok := w.have[linkIndex(m.Data)]; ok {
@@ -171,8 +170,8 @@ func (w *Watcher) step(ctx context.Context, deadline time.Time, fn func(Event)) 
 
 func (w *Watcher) watches(index int) bool { return w.index == Any || w.index == index }
 
-// linkIndex is the index in an ifinfomsg or ifaddrmsg (rtnetlink(7)): both
-// have it at offset 4. It is 0 if the message is cut short.
+// linkIndex returns the index in an ifinfomsg or ifaddrmsg (rtnetlink(7)), which is at
+// offset 4 in both, or 0 if the message is too short.
 func linkIndex(m []byte) int {
 	if len(m) < unix.SizeofIfAddrmsg {
 		return 0
@@ -180,12 +179,12 @@ func linkIndex(m []byte) int {
 	return int(binary.NativeEndian.Uint32(m[4:]))
 }
 
-// forBridge reports whether a message is about an interface's role as a port
-// of a bridge. When a port leaves its bridge, the kernel sends an RTM_DELLINK
-// of this kind though the interface stays.
+// forBridge reports whether a message is about an interface's role as a port of a
+// bridge. When a port leaves its bridge, the kernel sends such an RTM_DELLINK although
+// the interface continues to exist.
 func forBridge(m []byte) bool { return len(m) > 0 && m[0] != unix.AF_UNSPEC }
 
-// link acts on an RTM_NEWLINK message.
+// link applies an RTM_NEWLINK message.
 func (w *Watcher) link(m []byte, fn func(Event)) {
 	index := linkIndex(m)
 	if forBridge(m) || !w.watches(index) {
@@ -193,7 +192,7 @@ func (w *Watcher) link(m []byte, fn func(Event)) {
 	}
 	i, known := w.have[index]
 	if !known && w.index != Any {
-		return // it was gone before; its index does not come back
+		return // it was removed before; its index is not reused
 	}
 	if err := i.parse(m); err != nil {
 		return
@@ -201,14 +200,14 @@ func (w *Watcher) link(m []byte, fn func(Event)) {
 	w.put(i, fn)
 }
 
-// unlink acts on an RTM_DELLINK message.
+// unlink applies an RTM_DELLINK message.
 func (w *Watcher) unlink(m []byte, fn func(Event)) {
 	if !forBridge(m) {
 		w.drop(linkIndex(m), fn)
 	}
 }
 
-// refresh finds out by a listing what is different.
+// refresh determines the changes from a new listing.
 func (w *Watcher) refresh(fn func(Event)) error {
 	list, err := w.kernel.list()
 	if err != nil {
@@ -236,7 +235,7 @@ func (w *Watcher) wanted(list []Interface) map[int]Interface {
 	return m
 }
 
-// put stores what an interface is now and tells what that changes.
+// put stores the current state of an interface and reports what has changed.
 func (w *Watcher) put(now Interface, fn func(Event)) {
 	old, known := w.have[now.Index]
 	w.have[now.Index] = now

@@ -19,14 +19,15 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// compilePcap lets libpcap compile an expression. libpcap cannot be
-// interrupted while it asks a name server: if ctx ends first, the compilation
-// goes on in the background and its result is thrown away.
+// compilePcap compiles an expression with libpcap. libpcap cannot be interrupted while
+// it queries a name server: if ctx ends first, the compilation continues in the
+// background and its result is discarded.
 func compilePcap(ctx context.Context, src source) ([]bpf.RawInstruction, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", err
 	}
-	// Here and not in the goroutine, for a thread has its network namespace.
+	// Here and not in the goroutine, because the network namespace is a property of the
+	// thread.
 	h, err := openHandle(src)
 	if err != nil {
 		return nil, "", err
@@ -49,7 +50,7 @@ func compilePcap(ctx context.Context, src source) ([]bpf.RawInstruction, string,
 	}
 }
 
-// compilerName shortens "libpcap version 1.10.3 (with TPACKET_V3)".
+// compilerName shortens a version such as "libpcap version 1.10.3 (with TPACKET_V3)".
 func compilerName() string {
 	version := strings.TrimPrefix(C.GoString(C.pcap_lib_version()), "libpcap version ")
 	version, _, _ = strings.Cut(version, " ")
@@ -64,8 +65,7 @@ type handle struct {
 
 func (h *handle) close() { C.pcap_close(h.pcap) }
 
-// openHandle opens the device, or a handle of the link type that captures
-// nothing.
+// openHandle opens the device, or a handle for the link type that captures nothing.
 func openHandle(src source) (*handle, error) {
 	if src.device != "" {
 		return openDevice(src)

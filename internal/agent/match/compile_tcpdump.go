@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpdumpDirs are searched after PATH: services often run without sbin.
+// tcpdumpDirs are searched after PATH, because services often run without sbin.
 var tcpdumpDirs = []string{"/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin", "/usr/local/bin"}
 
 // findTcpdump returns the path of an installed tcpdump.
@@ -35,7 +35,7 @@ func findTcpdump() (string, error) {
 	return "", fmt.Errorf("%w: pcap filter expressions need tcpdump, and there is none", errNoCompiler)
 }
 
-// compilePcap lets tcpdump compile an expression.
+// compilePcap compiles an expression with tcpdump.
 func compilePcap(ctx context.Context, src source) ([]bpf.RawInstruction, string, error) {
 	path, err := findTcpdump()
 	if err != nil {
@@ -56,11 +56,11 @@ func compilePcap(ctx context.Context, src source) ([]bpf.RawInstruction, string,
 func runTcpdump(ctx context.Context, path string, src source) ([]byte, error) {
 	args := []string{"-ddd", "-s", strconv.Itoa(Snaplen)}
 	if src.device != "" {
-		// -p: to open an interface just for a look is no reason to switch it
-		// to promiscuous mode.
+		// -p: opening an interface just to inspect it must not switch it to promiscuous
+		// mode.
 		args = append(args, "-p", "-i", src.device)
 	}
-	// Behind --, an expression that begins with - is no option.
+	// After --, an expression that begins with - is not an option.
 	args = append(args, "-y", src.link.name, "--", src.expression)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
@@ -79,9 +79,9 @@ func runTcpdump(ctx context.Context, path string, src source) ([]byte, error) {
 	return nil, fmt.Errorf("%w: cannot run %s: %w", errNoCompiler, path, err)
 }
 
-// inheritedCaps lets tcpdump open the interface when this process may do so by
-// a file capability or a service manager's grace, not as root: a capability of
-// that kind is not handed on by itself (capabilities(7)).
+// inheritedCaps lets tcpdump open the interface if this process may do so because of a
+// file capability or a service manager rather than as root: such capabilities are not
+// inherited automatically (capabilities(7)).
 func inheritedCaps() []uintptr {
 	if os.Geteuid() == 0 {
 		return nil
@@ -97,8 +97,8 @@ func inheritedCaps() []uintptr {
 	return []uintptr{unix.CAP_NET_RAW}
 }
 
-// complaint makes one line of what tcpdump says on stderr, without its name
-// and without warnings of other things.
+// complaint returns tcpdump's error on stderr as one line, without its name and
+// unrelated warnings.
 func complaint(stderr string, exit error) error {
 	var lines []string
 	for line := range strings.Lines(stderr) {
@@ -114,8 +114,8 @@ func complaint(stderr string, exit error) error {
 	return errors.New(strings.TrimPrefix(text, "can't parse filter expression: "))
 }
 
-// parseProgram reads the output of tcpdump -ddd: the number of instructions,
-// then one on each line, as four decimal numbers.
+// parseProgram parses the output of tcpdump -ddd: the number of instructions, then one
+// instruction per line as four decimal numbers.
 func parseProgram(out []byte) ([]bpf.RawInstruction, error) {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	n, err := strconv.Atoi(lines[0])

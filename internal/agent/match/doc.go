@@ -1,18 +1,14 @@
-// Package match turns what -m asks for into a filter: a classic BPF program
-// for an AF_PACKET socket, so that the kernel throws away what nobody wants
-// before it costs anything, and the same test in Go, for frames that come from
-// elsewhere.
+// Package match compiles the argument of -m to a filter: a classic BPF program for an
+// AF_PACKET socket, so that the kernel discards unwanted frames before they cost
+// anything, and the same test in Go, for frames from elsewhere.
 //
-// The modes src, dst, spoof and none are compiled here. Any other mode is a
-// pcap filter expression (pcap-filter(7)), which is compiled by libpcap in a
-// build with the tag libpcap, and otherwise by an installed tcpdump: there is
-// one language of expressions, and no second reading of it.
+// The modes src, dst, spoof, and none are compiled here. Any other mode is a pcap
+// filter expression (pcap-filter(7)), which is compiled by libpcap in builds with the
+// tag libpcap, and by an installed tcpdump otherwise. The package does not parse
+// expressions itself, so there is only one definition of the language.
 //
-// A filter is for one kind of frames. On interfaces with Ethernet headers it
-// expects a SOCK_RAW socket; on others a SOCK_DGRAM socket, whose data begin
-// with the network header. The kernel takes the outer VLAN tag out of frames
-// that are received, and filters run afterwards; frames in user space have
-// that tag in packet.Frame.VLAN.
-//
-// The package opens no socket and attaches nothing.
+// A filter applies to one kind of frames. On interfaces with Ethernet headers it
+// expects a SOCK_RAW socket; on others a SOCK_DGRAM socket, whose data begins with the
+// network header. The kernel removes the outer VLAN tag from received frames before it
+// runs the filter; frames in user space have that tag in packet.Frame.VLAN.
 package match

@@ -5,28 +5,28 @@ import (
 	"fmt"
 )
 
-// What can be wrong with a filter, for errors.Is.
+// Kinds of errors, for errors.Is.
 var (
-	// ErrSyntax: the compiler does not understand the expression, or it asks
-	// for what this kind of frames does not have.
+	// ErrSyntax: the compiler rejects the expression, or it tests something that this
+	// kind of frames does not have.
 	ErrSyntax = errors.New("invalid filter expression")
-	// ErrNoMAC: the filter needs a MAC address where there is none.
+	// ErrNoMAC: the filter needs a MAC address but there is none.
 	ErrNoMAC = errors.New("no MAC address")
-	// ErrNoIPv4: %i without an IPv4 address.
+	// ErrNoIPv4: the filter uses %i but there is no IPv4 address.
 	ErrNoIPv4 = errors.New("no IPv4 address")
-	// ErrNoAddress: spoof without any address.
+	// ErrNoAddress: the filter is spoof but there is no address.
 	ErrNoAddress = errors.New("no IP address")
 	// ErrNoCompiler: expressions cannot be compiled on this host.
 	ErrNoCompiler = errors.New("no compiler for filter expressions")
-	// ErrTooLong: the program has more instructions than the kernel takes.
+	// ErrTooLong: the program has more instructions than the kernel accepts.
 	ErrTooLong = errors.New("filter is too long")
 )
 
-// Error says why there is no filter.
+// Error explains why there is no filter.
 type Error struct {
 	Kind   error  // one of the errors above
-	Filter string // as it was asked for
-	Reason string // in words, may be the compiler's
+	Filter string // as requested
+	Reason string // in words, possibly the compiler's
 	Cause  error  // may be nil
 	hint   string
 }
@@ -41,5 +41,5 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Cause}
 }
 
-// Hint is what to do next, or "".
+// Hint returns the next step for the user, or "".
 func (e *Error) Hint() string { return e.hint }

@@ -13,29 +13,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// compileTimeout bounds how long a compiler may take: an expression may name
-// hosts, and name servers may be silent.
+// compileTimeout bounds the time of a compiler: an expression may contain host names,
+// and name servers may not answer.
 const compileTimeout = 10 * time.Second
 
-// A source is what a compiler is given.
+// A source is the input of a compiler.
 type source struct {
 	expression string
 	link       dataLink
-	// device is the interface to compile for, "" for none. Knowing it, the
-	// compiler makes "vlan" look at the tag that the kernel has taken out of
-	// the frame, too.
+	// device is the interface to compile for, or "". Knowing it, the compiler makes
+	// "vlan" also test the tag that the kernel has removed from the frame.
 	device string
 }
 
-// dataLink is a link type as libpcap numbers and names it.
+// dataLink is a link type by libpcap's number and name.
 type dataLink struct {
 	name   string
 	number int
 }
 
-// The link types that programs are compiled for. Frames without a link header
-// but with a protocol are compiled as if they had a Linux "cooked" header,
-// which has that protocol, and the direction, at fixed places.
+// The link types for which programs are compiled. Frames without a link header but with
+// a protocol are compiled as if they had a Linux "cooked" header, which has that
+// protocol, and the direction, at fixed offsets.
 var (
 	linkEthernet = dataLink{"EN10MB", 1}
 	linkCooked   = dataLink{"LINUX_SLL", 113}
@@ -44,13 +43,13 @@ var (
 	linkRadiotap = dataLink{"IEEE802_11_RADIO", 127}
 )
 
-// What compilers return beside their own messages.
+// Errors of compilers besides their own messages.
 var (
 	errNoCompiler = errors.New("no compiler")
 	errDevice     = errors.New("cannot open the interface")
 )
 
-// compileExpression makes the filter of a pcap filter expression.
+// compileExpression compiles a pcap filter expression.
 func (s *scope) compileExpression(ctx context.Context, text string) (*Filter, error) {
 	expression, err := s.expand(text)
 	if err != nil {
@@ -98,8 +97,8 @@ func onlyIncoming(prog []bpf.RawInstruction) []bpf.RawInstruction {
 	return slices.Concat(mustAssemble(dropOutgoing()), prog)
 }
 
-// expand puts MAC and IP in the place of %m and %i. A % before anything else
-// is dropped, so that %% is one, and so is one at the end.
+// expand replaces %m and %i with the MAC and IP addresses. A % before any other
+// character, or at the end, is removed, so that %% is a single %.
 func (s *scope) expand(text string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -130,7 +129,7 @@ func (s *scope) expand(text string) (string, error) {
 	return b.String(), nil
 }
 
-// NeedsIPv4 reports whether a mode is an expression with %i in it.
+// NeedsIPv4 reports whether a mode is an expression that contains %i.
 func NeedsIPv4(mode string) bool {
 	for i := 0; i+1 < len(mode); i++ {
 		if mode[i] != '%' {
@@ -143,8 +142,8 @@ func NeedsIPv4(mode string) bool {
 	return false
 }
 
-// translate has the expression compiled: for the interface itself if that can
-// be, otherwise for its link type alone.
+// translate compiles the expression for the interface itself if possible, otherwise for
+// its link type only.
 func (s *scope) translate(ctx context.Context, expression string) ([]bpf.RawInstruction, string, error) {
 	src := source{expression: expression, link: s.dataLink()}
 	if !s.live || s.link != packet.Ethernet {
@@ -158,7 +157,7 @@ func (s *scope) translate(ctx context.Context, expression string) ([]bpf.RawInst
 	src.device = ""
 	prog, compiler, plain := compilePcap(ctx, src)
 	if plain == nil && asksVLAN(expression) {
-		// Compiled without the interface, it would miss received tags.
+		// Compiled without the interface, the filter would miss received tags.
 		return nil, "", fmt.Errorf("%w, as \"vlan\" needs: %w", errDevice, err)
 	}
 	return prog, compiler, plain
@@ -178,7 +177,7 @@ func (s *scope) dataLink() dataLink {
 	return linkCooked
 }
 
-// asksVLAN reports whether an expression has the keyword in it.
+// asksVLAN reports whether an expression contains the keyword vlan.
 func asksVLAN(expression string) bool {
 	words := strings.FieldsFunc(expression, func(r rune) bool {
 		return !strings.ContainsRune("-._", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
@@ -186,8 +185,8 @@ func asksVLAN(expression string) bool {
 	return slices.Contains(words, "vlan")
 }
 
-// adapt makes a compiled program one for our kind of frames, and refuses one
-// that cannot be.
+// adapt converts a compiled program to our kind of frames, or rejects it if that is
+// impossible.
 func (s *scope) adapt(prog []bpf.RawInstruction, expression string) (wider, error) {
 	if s.link == packet.Network {
 		for i := range prog {
@@ -212,16 +211,16 @@ func (s *scope) adapt(prog []bpf.RawInstruction, expression string) (wider, erro
 	return w, nil
 }
 
-// cookedSize is the length of a Linux cooked header (LINKTYPE_LINUX_SLL), in
-// bytes; the packet type is at its offset 0, the protocol at 14.
+// cookedSize is the length of a Linux cooked header (LINKTYPE_LINUX_SLL), in bytes. The
+// packet type is at offset 0, the protocol at offset 14.
 const (
 	cookedSize     = 16
 	cookedType     = 0
 	cookedProtocol = 14
 )
 
-// uncook turns an access to a frame with a cooked header into one to the same
-// frame without: what was in the header, the kernel knows beside the frame.
+// uncook converts an access to a frame with a cooked header to one to the same frame
+// without it: the kernel provides the contents of the header separately.
 func uncook(in *bpf.RawInstruction) error {
 	class, mode := in.Op&0x07, in.Op&opMode
 	if class != unix.BPF_LD && class != unix.BPF_LDX || isAncillary(*in) ||
@@ -242,8 +241,8 @@ func uncook(in *bpf.RawInstruction) error {
 	return nil
 }
 
-// unknownInFile reports whether an instruction loads what a capture file of
-// this link type does not have.
+// unknownInFile reports whether an instruction loads something that a capture file of
+// this link type does not contain.
 func (s *scope) unknownInFile(in bpf.RawInstruction) bool {
 	if !isAncillary(in) {
 		return false
@@ -251,12 +250,12 @@ func (s *scope) unknownInFile(in bpf.RawInstruction) bool {
 	return s.link != packet.Network || in.K != adProtocol && in.K != adPacketType
 }
 
-// asksDirection reports whether a program decides by direction itself.
+// asksDirection reports whether a program itself tests the direction.
 func asksDirection(prog []bpf.RawInstruction) bool {
 	return slices.ContainsFunc(prog, func(in bpf.RawInstruction) bool { return isAncillary(in) && in.K == adPacketType })
 }
 
-// failure says why there is no program.
+// failure returns an error that explains why there is no program.
 func (s *scope) failure(ctx context.Context, expression string, err error) error {
 	e := &Error{Kind: ErrSyntax, Filter: expression, Reason: err.Error(), Cause: err}
 	switch {
@@ -280,7 +279,7 @@ func (s *scope) failure(ctx context.Context, expression string, err error) error
 	return e
 }
 
-// mustAssemble is for blocks without anything variable in them.
+// mustAssemble assembles blocks without variable contents.
 func mustAssemble(b block) []bpf.RawInstruction {
 	prog, err := bpf.Assemble(b)
 	if err != nil {

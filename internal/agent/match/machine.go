@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine runs a classic BPF program on frames in user space exactly as the
-// kernel does (net/core/filter.c), including the ancillary loads that
-// compilers of pcap filter expressions emit. golang.org/x/net/bpf has a
-// machine too, without those, and it allocates.
+// machine runs a classic BPF program on frames in user space exactly as the kernel does
+// (net/core/filter.c), including the ancillary loads that compilers of pcap filter
+// expressions emit. The machine of golang.org/x/net/bpf does not have those, and it
+// allocates.
 //
-// verify has accepted the program: run relies on that.
+// The program must have been accepted by verify, on which run relies.
 type machine struct {
 	prog  []bpf.RawInstruction
 	link  packet.LinkType
@@ -42,8 +42,8 @@ const (
 	memWords = 16   // BPF_MEMWORDS
 )
 
-// evaluate returns what the program returns: how many bytes to keep of the frame, 0
-// for none.
+// evaluate returns the result of the program: the number of bytes to keep of the frame,
+// or 0 to reject it.
 func (m *machine) evaluate(f *packet.Frame) uint32 {
 	var a, x uint32
 	var mem [memWords]uint32
@@ -105,14 +105,14 @@ func (m *machine) load(f *packet.Frame, in bpf.RawInstruction, x uint32, mem *[m
 	return loadBytes(f.Data, in.K, in.Op&opSize)
 }
 
-// Negative offsets of indirect loads count from a header of the frame
+// Negative offsets of indirect loads are relative to a header of the frame
 // (linux/filter.h).
 const (
 	fromNetwork = 1<<32 - 0x100000 // SKF_NET_OFF
 	fromLink    = 1<<32 - 0x200000 // SKF_LL_OFF
 )
 
-// resolve makes an offset into the data of one that an expression has computed.
+// resolve converts an offset that an expression has computed to one into the data.
 func (m *machine) resolve(off uint32) uint32 {
 	switch {
 	case off >= fromNetwork:
@@ -123,8 +123,7 @@ func (m *machine) resolve(off uint32) uint32 {
 	return off
 }
 
-// loadBytes loads in network byte order, and reports whether there is anything
-// at that offset.
+// loadBytes loads in network byte order, and reports whether the data extends that far.
 func loadBytes(data []byte, off uint32, size uint16) (uint32, bool) {
 	n := uint32(len(data))
 	switch {
@@ -138,7 +137,7 @@ func loadBytes(data []byte, off uint32, size uint16) (uint32, bool) {
 	return 0, false
 }
 
-// ancillary is what the kernel knows beside the frame's bytes.
+// ancillary returns what the kernel knows about the frame apart from its bytes.
 func (m *machine) ancillary(f *packet.Frame, k uint32) uint32 {
 	switch {
 	case k == adPacketType && f.Direction == packet.Outgoing:
@@ -157,7 +156,7 @@ func (m *machine) ancillary(f *packet.Frame, k uint32) uint32 {
 	return 0
 }
 
-// compute reports false for a division by zero, which ends a program with 0.
+// compute reports false for a division by zero, which ends a program with result 0.
 func compute(in bpf.RawInstruction, a, x uint32) (uint32, bool) {
 	v := in.K
 	if in.Op&unix.BPF_X != 0 {
@@ -179,7 +178,7 @@ func compute(in bpf.RawInstruction, a, x uint32) (uint32, bool) {
 	case unix.BPF_XOR:
 		a ^= v
 	case unix.BPF_LSH:
-		a <<= v & 31 // the kernel's eBPF takes five bits of it
+		a <<= v & 31 // the kernel's eBPF uses five bits of it
 	case unix.BPF_RSH:
 		a >>= v & 31
 	case unix.BPF_NEG:
@@ -198,7 +197,7 @@ func divide(op uint16, a, v uint32) (uint32, bool) {
 	return a % v, true
 }
 
-// jump returns how many instructions are skipped.
+// jump returns the number of instructions to skip.
 func jump(in bpf.RawInstruction, a, x uint32) int {
 	v := in.K
 	if in.Op&unix.BPF_X != 0 {
@@ -223,7 +222,7 @@ func jump(in bpf.RawInstruction, a, x uint32) int {
 	return int(in.Jf)
 }
 
-// verify refuses what the kernel would refuse, and what run does not know.
+// verify rejects what the kernel would reject, and what run does not implement.
 func verify(prog []bpf.RawInstruction) error {
 	if len(prog) == 0 || len(prog) > maxInstructions {
 		return fmt.Errorf("%d instructions: want 1 to %d", len(prog), maxInstructions)
@@ -239,7 +238,7 @@ func verify(prog []bpf.RawInstruction) error {
 	return nil
 }
 
-// verifyOne checks an instruction that has left instructions behind it.
+// verifyOne checks an instruction that has left instructions after it.
 func verifyOne(in bpf.RawInstruction, left int) error {
 	if in.Op > 0xff {
 		return errOperation
@@ -303,8 +302,8 @@ func verifyOffset(k uint32) error {
 	return nil
 }
 
-// isAncillary reports whether an instruction loads what the kernel knows
-// beside the bytes of the frame.
+// isAncillary reports whether an instruction loads something other than bytes of the
+// frame.
 func isAncillary(in bpf.RawInstruction) bool {
 	if in.Op&0x07 != unix.BPF_LD || in.Op&opMode != unix.BPF_ABS {
 		return false

@@ -16,41 +16,38 @@ import (
 type Interface struct {
 	Name  string
 	Index int
-	// Ethernet: frames begin with an Ethernet header (SOCK_RAW); otherwise
-	// with the network header (SOCK_DGRAM).
+	// Ethernet means that frames begin with an Ethernet header (SOCK_RAW); otherwise
+	// they begin with the network header (SOCK_DGRAM).
 	Ethernet bool
-	// WiFi is packet.IEEE80211 or packet.Radiotap if frames begin with such a
-	// header, on interfaces in monitor mode; otherwise 0.
+	// WiFi is packet.IEEE80211 or packet.Radiotap if frames begin with such a header,
+	// as on interfaces in monitor mode; otherwise 0.
 	WiFi packet.LinkType
-	// Loopback: every packet is seen twice, outgoing and then incoming.
+	// Loopback means that every packet is seen twice, outgoing and then incoming.
 	Loopback bool
-	// MAC is the interface's Ethernet address, 6 bytes. Without one (nil or
-	// all zero), and on interfaces whose frames have none or that are a
-	// loopback, direction takes its place. Of 802.11 frames it is compared with
-	// the address of who made the packet (SA), as it would be in the Ethernet
-	// frame that a station makes of it.
+	// MAC is the interface's Ethernet address, 6 bytes. If there is none (nil or all
+	// zero), on loopback interfaces, and on interfaces whose frames have none, the
+	// direction is used instead. In 802.11 frames it is compared with the source
+	// address (SA), which is the one in the Ethernet frame that a station makes of it.
 	MAC net.HardwareAddr
-	// Addrs are all addresses that are mine, IPv4 and IPv6, for mode spoof.
+	// Addrs are all addresses of this host, IPv4 and IPv6, for mode spoof.
 	Addrs []netip.Addr
-	// IPv4 is what %i stands for: the interface's first IPv4 address. It may
-	// be invalid.
+	// IPv4 is the value of %i: the interface's first IPv4 address. It may be invalid.
 	IPv4 netip.Addr
 }
 
-// Filter decides which frames are wanted. It may be used by several
-// goroutines.
+// Filter decides which frames are wanted. It is safe for concurrent use.
 type Filter struct {
-	// Text says for people what passes.
+	// Text describes for users what passes.
 	Text string
-	// Compiler says who made the program: "built in", "libpcap 1.10.3",
+	// Compiler names the compiler of the program: "built in", "libpcap 1.10.3",
 	// "tcpdump -ddd".
 	Compiler string
-	// Limit says which frames the filter cannot judge as it should, or is "".
+	// Limit describes the frames that the filter cannot test properly, or is "".
 	Limit string
 
 	prog   []bpf.RawInstruction
 	test   tester
-	narrow *machine // see Wanted; nil if fragments need no other test
+	narrow *machine // see Wanted; nil if fragments need no separate test
 }
 
 // tester is the filter in Go.
@@ -61,15 +58,14 @@ type tester interface {
 // Instructions returns the program for the kernel. The caller owns the slice.
 func (f *Filter) Instructions() []bpf.RawInstruction { return slices.Clone(f.prog) }
 
-// Match reports whether the kernel would let the frame pass; of fragments, see
-// Wanted. It does not
-// allocate and keeps nothing. What Match cannot see, because it lies behind
-// the snapshot length, it takes for absent, as libpcap does with files.
+// Match reports whether the kernel would accept the frame; for fragments, see Wanted.
+// It does not allocate and keeps no reference to the frame. Bytes beyond the snapshot
+// length are treated as absent, as libpcap does with files.
 func (f *Filter) Match(frame *packet.Frame) bool { return f.test.match(frame) }
 
-// Judge is what a program made by a Filter does, in Go, for frames of that link
-// type on the interface with that index. The test does not allocate. The error
-// says what is wrong with the program.
+// Judge returns the test in Go that is equivalent to a Filter's program, for frames of
+// that link type on the interface with that index. The test does not allocate. The
+// error says what is wrong with the program.
 func Judge(prog []bpf.RawInstruction, link packet.LinkType, index int) (func(*packet.Frame) bool, error) {
 	if err := verify(prog); err != nil {
 		return nil, err
@@ -77,25 +73,24 @@ func Judge(prog []bpf.RawInstruction, link packet.LinkType, index int) (func(*pa
 	return (&machine{slices.Clone(prog), link, uint32(index)}).match, nil
 }
 
-// Same reports whether two filters let the same frames pass because their
-// programs are the same: then there is no need to put one in the place of the
-// other. Their texts do not tell that.
+// Same reports whether two filters have the same program, so that one need not be
+// replaced with the other. Comparing their texts is not enough.
 func (f *Filter) Same(o *Filter) bool { return slices.Equal(f.prog, o.prog) }
 
-// Snaplen is how many bytes of a frame a filter asks the kernel for: all of
-// any frame. The capture decides how many it keeps.
+// Snaplen is the number of bytes that a filter asks the kernel to keep: all of any
+// frame. The capture decides how many it keeps.
 const Snaplen = 0x40000
 
-// builtIn is the compiler of everything but expressions.
+// builtIn is the compiler of all modes that are not expressions.
 const builtIn = "built in"
 
-// Compile makes the filter for one of the modes src, dst, spoof and none, or
-// for the pcap filter expression that mode is otherwise. In an expression %m
-// is replaced by the interface's MAC address, %i by its IPv4 address, and %
-// before any other character is dropped. An empty expression is none.
+// Compile compiles the filter for one of the modes src, dst, spoof, and none; any other
+// mode is a pcap filter expression. In an expression, %m is replaced with the
+// interface's MAC address and %i with its IPv4 address, and % before any other
+// character is removed. An empty expression is the same as none.
 //
-// Errors are of type *Error. Compile blocks while a compiler runs, up to ten
-// seconds or until ctx ends: an expression may name hosts.
+// Errors are of type *Error. Compile blocks while a compiler runs, up to ten seconds or
+// until ctx ends, because an expression may contain host names.
 func Compile(ctx context.Context, mode string, t Interface) (*Filter, error) {
 	s := scope{
 		name: t.Name, link: packet.Network, index: t.Index, live: true,
@@ -113,10 +108,10 @@ func Compile(ctx context.Context, mode string, t Interface) (*Filter, error) {
 	return s.compile(ctx, mode)
 }
 
-// CompileFile is Compile for the frames of a capture file, which is of the
-// given link type and was taken on an interface with the given MAC and IP
-// addresses; both may be missing if mode does not need them. Frames without a
-// link header are told apart by their direction, if the file has it.
+// CompileFile is Compile for the frames of a capture file of the given link type, which
+// was captured on an interface with the given MAC and IP addresses; either may be
+// missing if the mode does not need it. Frames without a link header are distinguished
+// by direction, if the file records it.
 func CompileFile(ctx context.Context, mode string, mac net.HardwareAddr, addrs []netip.Addr, link packet.LinkType) (*Filter, error) {
 	s := scope{name: "the capture file", link: link, mac: usableMAC(mac), addrs: addrs}
 	if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Unmap().Is4() }); i >= 0 {
@@ -132,7 +127,7 @@ func usableMAC(mac net.HardwareAddr) net.HardwareAddr {
 	return slices.Clone(mac)
 }
 
-// scope is what a filter is made for: an interface or a file.
+// scope is what a filter is compiled for: an interface or a file.
 type scope struct {
 	name     string // for messages and, if live, for compilers
 	link     packet.LinkType
@@ -151,7 +146,7 @@ func (s *scope) compile(ctx context.Context, mode string) (*Filter, error) {
 	return s.compileExpression(ctx, mode)
 }
 
-// mode is one of the tests that have a name.
+// mode is one of the modes with a name.
 type mode uint8
 
 const (
@@ -177,8 +172,7 @@ func parseMode(text string) (mode, bool) {
 	return 0, false
 }
 
-// IsSpoof reports whether a mode is spoof, which needs to know the addresses
-// that are the host's own.
+// IsSpoof reports whether a mode is spoof, which needs the host's own addresses.
 func IsSpoof(mode string) bool {
 	m, ok := parseMode(mode)
 	return ok && m == spoof
@@ -212,8 +206,8 @@ func (s *scope) compileMode(m mode) (*Filter, error) {
 	return &Filter{Text: s.text(m, own), Compiler: builtIn, prog: prog, test: test}, nil
 }
 
-// canTell refuses modes that need to know who sent a frame where neither the
-// frame nor the kernel tells.
+// canTell rejects modes that need the sender of a frame if neither the frame nor the
+// kernel provides it.
 func (s *scope) canTell(m mode) error {
 	if m == none || s.live || s.byMAC() || s.link == packet.Network {
 		return nil
@@ -228,10 +222,11 @@ func (s *scope) canTell(m mode) error {
 
 func (s *scope) wifi() bool { return s.link == packet.IEEE80211 || s.link == packet.Radiotap }
 
-// byMAC reports whether frames have the MAC address that says who made them.
+// byMAC reports whether frames contain the MAC address of their source.
 func (s *scope) byMAC() bool { return s.mac != nil && s.link.HasMAC() }
 
-// seenTwice: a loopback interface shows each packet outgoing and incoming.
+// seenTwice reports whether each packet is seen outgoing and incoming, as on loopback
+// interfaces.
 func (s *scope) seenTwice() bool { return s.live && s.loopback }
 
 func (s *scope) noAddress() string {
@@ -248,7 +243,7 @@ func (s *scope) hint(live, file string) string {
 	return file
 }
 
-// text describes what a mode lets pass.
+// text describes what a mode accepts.
 func (s *scope) text(m mode, own *own) string {
 	mine, other, why := "ether src "+s.mac.String(), "not ether src "+s.mac.String(), ""
 	if !s.byMAC() {

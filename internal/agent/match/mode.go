@@ -20,7 +20,7 @@ const (
 	srcOffset6      = 8  // and in an IPv6 header, RFC 8200
 )
 
-// networkOffset is where the network header begins if there is no VLAN tag.
+// networkOffset is the offset of the network header if there is no VLAN tag.
 func networkOffset(link packet.LinkType) uint32 {
 	if link == packet.Ethernet {
 		return etherSize
@@ -28,12 +28,12 @@ func networkOffset(link packet.LinkType) uint32 {
 	return 0
 }
 
-// modeTest is a mode in Go: the same steps as program's.
+// modeTest implements a mode in Go, with the same steps as program.
 type modeTest struct {
 	mode  mode
 	link  packet.LinkType
-	once  bool // each packet comes twice, outgoing and incoming
-	byMAC bool // the source MAC address tells what is mine, not the direction
+	once  bool // each packet is seen twice, outgoing and incoming
+	byMAC bool // the source MAC address rather than the direction identifies our packets
 	mac   [6]byte
 	own   *own
 }
@@ -65,7 +65,7 @@ func (t *modeTest) isMine(f *packet.Frame) (mine, known bool) {
 	return ok && mac == t.mac, ok
 }
 
-// sourceIsOwn looks through up to two VLAN tags for an IP header.
+// sourceIsOwn finds the IP header after up to two VLAN tags.
 func (t *modeTest) sourceIsOwn(f *packet.Frame) bool {
 	at := int(networkOffset(t.link))
 	typ := uint32(f.Protocol)
@@ -97,11 +97,11 @@ func (t *modeTest) sourceIsOwn(f *packet.Frame) bool {
 	return false
 }
 
-// snapSize is the length of LLC and SNAP headers together (RFC 1042).
+// snapSize is the combined length of the LLC and SNAP headers (RFC 1042).
 const snapSize = 8
 
-// wifiNetwork is the offset behind the EtherType of an 802.11 data frame, 0 if
-// there is none to be read.
+// wifiNetwork returns the offset after the EtherType of an 802.11 data frame, or 0 if
+// that cannot be read.
 func wifiNetwork(f *packet.Frame) int {
 	at := 0
 	if f.Link == packet.Radiotap {
@@ -115,7 +115,7 @@ func wifiNetwork(f *packet.Frame) int {
 	return at
 }
 
-// own is a set of addresses.
+// own is a set of the host's addresses.
 type own struct {
 	v4 map[[4]byte]struct{}
 	v6 map[[16]byte]struct{}
@@ -139,7 +139,7 @@ func newOwn(addrs []netip.Addr) *own {
 
 func (o *own) len() int { return len(o.v4) + len(o.v6) }
 
-// maxDescribed is how many addresses a text names; a host of containers has
+// maxDescribed is the number of addresses that a text lists; a host with containers has
 // hundreds.
 const maxDescribed = 4
 
@@ -176,7 +176,7 @@ func (o *own) has6(a [16]byte) bool {
 	return ok
 }
 
-// words4 returns the IPv4 addresses as search wants them, words6 the others.
+// words4 returns the IPv4 addresses in the form that search expects, words6 the others.
 func (o *own) words4() [][]uint32 {
 	keys := make([][]uint32, 0, len(o.v4))
 	for a := range o.v4 {
@@ -195,7 +195,7 @@ func (o *own) words6() [][]uint32 {
 	return keys
 }
 
-// words cuts an address into numbers as a program loads them.
+// words splits an address into numbers of the size that a program loads.
 func words(b []byte) []uint32 {
 	var w []uint32
 	for ; len(b) >= 4; b = b[4:] {

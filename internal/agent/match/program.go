@@ -19,16 +19,16 @@ const (
 	etherIPv6 = 0x86dd
 )
 
-// vlanTypes are the tag protocols that are looked through, the same as
-// libpcap's: 802.1Q, 802.1ad, and the one that was used before it.
+// vlanTypes are the tag protocols that are skipped, the same as libpcap's: 802.1Q,
+// 802.1ad, and the one used before 802.1ad.
 var vlanTypes = [...]uint32{0x8100, 0x88a8, 0x9100}
 
-// maxTags is how many tags inside a frame are looked through.
+// maxTags is the maximum number of tags inside a frame that are skipped.
 const maxTags = 2
 
-// Every program is a row of blocks. A block either returns or falls through to
-// the next one. A load beyond the end of the frame ends the program with 0, so
-// a frame too short to decide about does not pass.
+// Every program is a sequence of blocks. A block either returns or falls through to the
+// next one. A load beyond the end of the frame ends the program with 0, so a frame that
+// is too short to be tested is rejected.
 
 type block = []bpf.Instruction
 
@@ -37,7 +37,7 @@ var (
 	drop bpf.Instruction = bpf.RetConstant{Val: 0}
 )
 
-// program is the whole program of a mode.
+// program returns the whole program of a mode.
 func (s *scope) program(m mode, own *own) block {
 	var p block
 	switch m {
@@ -50,7 +50,7 @@ func (s *scope) program(m mode, own *own) block {
 	case dst, spoof:
 		p = s.dropMine()
 	}
-	if m == spoof && !s.wifi() { // of 802.11 frames modeTest alone finds the address
+	if m == spoof && !s.wifi() { // in 802.11 frames only modeTest finds the address
 		return append(p, s.sourceIs(own)...)
 	}
 	return append(p, keep)
@@ -86,9 +86,9 @@ func (s *scope) dropOthers() block {
 	)
 }
 
-// source loads parts of the source MAC address: load(off, size) once the
-// instructions of find have run. Of 802.11 frames it is that of who made the
-// packet, whose place the flags ToDS and FromDS tell (see packet.ParseWiFi).
+// source returns how to load parts of the source MAC address: load(off, size), after
+// the instructions of find. In 802.11 frames it is the source address (SA), whose
+// position depends on the flags ToDS and FromDS (see packet.ParseWiFi).
 func (s *scope) source() (find block, load func(off uint32, size int) bpf.Instruction) {
 	if s.link == packet.Ethernet {
 		return nil, func(off uint32, size int) bpf.Instruction {
@@ -106,7 +106,7 @@ func (s *scope) source() (find block, load func(off uint32, size int) bpf.Instru
 			bpf.TAX{},
 		}
 	}
-	const second, third, fourth = 10, 16, 24 // the addresses' offsets
+	const second, third, fourth = 10, 16, 24 // offsets of the addresses
 	find = append(find,
 		bpf.LoadIndirect{Off: 1, Size: 1},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 3},
@@ -125,8 +125,8 @@ func (s *scope) source() (find block, load func(off uint32, size int) bpf.Instru
 	}
 }
 
-// split returns a MAC address as a program compares it: the first two bytes,
-// and the last four, which differ more and are looked at first.
+// split returns a MAC address as a program compares it: the first two bytes, and the
+// last four, which vary more and are compared first.
 func split(mac []byte) (high, low uint32) {
 	return uint32(binary.BigEndian.Uint16(mac)), binary.BigEndian.Uint32(mac[2:])
 }
@@ -147,8 +147,8 @@ func dropIncoming() block {
 	}
 }
 
-// sourceIs lets IP packets pass whose source is one of the own addresses. It
-// returns in any case.
+// sourceIs accepts IP packets whose source is one of the own addresses. It always
+// returns.
 func (s *scope) sourceIs(own *own) block {
 	v4 := search(own.words4(), func(int) bpf.Instruction {
 		return bpf.LoadIndirect{Off: networkOffset(s.link) + srcOffset4, Size: 4}
@@ -171,8 +171,8 @@ func (s *scope) sourceIs(own *own) block {
 	)
 }
 
-// skipTags leaves the EtherType behind up to two VLAN tags in A, and the
-// length of those tags in X.
+// skipTags loads the EtherType after up to two VLAN tags into A, and the length of
+// those tags into X.
 func (s *scope) skipTags() block {
 	b := block{bpf.LoadConstant{Dst: bpf.RegX, Val: 0}}
 	if s.link == packet.Ethernet {
@@ -185,23 +185,24 @@ func (s *scope) skipTags() block {
 		last := len(vlanTypes) - 1
 		for n, typ := range vlanTypes {
 			j := bpf.JumpIf{Cond: bpf.JumpEqual, Val: typ, SkipTrue: uint8(last - n)}
-			if n == last { // no tag: past this block's loads and those of the tags behind it
+			if n == last { // no tag: past the loads of this block and those of further tags
 				j.SkipFalse = 2 + (maxTags-tag)*perTag
 			}
 			b = append(b, j)
 		}
 		b = append(b,
 			bpf.LoadConstant{Dst: bpf.RegX, Val: uint32(tag) * tagSize},
-			// A tag is 2 bytes of its own and the EtherType of what it is before.
+			// A tag consists of 2 bytes of its own and the EtherType of what follows
+			// it.
 			bpf.LoadAbsolute{Off: networkOffset(s.link) + uint32(tag)*tagSize - 2, Size: 2})
 	}
 	return b
 }
 
-// search lets a packet pass if its words, each loaded by load(i), are one of
-// the keys, which are all of the same length, sorted and distinct. It returns
-// in any case. Words are told apart by binary search, so that a host with
-// hundreds of addresses pays for a few comparisons only.
+// search accepts a packet if its words, each loaded by load(i), equal one of the keys,
+// which have the same length and are sorted and distinct. It always returns. Words are
+// compared by binary search, so that a host with hundreds of addresses needs only a few
+// comparisons.
 func search(keys [][]uint32, load func(word int) bpf.Instruction) block {
 	if len(keys) == 0 {
 		return block{drop}
@@ -214,21 +215,21 @@ type searcher struct {
 	words int // in each key
 }
 
-// linear is how many last words are compared one by one.
+// linear is the number of last words that are compared one by one.
 const linear = 8
 
-// from compares from the given word on; those before it are equal.
+// from compares from the given word on; the words before it are equal.
 func (s searcher) from(keys [][]uint32, word int) block {
 	return append(block{s.load(word)}, s.loaded(keys, word)...)
 }
 
-// loaded is from with the word in A already.
+// loaded is from if the word is already in A.
 func (s searcher) loaded(keys [][]uint32, word int) block {
 	first, last := keys[0], keys[len(keys)-1]
 	switch {
 	case len(keys) == 1:
 		return s.rest(first, word)
-	case first[word] == last[word]: // all the same
+	case first[word] == last[word]: // all equal
 		next := s.from(keys, word+1)
 		return append(block{bpf.JumpIf{Cond: bpf.JumpEqual, Val: first[word], SkipTrue: 1}, drop}, next...)
 	case word == s.words-1 && len(keys) <= linear:
@@ -239,8 +240,8 @@ func (s searcher) loaded(keys [][]uint32, word int) block {
 	return slices.Concat(branch(keys[at][word], len(left)), left, right)
 }
 
-// middle returns where the second half of the keys begins, without parting
-// keys that are equal in this word.
+// middle returns where the second half of the keys begins, without separating keys that
+// are equal in this word.
 func middle(keys [][]uint32, word int) int {
 	at := len(keys) / 2
 	v := keys[at][word]
@@ -257,7 +258,7 @@ func middle(keys [][]uint32, word int) int {
 	return after
 }
 
-// branch skips the given number of instructions if A is at least pivot.
+// branch skips the given number of instructions if A >= pivot.
 func branch(pivot uint32, skip int) block {
 	if skip <= 0xff { // a conditional jump has 8 bits for its distance
 		return block{bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: pivot, SkipTrue: uint8(skip)}}
@@ -268,7 +269,7 @@ func branch(pivot uint32, skip int) block {
 	}
 }
 
-// rest compares all words of one key that are left.
+// rest compares all remaining words of one key.
 func (s searcher) rest(key []uint32, word int) block {
 	left := s.words - word
 	var b block
@@ -276,13 +277,13 @@ func (s searcher) rest(key []uint32, word int) block {
 		if n > 0 {
 			b = append(b, s.load(word+n))
 		}
-		// Past the other comparisons, two instructions each, and keep.
+		// Past the other comparisons, of two instructions each, and keep.
 		b = append(b, bpf.JumpIf{Cond: bpf.JumpEqual, Val: key[word+n], SkipFalse: uint8(2*(left-1-n) + 1)})
 	}
 	return append(b, keep, drop)
 }
 
-// oneOf compares the last word with each key's.
+// oneOf compares the last word with that of each key.
 func oneOf(keys [][]uint32, word int) block {
 	var b block
 	for n, k := range keys {

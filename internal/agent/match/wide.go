@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A compiled expression looks for the IP header where it is in a frame without
-// VLAN tags, and for ports behind it, which later fragments do not have. What
-// it misses would depend on chance: the kernel takes the outer tag out of some
-// frames, and a capture file has them all. So the program is made wider:
+// A compiled expression looks for the IP header at its position in a frame without VLAN
+// tags, and for ports after it, which later fragments do not have. Which frames it
+// misses would depend on circumstances, because the kernel removes the outer tag from
+// some frames, while a capture file keeps all tags. Therefore the program is widened:
 //
-//   - It is there three times, for frames with no, one and two tags, with a
-//     dispatcher in front of them. An expression that asks for tags itself is
-//     left as it is.
-//   - If it asks for ports, or looks into another upper-layer header, all
-//     fragments pass. Filter.Wanted then tells of a first fragment whether its
-//     datagram is wanted, and whoever has seen that knows it of later ones.
+//   - It is repeated for frames with no, one, and two tags, after a dispatcher that
+//     chooses among the three copies. An expression that tests tags itself is left as
+//     it is.
+//   - If it tests ports, or other fields of an upper-layer header, it accepts all
+//     fragments. The caller then tests first fragments with Filter.Wanted, and applies
+//     the result to the later fragments of the same datagram.
 
-// maxWide is how many instructions a wider program may have: the kernel bounds
-// the memory of a socket's filter (net.core.optmem_max), and what fits must
-// still fit.
+// maxWide is the maximum number of instructions of a widened program: the kernel bounds
+// the memory of a socket's filter (net.core.optmem_max), and a program that fits must
+// still fit when widened.
 const maxWide = 1000
 
-// Offsets in IP headers, and what they hold.
+// Offsets in IP headers, and values at those offsets.
 const (
 	fragmentOffset4 = 6      // flags and fragment offset, RFC 791
 	fragmentBits    = 0x3fff // more fragments, or an offset
@@ -38,13 +38,13 @@ const (
 	nextFragment    = 44 // next header of a fragment header
 )
 
-// looksBehindIP reports whether an expression asks for what only the first
-// fragment of a datagram has.
+// looksBehindIP reports whether an expression tests something that only the first
+// fragment of a datagram contains.
 func looksBehindIP(expression string) bool { return behindIP.MatchString(expression) }
 
 var behindIP = regexp.MustCompile(`\b(?:port|portrange)\b|\b(?:tcp|udp|sctp|icmp6?|igmp|igrp|pim|vrrp|carp)\s*\[`)
 
-// asksTags reports whether a program tells tagged frames from others itself.
+// asksTags reports whether a program itself distinguishes tagged frames from others.
 func asksTags(prog []bpf.RawInstruction) bool {
 	return slices.ContainsFunc(prog, func(in bpf.RawInstruction) bool {
 		return in.Op == unix.BPF_JMP|unix.BPF_JEQ && slices.Contains(vlanTypes[:], in.K) ||
@@ -52,16 +52,16 @@ func asksTags(prog []bpf.RawInstruction) bool {
 	})
 }
 
-// wider is what widen makes of a program.
+// wider is the result of widen.
 type wider struct {
-	// prog is for the kernel; narrow is the same, but fragments have to match
-	// like other packets. narrow is nil if that makes no difference.
+	// prog is for the kernel. narrow is the same, except that it tests fragments like
+	// other packets; it is nil if that makes no difference.
 	prog, narrow []bpf.RawInstruction
-	// limit says what prog does not do for want of room, or is "".
+	// limit says what prog does not do for lack of room, or is "".
 	limit string
 }
 
-// widen makes a program see through VLAN tags, and let fragments pass.
+// widen makes a program skip VLAN tags and accept fragments.
 func (s *scope) widen(prog []bpf.RawInstruction, expression string) wider {
 	tags := (s.link == packet.Ethernet || s.link == packet.Network) && !asksVLAN(expression) && !asksTags(prog)
 	fragments := looksBehindIP(expression)
@@ -93,8 +93,8 @@ func (s *scope) widen(prog []bpf.RawInstruction, expression string) wider {
 	return w
 }
 
-// dispatch puts a program behind a test of the EtherType: frames with tags go to
-// a copy of the program that looks behind them, and fragments pass.
+// dispatch puts a program after a test of the EtherType: frames with tags go to a copy
+// of the program that expects those tags, and fragments are accepted.
 func (s *scope) dispatch(prog []bpf.RawInstruction, tags, fragments bool) []bpf.RawInstruction {
 	levels := 1
 	if tags {
@@ -103,7 +103,7 @@ func (s *scope) dispatch(prog []bpf.RawInstruction, tags, fragments bool) []bpf.
 	var heads [][]bpf.RawInstruction
 	size := 0
 	for level := range levels {
-		// The lengths of jumps do not change that of a head.
+		// The lengths of jumps do not affect that of a head.
 		heads = append(heads, s.head(level, level < levels-1, fragments, 0))
 		size += len(heads[level])
 	}
@@ -118,16 +118,16 @@ func (s *scope) dispatch(prog []bpf.RawInstruction, tags, fragments bool) []bpf.
 	return out
 }
 
-// head decides about a frame with at least level tags. It ends with a jump past
-// distance instructions, to the program for frames with that many tags; if more
-// is set, a frame with another tag goes on to the next head instead.
+// head tests a frame with at least level tags. It ends with a jump over distance
+// instructions to the program for frames with that many tags; if more is set, a frame
+// with another tag continues at the next head instead.
 func (s *scope) head(level int, more, fragments bool, distance int) []bpf.RawInstruction {
 	base := networkOffset(s.link) + uint32(level)*tagSize
 	out := s.loadType(level)
 	if more {
 		for n, typ := range vlanTypes {
 			out = append(out, jumpEqual(typ, 0, 0))
-			// Past the rest of this head, which is patched below.
+			// Over the rest of this head; patched below.
 			out[len(out)-1].Jt = uint8(len(vlanTypes) - 1 - n)
 		}
 	}
@@ -147,7 +147,7 @@ func (s *scope) head(level int, more, fragments bool, distance int) []bpf.RawIns
 			jumpEqual(nextFragment, 0, 1),
 			bpf.RawInstruction{Op: unix.BPF_RET, K: Snaplen},
 		)
-		// An IPv4 packet that is no fragment goes past the test for IPv6.
+		// An IPv4 packet that is not a fragment skips the test for IPv6.
 		out[tests+2].Jf = 5
 	}
 	out = append(out, bpf.RawInstruction{Op: unix.BPF_JMP | unix.BPF_JA, K: uint32(distance)})
@@ -164,8 +164,8 @@ func jumpEqual(v uint32, yes, no uint8) bpf.RawInstruction {
 	return bpf.RawInstruction{Op: unix.BPF_JMP | unix.BPF_JEQ, K: v, Jt: yes, Jf: no}
 }
 
-// loadType loads the EtherType behind so many tags; of raw IP, the version as it
-// is in the first byte.
+// loadType loads the EtherType after level tags; for raw IP, the first byte, which
+// contains the version.
 func (s *scope) loadType(level int) []bpf.RawInstruction {
 	half := bpf.RawInstruction{Op: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS}
 	switch {
@@ -182,7 +182,7 @@ func (s *scope) loadType(level int) []bpf.RawInstruction {
 	return []bpf.RawInstruction{half}
 }
 
-// behind is a program that expects so many tags in front of what it looks at.
+// behind returns the program with its offsets moved by level tags.
 func (s *scope) behind(prog []bpf.RawInstruction, level int) []bpf.RawInstruction {
 	prog = slices.Clone(prog)
 	if level == 0 {
@@ -196,7 +196,7 @@ func (s *scope) behind(prog []bpf.RawInstruction, level int) []bpf.RawInstructio
 			in.K = uint32(level)*tagSize - 2
 		case isAncillary(*in), class != unix.BPF_LD && class != unix.BPF_LDX:
 		case mode != unix.BPF_ABS && mode != unix.BPF_IND && mode != unix.BPF_MSH:
-		case in.K >= fromLink: // counted from a header of the frame, by the kernel
+		case in.K >= fromLink: // relative to a header of the frame, resolved by the kernel
 		case s.link == packet.Network || in.K >= etherTypeOffset:
 			in.K += uint32(level) * tagSize
 		}
@@ -204,11 +204,11 @@ func (s *scope) behind(prog []bpf.RawInstruction, level int) []bpf.RawInstructio
 	return prog
 }
 
-// Wanted reports, of a first fragment, whether its datagram is wanted, and of
-// any other frame whether it is wanted by itself, which of a later fragment
-// without its first is all that can be said. It does not allocate.
+// Wanted reports whether a frame is wanted; for a first fragment, whether its datagram
+// is wanted. A later fragment whose first is unknown can only be tested by itself.
+// Wanted does not allocate.
 //
-// Match lets all fragments pass of a filter that asks for ports.
+// It exists because Match accepts all fragments if the filter tests ports.
 func (f *Filter) Wanted(frame *packet.Frame) bool {
 	if f.narrow == nil {
 		return f.Match(frame)
@@ -220,16 +220,16 @@ func (f *Filter) Wanted(frame *packet.Frame) bool {
 	return f.narrow.match(frame)
 }
 
-// Fragments reports whether Match lets fragments pass that Wanted must judge.
+// Fragments reports whether Match accepts fragments that must be tested with Wanted.
 func (f *Filter) Fragments() bool { return f.narrow != nil }
 
-// maxRewritten is how much of a first fragment is looked at: more than a live
-// capture takes of a frame.
+// maxRewritten is the number of bytes of a first fragment that are tested: more than a
+// live capture keeps of a frame.
 const maxRewritten = 1024
 
-// withoutFragmentHeader makes of the first fragment of an IPv6 datagram, if frame
-// is one, the packet that it is without its fragment header, as compilers of
-// expressions do not look behind that. The bytes are copied to room.
+// withoutFragmentHeader removes the fragment header from the first fragment of an IPv6
+// datagram, if frame is one, because compiled expressions do not look past that header.
+// The bytes are copied to room.
 func withoutFragmentHeader(frame *packet.Frame, room []byte) (whole packet.Frame, ok bool) {
 	at := networkHeader(frame)
 	b := frame.Data
@@ -252,8 +252,8 @@ func withoutFragmentHeader(frame *packet.Frame, room []byte) (whole packet.Frame
 	return whole, true
 }
 
-// networkHeader is where a frame's IP header is, behind up to two tags; -1 if
-// there is none.
+// networkHeader returns the offset of a frame's IP header, after up to two tags, or -1
+// if there is none.
 func networkHeader(f *packet.Frame) int {
 	if f.Link == packet.RawIP {
 		return 0

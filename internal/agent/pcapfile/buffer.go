@@ -6,36 +6,34 @@ import (
 	"io"
 )
 
-// bufferSize is the memory for a file's bytes, whatever the file is like. It
-// holds the largest record (see maxCaptured, maxBlock), is large enough to
-// make the cost of a read call vanish and small enough to stay in the cache
-// of a core.
+// bufferSize is the memory for a file's bytes, whatever the file contains. It holds the
+// largest record (see maxCaptured, maxBlock), is large enough to make the cost of read
+// calls negligible, and small enough to stay in a core's cache.
 const bufferSize = 512 << 10
 
-// maxEmptyReads is how often in a row a source may give neither bytes nor an
-// error before it is called broken.
+// maxEmptyReads is how often in a row a source may return neither bytes nor an error
+// before it is considered broken.
 const maxEmptyReads = 100
 
-// buffer is a window on a stream. Records are parsed where they lie in it: a
-// slice that peek or take returned is valid until the next call of peek, take
-// or skip.
+// buffer is a window on a stream. Records are parsed in place: a slice returned by peek
+// or take is valid until the next call of peek, take, or skip.
 type buffer struct {
 	src      io.Reader
 	buf      []byte
-	pos, end int   // unread are buf[pos:end]
+	pos, end int   // unread bytes are buf[pos:end]
 	base     int64 // offset in the stream of buf[0]
-	mark     int64 // offset of the record that is being read, see begin
-	err      error // what the source said last; once set it stays
+	mark     int64 // offset of the current record, see begin
+	err      error // the source's error; once set it stays
 }
 
-// begin notes that a record begins with the first unread byte: errors tell its
-// place.
+// begin marks the first unread byte as the start of a record, whose position errors
+// report.
 func (b *buffer) begin() { b.mark = b.base + int64(b.pos) }
 
-// peek returns the next n bytes without consuming them, or nil if the stream
-// ends before: then cut tells why. n must not exceed bufferSize. It reads from
-// the source only if it must, and only until it has n bytes, so that a live
-// stream (a pipe) is seen at once.
+// peek returns the next n bytes without consuming them, or nil if the stream ends
+// before that; cut then returns the reason. n must not exceed bufferSize. It reads from
+// the source only if necessary, and only until it has n bytes, so that the data of a
+// live stream (a pipe) is available immediately.
 func (b *buffer) peek(n int) []byte {
 	if b.end-b.pos < n && !b.fill(n) {
 		return nil
@@ -43,15 +41,15 @@ func (b *buffer) peek(n int) []byte {
 	return b.buf[b.pos : b.pos+n]
 }
 
-// consume is peek and consumes what it returns.
+// consume is peek, and consumes what it returns.
 func (b *buffer) consume(n int) []byte {
 	p := b.peek(n)
 	b.pos += len(p)
 	return p
 }
 
-// fill moves what is unread to the start of the buffer and reads until n bytes
-// are there.
+// fill moves the unread bytes to the start of the buffer and reads until there are n
+// bytes.
 func (b *buffer) fill(n int) bool {
 	if b.pos > 0 {
 		b.base += int64(b.pos)
@@ -71,8 +69,8 @@ func (b *buffer) fill(n int) bool {
 	return b.end >= n
 }
 
-// skip consumes n bytes of any number, reading over what does not fit in the
-// buffer. It reports false if the stream ends before.
+// skip consumes any number n of bytes, reading past what does not fit in the buffer. It
+// reports false if the stream ends before that.
 func (b *buffer) skip(n int64) bool {
 	for n > 0 {
 		part := int(min(n, int64(len(b.buf))))
@@ -84,13 +82,13 @@ func (b *buffer) skip(n int64) bool {
 	return true
 }
 
-// atEnd reports whether the stream ended well, right here.
+// atEnd reports whether the stream ended cleanly at this position.
 func (b *buffer) atEnd() bool {
 	return b.pos == b.end && b.err == io.EOF
 }
 
-// endOr is for where a record may begin: io.EOF if the stream ends well, else
-// what cut says.
+// endOr is for positions where a record may begin: it returns io.EOF if the stream ends
+// cleanly, otherwise the error of cut.
 func (b *buffer) endOr(what string, want uint32) error {
 	if b.atEnd() {
 		return io.EOF
@@ -98,8 +96,8 @@ func (b *buffer) endOr(what string, want uint32) error {
 	return b.cut(what, want)
 }
 
-// cut says why the stream had fewer than want bytes for the record that begin
-// noted, which is named.
+// cut returns an error that says why the stream has fewer than want bytes for the
+// record that begins at the mark; what names that record.
 func (b *buffer) cut(what string, want uint32) error {
 	if b.err != io.EOF && !errors.Is(b.err, io.ErrUnexpectedEOF) {
 		return b.err
@@ -107,7 +105,7 @@ func (b *buffer) cut(what string, want uint32) error {
 	return &cutError{what: what, have: b.base + int64(b.end) - b.mark, want: want}
 }
 
-// cutError is io.ErrUnexpectedEOF with the details.
+// cutError is io.ErrUnexpectedEOF with details.
 type cutError struct {
 	what string
 	have int64

@@ -7,18 +7,18 @@ import (
 
 const nsPerSec = 1_000_000_000
 
-// clock turns the time stamps of a pcapng interface into nanoseconds since the
-// UNIX epoch. What int64 cannot hold (before 1677, after 2262) becomes its
-// nearest value: a clock that is wrong does not damage a file.
+// clock converts the timestamps of a pcapng interface to nanoseconds since the UNIX
+// epoch. Times that int64 cannot represent (before 1677, after 2262) become the nearest
+// value: a wrong clock does not damage a file.
 type clock struct {
-	// Stamps below limit are stamp*unit + shift: the fast way, for units of a
-	// nanosecond's multiple. limit is 0 for other clocks.
+	// Stamps below limit are stamp*unit + shift: the fast path, for units that are a
+	// multiple of a nanosecond. limit is 0 for other clocks.
 	limit, unit uint64
 	shift       int64
 
-	binary   bool  // units are 2^-exponent seconds, else 10^-exponent
+	binary   bool  // units are 2^-exponent seconds, otherwise 10^-exponent
 	exponent uint8 // 0 to 127
-	offset   int64 // seconds to be added
+	offset   int64 // seconds to add
 }
 
 // newClock takes the values of the options if_tsresol and if_tsoffset.
@@ -33,7 +33,7 @@ func newClock(resolution uint8, offset int64) clock {
 	return c
 }
 
-// ns since the epoch of a stamp.
+// ns converts a stamp to nanoseconds since the epoch.
 func (c *clock) ns(stamp uint64) int64 {
 	if stamp < c.limit {
 		return int64(stamp*c.unit) + c.shift
@@ -55,8 +55,8 @@ func (c *clock) anyNS(stamp uint64) int64 {
 	return (s+c.offset)*nsPerSec + ns
 }
 
-// split returns a stamp's whole seconds and the rest in nanoseconds, cut and
-// exact whatever the unit.
+// split returns a stamp's whole seconds and the rest in nanoseconds, truncated but
+// exact for every unit.
 func (c *clock) split(stamp uint64) (sec uint64, ns int64) {
 	e := c.exponent
 	switch {
@@ -75,7 +75,7 @@ func (c *clock) split(stamp uint64) (sec uint64, ns int64) {
 	return 0, 0 // 2^64 units are less than a nanosecond
 }
 
-// pow10 is 10^n, n at most 19.
+// pow10 returns 10^n for n up to 19.
 func pow10(n uint8) uint64 {
 	p := uint64(1)
 	for range n {

@@ -7,8 +7,9 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
-// Link types (https://www.tcpdump.org/linktypes.html). 12 and 14 are what some
-// systems' own number for raw IP was, before files had numbers of their own.
+// Link types (https://www.tcpdump.org/linktypes.html). 12 and 14 are the numbers for
+// raw IP that some systems wrote to files before there were separate link types for
+// files.
 const (
 	linkNull     = 0
 	linkEthernet = 1
@@ -54,9 +55,9 @@ const (
 	nullLen = 4
 )
 
-// unwrap makes of a frame as it is in the file one that begins as its Link
-// says. It reports false if the link type is none of ours or the frame ends
-// inside its link header: then nothing can be said about it.
+// unwrap converts a frame as it is in the file to one that begins with the header that
+// Link names. It reports false if the link type is unknown or the frame ends inside its
+// link header.
 func unwrap(link uint16, f *packet.Frame) bool {
 	switch link {
 	case linkEthernet:
@@ -98,17 +99,17 @@ func unwrap(link uint16, f *packet.Frame) bool {
 	return false
 }
 
-// known reports whether unwrap understands a link type: a frame of that type
-// that it refuses is cut short.
+// known reports whether unwrap supports a link type; if it does, a frame of that type
+// that it refuses is too short.
 func known(link uint16) bool {
 	switch link {
-	case linkPrism, linkAVS, linkPPI: // zeros are no such header
+	case linkPrism, linkAVS, linkPPI: // zeros are not such a header
 		return true
 	}
 	return unwrap(link, &packet.Frame{Data: make([]byte, 64), WireLen: 64})
 }
 
-// network takes n bytes of link header off.
+// network removes n bytes of link header.
 func network(f *packet.Frame, n int, protocol uint16) bool {
 	f.Link, f.Protocol = packet.Network, protocol
 	f.Data = f.Data[n:]
@@ -136,18 +137,18 @@ func unwrapSLL2(f *packet.Frame) bool {
 	return cooked(f, sll2Len, binary.BigEndian.Uint16(f.Data[8:]), binary.BigEndian.Uint16(f.Data))
 }
 
-// Device types (linux/if_arp.h) whose frames have a link header in spite of the
-// cooked one, or no protocol in it.
+// Device types (linux/if_arp.h) whose frames have a link header in spite of the cooked
+// one, or whose cooked header has no protocol.
 const (
 	arphrd80211    = 801
 	arphrdRadiotap = 803
 	arphrdNetlink  = 824
 )
 
-// cooked takes a cooked header of n bytes off.
+// cooked removes a cooked header of n bytes.
 func cooked(f *packet.Frame, n int, device, protocol uint16) bool {
 	if device == arphrdNetlink {
-		protocol = 0 // it is a netlink family
+		protocol = 0 // the field is a netlink family
 	}
 	network(f, n, protocol)
 	switch device {
@@ -159,9 +160,9 @@ func cooked(f *packet.Frame, n int, device, protocol uint16) bool {
 	return true
 }
 
-// unwrapPrism: the header that drivers for Prism cards made, of which the
-// second word is the length in the writer's byte order, or that of AVS, which
-// begins with a cookie and has the length in network byte order.
+// unwrapPrism removes the header written by drivers for Prism cards, whose second word
+// is its length in the writer's byte order, or the AVS header, which begins with a
+// cookie and has its length in network byte order.
 func unwrapPrism(f *packet.Frame) bool {
 	const least, most = 8, 1024
 	if len(f.Data) < least {
@@ -195,8 +196,9 @@ func unwrapPPI(f *packet.Frame) bool {
 	return unwrap(uint16(link), f)
 }
 
-// packetType is the direction that sll_pkttype (packet(7)) tells: 0 to 3 are
-// what the interface received, for whomever it was; 4 is what it sent.
+// packetType returns the direction encoded in sll_pkttype (packet(7)): 0 to 3 are
+// packets received by the interface, whomever they were for; 4 are packets that it
+// sent.
 func packetType(t uint16) packet.Direction {
 	switch {
 	case t < 4:
@@ -207,9 +209,9 @@ func packetType(t uint16) packet.Direction {
 	return packet.Unknown
 }
 
-// unwrapNull: the protocol family as the writer's system numbers it, in the
-// writer's byte order (NULL) or in network byte order (LOOP). The order is seen
-// from the value: no family is above 16 bits.
+// unwrapNull: the protocol family as numbered by the writer's system, in the writer's
+// byte order (NULL) or network byte order (LOOP). The byte order follows from the
+// value, because no family exceeds 16 bits.
 func unwrapNull(f *packet.Frame) bool {
 	if len(f.Data) < nullLen {
 		return false
@@ -228,16 +230,16 @@ func unwrapNull(f *packet.Frame) bool {
 	return network(f, nullLen, protocol)
 }
 
-// Addresses of Cisco HDLC: one station, and all.
+// Addresses of Cisco HDLC: unicast and broadcast.
 const (
 	hdlcUnicast   = 0x0f
 	hdlcBroadcast = 0x8f
 	hdlcLen       = 4
 )
 
-// unwrapSerial: PPP, or Cisco HDLC, whose header is an address, a byte of zero
-// and an EtherType. Link types that were given out for the one are used for
-// both; the first two bytes tell them apart (RFC 1547, section 4.3.1).
+// unwrapSerial: PPP, or Cisco HDLC, whose header is an address, a zero byte, and an
+// EtherType. Link types assigned to one are used for both; the first two bytes
+// distinguish them (RFC 1547, section 4.3.1).
 func unwrapSerial(f *packet.Frame, cisco bool) bool {
 	b := f.Data
 	if cisco && (len(b) < 1 || b[0] != 0xff) || len(b) >= 2 && (b[0] == hdlcUnicast || b[0] == hdlcBroadcast) && b[1] == 0 {
@@ -249,8 +251,7 @@ func unwrapSerial(f *packet.Frame, cisco bool) bool {
 	return unwrapPPP(f)
 }
 
-// unwrapPPPWay: 0 for a received frame, or another number for one that was
-// sent, then PPP.
+// unwrapPPPWay: 0 for a received frame, any other number for a sent one, then PPP.
 func unwrapPPPWay(f *packet.Frame) bool {
 	if len(f.Data) < 1 {
 		return false
@@ -263,8 +264,9 @@ func unwrapPPPWay(f *packet.Frame) bool {
 	return unwrapPPP(f)
 }
 
-// unwrapPPP: address and control (ff 03) if they were not compressed away, then
-// a protocol of two bytes, or one if that is odd (RFC 1661, 2; RFC 1662, 3.1).
+// unwrapPPP: address and control (ff 03) unless they were compressed away, then a
+// protocol of two bytes, or one if that is odd (RFC 1661, section 2; RFC 1662, section
+// 3.1).
 func unwrapPPP(f *packet.Frame) bool {
 	b := f.Data
 	if len(b) >= 2 && b[0] == 0xff && b[1] == 0x03 {
@@ -279,8 +281,8 @@ func unwrapPPP(f *packet.Frame) bool {
 	return false
 }
 
-// pppProtocol is the EtherType for a PPP protocol (IANA, PPP numbers); all that
-// carry no IP are PPP's own.
+// pppProtocol returns the EtherType for a PPP protocol (IANA, PPP numbers), or PPP's
+// own EtherType for protocols without IP packets.
 func pppProtocol(p uint16) uint16 {
 	switch p {
 	case 0x0021:

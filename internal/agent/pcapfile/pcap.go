@@ -8,9 +8,9 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
-// The magic numbers of a classic capture file, as its writer's byte order
-// gives them (pcap-savefile(5); the last is that of the Linux 2.0 patches by
-// Alexey Kuznetsov, whose record headers are 8 bytes longer).
+// The magic numbers of a classic capture file, read in its writer's byte order
+// (pcap-savefile(5); the last is that of the Linux 2.0 patches by Alexey Kuznetsov,
+// whose record headers are 8 bytes longer).
 const (
 	magicMicro    = 0xa1b2c3d4
 	magicNano     = 0xa1b23c4d
@@ -23,12 +23,12 @@ const (
 	modifiedRecordLen = 24
 )
 
-// maxCaptured is the most bytes of one packet that are believed. 256 KiB is
-// the limit that tcpdump and Wireshark set themselves, for writing and
-// reading; the rest is slack for link headers put in front of as much.
+// maxCaptured is the maximum believable size of one packet. 256 KiB is the limit of
+// tcpdump and Wireshark, for writing and reading; the rest is slack for additional link
+// headers.
 const maxCaptured = 256<<10 + 4<<10
 
-// order is the byte order of a file or section; the zero value is little-endian.
+// order is the byte order of a file or section. The zero value is little-endian.
 type order struct{ big bool }
 
 func (o order) u16(b []byte) uint16 {
@@ -61,12 +61,12 @@ type pcap struct {
 	in     *buffer
 	link   uint16
 	minor  uint16 // of version 2
-	header int    // bytes of a record's header
+	header int    // length of a record's header in bytes
 	unit   int64  // nanoseconds per unit of the fraction of a second
 }
 
-// isPcap reports whether four bytes are a classic file's magic number, and what
-// that says.
+// isPcap reports whether four bytes are the magic number of a classic file, and returns
+// the properties that it encodes.
 func isPcap(magic []byte) (p pcap, ok bool) {
 	for _, p.big = range []bool{false, true} {
 		switch p.u32(magic) {
@@ -96,8 +96,8 @@ func (p *pcap) open(in *buffer) error {
 	if major != 2 || p.minor > 4 {
 		return fmt.Errorf("pcap version %d.%d: want 2.0 to 2.4", major, p.minor)
 	}
-	// The upper half tells about a frame check sequence, which nothing here
-	// depends on: IP packets know their length.
+	// The upper half describes the frame check sequence, which does not matter here,
+	// because IP packets contain their length.
 	p.link = uint16(p.u32(h[20:]))
 	in.pos += pcapHeaderLen
 	return nil
@@ -135,9 +135,8 @@ func (p *pcap) next(f *packet.Frame) (link uint16, err error) {
 	return p.link, nil
 }
 
-// lengths puts a record's two lengths right in files older than version 2.4:
-// before 2.3 they stood the other way round, and with 2.3 it depended on the
-// program.
+// lengths corrects the order of a record's two lengths in files older than version 2.4:
+// before 2.3 it was reversed, and in 2.3 it depended on the program.
 func (p *pcap) lengths(captured, wire uint32) (uint32, uint32) {
 	if p.minor < 3 || captured > wire {
 		return wire, captured

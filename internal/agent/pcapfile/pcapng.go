@@ -7,8 +7,8 @@ import (
 	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
-// Block types of pcapng (draft-ietf-opsawg-pcapng, section 4). The others are
-// skipped. A section header's type reads the same in both byte orders.
+// Block types of pcapng (draft-ietf-opsawg-pcapng, section 4). Others are skipped. The
+// type of a section header reads the same in both byte orders.
 const (
 	blockInterface = 1
 	blockPacket    = 2 // obsolete
@@ -19,7 +19,7 @@ const (
 
 const byteOrderMagic = 0x1a2b3c4d
 
-// Options of the blocks that are read.
+// Options of the blocks that are interpreted.
 const (
 	optEnd          = 0
 	optPacketFlags  = 2 // the same in enhanced and obsolete packet blocks
@@ -28,28 +28,29 @@ const (
 )
 
 const (
-	// blockOverhead are type, length and, behind the body, the length again.
+	// blockOverhead is the size of the type, the length, and the repeated length after
+	// the body.
 	blockOverhead = 12
-	// sectionLen is the shortest section header, and what of it is read.
+	// sectionLen is the minimum size of a section header, and the part of it that is
+	// read.
 	sectionLen = 28
-	// packetBodyLen are the fields before the data of a packet block.
+	// packetBodyLen is the size of the fields before the data of a packet block.
 	packetBodyLen = 20
-	// maxBlock bounds blocks that must be in memory as a whole: the largest
-	// packet leaves a quarter of a mebibyte for its options. Other blocks may
-	// be of any length.
+	// maxBlock bounds blocks that must be in memory as a whole: the largest packet
+	// leaves 256 KiB for its options. Other blocks may have any length.
 	maxBlock = bufferSize
-	// maxInterfaces in a section. The obsolete packet block could not number
-	// more.
+	// maxInterfaces is the maximum number of interfaces in a section. The obsolete
+	// packet block cannot number more.
 	maxInterfaces = 1 << 16
 )
 
-// microseconds is the resolution where if_tsresol is absent.
+// microseconds is the resolution if if_tsresol is absent.
 const microseconds = 6
 
-// iface is what an interface description block says.
+// iface holds the contents of an interface description block.
 type iface struct {
 	clock   clock
-	snaplen uint32 // 0: none
+	snaplen uint32 // 0 means no limit
 	link    uint16
 }
 
@@ -60,7 +61,7 @@ type pcapng struct {
 	ifaces []iface // of this section
 }
 
-// isPcapng reports whether four bytes begin a pcapng file.
+// isPcapng reports whether four bytes are the beginning of a pcapng file.
 func isPcapng(magic []byte) bool {
 	return order{}.u32(magic) == blockSection
 }
@@ -99,7 +100,7 @@ func (p *pcapng) section() error {
 	if magic := p.u32(h[8:]); magic != byteOrderMagic {
 		return fmt.Errorf("section header with byte-order magic %#08x", magic)
 	}
-	// 1.2 is 1.0, written by mistake, says the draft.
+	// According to the draft, 1.2 is 1.0 written by mistake.
 	if major, minor := p.u16(h[12:]), p.u16(h[14:]); major != 1 || minor != 0 && minor != 2 {
 		return fmt.Errorf("pcapng version %d.%d: want 1.0", major, minor)
 	}
@@ -111,7 +112,7 @@ func (p *pcapng) section() error {
 	return p.skip(length)
 }
 
-// skip passes over a block without looking at what is in it.
+// skip skips a block without looking at its contents.
 func (p *pcapng) skip(length uint32) error {
 	if err := checkLength(length); err != nil {
 		return err
@@ -126,8 +127,8 @@ func (p *pcapng) skip(length uint32) error {
 	return p.checkTrailer(trailer, length)
 }
 
-// body is the inside of a block that is in memory as a whole. It stays valid
-// until the next one is asked for, and is consumed.
+// body consumes a block that is in memory as a whole, and returns its contents, which
+// stay valid until the next call.
 func (p *pcapng) body(length uint32, least int) ([]byte, error) {
 	if err := checkLength(length); err != nil {
 		return nil, err
@@ -173,7 +174,7 @@ func (p *pcapng) describe(length uint32) error {
 	return nil
 }
 
-// packet reads one of the three kinds of packet blocks.
+// packet parses one of the three kinds of packet blocks.
 func (p *pcapng) packet(f *packet.Frame, kind, length uint32) (link uint16, err error) {
 	if kind == blockSimple {
 		return p.simple(f, length)
@@ -184,7 +185,7 @@ func (p *pcapng) packet(f *packet.Frame, kind, length uint32) (link uint16, err 
 	}
 	number := p.u32(body)
 	if kind == blockPacket {
-		number = uint32(p.u16(body)) // and 16 bits that count drops
+		number = uint32(p.u16(body)) // followed by 16 bits that count drops
 	}
 	if int64(number) >= int64(len(p.ifaces)) {
 		return 0, fmt.Errorf("packet of interface %d: the section describes %d", number, len(p.ifaces))
@@ -208,8 +209,8 @@ func (p *pcapng) packet(f *packet.Frame, kind, length uint32) (link uint16, err 
 	return from.link, nil
 }
 
-// simple reads a simple packet block: no interface, no time, no options, and
-// its captured length has to be worked out.
+// simple parses a simple packet block: it has no interface, no time, and no options,
+// and its captured length must be computed.
 func (p *pcapng) simple(f *packet.Frame, length uint32) (link uint16, err error) {
 	body, err := p.body(length, 4)
 	if err != nil {
@@ -232,8 +233,8 @@ func (p *pcapng) simple(f *packet.Frame, length uint32) (link uint16, err error)
 	return from.link, nil
 }
 
-// direction is in the low two bits of a packet's flags. Nothing else depends on
-// a packet's options, so that nonsense in them is passed over.
+// direction returns the direction in the low two bits of a packet's flags. Nothing else
+// depends on a packet's options, so malformed ones are ignored.
 func (p *pcapng) direction(options []byte) packet.Direction {
 	var d packet.Direction
 	p.options(options, func(code uint16, value []byte) {
@@ -252,8 +253,8 @@ func (p *pcapng) direction(options []byte) packet.Direction {
 	return d
 }
 
-// options calls f for each option up to the end of options or of b. It reports
-// false if one claims more bytes than there are.
+// options calls f for each option up to the end of options or of b. It reports false if
+// one claims more bytes than there are.
 func (p *pcapng) options(b []byte, f func(code uint16, value []byte)) bool {
 	for len(b) >= 4 {
 		code, n := p.u16(b), int(p.u16(b[2:]))

@@ -1,18 +1,18 @@
-// Package pcapfile reads capture files: pcap and pcapng in either byte order,
-// with any time resolution, plain or gzip'd, from a file or a pipe. It gives
-// frames as a live capture would, without their bytes being copied or memory
-// being allocated for them, and uses the same memory (half a mebibyte, a little
-// more than twice as much for gzip) whatever the file says.
+// Package pcapfile reads capture files: pcap and pcapng in either byte order, with any
+// time resolution, plain or gzip'd, from a file or a pipe. It yields frames as a live
+// capture would, without copying their bytes or allocating memory for them, and uses
+// the same amount of memory (half a mebibyte, slightly more than twice as much for
+// gzip) whatever the file contains.
 //
-// It writes no files, decodes nothing above the link layer, and does not try to
-// find its way back into a file that is damaged: it says where the damage is.
+// It does not write files, does not decode anything above the link layer, and does not
+// resynchronize in a damaged file: it reports where the damage is.
 //
-// It is our own rather than gopacket's pcapgo (v1.7), which is right for the
-// well-formed files of little-endian machines but takes lengths on trust (data
-// may run out of its block, and the length at a block's end is not looked at),
-// reads the flags of big-endian files as little-endian, allocates for packets
-// with options, refuses packets that are longer in the file than on the wire,
-// and costs two to three times as much per packet: the benchmarks compare.
+// It exists because gopacket's pcapgo (v1.7) handles well-formed files of little-endian
+// machines only: it trusts lengths (data may extend past its block, and the length at a
+// block's end is ignored), reads the flags of big-endian files as little-endian,
+// allocates for packets with options, rejects packets that are longer in the file than
+// on the wire, and costs two to three times as much per packet. The benchmarks compare
+// both.
 package pcapfile
 
 import (
@@ -29,29 +29,29 @@ import (
 	"github.com/pcapper/pcapper/internal/host/filetype"
 )
 
-// Stdin is the name under which Open reads standard input.
+// Stdin is the name for which Open reads standard input.
 const Stdin = "-"
 
-// stdinName is what errors call it.
+// stdinName is its name in errors.
 const stdinName = "standard input"
 
 // gzipBuffer is how much of a compressed file is read at a time.
 const gzipBuffer = 128 << 10
 
-// DamageError says that a file cannot be read on, and why. Everything before
-// the damage has been delivered.
+// DamageError explains why a file cannot be read further. Everything before the damage
+// has been returned.
 type DamageError struct {
 	// Name of the file.
 	Name string
 	// Offset in bytes from the start of the file to the packet or block that
 	// cannot be read.
 	Offset int64
-	// Unpacked: Offset counts in the unpacked data of a gzip'd file.
+	// Unpacked means that Offset counts in the unpacked data of a gzip'd file.
 	Unpacked bool
 	// Packet is the number of the packet that cannot be read, from 1.
 	Packet uint64
-	// Err is what is wrong. It wraps io.ErrUnexpectedEOF if the file ends too
-	// early, or the error of reading or unpacking it.
+	// Err is the cause. It wraps io.ErrUnexpectedEOF if the file ends too early, or the
+	// error of reading or unpacking it.
 	Err error
 }
 
@@ -65,31 +65,32 @@ func (e *DamageError) Error() string {
 
 func (e *DamageError) Unwrap() error { return e.Err }
 
-// format is one of the two kinds of files. next reads a record into f, as it is
-// in the file, and tells its link type.
+// format is one of the two file formats. next reads a record into f, as it is in the
+// file, and returns its link type.
 type format interface {
 	next(f *packet.Frame) (link uint16, err error)
 }
 
-// A Reader reads the frames of a capture file. It is for one goroutine.
+// A Reader reads the frames of a capture file. It must not be used by several
+// goroutines at once.
 type Reader struct {
 	name     string
 	in       buffer
 	format   format
 	file     io.Closer // nil if not ours to close
 	unpacked bool
-	err      error // the end, whether good or bad
+	err      error // final error, io.EOF included
 	packets  uint64
 	skipped  uint64
 	short    uint64
-	links    []uint16 // of skipped frames, maxLinks at most
+	links    []uint16 // of skipped frames, at most maxLinks
 }
 
-// maxLinks is how many link types SkippedLinks tells.
+// maxLinks is the maximum number of link types that SkippedLinks returns.
 const maxLinks = 8
 
-// Open opens a capture file, or standard input if the name is "-". Close
-// it when done.
+// Open opens a capture file, or standard input if the name is "-". The caller must
+// Close it.
 func Open(name string) (*Reader, error) {
 	if name == Stdin {
 		return NewReader(os.Stdin, stdinName)
@@ -111,13 +112,14 @@ func Open(name string) (*Reader, error) {
 	return r, nil
 }
 
-// NewReader reads a capture file from src; the name is for errors. It blocks
-// until the file's header is there.
+// NewReader reads a capture file from src; the name is for errors. It blocks until it
+// has read the file's header.
 func NewReader(src io.Reader, name string) (*Reader, error) {
 	return newReader(src, name, make([]byte, bufferSize))
 }
 
-// newReader is NewReader with a buffer of bufferSize, whatever is in it.
+// newReader is NewReader with a buffer of bufferSize bytes, whose contents do not
+// matter.
 func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 	r := &Reader{name: name, in: buffer{src: src, buf: buf}}
 	if isGzip(r.in.peek(3)) {
@@ -140,7 +142,7 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 		return r, nil
 	}
 	if !isPcapng(magic) {
-		// What is there already says enough: waiting for more could block forever.
+		// The bytes so far are sufficient, and waiting for more could block forever.
 		return nil, foreign(name, r.in.buf[r.in.pos:r.in.end], r.unpacked)
 	}
 	p := &pcapng{in: &r.in}
@@ -151,7 +153,7 @@ func newReader(src io.Reader, name string, buf []byte) (*Reader, error) {
 	return r, nil
 }
 
-// ForeignError says that a file is no capture file, or none that is read here.
+// ForeignError means that a file is not a capture file, or not of a supported kind.
 type ForeignError struct {
 	Name string // of the file
 	What string // completes a sentence that begins with "it is"; "" if unknown
@@ -166,10 +168,10 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("cannot read %q as a capture file: it is %s", e.Name, e.What)
 }
 
-// Hint is the next step for the user, or "".
+// Hint returns the next step for the user, or "".
 func (e *ForeignError) Hint() string { return e.Next }
 
-// foreign says what a file is that begins with head, unpacked or as it is.
+// foreign returns an error that identifies a file by its first bytes, unpacked or not.
 func foreign(name string, head []byte, unpacked bool) error {
 	t := filetype.Of(head)
 	e := &ForeignError{Name: name, What: t.Name, Head: bytes.Clone(head[:min(len(head), 4)])}
@@ -191,14 +193,14 @@ func foreign(name string, head []byte, unpacked bool) error {
 	return e
 }
 
-// isGzip reports whether a stream begins as RFC 1952, 2.3.1 says, with the only
-// compression method there is.
+// isGzip reports whether a stream begins with the header of RFC 1952, section 2.3.1,
+// with the only compression method that is defined.
 func isGzip(b []byte) bool {
 	return len(b) == 3 && b[0] == 0x1f && b[1] == 0x8b && b[2] == 8
 }
 
-// unpack puts a decompressor between the source and the buffer. What has been
-// read of the source already moves out of the way of what it unpacks to.
+// unpack puts a decompressor between the source and the buffer. Bytes already read from
+// the source are moved out of the buffer, to make room for what they unpack to.
 func (r *Reader) unpack() error {
 	begun := bytes.Clone(r.in.buf[r.in.pos:r.in.end])
 	packed := io.MultiReader(bytes.NewReader(begun), &rest{r.in.src, r.in.err})
@@ -211,8 +213,8 @@ func (r *Reader) unpack() error {
 	return nil
 }
 
-// rest is what follows in a source of which a part has been read, together with
-// the error that came with that part.
+// rest is the remainder of a source that has been read partially, including the error
+// that came with the part read.
 type rest struct {
 	src io.Reader
 	err error
@@ -225,12 +227,12 @@ func (r *rest) Read(b []byte) (int, error) {
 	return r.src.Read(b)
 }
 
-// Next reads the next frame into f. f.Data is valid until the next call. The
-// error is io.EOF at the clean end of the file and a *DamageError where it
-// cannot be read on; either stays. Next blocks only on the source, and only if
-// Buffered bytes do not hold a whole packet.
+// Next reads the next frame into f. f.Data is valid until the next call. The error is
+// io.EOF at the clean end of the file, and a *DamageError where the file cannot be read
+// further; further calls return the same error. Next blocks on the source only, and
+// only if the Buffered bytes do not contain a whole packet.
 //
-// The time of a packet that has none in the file (pcapng's simple packets) is 0.
+// Packets without a time in the file (pcapng's simple packets) have the time 0.
 func (r *Reader) Next(f *packet.Frame) error {
 	if r.err != nil {
 		return r.err
@@ -249,7 +251,7 @@ func (r *Reader) Next(f *packet.Frame) error {
 	}
 }
 
-// damage adds the place to an error, unless it is the clean end.
+// damage adds the position to an error, unless it is the clean end.
 func (r *Reader) damage(err error) error {
 	if err == io.EOF {
 		return err
@@ -259,27 +261,27 @@ func (r *Reader) damage(err error) error {
 	}
 }
 
-// Buffered is the number of bytes that have been read from the source but not
-// yet delivered. A program that collects its output should flush it when this
-// is 0, because the next frame of a pipe may be long in coming.
+// Buffered returns the number of bytes that have been read from the source but not yet
+// returned. A program that collects its output should flush it when this is 0, because
+// the next frame of a pipe may take long to arrive.
 func (r *Reader) Buffered() int { return r.in.end - r.in.pos }
 
-// Name is that of the file, for messages.
+// Name returns the name of the file, for messages.
 func (r *Reader) Name() string { return r.name }
 
-// Packets is the number of packets that were read, skipped ones included.
+// Packets returns the number of packets read so far, including skipped ones.
 func (r *Reader) Packets() uint64 { return r.packets }
 
-// Skipped is the number of frames that Next passed over because their link type
-// is not known here.
+// Skipped returns the number of frames that Next skipped because their link type is
+// unknown.
 func (r *Reader) Skipped() uint64 { return r.skipped }
 
-// Short is the number of frames that Next passed over because they end inside
-// their link header.
+// Short returns the number of frames that Next skipped because they end inside their
+// link header.
 func (r *Reader) Short() uint64 { return r.short }
 
-// SkippedLinks are the link types of skipped frames, in the order in which they
-// came, each once; the first few if there are many.
+// SkippedLinks returns the link types of skipped frames, each once, in order of
+// appearance; if there are many, the first few.
 func (r *Reader) SkippedLinks() []uint16 { return r.links }
 
 func (r *Reader) skip(link uint16) {

@@ -1,8 +1,8 @@
-// Package certs holds what proves who is who on a feed: it reads certificate,
-// key and authority files into TLS configurations, reads them again when they
-// change, and makes a small authority of one's own (Make).
+// Package certs handles the identities of both ends of a feed: it reads certificate,
+// key, and authority files into TLS configurations, reloads them when they change, and
+// creates a small private authority (Make).
 //
-// Both sides of a feed show a certificate, and TLS 1.3 is the oldest version.
+// Both ends of a feed present a certificate, and TLS 1.3 is the minimum version.
 package certs
 
 import (
@@ -19,15 +19,15 @@ import (
 
 // Files are the paths of PEM files.
 type Files struct {
-	Cert string // our certificate, and any intermediate ones after it
+	Cert string // our certificate, followed by any intermediate ones
 	Key  string // its private key
-	CA   string // certificates of the authorities that the other side's must come from
+	CA   string // certificates of the authorities that must have signed the other side's
 }
 
-// Any reports whether some file is named.
+// Any reports whether any file is named.
 func (f Files) Any() bool { return f.Cert != "" || f.Key != "" || f.CA != "" }
 
-// Pair is what Files held when they were read.
+// Pair holds the contents of Files at the time they were read.
 type Pair struct {
 	Cert tls.Certificate
 	CAs  *x509.CertPool
@@ -58,7 +58,7 @@ func (f Files) Load() (*Pair, error) {
 	return p, nil
 }
 
-// Authorities reads the certificates of authorities.
+// Authorities reads the certificates of authorities from a PEM file.
 func Authorities(file string) (*x509.CertPool, error) {
 	text, err := read("authority", file)
 	if err != nil {
@@ -83,7 +83,7 @@ func read(what, name string) ([]byte, error) {
 	return b, nil
 }
 
-// pemHint says what a file is that holds no certificates.
+// pemHint describes the contents of a file without certificates.
 func pemHint(b []byte) string {
 	if block, _ := pem.Decode(b); block != nil {
 		return fmt.Sprintf(", but a %s", block.Type)
@@ -91,7 +91,7 @@ func pemHint(b []byte) string {
 	return ": want PEM"
 }
 
-// Validity says why the certificate is not valid at a time, or nothing.
+// Validity returns why the certificate is not valid at a time, or "".
 func (p *Pair) Validity(now time.Time) string {
 	leaf := p.Cert.Leaf
 	switch {
@@ -103,8 +103,8 @@ func (p *Pair) Validity(now time.Time) string {
 	return ""
 }
 
-// Client is the configuration of a side that dials a server of this name: a
-// host name or an IP address, which the server's certificate must be for.
+// Client returns the configuration for connecting to a server with this name: a host
+// name or an IP address, for which the server's certificate must be valid.
 func (p *Pair) Client(name string) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -114,8 +114,8 @@ func (p *Pair) Client(name string) *tls.Config {
 	}
 }
 
-// server is the configuration of the side that is dialled. Without session
-// tickets each connection is checked against what the files say now.
+// server returns the configuration of the listening side. There are no session tickets,
+// so each connection is checked against the current files.
 func (p *Pair) server() *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
@@ -123,12 +123,12 @@ func (p *Pair) server() *tls.Config {
 		ClientCAs:              p.CAs,
 		ClientAuth:             tls.RequireAndVerifyClientCert,
 		SessionTicketsDisabled: true,
-		// Feeds are sent in large pieces; small records cost a call each.
+		// Feeds are sent in large writes; small TLS records cost a call each.
 		DynamicRecordSizingDisabled: true,
 	}
 }
 
-// Server is the dialled side's files, as they were last read without error.
+// Server holds the listening side's files, as they were last read without error.
 type Server struct {
 	files Files
 	now   atomic.Pointer[Pair]
@@ -140,8 +140,8 @@ func NewServer(f Files) (*Server, error) {
 	return s, s.Reload()
 }
 
-// Reload reads the files again. After an error everything is as it was.
-// Connections that exist go on.
+// Reload reads the files again. On an error, the previous contents stay in use.
+// Existing connections continue.
 func (s *Server) Reload() error {
 	p, err := s.files.Load()
 	if err != nil {
@@ -151,10 +151,11 @@ func (s *Server) Reload() error {
 	return nil
 }
 
-// Pair is what is in use.
+// Pair returns the contents in use.
 func (s *Server) Pair() *Pair { return s.now.Load() }
 
-// Config is for a listener: every handshake uses what was read last.
+// Config returns the configuration for a listener: every handshake uses the latest
+// contents.
 func (s *Server) Config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -164,40 +165,40 @@ func (s *Server) Config() *tls.Config {
 	}
 }
 
-// Page is the configuration of a web server with a certificate and key: the
-// files are read anew when they have changed, and those before stay in use
-// when the new ones make no sense.
+// Page returns the configuration of a web server with a certificate and key. The files
+// are reloaded when they change; if the new ones are invalid, the previous ones stay in
+// use.
 func Page(certFile, keyFile string) (*tls.Config, error) {
 	p := &page{cert: certFile, key: keyFile}
 	if err := p.load(); err != nil {
 		return nil, err
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, // browsers of some age
+		MinVersion: tls.VersionTLS12, // for older browsers
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return p.current(), nil
 		},
 	}, nil
 }
 
-// page is a certificate that follows its files.
+// page is a certificate that is reloaded when its files change.
 type page struct {
 	cert, key string
 
 	mu      sync.Mutex
-	looked  time.Time // at the files, last
+	looked  time.Time // when the files were last checked
 	changed [2]time.Time
 	now     *tls.Certificate
 }
 
-// lookEvery is how often the files' times are looked at.
+// lookEvery is the interval at which the files are checked for changes.
 const lookEvery = time.Second
 
 func (p *page) current() *tls.Certificate {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.looked) >= lookEvery {
-		_ = p.load() // the one before stays
+		_ = p.load() // on an error the previous one stays
 	}
 	return p.now
 }

@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// Request says what Make makes.
+// Request describes the certificate to create.
 type Request struct {
-	Dir    string        // where; made if it does not exist
-	Name   string        // of the certificate, and of its files
-	Hosts  []string      // names and IP addresses that agents with it are dialled by
+	Dir    string        // target directory, created if necessary
+	Name   string        // of the certificate and its files
+	Hosts  []string      // names and IP addresses by which collectors connect to the agent
 	Client bool          // for a collector instead of an agent
-	Valid  time.Duration // from now on
+	Valid  time.Duration // period of validity from now on
 	Force  bool          // replace an existing certificate
 }
 
@@ -41,9 +41,9 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Make creates a certificate and its key in PEM files, signed by the authority
-// in the same directory, which it makes, too, if there is none. It gives the
-// paths of the files that it wrote.
+// Make creates a certificate and its key in PEM files, signed by the authority in the
+// same directory, which it also creates if there is none. It returns the paths of the
+// files that it wrote.
 func Make(r Request, now time.Time) (wrote []string, err error) {
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		return nil, err
@@ -143,13 +143,13 @@ func readPEM(name string) ([]byte, error) {
 
 func template(name string, now time.Time, valid time.Duration) *x509.Certificate {
 	return &x509.Certificate{
-		Subject:   pkix.Name{CommonName: name}, // the serial number is drawn at random
+		Subject:   pkix.Name{CommonName: name}, // the serial number is random
 		NotBefore: now.Add(-clockSlop), NotAfter: now.Add(valid),
 	}
 }
 
-// write signs t and puts it and its key into files: the key first, so that a
-// certificate file never stands there without one.
+// write signs t and writes it and its key to files: the key first, so that there is
+// never a certificate file without its key.
 func write(certFile, keyFile string, t, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) error {
 	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, signer)
 	if err != nil {
@@ -165,13 +165,13 @@ func write(certFile, keyFile string, t, parent *x509.Certificate, key, signer *e
 	return replace(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
-// replace writes a file in one step: who reads it meanwhile sees the old one.
+// replace writes a file atomically: concurrent readers see the old or the new one.
 func replace(name string, data []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails once it has its name
+	defer os.Remove(f.Name()) // fails after the rename, as it should
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(mode), f.Close())
 	if err != nil {

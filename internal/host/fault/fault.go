@@ -1,31 +1,31 @@
-// Package fault is what a program tells its user about an error: what is wrong, the next
-// step to take, and the exit code.
+// Package fault defines errors for users: what is wrong, the next step to take, and the
+// exit code.
 package fault
 
 import "errors"
 
-// Error is an error with a next step or an exit code, or both.
+// Error is an error with a hint, an exit code, or both.
 type Error struct {
 	err  error
-	hint string // "" if it has none of its own
-	code int    // 0 if it has none of its own
+	hint string // "" if there is none of its own
+	code int    // 0 if there is none of its own
 }
 
-// WithHint returns err with the next step to take.
+// WithHint returns err with a hint: the next step to take.
 func WithHint(err error, hint string) error { return &Error{err: err, hint: hint} }
 
-// WithCode returns err with the exit code of a program that ends with it.
+// WithCode returns err with the exit code of a program that ends because of it.
 func WithCode(code int, err error) error { return &Error{err: err, code: code} }
 
 func (e *Error) Error() string { return e.err.Error() }
 
 func (e *Error) Unwrap() error { return e.err }
 
-// Hint returns the error's own next step, or "".
+// Hint returns the error's own hint, or "".
 func (e *Error) Hint() string { return e.hint }
 
-// Hint returns the next step to take after err, or "": the first that err, or an error
-// that it wraps, has. Errors of other types have one if they have a method of this name.
+// Hint returns the hint of err or, if it has none, of the first error that it wraps and
+// that has one; otherwise "". Any error with a method of this name has a hint.
 func Hint(err error) string {
 	var h interface {
 		error
@@ -39,8 +39,8 @@ func Hint(err error) string {
 	return ""
 }
 
-// Code returns the exit code of err: the first that err, or an error that it wraps, has;
-// otherwise 1. It is 0 if err is nil.
+// Code returns the exit code of err or, if it has none, of the first error that it
+// wraps and that has one; otherwise 1. It is 0 if err is nil.
 func Code(err error) int {
 	if err == nil {
 		return 0
@@ -54,8 +54,8 @@ func Code(err error) int {
 	return 1
 }
 
-// Cause is the message of the innermost error, without the names of files that those around it
-// add.
+// Cause returns the message of the innermost error, without the file names that
+// wrapping errors add.
 func Cause(err error) string {
 	for {
 		inner := errors.Unwrap(err)

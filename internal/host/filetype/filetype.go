@@ -1,5 +1,5 @@
-// Package filetype recognizes a file's type by its first bytes, so that a program
-// that was given a file for another one can name the command to use.
+// Package filetype recognizes a file's type by its first bytes, so that a program that
+// was given the wrong kind of file can name the right command.
 package filetype
 
 import (
@@ -21,28 +21,28 @@ const (
 	Records      // recollect -replay plays it
 )
 
-// Type is what a file is.
+// Type is the type of a file.
 type Type struct {
 	Kind Kind
 	// Name completes a sentence that begins with "it is".
 	Name string
-	// command writes the file FILE, unpacked or as a pcap file, to standard
+	// command writes the file FILE, decompressed or converted to pcap, to standard
 	// output. Valid iff Kind is Foreign or Packed.
 	command string
 }
 
-// Command returns a shell command that writes the named file, unpacked or
-// converted, to standard output, or "" if there is no need for one.
+// Command returns a shell command that writes the named file, decompressed or
+// converted, to standard output, or "" if none is needed.
 func (t Type) Command(name string) string {
 	return strings.Replace(t.command, "FILE", Quote(name), 1)
 }
 
-// Need is how many bytes Of wants to see, if the file has as many.
+// Need is the number of bytes that Of needs, if the file has as many.
 const Need = wire.MaxLine
 
 const editcap = "editcap -F pcap FILE -"
 
-// types are those with a magic number.
+// types are the types with a magic number.
 var types = []struct {
 	magic string
 	Type
@@ -67,7 +67,7 @@ var types = []struct {
 	{"PK\x03\x04", Type{Packed, "a zip archive", "unzip -p FILE"}},
 }
 
-// Of tells what a file is that begins with head, which has Need bytes or is the
+// Of returns the type of a file that begins with head, which has Need bytes or is the
 // whole file.
 func Of(head []byte) Type {
 	for _, t := range types {
@@ -84,8 +84,8 @@ func Of(head []byte) Type {
 	return Type{}
 }
 
-// isIPFIX looks at a message's header (RFC 7011, section 3.1): version 10, the
-// length, and that of the first set behind the 16 bytes.
+// isIPFIX checks a message's header (RFC 7011, section 3.1): version 10, the length,
+// and that of the first set after the 16 bytes.
 func isIPFIX(head []byte) bool {
 	if len(head) < 20 || binary.BigEndian.Uint16(head) != 10 {
 		return false
@@ -94,7 +94,7 @@ func isIPFIX(head []byte) bool {
 	return message >= 20 && set >= 4 && set <= message-16
 }
 
-// isLog looks for a log line, behind comments.
+// isLog looks for a log line after any comments.
 func isLog(head []byte) bool {
 	for line := range bytes.Lines(head) {
 		var r wire.Record
@@ -105,7 +105,7 @@ func isLog(head []byte) bool {
 	return false
 }
 
-// Quote writes a file's name as a shell wants it.
+// Quote returns a file name quoted for a shell.
 func Quote(name string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._+-:,@%=", r) || r > 0x7f

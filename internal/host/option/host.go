@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// ParseHost reads the host in front of a port: an IPv4 address, a host name, or an IPv6
-// address in brackets, perhaps with a zone. Addresses are returned without brackets.
+// ParseHost parses the host before a port: an IPv4 address, a host name, or an IPv6
+// address in brackets, possibly with a zone. Addresses are returned without brackets.
 //
-// A name whose last part is a number, as inet_aton(3) knows it, is an address or an error
-// (RFC 1123, 2.1): no name server is asked for 10.0.0.300.
+// A name whose last label is a number in the sense of inet_aton(3) must be an address
+// (RFC 1123, section 2.1): no name server is queried for 10.0.0.300.
 func ParseHost(text string) (string, error) {
 	const want = "a dotted quad, a host name, or an IPv6 address in brackets"
 	if inner, ok := strings.CutPrefix(text, "["); ok {
@@ -40,7 +40,7 @@ func ParseHost(text string) (string, error) {
 	return text, nil
 }
 
-// ParsePort reads the number of a port, from 1 to 65535.
+// ParsePort parses a port number, 1 to 65535.
 func ParsePort(text string) (uint16, error) {
 	v, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || v == 0 || !IsDigits(text) {
@@ -49,7 +49,7 @@ func ParsePort(text string) (uint16, error) {
 	return uint16(v), nil
 }
 
-// ParseHostPort reads HOST:PORT, or HOST if there is a usual port, which is not 0 then.
+// ParseHostPort parses HOST:PORT, or just HOST if usual, the default port, is not 0.
 func ParseHostPort(text string, usual uint16) (host string, port uint16, err error) {
 	i := strings.LastIndexByte(text, ':')
 	switch {
@@ -71,7 +71,7 @@ func ParseHostPort(text string, usual uint16) (host string, port uint16, err err
 
 func notInZone(r rune) bool { return r <= ' ' || r > '~' || r == ']' || r == '#' }
 
-// isHex reports whether s is a number as 0x7f, or the beginning of one.
+// isHex reports whether s is a hexadecimal number such as 0x7f, or the beginning of one.
 func isHex(s string) bool {
 	return len(s) > 1 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X') && strings.Trim(s[2:], "0123456789abcdefABCDEF") == ""
 }
@@ -79,7 +79,7 @@ func isHex(s string) bool {
 // IsDigits reports whether s is one or more of the digits 0 to 9.
 func IsDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// isHostName allows what RFC 1123 does, and underscores, which are in use.
+// isHostName accepts what RFC 1123 allows, and underscores, which are in use.
 func isHostName(s string) bool {
 	if len(s) > 253 {
 		return false

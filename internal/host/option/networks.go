@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Networks reads networks and single addresses, separated by commas:
+// Networks parses networks and single addresses, separated by commas:
 // 10.0.0.0/8,192.168.1.7,fd00::/8.
 func Networks(list string) (networks []netip.Prefix, err error) {
 	for text := range strings.SplitSeq(list, ",") {

@@ -1,4 +1,4 @@
-// Package option has the parts of a command line that both programs share.
+// Package option contains the command-line parsing that both programs share.
 package option
 
 import (
@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// undefined is how the flag package reports an unknown flag; the name follows.
+// undefined is the prefix of the flag package's error for an unknown flag; the name
+// follows.
 const undefined = "flag provided but not defined: -"
 
-// Explain returns err, which flags.Parse returned, in words for a user. For an
-// unknown flag it names the one that was most likely meant, if there is one.
-// Other errors, such as flag.ErrHelp, are returned as they
-// are, but without passwords.
+// Explain rewords err, which flags.Parse returned, for users. For an unknown flag it
+// suggests the most similar one, if there is one. Other errors, such as flag.ErrHelp,
+// are returned as they are, but without passwords.
 func Explain(flags *flag.FlagSet, err error) error {
 	if err == nil {
 		return nil
@@ -31,8 +31,8 @@ func Explain(flags *flag.FlagSet, err error) error {
 	return fmt.Errorf("unknown flag -%s", name)
 }
 
-// withoutSecrets returns err without the password of a URL that is quoted in it:
-// invalid value "nats://ann:sesame@a" for flag -export: ...
+// withoutSecrets returns err without the password of a URL quoted in it: invalid value
+// "nats://ann:sesame@a" for flag -export: ...
 func withoutSecrets(err error) error {
 	const invalid = "invalid value "
 	rest, ok := strings.CutPrefix(err.Error(), invalid)
@@ -47,10 +47,9 @@ func withoutSecrets(err error) error {
 	return errors.New(invalid + strconv.Quote(Redact(value)) + rest[len(quoted):])
 }
 
-// Nearest returns what a user most likely meant by the flag "-name", which is
-// not in flags: the name of a flag, without its dash, or "" if none is near. A
-// value that was written without a space ("-p7074") is returned with one
-// ("p 7074").
+// Nearest returns what a user most likely meant by the flag "-name", which is not in
+// flags: the name of a flag, without its dash, or "" if none is similar. For a value
+// written without a space ("-p7074") it returns both ("p 7074").
 func Nearest(flags *flag.FlagSet, name string) string {
 	if meant := longForm(flags, name); meant != "" {
 		return meant
@@ -58,7 +57,7 @@ func Nearest(flags *flag.FlagSet, name string) string {
 	best, distance := "", limit(name)+1
 	flags.VisitAll(func(f *flag.Flag) {
 		known := f.Name
-		if len(known) == 1 && len(name) > 1 { // one letter is near to any other
+		if len(known) == 1 && len(name) > 1 { // one letter is similar to any other
 			known = longName(f)
 		}
 		d := edits(strings.ToLower(name), strings.ToLower(known))
@@ -78,10 +77,10 @@ func Nearest(flags *flag.FlagSet, name string) string {
 	return best
 }
 
-// limit is how many edits away a flag may be from what was typed.
+// limit returns the maximum edit distance of a suggestion.
 func limit(name string) int { return (len(name) + 2) / 4 }
 
-// longForm returns the one-letter flag whose value goes by this name: -i for
+// longForm returns the one-letter flag whose value has this name in its usage: -i for
 // "interface".
 func longForm(flags *flag.FlagSet, name string) (found string) {
 	flags.VisitAll(func(f *flag.Flag) {
@@ -92,7 +91,7 @@ func longForm(flags *flag.FlagSet, name string) (found string) {
 	return found
 }
 
-// longName is what a flag's value goes by in its usage, or "".
+// longName returns the name of a flag's value in its usage, or "".
 func longName(f *flag.Flag) string {
 	if f.Usage == "" {
 		return ""
@@ -115,7 +114,7 @@ func beginning(flags *flag.FlagSet, name string) string {
 	return all[0]
 }
 
-// glued parts a one-letter flag from a value that has a digit or a sign in it.
+// glued separates a one-letter flag from a value that contains a digit or punctuation.
 func glued(flags *flag.FlagSet, name string) string {
 	if len(name) < 2 || !strings.ContainsAny(name[1:], "0123456789./:_-") {
 		return ""
@@ -132,8 +131,8 @@ func isBool(f *flag.Flag) bool {
 	return ok && b.IsBoolFlag()
 }
 
-// edits is the number of letters to insert, delete, replace or exchange with
-// their neighbour (optimal string alignment distance) to turn a into b.
+// edits returns the number of letters to insert, delete, replace, or swap with a
+// neighbor to turn a into b (optimal string alignment distance).
 func edits(a, b string) int {
 	var before []int // the row before last
 	last := make([]int, len(b)+1)

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// Param is one parameter of a URL, or of an option such as -detail.
+// Param is a parameter of a URL, or of an option such as -detail.
 type Param struct {
 	Key   string
-	Value string // what the help calls its value: FILE, 1-255, packet|1s
+	Value string // name of the value in the help: FILE, 1-255, packet|1s
 	Help  string
 	set   func(value string) error
 }
@@ -22,17 +22,17 @@ type Param struct {
 // Params are the parameters that a URL may have.
 type Params []Param
 
-// Func is a parameter that set reads. Its error says what is wanted.
+// Func returns a parameter that is parsed by set, whose errors say what is expected.
 func Func(key, value, help string, set func(value string) error) Param {
 	return Param{key, value, help, set}
 }
 
-// Text is a parameter that is any text.
+// Text returns a parameter that accepts any text.
 func Text(key, value, help string, p *string) Param {
 	return Func(key, value, help, func(text string) error { *p = text; return nil })
 }
 
-// OneOf is a parameter that is one of some words.
+// OneOf returns a parameter that accepts one of some words.
 func OneOf(key, help string, p *string, words ...string) Param {
 	return Func(key, strings.Join(words, "|"), help, func(text string) error {
 		if !slices.Contains(words, text) {
@@ -43,7 +43,8 @@ func OneOf(key, help string, p *string, words ...string) Param {
 	})
 }
 
-// Switch is a parameter that is one of two words, the second of which sets p.
+// Switch returns a parameter that accepts two words, the second of which sets p to
+// true.
 func Switch(key, help string, p *bool, off, on string) Param {
 	var word string
 	one := OneOf(key, help, &word, off, on)
@@ -56,7 +57,7 @@ func Switch(key, help string, p *bool, off, on string) Param {
 	return one
 }
 
-// Number is a parameter that is a whole number from low to high.
+// Number returns a parameter that accepts whole numbers from low to high.
 func Number[T ~int | ~int64 | ~uint16 | ~uint32](key, help string, p *T, low, high T) Param {
 	return Func(key, "NUMBER", help, func(text string) error {
 		n, err := strconv.ParseUint(text, 10, 63)
@@ -68,7 +69,7 @@ func Number[T ~int | ~int64 | ~uint16 | ~uint32](key, help string, p *T, low, hi
 	})
 }
 
-// Size is a parameter that is a number of bytes.
+// Size returns a parameter that accepts a number of bytes.
 func Size(key, help string, p *int64, least int64) Param {
 	return Func(key, "SIZE", help, func(text string) error {
 		n, err := ParseSize(text)
@@ -80,7 +81,7 @@ func Size(key, help string, p *int64, least int64) Param {
 	})
 }
 
-// Memory is a Size that is in MiB if it has no unit.
+// Memory returns a Size parameter whose default unit is MiB.
 func Memory(key, help string, p *int64, least int64) Param {
 	size := Size(key, help, p, least)
 	return Func(key, "MIB", help, func(text string) error {
@@ -94,7 +95,7 @@ func Memory(key, help string, p *int64, least int64) Param {
 	})
 }
 
-// Duration is a parameter that is a time from least to most.
+// Duration returns a parameter that accepts times from least to most.
 func Duration(key, help string, p *time.Duration, least, most time.Duration) Param {
 	return Func(key, "TIME", help, func(text string) error {
 		d, err := ParseDuration(text)
@@ -106,7 +107,7 @@ func Duration(key, help string, p *time.Duration, least, most time.Duration) Par
 	})
 }
 
-// short is a time without the zeros behind it: 24h for 24h0m0s.
+// short formats a time without trailing zeros: 24h for 24h0m0s.
 func short(d time.Duration) string {
 	text := d.String()
 	for _, zero := range []string{"m0s", "h0m"} {
@@ -117,7 +118,7 @@ func short(d time.Duration) string {
 	return text
 }
 
-// Secret is a parameter that names a file with a password.
+// Secret returns a parameter that names a file with a password.
 func Secret(key, help string, p *string) Param {
 	return Func(key, "FILE", help, func(text string) (err error) {
 		*p, err = ReadSecret(text)
@@ -125,8 +126,8 @@ func Secret(key, help string, p *string) Param {
 	})
 }
 
-// Parse reads the part of a URL behind its question mark: KEY=VALUE pairs, joined by &,
-// each key once, and with %XX for what means something else in a URL.
+// Parse parses the part of a URL after its question mark: KEY=VALUE pairs joined by &,
+// each key at most once, with %XX for characters that have a meaning in URLs.
 func (p Params) Parse(query string) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -149,7 +150,7 @@ func (p Params) Parse(query string) error {
 	return nil
 }
 
-// Set sets one parameter. The error names it.
+// Set sets one parameter. Its errors name the parameter.
 func (p Params) Set(key, value string) error {
 	one := p.find(key)
 	if one == nil {
@@ -183,8 +184,8 @@ func (p Params) unknown(key string) error {
 	return fmt.Errorf("unknown parameter %q: want %s", key, OrList(keys))
 }
 
-// NearestWord returns the word that was most likely meant by one that is not among
-// them, or "" if none is near.
+// NearestWord returns the word that text most likely stands for, or "" if none is
+// similar.
 func NearestWord(text string, words []string) (best string) {
 	distance := limit(text) + 1
 	for _, word := range words {

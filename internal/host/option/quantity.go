@@ -20,7 +20,7 @@ var (
 	longUnits = map[byte]time.Duration{'d': 24 * time.Hour, 'w': 7 * 24 * time.Hour}
 )
 
-// scaled reads a whole number followed by a unit.
+// scaled parses a whole number followed by a unit.
 func scaled(text string, units map[string]int64) (int64, bool) {
 	digits := text[:len(text)-len(strings.TrimLeft(text, "0123456789"))]
 	factor, known := units[text[len(digits):]]
@@ -31,8 +31,8 @@ func scaled(text string, units map[string]int64) (int64, bool) {
 	return n * factor, true
 }
 
-// ParseSize reads a number of bytes. The units are k, M, G, and T, with or without a B,
-// which are powers of 1000, and KiB, MiB, GiB, and TiB, which are powers of 1024.
+// ParseSize parses a number of bytes. The units are k, M, G, and T, with or without a
+// B, which are powers of 1000, and KiB, MiB, GiB, and TiB, which are powers of 1024.
 func ParseSize(text string) (int64, error) {
 	n, ok := scaled(text, sizes)
 	if !ok {
@@ -41,8 +41,8 @@ func ParseSize(text string) (int64, error) {
 	return n, nil
 }
 
-// ParseRate reads a whole number of something per second, with k, M, G, or T behind it
-// for powers of 1000.
+// ParseRate parses a whole number per second, optionally followed by k, M, G, or T for
+// powers of 1000.
 func ParseRate(text string) (int64, error) {
 	n, ok := scaled(text, decimal)
 	if !ok {
@@ -51,8 +51,8 @@ func ParseRate(text string) (int64, error) {
 	return n, nil
 }
 
-// ParseDuration reads a time as [time.ParseDuration] does, with whole days (d) and weeks
-// (w) as well, in front of the rest: 90s, 1h30m, 7d, 2w, 1d12h.
+// ParseDuration parses a time as [time.ParseDuration] does, but also accepts whole days
+// (d) and weeks (w) at the beginning: 90s, 1h30m, 7d, 2w, 1d12h.
 func ParseDuration(text string) (time.Duration, error) {
 	bad := fmt.Errorf("want a time such as 30s, 12h, 7d, or 2w")
 	sum, rest := time.Duration(0), text
@@ -78,9 +78,9 @@ func ParseDuration(text string) (time.Duration, error) {
 	return sum + d, nil
 }
 
-// ParseTime reads seconds since 1970 (1560390672.895279), to a microsecond, or a date and
-// perhaps a time, in the local time zone (2019-06-13 03:51:12, 2019-06-13T03:51) or in one
-// of its own (2019-06-13T01:51:12Z).
+// ParseTime parses seconds since 1970 (1560390672.895279), with microsecond precision,
+// or a date with an optional time, in the local time zone (2019-06-13 03:51:12,
+// 2019-06-13T03:51) or in an explicit one (2019-06-13T01:51:12Z).
 func ParseTime(text string) (time.Time, error) {
 	if s, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(s) < math.MaxInt64/1e9 {
 		whole := math.Floor(s)
@@ -96,7 +96,8 @@ func ParseTime(text string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("want a time such as 2019-06-13 03:51:12 or 1560390672.895279")
 }
 
-// ParseClock reads a time of day, 03:51:12 or 03:51, as the time since midnight.
+// ParseClock parses a time of day, 03:51:12 or 03:51, and returns the time since
+// midnight.
 func ParseClock(text string) (time.Duration, error) {
 	for _, layout := range []string{time.TimeOnly, "15:04"} {
 		if t, err := time.Parse(layout, text); err == nil {
@@ -106,7 +107,7 @@ func ParseClock(text string) (time.Duration, error) {
 	return 0, fmt.Errorf("want a time of day such as 03:51:12 or 03:51")
 }
 
-// ReadSecret reads a password or a token, the first line of a file.
+// ReadSecret reads a password or a token, which is the first line of a file.
 func ReadSecret(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -9,33 +9,34 @@ import (
 	"strings"
 )
 
-// URL is where something is, as users write it everywhere:
+// URL is a location in the syntax that all options share:
 //
 //	SCHEME://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]...][/PATH][?KEY=VALUE[&...]]
 //
-// Whatever would mean something else is written as %XX.
+// Characters that have a meaning in the syntax are written as %XX.
 type URL struct {
 	Scheme  string
 	Servers []Server // at least one
-	Path    string   // without the slash in front
+	Path    string   // without the leading slash
 	Query   string   // see Params
 }
 
-// Server is one of a URL's. Each may have its own user, or repeat the scheme.
+// Server is one of a URL's servers. Each may have its own user, or repeat the scheme.
 type Server struct {
-	User *url.Userinfo // nil: none is given
+	User *url.Userinfo // nil if none is given
 	Host string        // a name or an address, without brackets
-	Port uint16        // 0: none is given
+	Port uint16        // 0 if none is given
 }
 
-// CutURL splits a URL at its scheme's colon, which is not in rest, and its question mark.
+// CutURL splits a URL at the colon after its scheme, which is not part of rest, and at
+// its question mark.
 func CutURL(text string) (scheme, rest, query string) {
 	text, query, _ = strings.Cut(text, "?")
 	scheme, rest, _ = strings.Cut(text, ":")
 	return scheme, rest, query
 }
 
-// ParseURL reads a URL. Errors do not show users and passwords.
+// ParseURL parses a URL. Its errors contain no users or passwords.
 func ParseURL(text string) (*URL, error) {
 	u := &URL{}
 	var rest string
@@ -81,7 +82,7 @@ func parseUser(text string) (*url.Userinfo, error) {
 	if err == nil {
 		password, err = url.PathUnescape(password)
 	}
-	if err != nil { // which would show it
+	if err != nil { // which would contain the URL
 		return nil, fmt.Errorf("not a user or password: want %%XX for what means something else in a URL")
 	}
 	if !given {
@@ -90,7 +91,7 @@ func parseUser(text string) (*url.Userinfo, error) {
 	return url.UserPassword(name, password), nil
 }
 
-// Address is for dialling: HOST:PORT, with this port if none is given.
+// Address returns the address to connect to, HOST:PORT, with usual as the default port.
 func (s Server) Address(usual uint16) string {
 	return net.JoinHostPort(s.Host, strconv.Itoa(int(cmp.Or(s.Port, usual))))
 }

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Wrong returns the error about a piece of what a user wrote, which is quoted: what is
-// the matter with it, and what is expected there.
+// Wrong returns the error about a quoted piece of a user's input: what is wrong with
+// it, and what is expected.
 func Wrong(piece, problem, want string) error {
-	const most = 60 // bytes of a piece, so that a line of 1 MB stays readable
+	const most = 60 // bytes of a piece, so that an error about 1 MB of input stays readable
 	if len(piece) > most {
 		piece = strings.ToValidUTF8(piece[:most], "") + "..."
 	}

@@ -1,7 +1,7 @@
-// Package sandbox takes from the process what it no longer needs once it is
-// set up: the user ID of root, capabilities(7), the file system (landlock(7)),
-// new privileges by exec (PR_SET_NO_NEW_PRIVS) and system calls (seccomp(2)).
+// Package sandbox removes from the process what it no longer needs after startup:
+// root's user ID, capabilities(7), the file system (landlock(7)), gaining privileges by
+// exec (PR_SET_NO_NEW_PRIVS), and system calls (seccomp(2)).
 //
-// What the running kernel cannot do is left out and said, not an error: a
-// program that captures with less protection is of more use than none.
+// What the running kernel does not support is skipped and reported, but is not an
+// error: a program that captures with less protection is more useful than none.
 package sandbox

@@ -17,21 +17,21 @@ const (
 		unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR |
 		unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_REFER
 	rightsExec = rightsRead | unix.LANDLOCK_ACCESS_FS_EXECUTE
-	// rightsFile are those that a rule for something else than a directory may
+	// rightsFile are the rights that a rule for anything other than a directory may
 	// have.
 	rightsFile = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_EXECUTE |
 		unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 )
 
-// always are read by the Go runtime, by metrics, host statistics and the eBPF
+// always are read by the Go runtime, by metrics and host statistics, and by the eBPF
 // library.
 var always = []string{"/proc", "/sys", "/etc/localtime", "/usr/share/zoneinfo"}
 
-// programs are where those that are started are, with what they need.
+// programs are the directories of executables, and of what they need.
 var programs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc"}
 
-// handled is what a version of the interface (ABI) knows of. What a ruleset
-// handles is forbidden but for its rules.
+// handled returns the rights known to a version of the interface (ABI). A ruleset
+// forbids the rights that it handles, except where its rules allow them.
 func handled(abi int) (fs uint64) {
 	fs = 1<<13 - 1 // EXECUTE to MAKE_SYM
 	if abi >= 2 {
@@ -46,7 +46,7 @@ func handled(abi int) (fs uint64) {
 	return fs
 }
 
-// landlock leaves of the file system what cfg names. Files that are open stay
+// landlock removes access to the file system except for what cfg names. Open files stay
 // usable.
 func landlock(cfg Config, r *Report) error {
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
@@ -59,9 +59,9 @@ func landlock(cfg Config, r *Report) error {
 		attr.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
 	if abi >= 6 {
-		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL // to itself, and what it starts
+		attr.Scoped = unix.LANDLOCK_SCOPE_SIGNAL // only to itself and its children
 	}
-	// Kernels take a shorter structure from older programs.
+	// Kernels accept the shorter structure of older versions.
 	size := unsafe.Sizeof(attr.Handled_access_fs)
 	if abi >= 4 {
 		size += unsafe.Sizeof(attr.Handled_access_net)
@@ -111,9 +111,9 @@ func landlock(cfg Config, r *Report) error {
 	return nil
 }
 
-// directories are those that the files are in, and their targets if they are
-// symbolic links: files are replaced by others of the same name, which a rule
-// for a file would not know.
+// directories returns the directories of the files and, if they are symbolic links, of
+// their targets: a file may be replaced by another one with the same name, to which a
+// rule for the file would not apply.
 func directories(paths []string) (dirs []string) {
 	for _, path := range paths {
 		if st, err := os.Stat(path); err == nil && st.IsDir() {
@@ -128,8 +128,8 @@ func directories(paths []string) (dirs []string) {
 	return dirs
 }
 
-// beneath lets a file, or all in a directory, be used. One that is not there
-// needs no rule.
+// beneath allows the use of a file, or of everything in a directory. A path that does
+// not exist needs no rule.
 func beneath(ruleset int, path string, rights uint64) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real

@@ -2,5 +2,5 @@
 
 package sandbox
 
-// legacyCalls are those that this architecture does not have.
+// legacyCalls is empty, because this architecture does not have them.
 var legacyCalls []int

@@ -14,44 +14,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config is what the process still needs.
+// Config describes what the process still needs.
 type Config struct {
-	// User to become, by name or number. "" is the first that can do what is
-	// needed of pcapper, nobody and the owner of the first directory of Write,
-	// or root without its capabilities; "root" stays. It matters only to a
-	// process of root.
+	// User to switch to, by name or number. "" means the first of pcapper, nobody, the
+	// owner of the first directory of Write, and root without its capabilities that can
+	// do what is needed; "root" means no change. It has an effect only if the process
+	// is root's.
 	User string
-	// Keep are the capabilities that stay, as far as the process has them.
+	// Keep are the capabilities to keep, as far as the process has them.
 	Keep []int
-	// Read are files and directories that are read later, and files may have
-	// been replaced by then; Write are directories in which files are made and
-	// written.
+	// Read are files and directories that are read later, even if the files have been
+	// replaced by then; Write are directories in which files are created and written.
 	Read, Write []string
 	// Append are files that are written to and may exist already.
 	Append []string
-	// Network: TCP connections are made, or ports opened, later.
+	// Network means that TCP connections are made, or ports opened, later.
 	Network bool
-	// Exec: other programs are started.
+	// Exec means that other programs are started.
 	Exec bool
-	// Namespaces: other processes' namespaces are entered, for which Keep needs
-	// CAP_SYS_ADMIN and CAP_SYS_PTRACE. There is no Landlock then: who is confined
-	// by it may not look at processes that are not.
+	// Namespaces means that other processes' namespaces are entered, for which Keep
+	// needs CAP_SYS_ADMIN and CAP_SYS_PTRACE. It disables Landlock, because a process
+	// confined by Landlock may not inspect processes that are not.
 	Namespaces bool
 }
 
-// Report says what was done and what was not possible, a line each.
+// Report says, one line each, what was done and what was not possible.
 type Report []string
 
 func (r *Report) add(what, format string, args ...any) {
 	*r = append(*r, what+": "+fmt.Sprintf(format, args...))
 }
 
-// errThreads: the Go runtime cannot make a system call in all threads of a
+// errThreads means that the Go runtime cannot make a system call in all threads of a
 // program with cgo.
 var errThreads = errors.New("a build with cgo cannot confine all its threads")
 
-// Apply takes away everything else, from all threads, for good. An error means
-// that the process is half way and must end.
+// Apply removes everything else from all threads, permanently. After an error the
+// process is in an intermediate state and must end.
 func Apply(cfg Config) (Report, error) {
 	var r Report
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
@@ -109,17 +108,16 @@ func identity(cfg Config, r *Report) error {
 	return nil
 }
 
-// errOverride: root itself is not permitted what is needed, but for
-// CAP_DAC_OVERRIDE.
+// errOverride means that even root can do what is needed only with CAP_DAC_OVERRIDE.
 var errOverride = errors.New("needs CAP_DAC_OVERRIDE")
 
-// account is a user to become.
+// account is a user to switch to.
 type account struct {
 	name     string
 	uid, gid int
 }
 
-// become changes to the user of choice, capabilities kept for now.
+// become switches to the chosen user and keeps all capabilities for now.
 func become(cfg Config, r *Report) error {
 	a, why, err := choose(cfg)
 	if err != nil {
@@ -127,7 +125,7 @@ func become(cfg Config, r *Report) error {
 	}
 	if a.uid == 0 {
 		r.add("user", "root without its capabilities: %s", why)
-		if a.cannot(cfg) != "" { // only a capability of root's lets it
+		if a.cannot(cfg) != "" { // possible only with a capability of root's
 			return errOverride
 		}
 		return nil
@@ -144,14 +142,14 @@ func become(cfg Config, r *Report) error {
 	if err := syscall.Setresuid(a.uid, a.uid, a.uid); err != nil {
 		return fmt.Errorf("become user %s: %w", a.name, err)
 	}
-	// Such a process cannot read its own /proc otherwise, which its metrics
-	// need. Others of this user cannot trace it: it has capabilities.
+	// Otherwise the process could not read its own /proc, which its metrics need. Other
+	// processes of this user still cannot trace it, because it has capabilities.
 	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	r.add("user", "%s", a.name)
 	return nil
 }
 
-// choose finds the user to become, or says why it stays root.
+// choose returns the user to switch to, or the reason to remain root.
 func choose(cfg Config) (a account, why string, err error) {
 	switch cfg.User {
 	case "root", "0":
@@ -178,7 +176,7 @@ func choose(cfg Config) (a account, why string, err error) {
 	return a, "", nil
 }
 
-// owner is the number of the user that the first directory belongs to.
+// owner returns the user ID of the first directory's owner.
 func owner(dirs []string) string {
 	var st unix.Stat_t
 	if len(dirs) == 0 || unix.Stat(dirs[0], &st) != nil {
@@ -193,7 +191,7 @@ func lookup(name string) (a account, err error) {
 		u, err = user.LookupId(name)
 	}
 	if uid, bad := strconv.Atoi(name); err != nil && bad == nil && uid > 0 {
-		return account{name, uid, uid}, nil // a container need not have a list of users
+		return account{name, uid, uid}, nil // a container need not have a user database
 	}
 	if err != nil {
 		return a, fmt.Errorf("no user %q", name)
@@ -206,7 +204,7 @@ func lookup(name string) (a account, err error) {
 	return a, err
 }
 
-// cannot says what of the things to come the user may not do, or nothing.
+// cannot returns something that the user may not do but must, or "".
 func (a account) cannot(cfg Config) string {
 	for _, dir := range cfg.Write {
 		if !a.may(dir, 2|1) {
@@ -226,10 +224,9 @@ func (a account) cannot(cfg Config) string {
 	return ""
 }
 
-// may tells by the permission bits whether the user has all of want (4 read, 2
-// write, 1 execute or search) on a path, and may get there. Supplementary
-// groups are none, and access control lists are not looked at: it rather
-// says no.
+// may reports, based on permission bits, whether the user has all of want (4 read, 2
+// write, 1 execute or search) on a path and can reach it. It ignores supplementary
+// groups and access control lists, so it may report false although access is possible.
 func (a account) may(path string, want uint32) bool {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -264,7 +261,7 @@ func (a account) bits(path string, want uint32) bool {
 	return mode&want == want
 }
 
-// capabilities is the permitted set of this thread.
+// capabilities returns the permitted set of this thread.
 func capabilities() (uint64, error) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -274,7 +271,7 @@ func capabilities() (uint64, error) {
 	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32, nil
 }
 
-// names of the capabilities that the programs of this project keep.
+// capNames are the names of the capabilities that this project's programs keep.
 var capNames = map[int]string{
 	unix.CAP_DAC_OVERRIDE: "cap_dac_override", unix.CAP_DAC_READ_SEARCH: "cap_dac_read_search", unix.CAP_NET_BIND_SERVICE: "cap_net_bind_service",
 	unix.CAP_SYS_ADMIN: "cap_sys_admin", unix.CAP_SYS_PTRACE: "cap_sys_ptrace",

@@ -14,22 +14,22 @@ import (
 const (
 	offsetNumber = 0
 	offsetArch   = 4
-	offsetArg2   = 32 // its lower half on the little-endian machines in auditArch
+	offsetArg2   = 32 // the lower half, on the little-endian architectures in auditArch
 )
 
-// What a filter says (linux/seccomp.h).
+// Results of a filter (linux/seccomp.h).
 const (
 	actionKill  = 0x80000000 // the process
 	actionErrno = 0x00050000 | uint32(unix.EPERM)
 	actionAllow = 0x7fff0000
 )
 
-// auditArch is the running architecture as seccomp names it; others have no
-// list here.
+// auditArch maps architectures to seccomp's names for them; others have no list of
+// calls.
 var auditArch = map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}
 
-// calls are those that the Go runtime and our programs make: memory, threads,
-// time, signals to itself, files, sockets, bpf(2).
+// calls are those of the Go runtime and our programs: memory, threads, time, signals to
+// itself, files, sockets, bpf(2).
 var calls = []int{
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_PREAD64, unix.SYS_PWRITE64,
 	unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_FTRUNCATE, unix.SYS_FALLOCATE, unix.SYS_FCNTL, unix.SYS_IOCTL, unix.SYS_FLOCK,
@@ -59,15 +59,15 @@ var calls = []int{
 	unix.SYS_BPF,
 }
 
-// execCalls are those that starting a program takes besides, and what such
-// programs (tcpdump -d) usually do.
+// execCalls are the additional ones for starting a program, and those that such
+// programs (tcpdump -d) usually make.
 var execCalls = []int{
 	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_WAIT4, unix.SYS_WAITID, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL,
 	unix.SYS_SETSID, unix.SYS_SETPGID, unix.SYS_CHDIR, unix.SYS_UMASK, unix.SYS_SETUID, unix.SYS_SETGID, unix.SYS_SETGROUPS,
 	unix.SYS_GETGROUPS, unix.SYS_SET_TID_ADDRESS, unix.SYS_CLOSE_RANGE, unix.SYS_CAPSET,
 }
 
-// seccomp forbids all other system calls: they fail with EPERM.
+// seccomp makes all other system calls fail with EPERM.
 func seccomp(cfg Config, r *Report) error {
 	arch, known := auditArch[runtime.GOARCH]
 	if !known {
@@ -93,7 +93,7 @@ func seccomp(cfg Config, r *Report) error {
 	}
 	fprog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	const setModeFilter = 1
-	// All threads at once.
+	// In all threads at once.
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
 	if errno == unix.ENOSYS || errno == unix.EINVAL {
 		r.add("seccomp", "no: this kernel has none")
@@ -106,9 +106,9 @@ func seccomp(cfg Config, r *Report) error {
 	return nil
 }
 
-// program allows what is in list, which is sorted: a binary search, since every
-// system call passes through it. Without network it allows no sockets of
-// multipath TCP, to which Landlock's rules for TCP do not apply.
+// program returns the filter that allows the calls in list, which must be sorted: it
+// uses binary search, because every system call passes through it. Without network it
+// allows no multipath TCP sockets, which Landlock's rules for TCP do not cover.
 func program(arch uint32, list []int, network bool) []bpf.Instruction {
 	head := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
@@ -128,7 +128,7 @@ func program(arch uint32, list []int, network bool) []bpf.Instruction {
 	return append(head, search(list)...)
 }
 
-// search ends with a verdict on the number in A.
+// search returns code that ends with a verdict on the number in A.
 func search(list []int) []bpf.Instruction {
 	if len(list) <= 4 {
 		var leaf []bpf.Instruction

@@ -15,8 +15,8 @@ func all(call, a, b, c uintptr) error {
 	return nil
 }
 
-// setCapabilities makes set the permitted and effective capabilities of all
-// threads; there are no inheritable ones.
+// setCapabilities makes set the permitted and effective capabilities of all threads,
+// and clears the inheritable ones.
 func setCapabilities(set uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -1,6 +1,5 @@
-// Package service tells a service manager how the program does, by the
-// protocol of sd_notify(3): ready, alive, stopping. Without a service manager
-// nothing happens.
+// Package service reports the program's state to a service manager with the protocol of
+// sd_notify(3): ready, alive, stopping. Without a service manager it does nothing.
 package service
 
 import (
@@ -13,14 +12,14 @@ import (
 	"time"
 )
 
-// Manager is who started the program, or nobody.
+// Manager is the service manager that started the program, if any.
 type Manager struct {
-	conn     *net.UnixConn // nil: nobody
-	watchdog time.Duration // 0: it does not ask
+	conn     *net.UnixConn // nil without a manager
+	watchdog time.Duration // 0 if the manager does not want keep-alives
 }
 
-// Find connects to the service manager that the environment names. It is
-// called before the program gives up what it takes to connect.
+// Find connects to the service manager named in the environment. It must be called
+// before the program drops the privileges needed for that.
 func Find() (*Manager, error) {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
@@ -40,22 +39,23 @@ func Find() (*Manager, error) {
 			m.watchdog = time.Duration(us) * time.Microsecond
 		}
 	}
-	// What we start is no service of theirs.
+	// Our children must not report to the manager.
 	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"} {
 		os.Unsetenv(name)
 	}
 	return m, nil
 }
 
-// Ready says that the program is set up, and what it does in a few words.
+// Ready reports that startup is complete; status says in a few words what the program
+// does.
 func (m *Manager) Ready(status string) { m.tell("READY=1\nSTATUS=" + status) }
 
-// Stopping says that the program is about to end.
+// Stopping reports that the program is about to end.
 func (m *Manager) Stopping() { m.tell("STOPPING=1") }
 
-// Watch says, as often as the manager asks for it, that the program is alive,
-// until ctx is done. alive must come back for that: a program whose parts wait
-// for each other forever is started again by its manager.
+// Watch reports, as often as the manager requires it, that the program is alive, until
+// ctx is done. It calls alive each time, which must return: if the program's parts are
+// deadlocked, the manager restarts it.
 func (m *Manager) Watch(ctx context.Context, alive func()) error {
 	if m.watchdog == 0 {
 		<-ctx.Done()
@@ -74,7 +74,8 @@ func (m *Manager) Watch(ctx context.Context, alive func()) error {
 	}
 }
 
-// tell may fail, as when the manager itself starts anew; it will ask again.
+// tell ignores errors, such as those while the manager itself restarts; it is called
+// again.
 func (m *Manager) tell(state string) {
 	if m.conn != nil {
 		m.conn.Write([]byte(state))

@@ -1,24 +1,26 @@
-// Package bus carries batches of records from those who have them to those who
-// keep or show them, through streams of NATS JetStream.
+// Package bus carries batches of records from their producers to those who keep or
+// display them, through streams of NATS JetStream.
 //
 // # Streams and subjects
 //
-// A tenant's batches are in the streams PC_00, PC_01, ... (PC_TENANT_00, ... if
-// the tenant is not "default"), its partitions. An agent's are all in the one that
-// its name's hash chooses (Partition), in the order in which they were stored. Subjects are
+// The batches of a tenant are in the streams PC_00, PC_01, ... (PC_TENANT_00, ... if
+// the tenant is not "default"), which are its partitions. All batches of an agent are
+// in the partition chosen by the hash of its name (Partition), in the order in which
+// they were stored. The subjects are
 //
 //	pcapper.v1.TENANT.PARTITION.KIND.SITE.AGENT
 //
-// where KIND is pkt, flow1s or top10s, and AGENT the name with what is no ASCII
-// letter, digit, "-" or "_" as "=" and two hexadecimal digits. A message is one
-// batch, as package batch describes it; its Nats-Msg-Id is the batch's ID.
+// where KIND is pkt, flow1s, or top10s, and AGENT is the agent's name, in which any
+// byte other than an ASCII letter, a digit, "-", and "_" is replaced with "=" and two
+// hexadecimal digits. A message is one batch, in the encoding of package batch; its
+// Nats-Msg-Id is the batch's ID.
 //
-// # What is promised
+// # Guarantees
 //
-// A Publisher forgets no batch before a stream has acknowledged it, and sends it
-// again until then; so a stream may have a batch twice, and in another order than
-// it was made. What it has to give up, because its queue is full, it counts.
-// A reader of a stream counts each record, identified by (agent, boot, number), once.
+// A Publisher keeps each batch until a stream has acknowledged it, and resends it until
+// then. Therefore a stream may contain a batch twice, and in a different order than it
+// was created. Batches dropped because the Publisher's queue is full are counted. A
+// reader of a stream processes each record, identified by (agent, boot, number), once.
 package bus
 
 import (
@@ -28,18 +30,18 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// MaxPartitions is the most streams of a tenant.
+// MaxPartitions is the maximum number of a tenant's streams.
 const MaxPartitions = 100
 
-// Partition is which of n partitions an agent's batches are in: FNV-1a, 32 bit,
-// of its name, modulo n.
+// Partition returns which of n partitions an agent's batches are in: the 32-bit FNV-1a
+// hash of its name, modulo n.
 func Partition(agent string, n int) int {
 	h := fnv.New32a()
 	h.Write([]byte(agent))
 	return int(h.Sum32() % uint32(n))
 }
 
-// streamName is the name of a partition's stream.
+// streamName returns the name of a partition's stream.
 func (t *Target) streamName(partition int) string {
 	return fmt.Sprintf("%s%02d", t.streamPrefix(), partition)
 }
@@ -51,12 +53,12 @@ func (t *Target) streamPrefix() string {
 	return "PC_" + t.Tenant + "_"
 }
 
-// streamSubjects is what a partition's stream takes.
+// streamSubjects returns the subjects that a partition's stream stores.
 func (t *Target) streamSubjects(partition int) string {
 	return fmt.Sprintf("pcapper.v1.%s.%02d.>", t.Tenant, partition)
 }
 
-// subject is where a batch goes, given how many partitions there are.
+// subject returns the subject of a batch, given the number of partitions.
 func (t *Target) subject(h *batch.Header, partitions int) string {
 	kind := [...]string{batch.Packets: "pkt", batch.Flows: "flow1s", batch.Top: "top10s"}[h.Level]
 	return fmt.Sprintf("pcapper.v1.%s.%02d.%s.%s.%s", t.Tenant, Partition(h.Agent, partitions), kind, token(t.Site), token(h.Agent))

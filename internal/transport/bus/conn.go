@@ -22,28 +22,28 @@ import (
 )
 
 const (
-	// retryPause is between attempts of anything that failed.
+	// retryPause is the pause before anything that failed is retried.
 	retryPause = 500 * time.Millisecond
-	// dialTime is for one server, TLS included.
+	// dialTime bounds connecting to one server, including TLS.
 	dialTime = 3 * time.Second
-	// requestTime is for one question to the servers.
+	// requestTime bounds a request to the servers.
 	requestTime = 3 * time.Second
-	// A server that says nothing for this long twice is taken for dead.
+	// A server that misses two pings is considered dead.
 	pingEvery = 2 * time.Second
 )
 
-// Config of a connection.
+// Config configures a connection.
 type Config struct {
 	Target *Target
-	// Name is what the servers' lists of clients show.
+	// Name is the name shown in the servers' lists of clients.
 	Name string
-	// InProcess is a server of this process, in place of Target's.
+	// InProcess is a server in this process, used instead of Target's.
 	InProcess nats.InProcessConnProvider
-	// Say takes messages for the user. It may be nil.
+	// Say prints messages for the user. It may be nil.
 	Say func(format string, args ...any)
 	// Patient retries after authentication failures.
 	Patient bool
-	// Peer is told each address before it is dialled. It may be nil.
+	// Peer is called with each address before connecting to it. It may be nil.
 	Peer func(netip.AddrPort)
 }
 
@@ -54,16 +54,16 @@ type Conn struct {
 	target *Target
 	cfg    Config
 	say    func(format string, args ...any)
-	away   atomic.Bool // that the bus is away was said
+	away   atomic.Bool // it has been reported that the bus is away
 	warned atomic.Bool // of streams on too few servers
-	ended  atomic.Bool // by us: what is lost from now on is no news
+	ended  atomic.Bool // closed by us: errors from now on are not reported
 
 	connecting atomic.Bool
-	failed     chan error // why an attempt has failed, while connecting
+	failed     chan error // the reason why an attempt failed, while connecting
 }
 
-// Connect connects. A bus that is away is no error: it may come later. One that
-// does not let us in is.
+// Connect connects to a bus. It is not an error if the bus is away, because it may
+// appear later, but it is an error if the bus rejects us.
 func Connect(cfg Config) (*Conn, error) {
 	c := &Conn{target: cfg.Target, cfg: cfg, say: cfg.Say, failed: make(chan error, 1)}
 	c.connecting.Store(true)
@@ -99,14 +99,14 @@ func Connect(cfg Config) (*Conn, error) {
 	return c, err
 }
 
-// fatal errors are no better the next time.
+// fatal reports whether an error will not go away by retrying.
 func fatal(err error) bool {
 	var unknown x509.UnknownAuthorityError
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrSecureConnRequired) ||
 		errors.Is(err, nats.ErrSecureConnWanted) || errors.As(err, &unknown)
 }
 
-// refused is err with the next step to take.
+// refused returns err with a hint.
 func (c *Conn) refused(err error) error {
 	told := fmt.Errorf("bus %s: %w", c.target, err)
 	switch {
@@ -136,7 +136,7 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 	o.ConnectedCB = o.ReconnectedCB
 	o.ReconnectErrCB = func(_ *nats.Conn, err error) { c.lost(err) }
 	o.AsyncErrorCB = func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		if !errors.Is(err, nats.ErrSlowConsumer) { // a cursor sees what is missing, and reads it again
+		if !errors.Is(err, nats.ErrSlowConsumer) { // a cursor notices what is missing and reads it again
 			c.say("bus %s: %v", c.target, err)
 		}
 	}
@@ -157,7 +157,7 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 	return &o, cfg.Target.identify(&o)
 }
 
-// identify sets who we are, and who they must be.
+// identify sets our identity, and how to verify the servers'.
 func (t *Target) identify(o *nats.Options) error {
 	if t.Creds != "" {
 		if _, err := os.ReadFile(t.Creds); err != nil {
@@ -186,7 +186,7 @@ func (t *Target) identify(o *nats.Options) error {
 }
 
 func (t *Target) tls() (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12} // the servers' administrators choose
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12} // the servers' administrators decide
 	if t.CA != "" {
 		var err error
 		if cfg.RootCAs, err = certs.Authorities(t.CA); err != nil {
@@ -203,7 +203,7 @@ func (t *Target) tls() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// lost says once that the bus is away.
+// lost reports once that the bus is away.
 func (c *Conn) lost(err error) {
 	if c.connecting.Load() {
 		select {
@@ -221,7 +221,7 @@ func (c *Conn) lost(err error) {
 		err = errors.New("the server closed the connection")
 	case fatal(err):
 		hint = " (" + fault.Hint(c.refused(err)) + ")"
-	case strings.Contains(err.Error(), "tls"): // alerts of theirs have no type, and no certificate is no alert at all
+	case strings.Contains(err.Error(), "tls"): // their TLS alerts have no type, and a missing certificate causes no alert
 		hint = " (if the servers want our certificate: ?cert=FILE&key=FILE, one for a client)"
 	}
 	c.say("bus %s: away: %v; still trying%s", c.target, err, hint)
@@ -233,7 +233,7 @@ func (c *Conn) back(nc *nats.Conn) {
 	}
 }
 
-// Connected reports whether the bus is there.
+// Connected reports whether the bus is connected.
 func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
 // Close ends the connection.
@@ -243,7 +243,7 @@ func (c *Conn) Close() {
 	c.nc.Close()
 }
 
-// retry calls f until it succeeds, with pauses. The error is f's, if it is an
+// retry calls f until it succeeds, with pauses. It returns f's error if that is a
 // *fault.Error or a *taken, or ctx's.
 func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 	for said := false; ; {
@@ -261,7 +261,7 @@ func (c *Conn) retry(ctx context.Context, what string, f func() error) error {
 	}
 }
 
-// final errors are no better the next time.
+// final reports whether an error will not go away by retrying.
 func final(err error) bool {
 	var told *fault.Error
 	var other *taken

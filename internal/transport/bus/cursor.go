@@ -9,53 +9,52 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// cursor reads a stream in order, from any server, and acknowledges nothing: a
-// reader that is slow stalls nobody. Whatever happens, it goes on behind the last
-// message that it gave.
+// cursor reads a stream in order, from any server, without acknowledging anything: a
+// slow reader stalls nobody. After any failure it continues after the last message that
+// it returned.
 type cursor struct {
 	conn   *Conn
 	stream string
 	filter string // a subject
-	// next is the sequence number to read next; 0: what comes from now on.
+	// next is the next sequence number to read; 0 means messages from now on.
 	next uint64
-	// latest begins with the last message of each subject.
+	// latest starts with the last message of each subject.
 	latest bool
 
 	consumer string
-	delivery uint64 // how many messages the consumer has given
+	delivery uint64 // number of messages delivered by the consumer
 	messages jetstream.MessagesContext
 	got      chan received
 	opened   time.Time
 }
 
-// received is what messages gave. After an error there is no more.
+// received is a result of messages. An error is the last one.
 type received struct {
 	msg jetstream.Msg
 	err error
 }
 
 const (
-	// What is read ahead.
+	// Limits of what is read ahead.
 	aheadMessages, aheadBytes = 128, 4 << 20
-	// A server that says nothing for twice heartbeat is asked again, or another.
+	// A server that is silent for twice heartbeat is asked again, or another one is.
 	heartbeat = time.Second
 	pullTime  = 10 * time.Second
-	// idleTime is how long a server keeps a reader that has gone.
+	// idleTime is how long a server keeps a reader that has disappeared.
 	idleTime = 30 * time.Second
 )
 
-// message is one that was read.
+// message is a message that has been read.
 type message struct {
 	seq     uint64
 	subject string
 	data    []byte
 	header  nats.Header
-	pending uint64 // how many are behind it
+	pending uint64 // number of messages after it
 }
 
-// read waits for the next message, or until wait fires; then ok is false. It opens
-// the reader again if need be; an error means that this failed, and may not next
-// time.
+// read waits for the next message, or until wait fires, in which case ok is false. It
+// reopens the reader if necessary. After an error, calling it again may succeed.
 func (c *cursor) read(ctx context.Context, wait <-chan time.Time) (m message, ok bool, err error) {
 	if c.messages == nil {
 		if err := c.open(ctx); err != nil {
@@ -77,7 +76,7 @@ func (c *cursor) read(ctx context.Context, wait <-chan time.Time) (m message, ok
 	}
 	c.close()
 	if time.Since(c.opened) > retryPause {
-		err = nil // it worked for a while: open it again at once
+		err = nil // it worked for a while: reopen it immediately
 	}
 	return m, false, err
 }
@@ -127,8 +126,9 @@ func (c *cursor) open(ctx context.Context) error {
 	return nil
 }
 
-// pump passes messages on until they end, which is an error. Without a time limit:
-// a missing heartbeat is noticed only by a call that waits longer than that.
+// pump passes messages on until they end, which is reported as an error. It waits
+// without a time limit, because the library notices a missing heartbeat only in a call
+// that waits longer than that.
 func pump(messages jetstream.MessagesContext, got chan<- received) {
 	defer close(got)
 	for {
@@ -140,7 +140,7 @@ func pump(messages jetstream.MessagesContext, got chan<- received) {
 	}
 }
 
-// close ends the reader; the next read opens another one.
+// close ends the reader; the next read opens another.
 func (c *cursor) close() {
 	if c.messages == nil {
 		return
@@ -152,6 +152,6 @@ func (c *cursor) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), heartbeat)
 	defer cancel()
 	if c.conn.Connected() {
-		_ = c.conn.js.DeleteConsumer(ctx, c.stream, c.consumer) // or it goes by itself, in idleTime
+		_ = c.conn.js.DeleteConsumer(ctx, c.stream, c.consumer) // or it expires after idleTime
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Follow gives f all batches from now on, one at a time, each record once, until
-// ctx is done. f keeps nothing of a batch. The error is a *fault.Error.
+// Follow calls f with each batch from now on, one at a time, each record once, until
+// ctx is done. f must not keep the batch. The error is a *fault.Error.
 func (c *Conn) Follow(ctx context.Context, cfg Streams, f func(*batch.Batch)) error {
 	partitions, err := c.EnsureStreams(ctx, cfg)
 	if err != nil {
@@ -52,12 +52,12 @@ func (c *Conn) follow(ctx context.Context, partition int, f func(*batch.Batch) e
 			}
 		}
 		if ok && d.Decode(m.data, &b) == nil {
-			_ = had.each(&b, f) // f gives no error
+			_ = had.each(&b, f) // f never fails
 		}
 	}
 }
 
-// Agents returns the names of the agents whose batches the streams have, in order.
+// Agents returns the names of the agents whose batches are in the streams, in order.
 func (c *Conn) Agents(ctx context.Context, cfg Streams) (names []string, err error) {
 	partitions, err := c.EnsureStreams(ctx, cfg)
 	if err != nil {

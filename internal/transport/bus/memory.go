@@ -5,33 +5,33 @@ import (
 	"sync"
 )
 
-// Queue keeps encoded batches, first in, first out, until they are
-// acknowledged. It is bounded, gives up the oldest to make room, and never makes
-// Append wait. A *spool.Queue is one that outlives the process.
+// Queue is a bounded first-in, first-out queue of encoded batches that keeps them until
+// they are acknowledged. It drops the oldest to make room, and Append never blocks. A
+// *spool.Queue is a Queue that outlives the process.
 //
-// One goroutine calls Append, another one the rest.
+// One goroutine may call Append, and another one the other methods.
 type Queue interface {
-	// Append adds a copy of data. weight is how many packets it stands for.
+	// Append adds a copy of data. weight is the number of packets that it stands for.
 	Append(data []byte, weight uint32) error
-	// Wait blocks until Next has something to give. The error is ctx's.
+	// Wait blocks until Next has a batch to return. The error is ctx's.
 	Wait(ctx context.Context) error
-	// Next appends to dst the oldest that it has not given yet.
+	// Next appends the oldest batch that it has not returned yet to dst.
 	Next(dst []byte) (data []byte, weight uint32, ok bool)
-	// Ack forgets the oldest n that Next has given.
+	// Ack removes the oldest n batches that Next has returned.
 	Ack(n int)
-	// Rewind makes Next begin again with the oldest that was not acknowledged.
+	// Rewind makes Next start again with the oldest unacknowledged batch.
 	Rewind()
 }
 
-// memory is a Queue that ends with the process.
+// memory is a Queue in memory.
 type memory struct {
 	limit   int64
-	dropped func(data []byte) // called for what is given up, by who appends
+	dropped func(data []byte) // called by the appending goroutine for each batch that is dropped
 	wake    chan struct{}
 
 	mu      sync.Mutex
 	entries []memoryEntry
-	given   int // of entries
+	given   int // number of entries returned by Next
 	bytes   int64
 	weight  uint64
 }
@@ -41,7 +41,7 @@ type memoryEntry struct {
 	weight uint32
 }
 
-// size is what an entry costs, its place in the list included.
+// size is the memory taken by an entry, including its place in the list.
 func (e *memoryEntry) size() int64 { return int64(cap(e.data)) + 64 }
 
 func newMemory(limit int64, dropped func(data []byte)) *memory {
@@ -65,7 +65,7 @@ func (m *memory) Append(data []byte, weight uint32) error {
 	return nil
 }
 
-// shed makes room. What is on its way goes last, since it may have arrived.
+// shed makes room. Entries in flight are dropped last, because they may have arrived.
 func (m *memory) shed() (doomed []memoryEntry) {
 	for m.bytes > m.limit && len(m.entries) > m.given {
 		e := m.entries[m.given]
@@ -119,7 +119,7 @@ func (m *memory) Ack(n int) {
 	m.given -= n
 }
 
-// waiting is the weight of all that was not acknowledged.
+// waiting returns the weight of all unacknowledged entries.
 func (m *memory) waiting() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

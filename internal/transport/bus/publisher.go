@@ -15,77 +15,78 @@ import (
 )
 
 const (
-	// DefaultMemory bounds a Publisher's queue if nothing else is said: 20 s of
-	// 100,000 records/s.
+	// DefaultMemory is the default bound of a Publisher's queue: 20 s of 100,000
+	// records/s.
 	DefaultMemory = 32 << 20
-	// window is how many batches, and windowBytes how many bytes of them, are sent
-	// before the first is acknowledged.
+	// window is the number of batches, and windowBytes the number of bytes, that may be
+	// in flight.
 	window      = 64
 	windowBytes = 4 << 20
-	// If the oldest was not acknowledged for ackTime, it alone is sent again, every
-	// probeTime: it is seen at once when a stream has a leader again, and a bus that
-	// is only slow gets little more to do. One that is slow is given twice the time, up to
-	// maxAckTime.
+	// If the oldest batch is not acknowledged within ackTime, it alone is resent, every
+	// probeTime. This shows immediately when a stream has a leader again, and adds
+	// little load to a bus that is merely slow. If the bus is slow, the time is
+	// doubled, up to maxAckTime.
 	ackTime    = 1 * time.Second
 	maxAckTime = 4 * time.Second
 	probeTime  = 300 * time.Millisecond
-	// countTime is after how long without success it is asked whether there are as
-	// many partitions still.
+	// countTime is how long nothing must have succeeded before the number of partitions
+	// is queried again.
 	countTime = 15 * time.Second
-	// An outage is told of after this time.
+	// stuckTime is how long an outage must last before it is reported.
 	stuckTime = 3 * time.Second
-	// drainTime is what Run takes at its end for what is queued.
+	// drainTime is how long Run continues at its end to send what is queued.
 	drainTime = 2 * time.Second
 )
 
-// PublisherConfig of a Publisher.
+// PublisherConfig configures a Publisher.
 type PublisherConfig struct {
-	// Queue is where batches wait. Nil is a queue in memory.
+	// Queue is where batches wait. Nil means a queue in memory.
 	Queue Queue
-	// Memory bounds the queue in memory, in bytes. 0 is DefaultMemory.
+	// Memory bounds the queue in memory, in bytes. 0 means DefaultMemory.
 	Memory int64
 }
 
-// Publisher sends batches to a bus. One goroutine calls Publish, another one Run.
+// Publisher sends batches to a bus. One goroutine may call Publish, and another one
+// Run.
 type Publisher struct {
 	conn    *Conn
 	queue   Queue
 	encoder batch.Encoder
 	buf     []byte
-	failed  bool // that a batch cannot be encoded was said
+	failed  bool // it has been reported that a batch cannot be encoded
 
 	lost        sync.Mutex // guards the following
 	lossByAgent map[string]given
 
 	inFlight     []inFlight
 	inFlightSize int
-	partitions   int       // 0: not known
-	counted      time.Time // when it was asked how many
+	partitions   int       // 0 if unknown
+	counted      time.Time // when the number was queried
 	patience     time.Duration
-	failing      time.Time // since when nothing is acknowledged; zero: it is
-	stuck        bool      // that it is not was said
+	failing      time.Time // when acknowledgements stopped; zero if they have not
+	stuck        bool      // that has been reported
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 
 	publishedPackets, droppedPackets atomic.Uint64
-	memory                           *memory // nil: the queue is the caller's
+	memory                           *memory // nil if the queue is the caller's
 }
 
-// given is what an agent's stream of batches lost on its way.
+// given is the number of records dropped from an agent's stream of batches.
 type given struct{ boot, up uint64 }
 
-// inFlight is a batch that was sent.
+// inFlight is a batch that has been sent.
 type inFlight struct {
-	future  jetstream.PubAckFuture // nil: given up
+	future  jetstream.PubAckFuture // nil if dropped
 	data    []byte
 	records uint64
 	packets uint64
 }
 
-// errAgain: what was sent is lost, but the streams take batches again.
+// errAgain means that what was sent is lost, but the streams accept batches again.
 var errAgain = errors.New("sent again")
 
-// NewPublisher returns a Publisher. Run must run for batches to leave.
+// NewPublisher returns a Publisher. It sends nothing until Run.
 func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 	p := &Publisher{conn: conn, queue: cfg.Queue, lossByAgent: map[string]given{}, patience: ackTime}
 	if p.queue == nil {
@@ -98,24 +99,26 @@ func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
 	return p
 }
 
-// PublisherStatus counts records, unless it says otherwise.
+// PublisherStatus holds the counters of a Publisher, in records unless stated
+// otherwise.
 //
 //	Published = Acknowledged + Dropped + what is queued
 //
-// unless the queue is the caller's: what that gives up is for the caller to know.
+// This does not hold if the queue is the caller's, who then has to count what it drops.
 type PublisherStatus struct {
 	Published    uint64
 	Acknowledged uint64
 	Batches      uint64 // acknowledged
-	Packets      uint64 // that the acknowledged records stand for
-	Dropped      uint64 // given up, for want of room, or because no bus takes them
-	Duplicates   uint64 // batches that a stream had already
+	Packets      uint64 // for which the acknowledged records stand
+	Dropped      uint64 // for lack of room, or because no bus accepts them
+	Duplicates   uint64 // batches that a stream already had
 	Again        uint64 // batches sent more than once
-	// Packets that published and dropped records stand for, and those that wait in the queue in memory.
+	// The packets for which published and dropped records stand, and those waiting in
+	// the queue in memory.
 	PublishedPackets, DroppedPackets, WaitingPackets uint64
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (p *Publisher) Status() PublisherStatus {
 	waiting := uint64(0)
 	if p.memory != nil {
@@ -128,8 +131,8 @@ func (p *Publisher) Status() PublisherStatus {
 	}
 }
 
-// Publish queues a batch, and does not wait. To b.Dropped it adds what the queue
-// in memory gave up of b's stream. It keeps nothing of b.
+// Publish queues a batch without blocking. It adds to b.Dropped the records of b's
+// stream that the queue in memory has dropped. It does not retain b.
 func (p *Publisher) Publish(b *batch.Batch) {
 	n := uint32(len(b.Records))
 	p.published.Add(uint64(n))
@@ -156,7 +159,7 @@ func packets(b *batch.Batch) (n uint32) {
 	return n
 }
 
-// drop counts an encoded batch that is given up.
+// drop counts an encoded batch as dropped.
 func (p *Publisher) drop(data []byte) {
 	if h, err := batch.ReadHeader(data); err == nil {
 		p.giveUp(h.Agent, h.Boot, uint64(h.Count), h.Packets)
@@ -185,9 +188,9 @@ func (p *Publisher) givenUp(agent string, boot uint64) uint64 {
 	return 0
 }
 
-// Run sends until ctx is done, and then for two more seconds what is still
-// queued. Whatever fails is tried again after a pause. Run ends the future of
-// the queue in memory, but not a queue of the caller's, which may be closed then.
+// Run sends until ctx is done, and then for up to two more seconds what is still
+// queued. It retries failures after a pause. At its end, Run discards the queue in
+// memory. A queue of the caller's can be closed then.
 func (p *Publisher) Run(ctx context.Context) error {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -195,7 +198,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	for {
 		err := p.send(ctx, sending)
 		switch {
-		case err == nil: // told to end, and nothing is left
+		case err == nil: // told to stop, and nothing is left
 			return nil
 		case sending.Err() != nil:
 			p.abandon()
@@ -227,7 +230,8 @@ func (p *Publisher) complain(err error) {
 	p.conn.say("bus %s: batches are not taken: %v; still trying%s", p.conn.target, err, hint)
 }
 
-// send sends until ctx is done and all was acknowledged, or something fails.
+// send sends until ctx is done and everything has been acknowledged, or until something
+// fails.
 func (p *Publisher) send(ctx, sending context.Context) error {
 	if err := p.count(sending); err != nil {
 		return fmt.Errorf("streams: %w", err)
@@ -248,8 +252,8 @@ func (p *Publisher) send(ctx, sending context.Context) error {
 	}
 }
 
-// count finds out how many partitions there are. As that takes servers that
-// answer, it is done once, and again only if nothing works any more.
+// count determines the number of partitions. That needs servers that respond, so it is
+// done once, and repeated only when nothing works any more.
 func (p *Publisher) count(ctx context.Context) error {
 	if p.partitions != 0 && !p.mayCount() {
 		return nil
@@ -259,7 +263,7 @@ func (p *Publisher) count(ctx context.Context) error {
 	if err == nil {
 		p.partitions = n
 	} else if errors.Is(err, jetstream.ErrStreamNotFound) {
-		p.partitions = 0 // they will be made anew
+		p.partitions = 0 // they will be recreated
 	}
 	if p.partitions != 0 {
 		return nil
@@ -267,7 +271,8 @@ func (p *Publisher) count(ctx context.Context) error {
 	return err
 }
 
-// mayCount is true now and then while nothing is acknowledged.
+// mayCount reports, periodically while nothing is acknowledged, whether to query the
+// number of partitions again.
 func (p *Publisher) mayCount() bool {
 	return !p.failing.IsZero() && time.Since(p.failing) > countTime && time.Since(p.counted) > countTime
 }
@@ -284,7 +289,7 @@ func (p *Publisher) last(sending context.Context) error {
 	}
 }
 
-// fill sends as much as the window lets.
+// fill sends as much as the window allows.
 func (p *Publisher) fill() error {
 	for len(p.inFlight) < window && p.inFlightSize < windowBytes {
 		data, _, ok := p.queue.Next(nil)
@@ -321,10 +326,10 @@ func (p *Publisher) publish(data []byte) (f inFlight, err error) {
 	return f, err
 }
 
-// await waits for the oldest's acknowledgement.
+// await waits for the acknowledgement of the oldest batch.
 func (p *Publisher) await(sending context.Context) error {
 	f := p.inFlight[0]
-	if f.future == nil { // given up
+	if f.future == nil { // dropped
 		p.landed()
 		return nil
 	}
@@ -344,9 +349,9 @@ func (p *Publisher) await(sending context.Context) error {
 	}
 }
 
-// probe sends the oldest again and again until it is acknowledged. If that was its
-// first sending, the others are under way still; or else they are lost as it was,
-// which is errAgain. why is what went wrong.
+// probe resends the oldest batch until it is acknowledged. If the acknowledgement is
+// for the first attempt, the other batches are still in flight. Otherwise they are lost
+// like that attempt, and it returns errAgain. why is the reason for probing.
 func (p *Publisher) probe(sending context.Context, why error) error {
 	sent := []jetstream.PubAckFuture{p.inFlight[0].future}
 	tick := time.NewTicker(probeTime)
@@ -396,7 +401,7 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 	p.landed()
 }
 
-// landed ends the oldest's way.
+// landed removes the oldest batch, which has been acknowledged.
 func (p *Publisher) landed() {
 	p.queue.Ack(1)
 	p.acknowledged.Add(p.inFlight[0].records)
@@ -405,8 +410,7 @@ func (p *Publisher) landed() {
 	p.inFlight = p.inFlight[1:]
 }
 
-// abandon makes all that was not acknowledged be sent again. Some of it may
-// arrive yet.
+// abandon makes everything unacknowledged be resent. Some of it may still arrive.
 func (p *Publisher) abandon() {
 	p.again.Add(uint64(len(p.inFlight)))
 	p.inFlight, p.inFlightSize = nil, 0

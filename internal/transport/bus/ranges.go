@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// maxHoles is how many runs of missing records of a stream may still come.
+	// maxHoles is the number of runs of missing records of a stream that may still
+	// arrive.
 	maxHoles = 32
-	// maxMarks is how many streams of records are known at once.
+	// maxMarks is the number of streams of records that are remembered.
 	maxMarks = 16384
 )
 
@@ -20,19 +21,20 @@ type span struct {
 	To   uint64 `json:"t"`
 }
 
-// mark is what was had of one stream of records: all below Next, without the
-// holes, which are in order.
+// mark records what has been received of one stream of records: everything below Next
+// except the holes, which are in order.
 type mark struct {
 	Agent   string `json:"a"`
 	Boot    uint64 `json:"b"`
 	Next    uint64 `json:"n"`
 	Holes   []span `json:"h,omitempty"`
-	Dropped uint64 `json:"d,omitempty"` // as its newest batch says
-	Closed  uint64 `json:"c,omitempty"` // records in holes that are not waited for any more
-	Seen    uint64 `json:"s"`           // when, on the clock of marks
+	Dropped uint64 `json:"d,omitempty"` // according to its newest batch
+	Closed  uint64 `json:"c,omitempty"` // records in holes that are no longer expected
+	Seen    uint64 `json:"s"`           // when, by the clock of marks
 }
 
-// take returns those of [from, to) that were not had before, and marks them.
+// take returns the parts of [from, to) that have not been received before, and marks
+// them as received.
 func (m *mark) take(from, to uint64) (fresh []span) {
 	fresh = m.fill(from, min(to, m.Next))
 	if from > m.Next {
@@ -49,7 +51,7 @@ func (m *mark) take(from, to uint64) (fresh []span) {
 	return fresh
 }
 
-// fill takes [from, to) out of the holes.
+// fill removes [from, to) from the holes.
 func (m *mark) fill(from, to uint64) (fresh []span) {
 	if from >= to || len(m.Holes) == 0 {
 		return nil
@@ -73,7 +75,7 @@ func (m *mark) fill(from, to uint64) (fresh []span) {
 	return fresh
 }
 
-// missing is how many records are not there.
+// missing returns the number of records that have not been received.
 func (m *mark) missing() (n uint64) {
 	for _, h := range m.Holes {
 		n += h.To - h.From
@@ -81,7 +83,7 @@ func (m *mark) missing() (n uint64) {
 	return n + m.Closed
 }
 
-// marks are those of many streams of records.
+// marks are the marks of many streams of records.
 type marks struct {
 	of    map[source]*mark
 	clock uint64
@@ -102,7 +104,7 @@ func newMarks(list []mark) *marks {
 	return m
 }
 
-// take returns the spans of b's records that were not had before.
+// take returns the spans of b's records that have not been received before.
 func (m *marks) take(b *batch.Batch) []span {
 	k := m.of[source{b.Agent, b.Boot}]
 	if k == nil {
@@ -119,7 +121,7 @@ func (m *marks) take(b *batch.Batch) []span {
 	return k.take(b.First, b.Next())
 }
 
-// list is all of them, without the longest unseen if there are too many.
+// list returns all marks, without the least recently seen if there are too many.
 func (m *marks) list() (list []mark) {
 	for _, k := range m.of {
 		list = append(list, *k)
@@ -136,8 +138,8 @@ func (m *marks) list() (list []mark) {
 	return list[:min(len(list), maxMarks)]
 }
 
-// each calls f with the records of b that were not had before, as a batch of
-// their own. f must not keep it.
+// each calls f with those records of b that have not been received before, as a
+// separate batch per span. f must not keep it.
 func (m *marks) each(b *batch.Batch, f func(*batch.Batch) error) error {
 	for _, s := range m.take(b) {
 		part := *b

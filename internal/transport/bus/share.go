@@ -14,24 +14,25 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Share divides keys among the live members of a group. The member with the highest
-// hash of its name and the key's has it (rendezvous hashing): if one goes, only its keys
-// move.
+// Share divides keys among the live members of a group. A key belongs to the member
+// with the highest hash of the member's name and the key (rendezvous hashing), so when
+// a member goes, only its keys move.
 //
-// Members send heartbeats to each other as plain messages, over every server that the
-// bus's URL names: these need neither a stream nor its leader, and arrive as long as any
-// server is there that two members can reach. No clock is compared with another one's.
+// Members send heartbeats to each other as plain messages, through every server in the
+// bus's URL: heartbeats need neither a stream nor its leader, and arrive as long as two
+// members can reach any common server. No member's clock is compared with another's.
 //
-// A key without an owner is worse than one with two, whose records are told apart by their
-// numbers. So:
+// A key without an owner is worse than a key with two owners, whose records can be
+// deduplicated by their numbers. Therefore:
 //
-//   - A member takes another one for dead if it has heard none of its heartbeats for
-//     [leaseTime] in which all of its own came back to it. If they do not, it is the bus
-//     that is away, or this process was stopped: nobody is taken for dead, and everybody
-//     keeps what they have.
-//   - Who joins says so after [joinTime]; by then all others have answered. They give up
-//     what is not theirs any more, and it takes its keys [takeTime] later. If there is no
-//     bus, it takes all keys after [aloneTime].
+//   - A member considers another one dead if it has received none of its heartbeats for
+//     [leaseTime] during which all of its own came back to it. If its own do not come
+//     back, then the bus is away or this process was stopped: nobody is considered dead,
+//     and every member keeps its keys.
+//   - A member that joins announces it after [joinTime]; by then all others have
+//     answered. They give up the keys that are no longer theirs, and the new member
+//     takes its keys [takeTime] later. Without a bus, it takes all keys after
+//     [aloneTime].
 type Share struct {
 	conn   *Conn
 	group  string
@@ -41,16 +42,16 @@ type Share struct {
 	mu      sync.Mutex
 	others  map[string]*other
 	beats   uint64
-	sent    map[uint64]time.Time // when heartbeats were sent that have not come back
+	sent    map[uint64]time.Time // when the heartbeats that have not come back were sent
 	echoed  time.Time            // when the newest that has come back was sent
-	steady  time.Time            // since when they come back without a gap
-	joining time.Time            // since when we hear others; zero: we do not
+	steady  time.Time            // since when they have come back without a gap
+	joining time.Time            // since when we have received others' heartbeats; zero if we have not
 	joined  bool
 	takes   time.Time // when we take our keys
 	left    bool
 	looked  time.Time
-	stopped time.Time // when it was found that this process had stood still; zero: all is known since
-	members []string  // those that have keys as far as we know, in order
+	stopped time.Time // when this process was found to have been suspended; zero if everything is known since
+	members []string  // those with keys, as far as we know, in order
 	changed chan struct{}
 	paths   []*nats.Conn
 }
@@ -64,16 +65,17 @@ type other struct {
 const (
 	leaseTime = 2400 * time.Millisecond
 	beatTime  = 400 * time.Millisecond
-	// gapTime is how far apart our own heartbeats may come back.
+	// gapTime is the maximum time between the return of two of our own heartbeats
+	// without a gap.
 	gapTime   = 3 * beatTime
 	joinTime  = 2 * beatTime
 	takeTime  = beatTime / 2
 	aloneTime = 3 * time.Second
 	lookTime  = beatTime / 2
-	// stillTime is how long this process must have stood still for others to have taken
-	// its keys.
+	// stillTime is how long this process must have been suspended for others to have
+	// taken its keys.
 	stillTime = leaseTime - beatTime
-	// sentTime is how long a heartbeat is remembered that does not come back.
+	// sentTime is how long a heartbeat that does not come back is remembered.
 	sentTime = time.Minute
 )
 
@@ -85,8 +87,8 @@ type beat struct {
 	Left   bool   `json:"left,omitempty"`
 }
 
-// NewShare returns a member of a group. name is for people: the host's. Run makes it
-// live.
+// NewShare returns a member of a group. name is the host's, for users. The member takes
+// part while Run runs.
 func NewShare(conn *Conn, group, name string) *Share {
 	return &Share{
 		conn: conn, group: group, id: fmt.Sprintf("%s-%08x", token(name), rand.Uint32()),
@@ -95,8 +97,8 @@ func NewShare(conn *Conn, group, name string) *Share {
 	}
 }
 
-// Mine reports whether a key is ours now. The channel is closed when that may have
-// changed. A nil Share has all keys.
+// Mine reports whether we own a key now. The channel is closed when that may have
+// changed. A nil Share owns all keys.
 func (s *Share) Mine(key string) (bool, <-chan struct{}) {
 	if s == nil {
 		return true, nil
@@ -106,30 +108,31 @@ func (s *Share) Mine(key string) (bool, <-chan struct{}) {
 	return owner(s.members, key) == s.id, s.changed
 }
 
-// Stopped reports whether this process has stood still for so long that others may have
-// taken its keys, and has not heard since who has them.
+// Stopped reports whether this process was suspended for so long that others may have
+// taken its keys, and has not learned since who owns them.
 func (s *Share) Stopped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.stopped.IsZero() || !s.looked.IsZero() && time.Since(s.looked) >= stillTime
 }
 
-// Members are the live ones as far as we know, ourselves included; none before we have
-// joined.
+// Members returns the live members as far as we know, including ourselves. It returns
+// none before we have joined.
 func (s *Share) Members() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.members
 }
 
-// Known reports whether the members are known now: the bus brings our heartbeats back.
+// Known reports whether the current members are known, that is, whether the bus returns
+// our heartbeats.
 func (s *Share) Known() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.joined && time.Since(s.echoed) < leaseTime
 }
 
-// owner is the member that has a key.
+// owner returns the member that owns a key.
 func owner(members []string, key string) (best string) {
 	var most uint64
 	for _, m := range members {
@@ -140,8 +143,8 @@ func owner(members []string, key string) (best string) {
 	return best
 }
 
-// weight is FNV-1a, 64 bit, mixed by the finalizer of SplitMix64: FNV alone spreads
-// what comes last too little.
+// weight is a 64-bit FNV-1a hash, mixed with the finalizer of SplitMix64, because with
+// FNV alone the last bytes affect too few bits.
 func weight(member, key string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(member))
@@ -153,9 +156,8 @@ func weight(member, key string) uint64 {
 	return x ^ x>>31
 }
 
-// Run is a live member until ctx is done. It returns once leave has returned, which
-// is to end all that is done with our keys, and the others have been told. leave may be
-// nil.
+// Run takes part as a live member until ctx is done. It then calls leave, if not nil,
+// which must stop all work on our keys, and finally tells the other members.
 func (s *Share) Run(ctx context.Context, leave func()) error {
 	s.live(ctx)
 	if leave != nil {
@@ -168,7 +170,7 @@ func (s *Share) Run(ctx context.Context, leave func()) error {
 	return nil
 }
 
-// Leave lets the others have our keys at once.
+// Leave gives our keys to the others immediately.
 func (s *Share) Leave() {
 	s.mu.Lock()
 	s.left = true
@@ -178,11 +180,11 @@ func (s *Share) Leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if s.conn.nc.IsConnected() {
-		_ = s.conn.nc.FlushWithContext(ctx) // or they will notice
+		_ = s.conn.nc.FlushWithContext(ctx) // otherwise they will notice by themselves
 	}
 }
 
-// live sends heartbeats, and listens to those of others, until ctx is done.
+// live sends heartbeats, and receives those of others, until ctx is done.
 func (s *Share) live(ctx context.Context) {
 	began := time.Now()
 	s.open()
@@ -203,8 +205,8 @@ func (s *Share) live(ctx context.Context) {
 	}
 }
 
-// open listens on the bus's connection, and on one of our own to each server, so that
-// one that stands still cuts nobody off.
+// open listens on the bus's connection, and on a separate connection to each server, so
+// that a server that hangs does not isolate anyone.
 func (s *Share) open() {
 	s.listen(s.conn.nc)
 	if len(s.conn.target.Servers) < 2 || s.conn.cfg.InProcess != nil {
@@ -218,7 +220,7 @@ func (s *Share) open() {
 		cfg.Target = &only
 		o, err := quiet.options(cfg)
 		if err != nil {
-			continue // the bus's own connection has said why
+			continue // the bus's own connection has already reported why
 		}
 		o.IgnoreDiscoveredServers = true
 		if nc, err := o.Connect(); err == nil {
@@ -254,7 +256,7 @@ func (s *Share) send(now time.Time) {
 	s.publish(b)
 }
 
-// publish sends over all paths. What does not arrive is missed by those who listen.
+// publish sends through all connections. Receivers notice what does not arrive.
 func (s *Share) publish(b beat) {
 	data, err := json.Marshal(b)
 	if err != nil {
@@ -267,12 +269,12 @@ func (s *Share) publish(b beat) {
 	}
 }
 
-// heard takes a heartbeat.
+// heard processes a heartbeat.
 func (s *Share) heard(b *beat, now time.Time) {
 	s.mu.Lock()
 	fresh := s.take(b, now)
 	s.mu.Unlock()
-	if fresh { // one that joins hears of us at once
+	if fresh { // a member that joins hears from us immediately
 		s.send(now)
 	}
 }
@@ -296,11 +298,11 @@ func (s *Share) take(b *beat, now time.Time) (fresh bool) {
 	return fresh
 }
 
-// echo takes our own heartbeat.
+// echo processes a heartbeat of our own.
 func (s *Share) echo(n uint64, now time.Time) {
 	at, ok := s.sent[n]
 	if !ok {
-		return // it has come another way
+		return // it has already arrived through another connection
 	}
 	for k := range s.sent {
 		if k <= n {
@@ -308,7 +310,7 @@ func (s *Share) echo(n uint64, now time.Time) {
 		}
 	}
 	if at.Before(s.stopped) {
-		return // of before we were stopped
+		return // sent before we were suspended
 	}
 	if !s.stopped.IsZero() {
 		s.stopped = time.Time{}
@@ -323,7 +325,7 @@ func (s *Share) echo(n uint64, now time.Time) {
 	}
 }
 
-// look finds out who is live. It reports whether we have joined.
+// look determines who is live. It reports whether we have joined.
 func (s *Share) look(now, began time.Time) (joined bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -360,7 +362,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// settle finds out who has keys.
+// settle determines who owns keys.
 func (s *Share) settle(now time.Time) {
 	if !s.joined || s.left || now.Before(s.takes) {
 		return
@@ -378,7 +380,7 @@ func (s *Share) settle(now time.Time) {
 	}
 }
 
-// signal has everybody ask again.
+// signal makes everybody call Mine again.
 func (s *Share) signal() {
 	close(s.changed)
 	s.changed = make(chan struct{})

@@ -14,16 +14,16 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// The writers of a tenant agree by one key for each partition, in the bucket
-// PC_STATE (PC_STATE_TENANT): how far the partition was written, and which records
-// of whom those were. It is changed by compare-and-set only, and what a writer has
-// sealed counts once the key says so: see Writer.
+// The writers of a tenant coordinate through one key per partition, in the bucket
+// PC_STATE (PC_STATE_TENANT): how far the partition has been written, and which records
+// those were. The key is changed by compare-and-set only, and a sealed segment counts
+// once the key lists it: see Writer.
 
-// state is a key's value: JSON, compressed with S2.
+// state is the value of a key: JSON, compressed with S2.
 type state struct {
-	Next uint64 `json:"next"` // sequence number of the stream that was not written yet
-	// Sealed are segments that count, and that their writers have not said yet to
-	// have committed.
+	Next uint64 `json:"next"` // first sequence number of the stream that has not been written
+	// Sealed are segments that count, and that their writers have not yet reported as
+	// committed.
 	Sealed  []string `json:"sealed,omitempty"`
 	Records uint64   `json:"records"` // written
 	Gone    uint64   `json:"gone"`    // messages that the stream dropped before they were written
@@ -31,9 +31,10 @@ type state struct {
 }
 
 const (
-	// maxSealed is how many writers that ended in the middle are waited for.
+	// maxSealed is the number of writers that may have been interrupted between sealing
+	// and committing.
 	maxSealed = 256
-	// maxValue is the most bytes of a value: what a server takes, with room.
+	// maxValue is the maximum size of a value: a server's limit, with a margin.
 	maxValue = 900 << 10
 )
 
@@ -59,15 +60,15 @@ func decodeState(data []byte) (*state, error) {
 	return s, json.Unmarshal(plain, s)
 }
 
-// ledger is the bucket.
+// ledger gives access to the bucket.
 type ledger struct {
 	conn *Conn
 	kv   jetstream.KeyValue
-	id   string // of the bus: nobody else's segments are judged by it
+	id   string // of the bus: segments of other buses are not judged by it
 }
 
-// ensureBucket makes a bucket, or uses the one that is there. Values are read from
-// the leader of its stream, never from a server that may be behind.
+// ensureBucket creates a bucket, or uses the existing one. Values are read from the
+// leader of its stream, never from a server that may be behind.
 func (c *Conn) ensureBucket(ctx context.Context, name string, cfg jetstream.StreamConfig) (jetstream.KeyValue, error) {
 	cfg.Name, cfg.Subjects = "KV_"+name, []string{"$KV." + name + ".>"}
 	cfg.Storage, cfg.MaxMsgs, cfg.MaxBytes = jetstream.FileStorage, -1, -1
@@ -86,7 +87,7 @@ func (t *Target) bucket(what string) string {
 	return "PC_" + what + "_" + t.Tenant
 }
 
-// openLedger opens the bucket, and makes it if need be.
+// openLedger opens the bucket, and creates it if necessary.
 func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*ledger, error) {
 	l := &ledger{conn: c}
 	bucket := c.target.bucket("STATE")
@@ -105,7 +106,7 @@ func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*ledg
 	return l, err
 }
 
-// identity is the name that the first writer gave the bus.
+// identity returns the name that the first writer gave the bus.
 func (l *ledger) identity(ctx context.Context) (string, error) {
 	if _, err := l.kv.Create(ctx, "bus", fmt.Appendf(nil, "%08x", rand.Uint32())); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 		return "", err
@@ -119,8 +120,8 @@ func (l *ledger) identity(ctx context.Context) (string, error) {
 
 func key(partition int) string { return fmt.Sprintf("partition.%02d", partition) }
 
-// get reads a partition's key. It may be that of a moment ago. revision 0 means
-// that there is none.
+// get reads a partition's key, whose value may be slightly out of date. revision 0
+// means that there is none.
 func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uint64, err error) {
 	e, err := l.kv.Get(ctx, key(partition))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -135,8 +136,8 @@ func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uin
 	return s, e.Revision(), nil
 }
 
-// set replaces a key's value if its revision is that, and gives the new one. After
-// an error other than errChanged it may yet have done so.
+// set replaces a key's value if it has this revision, and returns the new revision.
+// After an error other than errChanged, it may have succeeded nevertheless.
 func (l *ledger) set(ctx context.Context, partition int, s *state, revision uint64) (uint64, error) {
 	data, err := s.encode()
 	if err != nil {
@@ -152,10 +153,11 @@ func (l *ledger) set(ctx context.Context, partition int, s *state, revision uint
 	return now, err
 }
 
-// errChanged: somebody else has changed the key, or we have, in an earlier attempt.
+// errChanged means that the key was changed by another writer, or by us in an earlier
+// attempt.
 var errChanged = errors.New("the partition's key was changed")
 
-// fresh reads a key's value as it certainly is now, by writing it.
+// fresh reads a key's current value, reliably, by writing it.
 func (l *ledger) fresh(ctx context.Context, partition int) (s *state, err error) {
 	for {
 		var revision uint64
@@ -168,9 +170,9 @@ func (l *ledger) fresh(ctx context.Context, partition int) (s *state, err error)
 	}
 }
 
-// seal makes a segment count: it moves a partition's key on from base, whose
-// revision is that, to want. It tries until it is known whether that was done; the
-// error is ctx's, a *fault.Error, or a *taken.
+// seal makes a segment count by changing a partition's key from base, which has the
+// given revision, to want. It retries until the outcome is known. The error is ctx's, a
+// *fault.Error, or a *taken.
 func (l *ledger) seal(ctx context.Context, partition int, base, want *state, revision uint64, segment string) (now uint64, err error) {
 	err = l.conn.retry(ctx, key(partition), func() error {
 		for {
@@ -183,13 +185,14 @@ func (l *ledger) seal(ctx context.Context, partition int, base, want *state, rev
 				return err
 			case at <= revision:
 				return errors.New("an old value was read")
-			case segment != "" && slices.Contains(got.Sealed, segment): // by an attempt that seemed to fail
+			case segment != "" && slices.Contains(got.Sealed, segment): // by an attempt that seemed to have failed
 				now = at
 				return nil
 			case got.Next != base.Next || got.Records != base.Records || got.Gone != base.Gone:
 				return &taken{partition}
 			}
-			// Somebody has but asked for it (fresh), or said what it has committed.
+			// Somebody has merely read it with fresh, or reported what it has
+			// committed.
 			revision = at
 			want.Sealed = mergeSealed(got.Sealed, base.Sealed, want.Sealed)
 		}
@@ -197,7 +200,7 @@ func (l *ledger) seal(ctx context.Context, partition int, base, want *state, rev
 	return now, err
 }
 
-// mergeSealed does to now what made want of base.
+// mergeSealed applies to now the changes that lead from base to want.
 func mergeSealed(now, base, want []string) (list []string) {
 	for _, id := range now {
 		if slices.Contains(want, id) || !slices.Contains(base, id) {
@@ -212,7 +215,7 @@ func mergeSealed(now, base, want []string) (list []string) {
 	return list
 }
 
-// taken: another writer has the partition.
+// taken means that another writer has the partition.
 type taken struct{ partition int }
 
 func (t *taken) Error() string {

@@ -14,14 +14,15 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// Streams is how streams are made if there are none. Those that exist are used
+// Streams configures the streams to create if there are none. Existing streams are used
 // as they are.
 type Streams struct {
-	Partitions int // 0 is 4
-	// Replicas is on how many servers a stream is; 0 is 3 if the bus has as many,
-	// or else 1.
+	Partitions int // 0 means 4
+	// Replicas is the number of servers that keep a stream; 0 means 3 if the bus has as
+	// many, otherwise 1.
 	Replicas int
-	// A stream keeps batches for MaxAge, and MaxBytes of them; 0 is 24 hours, and 1 GiB.
+	// A stream keeps batches for MaxAge, and at most MaxBytes; 0 means 24 hours and 1
+	// GiB.
 	MaxAge   time.Duration
 	MaxBytes int64
 }
@@ -30,15 +31,15 @@ const (
 	defaultPartitions = 4
 	defaultStreamAge  = 24 * time.Hour
 	defaultStreamSize = 1 << 30
-	// duplicateTime is how long a stream knows batches again by their ID.
+	// duplicateTime is how long a stream recognizes duplicate batches by their ID.
 	duplicateTime = 2 * time.Minute
-	// metaPartitions is where streams say how many there are.
+	// metaPartitions is the key of a stream's metadata with the number of streams.
 	metaPartitions = "pcapper-partitions"
 )
 
-// EnsureStreams makes the streams that are missing, and returns how many there
-// are. It retries indefinitely; the error is ctx's or a *fault.Error: the streams are not as
-// they must be.
+// EnsureStreams creates missing streams, and returns their number. It retries
+// indefinitely; the error is ctx's, or a *fault.Error if existing streams are
+// unsuitable.
 func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, err error) {
 	err = c.retry(ctx, "streams", func() (err error) {
 		partitions, err = c.ensureStreams(ctx, cfg)
@@ -50,12 +51,12 @@ func (c *Conn) EnsureStreams(ctx context.Context, cfg Streams) (partitions int, 
 	return partitions, err
 }
 
-// warnOfReplicas says once that streams which were there already are on fewer servers
-// than they would be if we had made them.
+// warnOfReplicas warns once if existing streams are on fewer servers than they would be
+// if they were created now.
 func (c *Conn) warnOfReplicas(ctx context.Context, cfg Streams) {
 	first, err := c.js.Stream(ctx, c.target.streamName(0))
 	if err != nil {
-		return // it was there a moment ago; nothing depends on this
+		return // it was there a moment ago, and this is only a warning
 	}
 	have, want := first.CachedInfo().Config.Replicas, c.replicas(cfg)
 	if have < want && !c.warned.Swap(true) {
@@ -72,10 +73,10 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	if cfg.Partitions == 0 {
 		cfg.Partitions = defaultPartitions
 	}
-	// The first says how many there are, so it comes last.
+	// The first stream records their number, so it is created last.
 	for i := cfg.Partitions - 1; i >= 0; i-- {
 		want := c.streamConfig(i, cfg)
-		// One that exists will do if partitions says so.
+		// An existing stream is suitable if partitions says so.
 		if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return 0, c.explain(want.Name, err)
 		}
@@ -83,22 +84,22 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	return c.partitions(ctx)
 }
 
-// minServer is the oldest nats-server that keeps streams' metadata.
+// minServer is the oldest nats-server that stores metadata of streams.
 const minServer = "2.10.0"
 
-// checkVersion fails if the server is too old. Streams that one makes forget how
-// many partitions there are.
+// checkVersion fails if the server is too old. Streams created by such a server would
+// lose the number of partitions.
 func (c *Conn) checkVersion() error {
 	version := c.nc.ConnectedServerVersion()
 	if version == "" || semver.Compare("v"+version, "v"+minServer) >= 0 {
-		return nil // or not connected: nothing works anyway
+		return nil // or not connected, in which case nothing works anyway
 	}
 	return fault.WithHint(fmt.Errorf("bus %s: nats-server %s is too old: streams have no metadata before %s", c.target, version, minServer),
 		"install nats-server "+minServer+" or newer on all servers")
 }
 
-// partitions is how many the first stream says there are. It checks that they
-// will do.
+// partitions returns the number of partitions recorded in the first stream. It checks
+// that the streams are suitable.
 func (c *Conn) partitions(ctx context.Context) (int, error) {
 	if err := c.checkVersion(); err != nil {
 		return 0, err
@@ -124,7 +125,7 @@ func (c *Conn) partitions(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// fits checks what nothing works without.
+// fits checks the properties that are indispensable.
 func (c *Conn) fits(partition int, got *jetstream.StreamConfig) error {
 	var bad string
 	switch subjects := c.target.streamSubjects(partition); {
@@ -158,7 +159,7 @@ func (c *Conn) streamConfig(partition int, cfg Streams) jetstream.StreamConfig {
 	return want
 }
 
-// replicas is on how many servers something is kept.
+// replicas returns the number of servers on which something is kept.
 func (c *Conn) replicas(cfg Streams) int {
 	switch {
 	case cfg.Replicas != 0:
@@ -169,7 +170,7 @@ func (c *Conn) replicas(cfg Streams) int {
 	return 1
 }
 
-// explain adds the next step to an error that does not pass by itself.
+// explain adds a hint to an error that does not go away by itself.
 func (c *Conn) explain(what string, err error) error {
 	var api *jetstream.APIError
 	if !errors.As(err, &api) {
@@ -179,9 +180,9 @@ func (c *Conn) explain(what string, err error) error {
 	switch api.ErrorCode {
 	case 10047, 10028: // insufficient storage: of a server, of an account
 		return fault.WithHint(err, "the servers' or the account's storage is too small: ?size=BYTES makes smaller streams")
-	case 10052, 10065: // the configuration is refused; subjects overlap
+	case 10052, 10065: // the configuration is rejected; subjects overlap
 		return fault.WithHint(err, "another stream has these subjects: ?tenant=NAME chooses others")
-	case 10039, 10035: // not for this account; not enabled
+	case 10039, 10035: // not enabled, or not for this account
 		return fault.WithHint(err, "the servers must have JetStream enabled for this account")
 	}
 	return err

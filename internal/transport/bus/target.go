@@ -12,31 +12,31 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is what a URL of servers says:
+// Target is a parsed URL of servers:
 //
 //	nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST...][?KEY=VALUE[&...]]
 //
-// or nats+tls:// for TLS; tls:// is an older spelling. The keys are those of Params.
+// With nats+tls://, TLS is used; tls:// is an older spelling. Params lists the keys.
 type Target struct {
-	// Servers are URLs, each with a scheme, a port and who we are.
+	// Servers are URLs, each with a scheme, a port, and our identity.
 	Servers []string
-	// Secure: TLS from the first byte that we send.
+	// Secure means TLS from the first byte sent.
 	Secure bool
 	Creds  string // file with a JWT and its seed
 	NKey   string // file with a seed
-	// Cert, Key and CA are files in PEM. Without CA the system's authorities are
+	// Cert, Key, and CA are PEM files. Without CA, the system's authorities are
 	// trusted.
 	Cert, Key, CA string
-	Tenant        string // a word in the subjects, and part of the streams' names; "default" without
-	Site          string // another word; "default" without
-	// Streams is how streams are made if there are none.
+	Tenant        string // a token of the subjects, and part of the streams' names; default "default"
+	Site          string // another token; default "default"
+	// Streams configures the streams to create if there are none.
 	Streams Streams
 }
 
 // defaultPort is NATS's.
 const defaultPort = 4222
 
-// Parse reads a Target. The errors say what is wanted, and show no passwords.
+// Parse parses a Target. Its errors say what is expected, and contain no passwords.
 func Parse(text string) (*Target, error) {
 	t := &Target{Tenant: "default", Site: "default"}
 	if err := t.parse(text); err != nil {
@@ -54,7 +54,7 @@ func (t *Target) parse(text string) error {
 	default:
 		return errors.New("want nats://HOST[:PORT][,HOST...], or nats+tls:// for TLS")
 	}
-	// As NATS's own programs write it, each server may repeat the scheme.
+	// As in the URLs of NATS's own programs, each server may repeat the scheme.
 	rest = "//" + strings.ReplaceAll(strings.TrimPrefix(rest, "//"), ","+scheme+"://", ",")
 	u, err := option.ParseURL(scheme + ":" + rest)
 	if err != nil {
@@ -70,8 +70,8 @@ func (t *Target) parse(text string) error {
 	return t.check()
 }
 
-// setServers makes URLs as NATS's client wants them. What the first says of who we are
-// holds for those that say nothing.
+// setServers builds the URLs that the NATS client expects. The first server's user
+// applies to servers without one.
 func (t *Target) setServers(list []option.Server) {
 	u := url.URL{Scheme: "nats"}
 	if t.Secure {
@@ -84,7 +84,7 @@ func (t *Target) setServers(list []option.Server) {
 	}
 }
 
-// Params are the parameters that the URL may have, which set t's fields.
+// Params returns the URL's parameters, which set t's fields.
 func (t *Target) Params() option.Params {
 	return option.Params{
 		option.Text("creds", "FILE", "who we are: a JWT and its seed, as nsc writes it", &t.Creds),
@@ -101,7 +101,7 @@ func (t *Target) Params() option.Params {
 	}
 }
 
-// check is for what no parameter alone says.
+// check validates combinations of parameters.
 func (t *Target) check() error {
 	switch {
 	case token(t.Tenant) != t.Tenant:
@@ -116,7 +116,7 @@ func (t *Target) check() error {
 	return nil
 }
 
-// Files are the files that t names; a process must be able to read them.
+// Files returns the files that t names, which the process must be able to read.
 func (t *Target) Files() (files []string) {
 	for _, f := range []string{t.Creds, t.NKey, t.Cert, t.Key, t.CA} {
 		if f != "" {
@@ -126,7 +126,7 @@ func (t *Target) Files() (files []string) {
 	return files
 }
 
-// String is t for people: without passwords and tokens.
+// String returns t for display, without passwords and tokens.
 func (t *Target) String() string {
 	list := make([]string, len(t.Servers))
 	for i, s := range t.Servers {
@@ -135,8 +135,8 @@ func (t *Target) String() string {
 	return strings.Join(list, ",")
 }
 
-// token is text as one word of a subject: what NATS gives a meaning, and what
-// is no ASCII letter or digit, is "=" and two hexadecimal digits for each byte.
+// token encodes text as one token of a subject: each byte that is not an ASCII letter
+// or digit, "-", or "_" becomes "=" and two hexadecimal digits.
 func token(text string) string {
 	var b strings.Builder
 	for i := range len(text) {

@@ -16,63 +16,63 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Store is where segments are.
+// Store holds segments.
 type Store interface {
-	// Pending are the segments that were sealed and not committed.
+	// Pending returns the segments that are sealed but not committed.
 	Pending() []string
-	// Commit makes a sealed segment part of what is kept, for good. One that was
-	// committed before is no error.
+	// Commit makes a sealed segment permanent. It is not an error if it is committed
+	// already.
 	Commit(id string) error
 	// Discard removes a sealed segment.
 	Discard(id string) error
 }
 
-// Segment is records that are kept together.
+// Segment is a group of records that are kept together.
 type Segment interface {
-	// Add adds a batch's records. It keeps nothing of it.
+	// Add adds the records of a batch, which it does not retain.
 	Add(b *batch.Batch) error
-	// Seal makes the segment outlive kill and loss of power, as pending.
+	// Seal makes the segment survive a kill and a loss of power, as pending.
 	Seal() error
-	// Abort discards it.
+	// Abort discards the segment.
 	Abort()
 }
 
 const (
-	// A segment has defaultRows records at most, as many among all partitions that
-	// are written at once, and is sealed after segmentTime.
+	// All open segments together hold at most defaultRows records, and a segment is
+	// sealed after segmentTime.
 	defaultRows = 1 << 18
 	segmentTime = 10 * time.Second
-	// lookEvery is how often a writer looks at the clock.
+	// lookEvery is the interval at which a writer checks the time.
 	lookEvery = 200 * time.Millisecond
 )
 
-// WriterConfig of a Writer.
+// WriterConfig configures a Writer.
 type WriterConfig struct {
 	Store Store
-	// NewSegment begins one in Store. id is of letters, digits and "-".
+	// NewSegment begins a segment in Store. id consists of letters, digits, and "-".
 	NewSegment func(id string) (Segment, error)
-	Streams    Streams // how streams are made if there are none
-	// Group is whose progress this is: each group of writers has all records. "" is
-	// those that write the history. It is of letters, digits and "-".
+	Streams    Streams // the streams to create if there are none
+	// Group identifies the progress: each group of writers processes all records. "" is
+	// the group that writes the history. It consists of letters, digits, and "-".
 	Group string
-	// Share tells which partitions are ours. Nil: all.
+	// Share decides which partitions are ours. Nil means all.
 	Share *Share
-	// Rows is the most records in all open segments; 0 is 262,144. Age is after how
-	// long one is sealed; 0 is 10 s.
+	// Rows is the maximum number of records in all open segments; 0 means 262,144. Age
+	// is the time after which a segment is sealed; 0 means 10 s.
 	Rows int
 	Age  time.Duration
 }
 
-// Writer writes what the streams carry into segments. Any number of writers may
-// share the partitions of a bus; each record is in one committed segment of one of
-// them, whoever is killed when:
+// Writer writes the records of the streams into segments. Any number of writers may
+// share the partitions of a bus. Each record ends up in exactly one committed segment
+// of one of them, no matter which of them are killed when:
 //
-//  1. A writer reads a partition from where its key says, builds a segment, and
+//  1. A writer reads a partition from the position in its key, builds a segment, and
 //     seals it.
-//  2. It moves the key on by compare-and-set. If that succeeds, the segment
-//     counts; if somebody else has moved it, the segment is discarded.
-//  3. It commits the segment. One that is found sealed after a crash is committed
-//     if the key says that it counts, or else discarded.
+//  2. It advances the key by compare-and-set. If that succeeds, the segment counts; if
+//     another writer has changed the key, the segment is discarded.
+//  3. It commits the segment. A segment that is found sealed after a crash is committed
+//     if the key says that it counts, and discarded otherwise.
 type Writer struct {
 	conn   *Conn
 	cfg    WriterConfig
@@ -83,25 +83,25 @@ type Writer struct {
 	cause  string // of Status.Failed
 }
 
-// WriterStatus is what a writer has done since it was started.
+// WriterStatus holds the counters of a writer since its start.
 type WriterStatus struct {
-	Partitions int    // that it writes now
+	Partitions int    // being written now
 	Segments   uint64 // committed
 	Records    uint64 // in them
 	Read       uint64 // records, whatever becomes of them
 	Open       uint64 // of these, those in segments that are not committed yet
-	Again      uint64 // of these, those that are read again, by us or another writer, as something failed
-	Duplicates uint64 // records that were had before
-	Malformed  uint64 // messages that are no batch
+	Again      uint64 // of these, those that are read again, by us or another writer, after a failure
+	Duplicates uint64 // duplicate records
+	Malformed  uint64 // messages that are not batches
 	Gone       uint64 // messages that a stream dropped before they were written
-	// Missing are records that were numbered, and have not come: of the partitions
-	// that it writes, by all writers, as long as the agents are remembered.
+	// Missing is the number of numbered records that have not arrived in the partitions
+	// being written, for all writers, as long as their agents are remembered.
 	Missing uint64
-	Lag     uint64 // messages that wait in the streams of its partitions
-	Failed  string // why nothing can be written now; "" if it can
+	Lag     uint64 // messages waiting in the streams of its partitions
+	Failed  string // why nothing can be written now, or ""
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (w *Writer) Status() WriterStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,8 +125,8 @@ func NewWriter(conn *Conn, cfg WriterConfig) *Writer {
 	return &Writer{conn: conn, cfg: cfg}
 }
 
-// Run writes until ctx is done, and then what it has begun. The error is a *fault.Error,
-// or the store's.
+// Run writes until ctx is done, and then finishes what it has begun. The error is a
+// *fault.Error, or the store's.
 func (w *Writer) Run(ctx context.Context) error {
 	partitions, err := w.conn.EnsureStreams(ctx, w.cfg.Streams)
 	if err != nil {
@@ -145,7 +145,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// ended is err, unless it is because ctx is done.
+// ended returns err, unless it was caused by ctx being done.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -153,7 +153,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// recover judges the segments that were sealed by a process that then died.
+// recover settles the segments sealed by a process that then died.
 func (w *Writer) recover(ctx context.Context) error {
 	for _, id := range w.cfg.Store.Pending() {
 		bus, partition, ok := parseSegment(id)
@@ -184,8 +184,8 @@ func (w *Writer) judge(s *state, id string) error {
 	return w.cfg.Store.Discard(id)
 }
 
-// segmentID names a segment: the bus's name, the partition, where it begins, and a
-// random number.
+// segmentID returns the ID of a segment: the bus's name, the partition, where it
+// begins, and a random number.
 func (w *Writer) segmentID(partition int, next uint64) string {
 	return fmt.Sprintf("%s-%02d-%012d-%08x", w.ledger.id, partition, next, rand.Uint32())
 }
@@ -199,7 +199,7 @@ func parseSegment(id string) (bus string, partition int, ok bool) {
 	return parts[0], partition, err == nil
 }
 
-// partition writes a partition whenever it is ours.
+// partition writes a partition whenever we own it.
 func (w *Writer) partition(ctx context.Context, i int) error {
 	for {
 		ours, changed := w.cfg.Share.Mine(key(i))
@@ -228,8 +228,8 @@ func (w *Writer) partition(ctx context.Context, i int) error {
 	}
 }
 
-// fail says why nothing can be written, and that it is tried again, once for each
-// cause: each try names another file.
+// fail reports why nothing can be written and that it is retried, once per cause: each
+// attempt names another file.
 func (w *Writer) fail(err error) {
 	why := fault.Cause(err)
 	w.update(func(s *WriterStatus) {
@@ -241,8 +241,8 @@ func (w *Writer) fail(err error) {
 	})
 }
 
-// write writes a partition until it is not ours, or something fails. At the end of
-// ctx it writes what it has begun.
+// write writes a partition until we no longer own it, or something fails. When ctx
+// ends, it finishes what it has begun.
 func (w *Writer) write(ctx context.Context, i int) error {
 	p, err := w.open(ctx, i)
 	if err != nil {
@@ -252,13 +252,13 @@ func (w *Writer) write(ctx context.Context, i int) error {
 	return p.run(ctx)
 }
 
-// partition is one that is being written.
+// partition is a partition that is being written.
 type partition struct {
 	w         *Writer
 	number    int
 	base      *state // the key, and its revision
 	revision  uint64
-	now       state // what the key will be; Marks are in marks
+	now       state // the next value of the key; Marks are in marks
 	marks     *marks
 	cursor    cursor
 	decoder   batch.Decoder
@@ -267,17 +267,17 @@ type partition struct {
 	id        string
 	rows      int
 	begun     time.Time
-	committed []string // the key need not keep them any more
+	committed []string // the key need not list them any longer
 	lag       uint64
 	missing   uint64
-	open      uint64 // records that were read since the last commit
+	open      uint64 // records read since the last commit
 	counted   counts
 }
 
-// counts are for the status, once the segment is committed.
+// counts are added to the status once the segment is committed.
 type counts struct{ duplicates, malformed, gone uint64 }
 
-// open reads where a partition's key says that it goes on.
+// open reads where to continue from a partition's key.
 func (w *Writer) open(ctx context.Context, i int) (*partition, error) {
 	p := &partition{w: w, number: i}
 	var err error
@@ -296,8 +296,9 @@ func (w *Writer) open(ctx context.Context, i int) (*partition, error) {
 	return p, nil
 }
 
-// checkStream finds out whether the stream has lost what the key says was read: it
-// was made anew, or on a disk that forgets. The marks tell what is new in it.
+// checkStream determines whether the stream has lost messages that the key says were
+// read, because it was recreated or its disk lost them. The marks then identify what is
+// new in it.
 func (p *partition) checkStream(ctx context.Context) error {
 	s, err := p.w.conn.js.Stream(ctx, p.w.conn.target.streamName(p.number))
 	if err != nil {
@@ -337,7 +338,7 @@ func (p *partition) run(ctx context.Context) error {
 			return err
 		}
 		if ours, _ := p.w.cfg.Share.Mine(key(p.number)); !ours {
-			return nil // what was begun is the next writer's
+			return nil // what was begun is left to the next writer
 		}
 		if ok {
 			if err := p.take(&m); err != nil {
@@ -352,7 +353,7 @@ func (p *partition) run(ctx context.Context) error {
 	}
 }
 
-// end writes what was begun, for a while.
+// end finishes writing what was begun, for a limited time.
 func (p *partition) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
@@ -412,7 +413,7 @@ func (p *partition) add(b *batch.Batch) (err error) {
 	return p.segment.Add(b)
 }
 
-// flush makes what was read count.
+// flush seals what has been read, and makes it count.
 func (p *partition) flush(ctx context.Context) error {
 	if p.now.Next == p.base.Next {
 		return nil
@@ -433,7 +434,7 @@ func (p *partition) flush(ctx context.Context) error {
 	return nil
 }
 
-// settle moves the key on, and commits the segment that then counts.
+// settle advances the key, and commits the segment that then counts.
 func (p *partition) settle(ctx context.Context, id string) error {
 	want := p.now
 	want.Records += uint64(p.rows)
@@ -454,7 +455,7 @@ func (p *partition) settle(ctx context.Context, id string) error {
 	return nil
 }
 
-// commit commits a segment that counts, however often it takes.
+// commit commits a segment that counts, and retries until it succeeds.
 func (p *partition) commit(ctx context.Context, id string) error {
 	for {
 		err := p.w.cfg.Store.Commit(id)
@@ -468,8 +469,8 @@ func (p *partition) commit(ctx context.Context, id string) error {
 	}
 }
 
-// unsettled discards a segment that does not count for certain. Of others the key
-// will tell when the next process asks.
+// unsettled discards a segment that certainly does not count. For others, the next
+// process will learn from the key.
 func (p *partition) unsettled(id string, err error) error {
 	var other *taken
 	if id != "" && errors.As(err, &other) {
@@ -478,7 +479,8 @@ func (p *partition) unsettled(id string, err error) error {
 	return err
 }
 
-// sealed is what the key should say: all that counts, without what was committed.
+// sealed returns the segments that the key should list: all that count, except those
+// known to be committed.
 func (p *partition) sealed(id string) (list []string) {
 	for _, s := range p.base.Sealed {
 		done := false
@@ -496,7 +498,7 @@ func (p *partition) sealed(id string) (list []string) {
 	return list[max(0, len(list)-maxSealed):]
 }
 
-// report counts what is done.
+// report updates the counters.
 func (p *partition) report(id string) {
 	missing := uint64(0)
 	for _, m := range p.marks.of {

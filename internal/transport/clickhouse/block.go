@@ -8,8 +8,8 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// columns are what a row has, in this order, and the types that the table may give
-// them: those that take the same bytes.
+// columns are the columns of a row, in order, with the types that the table may give
+// them: those with the same encoding.
 var columns = []struct {
 	name  string
 	types []string
@@ -34,27 +34,29 @@ var columns = []struct {
 	{"flags", []string{"UInt16"}}, // wire.Flags
 }
 
-// run is rows with numbers [from, to) that follow each other.
+// run is a sequence of rows with consecutive numbers [from, to).
 type run struct {
 	agent    string
 	boot     uint64
 	from, to uint64
-	// The rows are data[begin:end]; each has the same name, but not the same length.
+	// The rows are data[begin:end]; they have the same agent's name but may differ in
+	// length.
 	begin, end int
 }
 
-// block is rows that leave together.
+// block is a group of rows that are inserted together.
 type block struct {
 	id   string // of the query
 	data []byte
 	runs []run
 	rows int
-	// Seconds of the rows' times, both included.
+	// Seconds of the rows' times, both inclusive.
 	first, last uint32
 }
 
-// add appends b's traffic, and returns how many records no row can hold: DateTime
-// ends in 2106. Drops and second observations have no rows, which users would add up.
+// add appends b's traffic, and returns the number of records that a row cannot
+// represent, because DateTime ends in 2106. Drops and second observations have no rows,
+// because users would count them as traffic.
 func (k *block) add(b *batch.Batch) (unfit int) {
 	for i := range b.Records {
 		r := &b.Records[i]
@@ -78,7 +80,7 @@ func (k *block) add(b *batch.Batch) (unfit int) {
 	return unfit
 }
 
-// extend puts the newest row into the last run, or begins another one.
+// extend adds the newest row to the last run, or begins another one.
 func (k *block) extend(b *batch.Batch, number uint64, begin int) {
 	if n := len(k.runs); n > 0 {
 		if r := &k.runs[n-1]; r.to == number && r.boot == b.Boot && r.agent == b.Agent {
@@ -89,8 +91,9 @@ func (k *block) extend(b *batch.Batch, number uint64, begin int) {
 	k.runs = append(k.runs, run{b.Agent, b.Boot, number, number + 1, begin, len(k.data)})
 }
 
-// appendRow appends record i as RowBinary: numbers are little-endian, strings have
-// their length in front, as a varint, Nullables a byte that is 1 for NULL.
+// appendRow appends record i as RowBinary: numbers are little-endian, strings are
+// preceded by their length as a varint, and Nullable values by a byte that is 1 for
+// NULL.
 func appendRow(dst []byte, b *batch.Batch, i int) []byte {
 	r := &b.Records[i]
 	le := binary.LittleEndian
@@ -137,7 +140,7 @@ func direction(f wire.Flags) byte {
 	return 0
 }
 
-// without is the block less the rows that are there already.
+// without returns the block without the rows that already exist.
 func (k *block) without(there map[source]map[uint64]bool) *block {
 	left := &block{id: k.id, first: k.first, last: k.last}
 	for _, r := range k.runs {
@@ -162,7 +165,7 @@ type source struct {
 	boot  uint64
 }
 
-// rowLength is how long the row is that data begins with.
+// rowLength returns the length of the first row in data.
 func rowLength(data []byte) int {
 	name, n := binary.Uvarint(data[8:])
 	at := 8 + n + int(name) + 8 + 8 + 1 + 32 + 4 + 1 + 8

@@ -22,16 +22,17 @@ import (
 )
 
 const (
-	// requestTime is how long the server may take for a block, or a question.
+	// requestTime bounds the time of a request.
 	requestTime = 30 * time.Second
-	// maxAnswer bounds what is read of an answer: the numbers of a block's rows.
+	// maxAnswer bounds the size of a response: the numbers of a block's rows.
 	maxAnswer = 64 << 20
-	// askRuns is how many runs one question is about: its text stays under the
-	// 256 KiB that a server reads (max_query_size).
+	// askRuns is the number of runs per query: its text stays below the 256 KiB that a
+	// server accepts (max_query_size).
 	askRuns = 200
 )
 
-// client speaks to the server. It is for one goroutine.
+// client sends requests to the server. It must not be used by several goroutines at
+// once.
 type client struct {
 	t    *Target
 	http *http.Client
@@ -53,7 +54,7 @@ func newClient(t *Target) (*client, error) {
 	return &client{t: t, http: &http.Client{Transport: transport, Timeout: requestTime}}, nil
 }
 
-// refused is an answer of the server that is no success.
+// refused is an error response of the server.
 type refused struct {
 	status int
 	text   string // its first line
@@ -61,13 +62,13 @@ type refused struct {
 
 func (r *refused) Error() string { return r.text }
 
-// do sends a query, and data behind it, and returns what the server says.
+// do sends a query, followed by data, and returns the response.
 func (c *client) do(ctx context.Context, query, id string, data []byte) ([]byte, error) {
 	values := url.Values{"database": {c.t.Database}, "query": {query}}
 	if id != "" {
 		values.Set("query_id", id)
 	}
-	if data == nil { // a long question does not fit a URL
+	if data == nil { // a long query does not fit in a URL
 		values.Del("query")
 		data = []byte(query)
 	}
@@ -91,14 +92,14 @@ func (c *client) do(ctx context.Context, query, id string, data []byte) ([]byte,
 func (c *client) gzip(data []byte) []byte {
 	c.zip.Reset()
 	w, _ := gzip.NewWriterLevel(&c.zip, gzip.BestSpeed)
-	_, _ = w.Write(data) // a bytes.Buffer takes everything
+	_, _ = w.Write(data) // a bytes.Buffer never fails
 	_ = w.Close()
 	return c.zip.Bytes()
 }
 
 func (c *client) answer(response *http.Response, err error) ([]byte, error) {
 	if err != nil {
-		// Without the URL: it has the query, but says nothing.
+		// Without the URL, which contains the query but no useful information.
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
@@ -118,9 +119,9 @@ func (c *client) answer(response *http.Response, err error) ([]byte, error) {
 	return body, nil
 }
 
-// insert writes a block. After an error it may yet be there. Each attempt has a query
-// ID of its own that begins with the block's, so that whoever has the block finds
-// all of them, also after a kill.
+// insert inserts a block. After an error, the rows may be in the table nevertheless.
+// Each attempt has a query ID of its own that begins with the block's ID, so that all
+// attempts can be found later, even after a kill.
 func (c *client) insert(ctx context.Context, k *block) error {
 	id := fmt.Sprintf("%s-%08x", k.id, rand.Uint32())
 	names := make([]string, len(columns))
@@ -131,8 +132,8 @@ func (c *client) insert(ctx context.Context, k *block) error {
 	return err
 }
 
-// check finds out whether the table takes our rows. The error is a *fault.Error if a user
-// must do something; or else the server may come later.
+// check verifies that the table accepts our rows. A *fault.Error means that the user
+// must act; after other errors, the server may become available later.
 func (c *client) check(ctx context.Context) error {
 	body, err := c.do(ctx, "DESCRIBE TABLE "+c.t.Table+" FORMAT TabSeparated", "", nil)
 	if err != nil {
@@ -153,7 +154,7 @@ func (c *client) check(ctx context.Context) error {
 	return nil
 }
 
-// explain adds the next step to what the server refuses for good.
+// explain adds a hint to permanent errors of the server.
 func (c *client) explain(err error) error {
 	var r *refused
 	if !errors.As(err, &r) {
@@ -172,13 +173,13 @@ func (c *client) explain(err error) error {
 	return fault.WithHint(fmt.Errorf("clickhouse %s: %w", c.t, err), hint)
 }
 
-// running reports whether the server still works on an attempt for a block.
+// running reports whether the server is still processing an attempt to insert a block.
 func (c *client) running(ctx context.Context, id string) (bool, error) {
 	body, err := c.do(ctx, "SELECT count() FROM system.processes WHERE query_id LIKE "+quote(id+"-%"), "", nil)
 	return strings.TrimSpace(string(body)) != "0", err
 }
 
-// there are the numbers of a block's rows that the table has.
+// there returns the numbers of those rows of a block that are in the table.
 func (c *client) there(ctx context.Context, k *block) (map[source]map[uint64]bool, error) {
 	found := map[source]map[uint64]bool{}
 	for runs := range slices.Chunk(k.runs, askRuns) {
@@ -215,5 +216,5 @@ func (c *client) question(k *block, runs []run) string {
 
 var quoter = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
-// quote is text as a literal of ClickHouse's SQL.
+// quote returns text as a string literal of ClickHouse's SQL.
 func quote(text string) string { return "'" + quoter.Replace(text) + "'" }

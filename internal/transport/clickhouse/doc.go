@@ -1,19 +1,19 @@
-// Package clickhouse writes batches of records into a table of a ClickHouse
-// server, over HTTP or HTTPS in the format RowBinary. docs/clickhouse has the
-// table's definition; any version since 18.16 takes it.
+// Package clickhouse writes batches of records to a table of a ClickHouse server, over
+// HTTP or HTTPS in the format RowBinary. docs/clickhouse has the definition of the
+// table; every version since 18.16 accepts it.
 //
-// # Counted once
+// # Exactly once
 //
-// A row has its agent, boot and number, which name a record. The server gets rows
-// in blocks, each by one INSERT with a query ID of its own. If it is not certain
-// whether one was done, because the connection broke, the sink waits until the
-// server does not work on it any more, asks which of its rows are there, and
-// sends the others again. So a table, and what is summed up from it by
-// materialized views, has every row once. The table is a ReplacingMergeTree all the
-// same: two sinks that write the same batches meet there.
+// A row contains its agent, boot, and number, which identify a record. Rows are sent in
+// blocks, one INSERT with a query ID of its own for each. If the outcome is uncertain,
+// because the connection broke, the sink waits until the server has stopped processing
+// the INSERT, queries which of its rows are there, and sends the others again. Thus the
+// table, and what materialized views aggregate from it, has every row exactly once. The
+// table is nevertheless a ReplacingMergeTree, for the case that two sinks write the
+// same batches.
 //
-// # What is given up
+// # Losses
 //
-// Publishing never waits. While the server is away or slow, blocks are kept
-// in memory up to a limit; then the oldest is given up, and its rows are counted.
+// Publishing never blocks. While the server is away or slow, blocks are kept in memory
+// up to a limit; beyond it, the oldest is dropped, and its rows are counted.
 package clickhouse

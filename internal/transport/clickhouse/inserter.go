@@ -9,15 +9,14 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// inserter writes blocks, each row once.
+// inserter inserts blocks, each row exactly once.
 type inserter struct {
 	client *client
 	say    func(format string, args ...any)
-	again  atomic.Uint64 // blocks that were not certain to be there after an INSERT
+	again  atomic.Uint64 // blocks whose INSERT had an uncertain outcome
 }
 
-// trying calls f until it succeeds, ctx is done, quit is closed, or a user must do
-// something.
+// trying calls f until it succeeds, ctx is done, quit is closed, or the user must act.
 func (s *inserter) trying(ctx context.Context, quit <-chan struct{}, f func(context.Context) error) error {
 	said := false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
@@ -45,8 +44,8 @@ func (s *inserter) trying(ctx context.Context, quit <-chan struct{}, f func(cont
 	}
 }
 
-// write writes a block, however often it takes. certain: none of it was written
-// before.
+// write writes a block, and retries until it succeeds. certain means that no part of it
+// was written before.
 func (s *inserter) write(ctx context.Context, k *block, certain bool) error {
 	return s.trying(ctx, nil, func(ctx context.Context) (err error) {
 		if !certain {
@@ -65,8 +64,8 @@ func (s *inserter) write(ctx context.Context, k *block, certain bool) error {
 	})
 }
 
-// missing is what the table lacks of a block, once the server does not work on it
-// any more.
+// missing returns the rows of a block that the table lacks, once the server has stopped
+// processing it.
 func (s *inserter) missing(ctx context.Context, k *block) (*block, error) {
 	if busy, err := s.client.running(ctx, k.id); err != nil {
 		return k, err

@@ -13,31 +13,31 @@ import (
 )
 
 const (
-	// A block leaves with blockRows rows, or when its first are blockAge old: a
-	// server makes files of each, and wants few and large ones.
+	// A block is sent when it has blockRows rows, or when its first row is blockAge
+	// old: a server creates files for each, and works best with few large ones.
 	blockRows = 50_000
 	blockAge  = time.Second
-	// drainTime is what Run takes at its end for what is left.
+	// drainTime is how long Run continues at its end with what is left.
 	drainTime = 5 * time.Second
-	// What failed is tried again after firstPause, then after twice as long, up to
+	// Failures are retried after firstPause, then after twice as long each time, up to
 	// lastPause.
 	firstPause, lastPause = 250 * time.Millisecond, 10 * time.Second
-	// runCost is what a run costs beside its rows, about.
+	// runCost is the approximate memory of a run in addition to its rows.
 	runCost = 64
 )
 
-// Status counts rows.
+// Status holds the counters of a sink, in rows.
 //
 //	Published = Written + Dropped + Waiting
 type Status struct {
 	Published uint64
-	Written   uint64 // the server has them
-	Dropped   uint64 // given up, for want of room, or because of a time after 2106
+	Written   uint64 // the server has confirmed them
+	Dropped   uint64 // for lack of room, or because of a time after 2106
 	Waiting   uint64
-	Again     uint64 // blocks that were not certain to be there after an INSERT
+	Again     uint64 // blocks whose INSERT had an uncertain outcome
 }
 
-// Sink writes batches. One goroutine calls Publish, another one Run.
+// Sink writes batches. One goroutine may call Publish, and another one Run.
 type Sink struct {
 	inserter
 	wake chan struct{}
@@ -46,14 +46,14 @@ type Sink struct {
 	filling  *block    // may be nil
 	since    time.Time // when filling got its first rows
 	waiting  []*block  // oldest first
-	inFlight *block    // the oldest, which Run has taken; nil if none
+	inFlight *block    // the oldest, which Run is sending; nil if none
 	bytes    int64     // of all of them
-	full     bool      // that blocks are given up was said
-	ended    bool      // Run has: nothing leaves any more
+	full     bool      // it has been reported that blocks are dropped
+	ended    bool      // Run has ended: nothing is sent any more
 	status   Status
 }
 
-// New returns a sink. say takes messages for the user.
+// New returns a sink. say prints messages for the user.
 func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	c, err := newClient(t)
 	if err != nil {
@@ -62,7 +62,7 @@ func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	return &Sink{inserter: inserter{client: c, say: say}, wake: make(chan struct{}, 1)}, nil
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (s *Sink) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +80,7 @@ func (st Status) String() string {
 	return fmt.Sprintf("%d rows in ClickHouse, %d dropped", st.Written, st.Dropped)
 }
 
-// Publish queues a batch, and does not wait. It keeps nothing of b.
+// Publish queues a batch without blocking. It does not retain b.
 func (s *Sink) Publish(b *batch.Batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,10 +107,10 @@ func newBlock() *block {
 	return &block{id: fmt.Sprintf("pcapper-%016x%016x", rand.Uint64(), rand.Uint64())}
 }
 
-// cost is what a block occupies.
+// cost returns the memory taken by a block.
 func (k *block) cost() int64 { return int64(cap(k.data)) + int64(len(k.runs))*runCost }
 
-// close ends the block that is filling.
+// close ends the block that is being filled.
 func (s *Sink) close() {
 	if s.filling.rows > 0 {
 		s.waiting = append(s.waiting, s.filling)
@@ -124,7 +124,7 @@ func (s *Sink) close() {
 	}
 }
 
-// shed makes room. What is on its way stays.
+// shed makes room. The block in flight stays.
 func (s *Sink) shed() {
 	for s.bytes > s.client.t.Memory && len(s.waiting) > 0 {
 		k := s.waiting[0]
@@ -139,7 +139,7 @@ func (s *Sink) shed() {
 	}
 }
 
-// next takes the oldest block, if there is one that is due.
+// next returns the oldest block that is due, if any.
 func (s *Sink) next(all bool) *block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,8 +164,8 @@ func (s *Sink) landed(rows int) {
 	s.status.Written += uint64(rows)
 }
 
-// Run writes until ctx is done, and then for a few seconds what is left; what is
-// still left then counts as dropped. The error is a *fault.Error: nothing can be written.
+// Run writes until ctx is done, and then, for a few seconds, what is left; what remains
+// after that counts as dropped. It fails with a *fault.Error if nothing can be written.
 func (s *Sink) Run(ctx context.Context) error {
 	defer s.client.http.CloseIdleConnections()
 	sending, stop := lasting(ctx)
@@ -195,22 +195,22 @@ func (s *Sink) Run(ctx context.Context) error {
 	}
 }
 
-// lasting is done a few seconds after ctx is.
+// lasting returns a context that is done a few seconds after ctx.
 func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	forget := context.AfterFunc(ctx, func() { time.AfterFunc(drainTime, stop) })
 	return sending, func() { forget(); stop() }
 }
 
-// final is err if a user must know it.
+// final returns err if the user must be told about it.
 func final(err error) error {
 	if e, ok := errors.AsType[*fault.Error](err); ok {
 		return e
 	}
-	return nil // the end came first
+	return nil // ctx ended first
 }
 
-// abandon gives up what was not written.
+// abandon drops what was not written.
 func (s *Sink) abandon() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,10 +20,10 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Store keeps segments of records, which others say count or do not, in a table: it
-// is for a bus.Writer. A sealed segment is a file, which outlives a kill; one that is
-// committed is renamed, and Run puts it into the table and removes it. Rows that a
-// killed process may have written are looked for before they are sent again.
+// Store writes segments of records to a table, for a bus.Writer, which decides which
+// segments count. A sealed segment is a file, which survives a kill. A committed one is
+// renamed; Run inserts it into the table and then removes it. Rows that a killed
+// process may have written are looked up before they are sent again.
 type Store struct {
 	inserter
 	dir  string
@@ -39,12 +39,12 @@ type Store struct {
 
 const (
 	sealed, ready = ".sealed", ".ready"
-	// maxReady is how many bytes of committed segments may wait for a server that is
-	// away; then no more segments are begun, and records stay where they come from.
+	// maxReady is the number of bytes of committed segments that may wait for a server
+	// that is away. Beyond it, no segments are begun, and records stay at their source.
 	maxReady = 1 << 30
 )
 
-// OpenStore opens a store whose files are in dir, which is made if need be.
+// OpenStore opens a store whose files are in dir, which is created if necessary.
 func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*Store, error) {
 	c, err := newClient(t)
 	if err != nil {
@@ -72,7 +72,7 @@ func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*St
 
 func (s *Store) path(id, kind string) string { return filepath.Join(s.dir, id+kind) }
 
-// list is the segments of a kind, oldest first.
+// list returns the segments of a kind, oldest first.
 func (s *Store) list(kind string) (ids []string) {
 	entries, _ := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -84,14 +84,14 @@ func (s *Store) list(kind string) (ids []string) {
 	return ids
 }
 
-// Segment is one that is being filled.
+// Segment is a segment that is being filled.
 type Segment struct {
 	s      *Store
 	id     string
 	blocks []*block
 }
 
-// NewSegment begins one. id is of letters, digits and "-".
+// NewSegment begins a segment. id consists of letters, digits, and "-".
 func (s *Store) NewSegment(id string) (*Segment, error) {
 	if s.bytes.Load() > maxReady {
 		return nil, fmt.Errorf("clickhouse %s: %d MiB wait for it", s.client.t, s.bytes.Load()>>20)
@@ -99,7 +99,7 @@ func (s *Store) NewSegment(id string) (*Segment, error) {
 	return &Segment{s: s, id: id}, nil
 }
 
-// Add adds a batch's records. It keeps nothing of it.
+// Add adds the records of a batch, which it does not retain.
 func (g *Segment) Add(b *batch.Batch) error {
 	if n := len(g.blocks); n == 0 || g.blocks[n-1].rows >= blockRows {
 		g.blocks = append(g.blocks, newBlock())
@@ -123,7 +123,7 @@ type storedRun struct {
 	Begin, End     int
 }
 
-// Seal writes the segment into a file that outlives kill and loss of power.
+// Seal writes the segment to a file that survives a kill and a loss of power.
 func (g *Segment) Seal() error {
 	list := make([]stored, len(g.blocks))
 	for i, k := range g.blocks {
@@ -148,7 +148,7 @@ func (g *Segment) Seal() error {
 // Abort discards the segment.
 func (g *Segment) Abort() { _ = os.Remove(g.s.path(g.id, ".tmp")) }
 
-// rename renames a file so that it stays so.
+// rename renames a file durably.
 func (s *Store) rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
@@ -161,11 +161,11 @@ func (s *Store) rename(from, to string) error {
 	return d.Sync()
 }
 
-// Pending are the segments that were sealed and not committed.
+// Pending returns the segments that are sealed but not committed.
 func (s *Store) Pending() []string { return s.list(sealed) }
 
-// Commit has a sealed segment put into the table. One that was committed before is
-// no error.
+// Commit makes Run insert a sealed segment into the table. It is not an error if it is
+// committed already.
 func (s *Store) Commit(id string) error {
 	info, err := os.Stat(s.path(id, sealed))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -191,13 +191,13 @@ func (s *Store) Commit(id string) error {
 // Discard removes a sealed segment.
 func (s *Store) Discard(id string) error { return os.Remove(s.path(id, sealed)) }
 
-// Close lets others have the directory.
+// Close releases the directory for other processes.
 func (s *Store) Close() error { return s.lock.Close() }
 
-// Written is how many rows the table has of this process.
+// Written returns the number of rows written to the table by this process.
 func (s *Store) Written() uint64 { return s.written.Load() }
 
-// Run puts committed segments into the table until ctx is done, and then, for a few
+// Run inserts committed segments into the table until ctx is done, and then, for a few
 // seconds, those that are left. The error is for the user.
 func (s *Store) Run(ctx context.Context) error {
 	defer s.client.http.CloseIdleConnections()
@@ -223,7 +223,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// send puts a segment into the table.
+// send inserts a segment into the table.
 func (s *Store) send(ctx context.Context, id string) error {
 	f, err := os.Open(s.path(id, ready))
 	if err != nil {

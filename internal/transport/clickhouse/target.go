@@ -12,33 +12,33 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is what a URL says:
+// Target is a parsed URL:
 //
 //	clickhouse+http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?KEY=VALUE[&...]]
 //
-// or clickhouse+https://. The keys are those of Params.
+// With clickhouse+https://, TLS is used. Params lists the keys.
 type Target struct {
 	URL             string // http://HOST:PORT
 	User, Password  string
 	Database, Table string
-	CA              string // file; "": the system's authorities
+	CA              string // file; "" for the system's authorities
 	Gzip            bool
-	Memory          int64 // bytes that may wait
-	// Spool is a directory for what a bus carries, on its way to the table; "": what
-	// is collected goes there, by memory.
+	Memory          int64 // maximum number of bytes waiting
+	// Spool is a directory for segments on their way from a bus to the table; "" writes
+	// what is collected, from memory.
 	Spool string
 }
 
 const (
 	defaultMemory = 64 << 20
-	minMemory     = 16 << 20 // a block on its way, one that fills, and some
+	minMemory     = 16 << 20 // one block in flight, one being filled, and some more
 )
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// Parse reads a Target. A user or password that it lacks is CLICKHOUSE_USER's or
-// CLICKHOUSE_PASSWORD's, as with ClickHouse's own client. Errors do not show
-// passwords.
+// Parse parses a Target. A user or password that it does not contain is taken from
+// CLICKHOUSE_USER or CLICKHOUSE_PASSWORD, as in ClickHouse's own client. Errors contain
+// no passwords.
 func Parse(text string) (*Target, error) {
 	u, err := option.ParseURL(text)
 	if err != nil {
@@ -68,7 +68,7 @@ func Parse(text string) (*Target, error) {
 	return t, nil
 }
 
-// Params are the parameters that the URL may have, which set t's fields.
+// Params returns the URL's parameters, which set t's fields.
 func (t *Target) Params() option.Params {
 	return option.Params{
 		option.Text("table", "NAME", "the table (records)", &t.Table),
@@ -88,7 +88,7 @@ func (t *Target) credentials(user *url.Userinfo) {
 	t.Password = cmp.Or(t.Password, os.Getenv("CLICKHOUSE_PASSWORD"))
 }
 
-// String is t for people, without its password.
+// String returns t for display, without its password.
 func (t *Target) String() string {
 	return fmt.Sprintf("%s/%s?table=%s", t.URL, t.Database, t.Table)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Cause is which limit holds an agent at its level.
+// Cause is the limit that keeps an agent at its level.
 type Cause uint8
 
 const (
@@ -29,23 +29,23 @@ func (c Cause) String() string {
 	return "?"
 }
 
-// Status is an agent's level and how it came to it.
+// Status is an agent's level, and the reason for it.
 type Status struct {
 	Level   batch.Level
-	Since   int64 // nanoseconds since 1970, by the clock of Tick; 0: from the start
+	Since   int64 // nanoseconds since 1970, by the clock of Tick; 0 means from the start
 	Cause   Cause
-	Limit   uint64 // per second, what was passed; valid unless Cause is Configured or none
+	Limit   uint64 // per second, the limit exceeded; valid unless Cause is Configured or NoCause
 	Changes uint64 // since the start
 }
 
-// Change is told whenever a level changes.
+// Change describes a change of level.
 type Change struct {
 	From batch.Level
 	Status
 }
 
-// Agent decides for one agent and sums up its records. It is for one goroutine,
-// but for Status.
+// Agent decides the level of one agent and aggregates its records. Except for Status,
+// it must not be used by several goroutines at once.
 type Agent struct {
 	limits Limits
 	emit   func(batch.Level, *wire.Record)
@@ -54,28 +54,28 @@ type Agent struct {
 
 	level   batch.Level
 	now     int64         // of the last Tick
-	due     int64         // when the next second's work is to be done
-	settled time.Duration // so far into a second
+	due     int64         // when the next second's work is due
+	settled time.Duration // offset of that work within a second
 
-	// A second of the records' time.
+	// The current second, by the records' times.
 	second        int64
 	records, rows uint64 // in it
 
-	newest  int64 // record since the last second's work
-	any     bool  // there was one
-	idle    int   // seconds' work without one
-	arrived rates // since Fleet has looked
+	newest  int64 // newest record since the last second's work
+	any     bool  // there was a record
+	idle    int   // number of times without one
+	arrived rates // since Fleet last looked
 
-	packets, flows pressure // what speaks for level flows, for level top
+	packets, flows pressure // reasons for level flows, and for level top
 
 	table *flow.Table // one second; nil at level packets
 	top   *top        // ten seconds; nil unless at level top
 }
 
-// rates are sums of records and flows.
+// rates are numbers of records and flows.
 type rates struct{ records, rows uint64 }
 
-// pressure is when a limit was passed the last time.
+// pressure is when a limit was last exceeded.
 type pressure struct {
 	at    int64
 	ever  bool
@@ -83,8 +83,8 @@ type pressure struct {
 	limit uint64
 }
 
-// NewAgent returns an agent whose records go to emit, which must not keep them,
-// and changes to change, which may be nil.
+// NewAgent returns an agent that calls emit with each record, which emit must not keep,
+// and change, unless it is nil, with each change of level.
 func NewAgent(limits Limits, emit func(batch.Level, *wire.Record), change func(Change)) *Agent {
 	limits.Top = max(limits.Top, 1)
 	a := &Agent{limits: limits, emit: emit, change: change, settled: settledFrom}
@@ -102,12 +102,12 @@ func NewAgent(limits Limits, emit func(batch.Level, *wire.Record), change func(C
 	return a
 }
 
-// Status may be called by any goroutine.
+// Status returns the agent's level. It may be called concurrently.
 func (a *Agent) Status() Status { return *a.status.Load() }
 
-// Add takes a packet, or several that a record stands for; no host statistic.
+// Add adds a packet, or a record that stands for several; not a host statistic.
 func (a *Agent) Add(r *wire.Record) {
-	if r.Flags&wire.Member != 0 { // there are few, and every level tells of them
+	if r.Flags&wire.Member != 0 { // there are few, and every level includes them
 		a.emit(a.level, r)
 		return
 	}
@@ -127,7 +127,7 @@ func (a *Agent) Add(r *wire.Record) {
 		return
 	}
 	if r.Flags&wire.Uncounted != 0 {
-		return // another record has it; without a digest it tells nothing more
+		return // another record counts it; without a digest it has no further use
 	}
 	if a.table.Add(r) {
 		a.row()
@@ -143,7 +143,7 @@ func (a *Agent) row() {
 	}
 }
 
-// press says that a limit is passed, so that the level must be at least to.
+// press records that a limit is exceeded, so that the level must be at least to.
 func (a *Agent) press(to batch.Level, cause Cause, limit uint64) {
 	p := &a.packets
 	if to == batch.Top {
@@ -158,12 +158,12 @@ func (a *Agent) press(to batch.Level, cause Cause, limit uint64) {
 	}
 }
 
-// active reports whether the limit was passed, and things are not calm since.
+// active reports whether the limit is exceeded, or was until recently.
 func (a *Agent) active(p *pressure) bool {
 	return p.cause == Configured || p.ever && a.now-p.at < int64(a.limits.Calm)
 }
 
-// cause is what holds the agent at a level.
+// cause returns what keeps the agent at a level.
 func (a *Agent) cause(l batch.Level) pressure {
 	switch l {
 	case batch.Flows:
@@ -174,8 +174,8 @@ func (a *Agent) cause(l batch.Level) pressure {
 	return pressure{}
 }
 
-// Tick tells the time, in nanoseconds since 1970, some ten times a second, and
-// before the first Add.
+// Tick sets the time, in nanoseconds since 1970. It must be called about ten times a
+// second, and before the first Add.
 func (a *Agent) Tick(now int64) {
 	if now < a.now { // the clock was set back
 		a.packets.at, a.flows.at = min(a.packets.at, now), min(a.flows.at, now)
@@ -196,24 +196,24 @@ func (a *Agent) Tick(now int64) {
 	if wanted < a.level {
 		a.set(wanted)
 	}
-	if a.any && a.newest/1e9 < a.second { // a clock that went ahead has come back
+	if a.any && a.newest/1e9 < a.second { // a clock that was ahead has been set back
 		a.second, a.records, a.rows = a.newest/1e9, 0, 0
 	}
 	a.any = false
 }
 
-// Flows of a second are given out so far into the next one: packets may come
-// late. A fleet's agents take turns.
+// Flows of a second are emitted between settledFrom and settledTo into the next one,
+// because packets may arrive late. The agents of a fleet are spread over that interval.
 const settledFrom, settledTo = 300 * time.Millisecond, 700 * time.Millisecond
 
-// nextDue is the next time that lies so far behind the beginning of a second.
+// nextDue returns the next time at this offset within a second.
 func nextDue(now int64, settled time.Duration) int64 {
 	now -= int64(settled)
 	return now - now%int64(time.Second) + int64(time.Second+settled)
 }
 
-// finish gives out what lies before the newest record's second; all, if there
-// were no records.
+// finish emits what lies before the newest record's second, or everything if there were
+// no records.
 func (a *Agent) finish() {
 	if a.any {
 		a.idle = 0
@@ -237,7 +237,7 @@ func (a *Agent) finish() {
 	}
 }
 
-// Flush gives out all that there is, at the end.
+// Flush emits everything that is left, at the end.
 func (a *Agent) Flush() {
 	if a.table != nil {
 		a.table.Flush()
@@ -247,7 +247,7 @@ func (a *Agent) Flush() {
 	}
 }
 
-// set changes the level, and tells.
+// set changes the level, and reports it.
 func (a *Agent) set(to batch.Level) {
 	from := a.level
 	a.enter(to)
@@ -259,7 +259,7 @@ func (a *Agent) set(to batch.Level) {
 	}
 }
 
-// enter gives out what the new level does not sum up, and makes what it needs.
+// enter emits what the new level does not aggregate, and creates what it needs.
 func (a *Agent) enter(to batch.Level) {
 	switch {
 	case to == batch.Packets:
@@ -278,7 +278,7 @@ func (a *Agent) enter(to batch.Level) {
 	a.level = to
 }
 
-// give is given the flows of one second.
+// give receives the flows of one second.
 func (a *Agent) give(f *flow.Flow) {
 	if a.top != nil {
 		if f.Flags&wire.Dropped == 0 {
@@ -294,7 +294,8 @@ const (
 	mostTable  = 1 << 16 // some 12 MB
 )
 
-// tableSize is room for the flows of some seconds: packets may come late.
+// tableSize returns room for the flows of several seconds, because packets may arrive
+// late.
 func tableSize(flows uint64) int {
 	if flows > mostTable {
 		return mostTable

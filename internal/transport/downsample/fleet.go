@@ -9,13 +9,13 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Fleet watches the rates of all agents together. When they pass its limits,
-// the busiest give up detail until the rest is within them: so the many small
-// ones keep theirs. It is for the agents' goroutine.
+// Fleet watches the rates of all agents together. When they exceed its limits, the
+// busiest agents lose detail until the rest is within the limits, so that the many
+// small ones keep theirs. It belongs to the goroutine of the agents.
 type Fleet struct {
 	limits FleetLimits
 	agents []*Agent
-	from   int64 // when the second began that is being looked at
+	from   int64 // beginning of the second being measured
 	begun  bool
 	order  []*Agent
 }
@@ -28,7 +28,7 @@ func NewFleet(limits FleetLimits, agents []*Agent) *Fleet {
 	return &Fleet{limits: limits, agents: agents, order: slices.Clone(agents)}
 }
 
-// Add watches one more agent.
+// Add adds an agent to watch.
 func (f *Fleet) Add(a *Agent) {
 	const golden = 0.6180339887 // spreads any number evenly
 	_, part := math.Modf(golden * float64(len(f.agents)))
@@ -37,11 +37,11 @@ func (f *Fleet) Add(a *Agent) {
 	f.order = append(f.order, a)
 }
 
-// shortest is the least time that rates are judged by.
+// shortest is the minimum time over which rates are measured.
 const shortest = 100 * time.Millisecond
 
-// Tick tells the time, in nanoseconds since 1970, to the fleet and its agents,
-// some ten times a second.
+// Tick sets the time, in nanoseconds since 1970, of the fleet and its agents. It must
+// be called about ten times a second.
 func (f *Fleet) Tick(now int64) {
 	for _, a := range f.agents {
 		a.Tick(now)
@@ -66,8 +66,7 @@ func (f *Fleet) restart(now int64) {
 	}
 }
 
-// judge compares the sums of so many nanoseconds, at least a second, with the
-// limits.
+// judge compares the sums over elapsed nanoseconds, at least a second, with the limits.
 func (f *Fleet) judge(elapsed int64) {
 	perSecond := func(n uint64) uint64 { return uint64(float64(n) * 1e9 / float64(elapsed)) }
 	f.shed(batch.Flows, FleetPackets, f.limits.Packets,
@@ -76,8 +75,8 @@ func (f *Fleet) judge(elapsed int64) {
 		func(a *Agent) uint64 { return perSecond(a.arrived.rows) })
 }
 
-// shed presses the busiest agents to a level, but not those that their own
-// limits hold there, until the rates of the others are within the limit.
+// shed presses the busiest agents to a level, except those kept there by their own
+// limits, until the rates of the others are within the limit.
 func (f *Fleet) shed(to batch.Level, cause Cause, limit uint64, rate func(*Agent) uint64) {
 	sum := uint64(0)
 	for _, a := range f.agents {
@@ -102,8 +101,7 @@ func (f *Fleet) shed(to batch.Level, cause Cause, limit uint64, rate func(*Agent
 	}
 }
 
-// ownReason reports whether the agent is held at a level, or a higher one, by its
-// own limits.
+// ownReason reports whether the agent's own limits keep it at level l or a higher one.
 func (a *Agent) ownReason(l batch.Level) bool {
 	own := func(p *pressure) bool {
 		return a.active(p) && p.cause != FleetPackets && p.cause != FleetFlows

@@ -11,29 +11,30 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Unlimited is a limit that no rate passes.
+// Unlimited is a limit that no rate exceeds.
 const Unlimited = math.MaxUint64
 
-// Limits are what decides on one agent's level.
+// Limits determine one agent's level.
 type Limits struct {
-	// Packets is the most records per second that pass as they are; 0: none do.
+	// Packets is the maximum number of records per second that are passed on as they
+	// are; 0 means none.
 	Packets uint64
-	// Flows is the most flows per second before only the top ones are kept; 0:
-	// always.
+	// Flows is the maximum number of flows per second before only the top ones are
+	// kept; 0 keeps only the top ones.
 	Flows uint64
-	// Top is how many flows of ten seconds are kept, at least 1.
+	// Top is the number of flows kept per ten seconds, at least 1.
 	Top int
-	// Calm is for how long rates must have been within limits before there is
-	// more detail again.
+	// Calm is how long rates must have been within limits before detail increases
+	// again.
 	Calm time.Duration
 }
 
-// FleetLimits are for all agents together.
+// FleetLimits are limits for all agents together.
 type FleetLimits struct {
 	Packets, Flows uint64 // per second
 }
 
-// Rules are limits by agent. The zero value is of no use: see DefaultRules.
+// Rules are limits by agent. Use DefaultRules: the zero value is not useful.
 type Rules struct {
 	Fleet FleetLimits
 	base  Limits
@@ -42,7 +43,7 @@ type Rules struct {
 
 // rule changes the limits of agents whose label matches.
 type rule struct {
-	pattern  string      // "" is any
+	pattern  string      // "" matches any
 	settings [][2]string // keys and values of Limits.params
 }
 
@@ -52,7 +53,7 @@ const (
 	mostAge  = 24 * time.Hour
 )
 
-// DefaultRules are what a collector and the history behind it bear.
+// DefaultRules returns limits that a collector and its history can sustain.
 func DefaultRules() Rules {
 	return Rules{
 		Fleet: FleetLimits{Packets: 5_000_000, Flows: 1_000_000},
@@ -60,20 +61,20 @@ func DefaultRules() Rules {
 	}
 }
 
-// For returns the limits of the agent with a label.
+// For returns the limits of the agent with this label.
 func (r *Rules) For(label string) Limits {
 	l := r.base
 	for _, rule := range r.rules {
 		if ok, _ := path.Match(rule.pattern, label); ok || rule.pattern == "" {
 			for _, s := range rule.settings {
-				_ = l.params().Set(s[0], s[1]) // Rules.Set has seen to that
+				_ = l.params().Set(s[0], s[1]) // Rules.Set has validated it
 			}
 		}
 	}
 	return l
 }
 
-// grammar is what Set understands.
+// grammar describes what Set accepts.
 const grammar = `want [LABELS:]packets=N,flows=N,top=K,calm=TIME,fleet-packets=N,fleet-flows=N, or some of these; N is a rate per second or "all"`
 
 func (l *Limits) params() option.Params {
@@ -103,9 +104,9 @@ func rate(key string, p *uint64) option.Param {
 	})
 }
 
-// Set adds a rule to those before: [LABELS:]name=value,... LABELS is a pattern
-// with * and ? (path.Match), for all agents if it is not there. What later rules
-// say of an agent counts.
+// Set adds a rule: [LABELS:]name=value,... LABELS is a pattern with * and ?
+// (path.Match); without it, the rule applies to all agents. Later rules override
+// earlier ones.
 func (r *Rules) Set(text string) error {
 	labels, settings, named := strings.Cut(text, ":")
 	if !named {

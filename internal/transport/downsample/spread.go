@@ -6,10 +6,10 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Spread appends a record of level top to dst as records of single seconds, from
-// its first packet's to the end of its ten: that many packets and bytes of each as
-// the sum allows, the first ones with what is left over. The sums stay exact; when
-// in the ten seconds the packets were nobody knows.
+// Spread appends a record of level top to dst as records of single seconds, from its
+// first packet's second to the end of its ten. Packets and bytes are divided evenly;
+// the first records get the remainder. The sums stay exact, but the actual distribution
+// within the ten seconds is unknown.
 func Spread(dst []wire.Record, r *wire.Record) []wire.Record {
 	const step = int64(time.Second)
 	end := r.Time - r.Time%int64(topSpan) + int64(topSpan)
@@ -27,7 +27,7 @@ func Spread(dst []wire.Record, r *wire.Record) []wire.Record {
 	return dst
 }
 
-// share is part i of n of a sum.
+// share returns part i of n of a sum.
 func share(sum, i, n uint64) uint64 {
 	part := sum / n
 	if i < sum%n {

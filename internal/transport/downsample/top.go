@@ -15,13 +15,13 @@ const (
 	leastRoom = 1024 // flows in a table of ten seconds
 )
 
-// top keeps the heaviest flows of ten seconds, and the rest in sums.
+// top keeps the heaviest flows of ten seconds, and the sums of the rest.
 type top struct {
 	keep, room int
 	emit       func(batch.Level, *wire.Record)
 	heavy      *flow.Table
 	rest       *flow.Table // see sum
-	ending     bool        // what heavy gives goes to done
+	ending     bool        // flows from heavy are collected in done
 	done       []flow.Flow
 }
 
@@ -29,7 +29,7 @@ func newTop(keep int, emit func(batch.Level, *wire.Record)) *top {
 	t := &top{keep: keep, room: max(leastRoom, 16*keep), emit: emit}
 	out := func(f *flow.Flow) { t.emit(batch.Top, &f.Record) }
 	t.heavy = flow.NewSpan(topSpan, t.room, func(f *flow.Flow) {
-		if !t.ending { // so heavy that its sum does not fit into 32 bits
+		if !t.ending { // so heavy that its sum does not fit in 32 bits
 			out(f)
 			return
 		}
@@ -39,14 +39,14 @@ func newTop(keep int, emit func(batch.Level, *wire.Record)) *top {
 	return t
 }
 
-// add takes a flow of one second.
+// add adds a flow of one second.
 func (t *top) add(r *wire.Record) {
 	if t.heavy.Len() >= t.room {
 		t.heavy.Shrink(t.room/2, t.sum)
 	}
 	if r.Flags&wire.MGENHeader != 0 {
-		// A flow is among the top ones or not from span to span: gaps in its
-		// numbers would say nothing.
+		// A flow may be among the top ones in one span and not in the next, so gaps in
+		// its sequence numbers would mean nothing.
 		c := *r
 		c.Flags &^= wire.MGENHeader
 		c.MGENSeq, c.MGENTime = 0, 0
@@ -66,7 +66,7 @@ func (t *top) sum(f *flow.Flow) {
 	t.rest.Add(&r)
 }
 
-// flushBefore gives out the spans that ended before now.
+// flushBefore emits the spans that ended before now.
 func (t *top) flushBefore(now int64) {
 	t.ending = true
 	t.heavy.FlushBefore(now)
@@ -81,13 +81,13 @@ func (t *top) flush() {
 	t.rest.Flush()
 }
 
-// choose gives out the heaviest of each span that is done, and adds the others
-// to the rest.
+// choose emits the heaviest flows of each completed span, and adds the others to the
+// rest.
 func (t *top) choose() {
 	t.ending = false
 	span := func(f *flow.Flow) int64 { return f.Time / int64(topSpan) }
 	slices.SortFunc(t.done, func(a, b flow.Flow) int { return cmp.Or(cmp.Compare(span(&a), span(&b)), flow.Heavier(a, b)) })
-	n := 0 // of this span
+	n := 0 // in this span
 	for i := range t.done {
 		f := &t.done[i]
 		if i > 0 && span(f) != span(&t.done[i-1]) {

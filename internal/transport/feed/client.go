@@ -16,7 +16,7 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// What a client does unless its configuration says otherwise.
+// Defaults of a client's configuration.
 const (
 	defaultMinRetry    = 250 * time.Millisecond
 	defaultMaxRetry    = 10 * time.Second
@@ -24,28 +24,28 @@ const (
 )
 
 const (
-	// readSize is the most bytes taken from the kernel at once: a whole write
-	// of an agent of ours in bulk.
+	// readSize is the maximum number of bytes read at once: a whole write of an agent
+	// of ours in bulk.
 	readSize = 64 << 10
-	// batchSize is the most records handed over at once. At 72 bytes each it
-	// stays in the first-level cache and adds 18 KiB to a client.
+	// batchSize is the maximum number of records passed on at once. At 72 bytes each,
+	// they stay in the first-level cache and add 18 KiB to a client.
 	batchSize = 256
 )
 
-// refusalTime is how long an agent may take to look at our certificate, beyond
-// the time for two handshakes.
+// refusalTime is how long an agent may take to verify our certificate, beyond the time
+// of two handshakes.
 const refusalTime = 250 * time.Millisecond
 
-// announcement asks an agent of ours for large writes. A C agent never reads.
-// With ClientConfig.Number, a second line asks for the records' numbers; an agent that knows none
-// ignores it.
+// announcement requests large writes from an agent of ours. A C agent never reads it.
+// With ClientConfig.Number, a second line requests the records' numbers; agents that do
+// not support it ignore it.
 const (
 	announcement = "bulk\n"
 	numbersLine  = "numbers"
 )
 
-// keepAlive finds out within 30 s (idle + count x interval) that a silent
-// host is gone; without it a host that lost its power looks idle forever.
+// keepAlive detects within 30 s (idle + count x interval) that a silent host is gone;
+// without it, a host that lost power would look idle forever.
 var keepAlive = net.KeepAliveConfig{
 	Enable:   true,
 	Idle:     10 * time.Second,
@@ -53,47 +53,48 @@ var keepAlive = net.KeepAliveConfig{
 	Count:    4,
 }
 
-// DeadAfter is how long after its last word a host that is gone is found to be.
+// DeadAfter is the time after which a host that has become silent is found to be gone.
 const DeadAfter = 30 * time.Second
 
 var (
-	// ErrClosed: the agent ended the connection in the orderly way.
+	// ErrClosed: the agent closed the connection properly.
 	ErrClosed = errors.New("closed by the agent")
 	// ErrCut: the connection ended in the middle of a record.
 	ErrCut = errors.New("closed by the agent in the middle of a record")
-	// ErrUnfinished: the connection ended without TLS's word that this is all,
-	// as when an agent is killed, or someone on the way cuts it.
+	// ErrUnfinished: the connection ended without TLS's closing message, as when an
+	// agent is killed or the connection is cut in between.
 	ErrUnfinished = errors.New("cut off")
-	// ErrTLS: one side does not take the other's certificate, or there is no
-	// TLS. The error's text is complete.
+	// ErrTLS: one side rejects the other's certificate, or there is no TLS. The error's
+	// text is complete.
 	ErrTLS = errTLS
-	// ErrNotRecords: most of what arrives are no 28-byte records, or it is no
-	// IPFIX message if that was asked for.
+	// ErrNotRecords: most of what arrives is not 28-byte records or, if IPFIX was
+	// requested, it is not an IPFIX message.
 	ErrNotRecords = errors.New("this is no agent")
 )
 
-// ClientConfig says which agent a Client dials and who takes its records.
+// ClientConfig configures a Client.
 type ClientConfig struct {
-	// Address is host:port. A host name is looked up at each dial.
+	// Address is host:port. A host name is looked up at each connection attempt.
 	Address string
-	// TLS gives the configuration for each dial; nil is the plain feed.
+	// TLS returns the configuration for each connection attempt; nil selects the plain
+	// feed.
 	TLS func() (*tls.Config, error)
-	// IPFIX is what the agent speaks, instead of 28-byte records; PEN is the
+	// IPFIX means that the agent sends IPFIX instead of 28-byte records. PEN is the
 	// enterprise number of its own elements, 0 for ipfix.DefaultPEN.
 	IPFIX bool
 	PEN   uint32
-	// Records takes records in the order of their arrival. It is called from
-	// Run; the slice belongs to the client and is used again after the call.
-	// While it blocks nothing is read, which in the end stops a C agent.
+	// Records is called with records in the order of their arrival, from Run. The
+	// client reuses the slice after the call. While the call blocks, nothing is read,
+	// which eventually stalls a C agent.
 	Records func([]wire.Record)
-	// Number, unless it is nil, is told the number of the next record, and the agent's boot
-	// (see wire.AppendMark), or boot 0: the next have none. Before it is called the records
-	// of a connection have none.
+	// Number, if not nil, is called with the number of the next record and the agent's
+	// boot (see wire.AppendMark). With boot 0, the next records have no numbers. The
+	// records of a connection have no numbers until it is called.
 	Number func(boot, number uint64)
-	// State is told each change, from Run, unless it is nil.
+	// State, if not nil, is called for each change, from Run.
 	State func(ClientState)
-	// MinRetry and MaxRetry bound the pause between two dials, DialTimeout one
-	// dial with its name lookup. Zero means 0.25 s, 10 s and 5 s.
+	// MinRetry and MaxRetry bound the pause between two connection attempts,
+	// DialTimeout one attempt with its name lookup. Zero means 0.25 s, 10 s, and 5 s.
 	MinRetry, MaxRetry, DialTimeout time.Duration
 }
 
@@ -101,13 +102,13 @@ type ClientConfig struct {
 type ClientPhase uint8
 
 const (
-	// Dialling: looking the name up or connecting.
+	// Dialling: looking up the name, or connecting.
 	Dialling ClientPhase = iota
-	// Connected: records arrive when there are any.
+	// Connected: records are received whenever there are any.
 	Connected
-	// Unreachable: the dial failed; another follows.
+	// Unreachable: the attempt failed; another one follows.
 	Unreachable
-	// Lost: the connection ended; a dial follows.
+	// Lost: the connection ended; an attempt follows.
 	Lost
 )
 
@@ -125,18 +126,18 @@ func (p ClientPhase) String() string {
 	return fmt.Sprintf("phase %d", uint8(p))
 }
 
-// ClientState is a client's phase and what belongs to it.
+// ClientState is a client's phase and its details.
 type ClientState struct {
 	Phase ClientPhase
 	// Peer is the agent's address. Valid iff Phase is Connected.
 	Peer net.Addr
-	// Err is why. Valid iff Phase is Unreachable or Lost.
+	// Err is the reason. Valid iff Phase is Unreachable or Lost.
 	Err error
-	// Retry is how long the client pauses now. Valid iff Err is.
+	// Retry is the pause before the next attempt. Valid iff Err is.
 	Retry time.Duration
 }
 
-// Client keeps one connection to one agent, forever.
+// Client maintains a connection to one agent indefinitely.
 type Client struct {
 	cfg   ClientConfig
 	pause dialPause
@@ -144,11 +145,11 @@ type Client struct {
 	batch []wire.Record // likewise
 
 	decoder *ipfix.Decoder // of this connection, nil without IPFIX
-	sense   sense          // of this connection's 28-byte records
+	sense   sense          // detects a stream that is not 28-byte records
 	losses  losses
 }
 
-// NewClient returns a client that has not dialled yet.
+// NewClient returns a client that has not connected yet.
 func NewClient(cfg ClientConfig) *Client {
 	if cfg.MinRetry == 0 {
 		cfg.MinRetry = defaultMinRetry
@@ -162,11 +163,10 @@ func NewClient(cfg ClientConfig) *Client {
 	return &Client{cfg: cfg, pause: dialPause{min: cfg.MinRetry, max: cfg.MaxRetry}}
 }
 
-// String names the client in a log.
+// String returns the client's name for messages.
 func (c *Client) String() string { return "agent " + c.cfg.Address }
 
-// Run dials, receives, and dials again until ctx is done. It returns nil then;
-// there is no other end.
+// Run connects, receives, and reconnects until ctx is done. It always returns nil.
 func (c *Client) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		c.tell(ClientState{Phase: Dialling})
@@ -187,7 +187,8 @@ func (c *Client) tell(s ClientState) {
 	}
 }
 
-// connect is one dial and the connection it may give, and says how that ended.
+// connect makes one attempt and serves the resulting connection, if any. It returns how
+// that ended.
 func (c *Client) connect(ctx context.Context) ClientState {
 	conn, err := c.dial(ctx)
 	if err != nil {
@@ -218,16 +219,17 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", c.cfg.Address)
 }
 
-// greet does what comes before records: the announcement, and with TLS the
-// handshake. It gives the stream, and how many of its bytes are in c.buf.
+// greet does everything that precedes records: the announcement, and the TLS handshake
+// if there is one. It returns the stream, and the number of its bytes that are already
+// in c.buf.
 //
-// The agent looks at our certificate after our side of the handshake is over
-// (RFC 8446, section 2), and says nothing if it likes it. So a connection counts
-// only if no refusal came in the time that it would take.
+// The agent verifies our certificate after our side of the handshake is complete (RFC
+// 8446, section 2), and sends nothing if it accepts it. So a TLS connection counts as
+// established only if no rejection arrives within the time that it would take.
 func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, have int, err error) {
 	if c.cfg.TLS == nil {
-		// A connection that fails here fails the read too, which knows the
-		// cause better: the peer's last words may still be waiting.
+		// If the connection fails here, reading from it fails too, with a better error:
+		// the peer's last words may still be waiting.
 		c.announce(conn)
 		return conn, 0, nil
 	}
@@ -251,7 +253,7 @@ func (c *Client) greet(ctx context.Context, conn net.Conn) (stream net.Conn, hav
 	return session, have, session.SetReadDeadline(time.Time{})
 }
 
-// announce says what we want. An exporter of IPFIX expects no word.
+// announce sends what we want. An IPFIX exporter expects nothing.
 func (c *Client) announce(w io.Writer) {
 	if c.cfg.IPFIX {
 		return
@@ -274,8 +276,8 @@ func (c *Client) talk(conn net.Conn, have int) error {
 	return err
 }
 
-// receive hands over records until the stream ends or makes no sense, and says
-// whether there was any. The stream's first bytes are in c.buf already.
+// receive passes on records until the stream ends or is invalid, and reports whether
+// there were any. The stream's first bytes are already in c.buf.
 func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
 	for first := have > 0; ; first = false {
 		var n int
@@ -305,8 +307,8 @@ func (c *Client) receive(r io.Reader, have int) (delivered bool, err error) {
 	}
 }
 
-// deliver hands over the whole records in b and says how many bytes they were.
-// Records that make no sense are counted and left out, until they are most.
+// deliver passes on the whole records in b and returns the number of bytes used.
+// Invalid records are counted and skipped, unless most are invalid.
 func (c *Client) deliver(b []byte) (used int, err error) {
 	if c.decoder != nil {
 		return c.deliverMessages(b)
@@ -332,7 +334,7 @@ func (c *Client) deliver(b []byte) (used int, err error) {
 	return used, err
 }
 
-// noRecord takes 28 bytes that are a mark, or make no sense.
+// noRecord handles 28 bytes that are a mark or invalid.
 func (c *Client) noRecord(b []byte, bad error) error {
 	boot, number, ok := wire.ParseMark(b)
 	if c.cfg.Number != nil {
@@ -346,19 +348,19 @@ func (c *Client) noRecord(b []byte, bad error) error {
 	return c.sense.verdict(judgeFrom)
 }
 
-// judgeFrom is after how many records a stream is judged that goes on. One that
-// has ended is judged by what there was.
+// judgeFrom is the number of records after which a stream is judged while it continues.
+// A stream that has ended is judged by what there was.
 const judgeFrom = 16
 
-// sense tells a stream with a few bad records from one that is no agent's, by
-// its last 64 records.
+// sense distinguishes a stream with a few invalid records from one that does not come
+// from an agent, by its last 64 records.
 type sense struct {
-	bad  uint64 // the last records, the newest in the lowest bit: 1 is a bad one
-	seen int    // how many of the bits count, at most 64
-	why  error  // of the last bad one
+	bad  uint64 // the last records, the newest in the lowest bit: 1 means invalid
+	seen int    // number of valid bits, at most 64
+	why  error  // the reason for the last invalid one
 }
 
-// see takes the next record; bad is what is wrong with it, or nil.
+// see adds the next record; bad is what is wrong with it, or nil.
 func (s *sense) see(bad error) {
 	s.seen = min(s.seen+1, 64)
 	s.bad <<= 1
@@ -368,8 +370,8 @@ func (s *sense) see(bad error) {
 	}
 }
 
-// verdict is an ErrNotRecords if more than half of the last records are bad, and
-// there were at least so many.
+// verdict returns ErrNotRecords if at least this many records have been seen and more
+// than half of the last ones are invalid.
 func (s *sense) verdict(least int) error {
 	if s.seen < least || 2*bits.OnesCount64(s.bad) <= s.seen {
 		return nil
@@ -387,9 +389,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// dialPause gives pauses that double from min to max. Each is drawn from the
-// upper half of its step, so that many collectors whose agent returns, or one
-// collector's many agents, do not dial in the same instant.
+// dialPause yields pauses that double from min to max. Each is random within the upper
+// half of its step, so that many collectors of an agent that returns, or the clients of
+// one collector, do not connect at the same instant.
 type dialPause struct {
 	min, max time.Duration
 	step     time.Duration // upper bound of the last pause, 0 before the first

@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// statisticsEvery is how often a collector of IPFIX is told what was lost,
-	// lossEvery how soon if there is news.
+	// statisticsEvery is the interval at which a collector of IPFIX is told what was
+	// lost, lossEvery the minimum interval if there are new losses.
 	statisticsEvery = 10 * time.Second
 	lossEvery       = time.Second
 )
 
-// Exporter is what collectors of IPFIX are told about the agent.
+// Exporter describes the agent to collectors of IPFIX.
 type Exporter[R Reader] struct {
 	// Domain and PEN are those of ipfix.Writer.
 	Domain, PEN uint32
-	// Names are what the domain observes, if the collector is to know.
+	// Names identify what the domain observes, if the collector needs to know.
 	Names ipfix.Names
-	// Statistics gives NotSent and Ignored for one collector.
+	// Statistics returns NotSent and Ignored for one collector.
 	Statistics func(R) ipfix.Statistics
 }
 
-// export sends IPFIX: templates, and then records in messages that fit a TLS
-// record. Like sendSecure it takes nothing before there is room for it. It
-// gives errEnd when the stream has ended.
+// export sends IPFIX: templates, followed by records in messages that fit in a TLS
+// record. Like sendSecure, it takes nothing from the reader before there is room for
+// it. It returns errEnd when the stream has ended.
 func (c *collector[R]) export(left context.Context, raw syscall.RawConn) error {
 	e := exporting[R]{c: c, writer: ipfix.Writer{
 		Domain: c.server.cfg.Exporter.Domain, PEN: c.server.cfg.Exporter.PEN, Names: c.server.cfg.Exporter.Names,
@@ -60,23 +60,23 @@ func (c *collector[R]) export(left context.Context, raw syscall.RawConn) error {
 	}
 }
 
-// exporting is one session.
+// exporting is the state of one session.
 type exporting[R Reader] struct {
 	c      *collector[R]
 	writer ipfix.Writer
 	due    time.Time // of the next statistics
 	told   ipfix.Statistics
-	looked time.Time // when there was last seen whether there is news
+	looked time.Time // when new losses were last checked for
 }
 
-// wait is the reader's, but ends when statistics are due.
+// wait waits for the reader, but no longer than until statistics are due.
 func (e *exporting[R]) wait(left context.Context) error {
 	ctx, cancel := context.WithDeadline(left, e.due)
 	defer cancel()
 	return e.c.reader.Wait(ctx)
 }
 
-// tell sends statistics if they are due, or say of new losses.
+// tell sends statistics if they are due or there are new losses.
 func (e *exporting[R]) tell(now time.Time) error {
 	if now.Sub(e.looked) < lossEvery {
 		return nil
@@ -113,7 +113,7 @@ func (e *exporting[R]) sendMessages(raw syscall.RawConn) error {
 		}
 		plainBuffers.Put(plain)
 		if err != nil {
-			c.reader.Disown(whole) // part of a message is no use
+			c.reader.Disown(whole) // part of a message is useless
 			return err
 		}
 		if err := e.tell(now); err != nil {

@@ -12,34 +12,34 @@ import (
 	"time"
 )
 
-// Limits say who may connect, and how often. The zero value lets everyone in.
+// Limits restrict who may connect, and how often. The zero value allows everyone.
 type Limits struct {
-	// Allow lists the networks that collectors may be in; nil is everywhere.
+	// Allow lists the networks of collectors; nil means any.
 	Allow []netip.Prefix
-	// PerSource is the most connections from one address at a time, or from
-	// one /64 of IPv6, since a host has all of that; 0 is any number.
+	// PerSource is the maximum number of concurrent connections from one IPv4 address
+	// or one IPv6 /64, because a host may use all of that; 0 means no limit.
 	PerSource int
 }
 
-// Refused counts connections that were not let in, by reason.
+// Refused counts refused connections by reason.
 type Refused struct {
 	NotAllowed uint64 // outside Limits.Allow
-	TooMany    uint64 // beyond Limits.PerSource, or too many handshakes at once
-	Handshake  uint64 // TLS: no handshake in time, wrong or no certificate, no TLS
+	TooMany    uint64 // exceeds Limits.PerSource, or too many concurrent handshakes
+	Handshake  uint64 // TLS: no handshake in time, missing or invalid certificate, no TLS
 }
 
 const (
-	// handshakeTime is how long a collector may take to prove who it is.
+	// handshakeTime is how long a collector may take to authenticate.
 	handshakeTime = 5 * time.Second
-	// maxHandshakes is how many may be on their way, from all sources and from
-	// one. Each holds some 20 KiB until it ends, or handshakeTime is over.
+	// maxHandshakes is the maximum number of concurrent handshakes, from all sources
+	// and from one. Each holds about 20 KiB until it ends or handshakeTime is over.
 	maxHandshakes          = 1024
 	maxHandshakesPerSource = 64
-	// handshakeRate is the most that begin in a second, in the long run. One
-	// costs about 0.2 ms of CPU, which is then lacking for the capture.
+	// handshakeRate is the maximum average number of handshakes per second. Each costs
+	// about 0.2 ms of CPU time, which the capture then lacks.
 	handshakeRate = 500
-	// complaints are said in each period of complainEvery; what is beyond is
-	// counted only.
+	// complaints is the maximum number of messages per complainEvery; further events
+	// are only counted.
 	complaints = 20
 )
 
@@ -60,14 +60,14 @@ type gate struct {
 	handshaking int
 	counts      Refused
 
-	said     int // complaints since period began
+	said     int // number of messages since period began
 	unsaid   int
 	periodAt time.Time
 }
 
-// source is what one address has open.
+// source is the state of one address.
 type source struct {
-	open        int // connections, handshakes included
+	open        int // connections, including those in a handshake
 	handshaking int
 }
 
@@ -75,7 +75,7 @@ func newGate(l Limits, say func(string, ...any)) *gate {
 	return &gate{limits: l, say: say, sources: map[netip.Addr]*source{}}
 }
 
-// sourceOf is the address that limits are counted by.
+// sourceOf returns the address by which limits are counted.
 func sourceOf(a netip.Addr) netip.Addr {
 	if a.Is6() && !a.IsLoopback() {
 		p, _ := a.WithZone("").Prefix(64)
@@ -84,8 +84,8 @@ func sourceOf(a netip.Addr) netip.Addr {
 	return a
 }
 
-// enter counts a connection in, unless it must not be. Whoever was let in
-// must leave, and with TLS be greeted first.
+// enter admits a connection and counts it, or returns the reason to refuse it. The
+// caller must call leave for an admitted connection, and with TLS greeted before that.
 func (g *gate) enter(a netip.Addr, secure bool) error {
 	if g.limits.Allow != nil && !slices.ContainsFunc(g.limits.Allow, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) }) {
 		return errNotAllowed
@@ -112,7 +112,7 @@ func (g *gate) enter(a netip.Addr, secure bool) error {
 	return nil
 }
 
-// greeted: the handshake is over, however it ended.
+// greeted records that the handshake is over, whatever its outcome.
 func (g *gate) greeted(a netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -130,8 +130,8 @@ func (g *gate) leave(a netip.Addr) {
 	}
 }
 
-// refused counts a connection that was not let in, and says so unless that
-// has been said too often.
+// refused counts a refused connection, and reports it unless there have been too many
+// messages.
 func (g *gate) refused(addr netip.AddrPort, why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -168,13 +168,13 @@ func refuse(conn *net.TCPConn) {
 	conn.Close()
 }
 
-// pace spreads the handshakes of one listener: those to come wait in the
-// kernel's queue. The plain feed has none.
+// pace spaces the handshakes of one listener; further connections wait in the kernel's
+// queue. The plain feed has no pace.
 type pace struct {
-	free time.Time // when the next may begin, at the latest handshakeBurst ago
+	free time.Time // when the next may begin, at most handshakeBurst in the past
 }
 
-// handshakeBurst is how far a listener that was idle may run ahead.
+// handshakeBurst is the credit that an idle listener accumulates.
 const handshakeBurst = time.Second
 
 func newPace(secure *tls.Config) *pace {
@@ -198,7 +198,7 @@ func (p *pace) wait(ctx context.Context) {
 	}
 }
 
-// tlsError is a failed handshake, in words.
+// tlsError returns an error that describes a failed handshake.
 func tlsError(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errTLS}, args...)...)
 }

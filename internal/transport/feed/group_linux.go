@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rejoinEvery is how often is looked whether a group's interface is another one
-// of that name.
+// rejoinEvery is the interval at which a group's interface is checked for having been
+// replaced by another one with the same name.
 const rejoinEvery = 2 * time.Second
 
-// prepareUDP gives a socket its buffer and, if the address is a group, makes it
-// a member of that and of no other.
+// prepareUDP sets a socket's buffer size and, if the address is a multicast group,
+// makes it a member of only that group.
 func prepareUDP(fd int, group netip.Addr, index int) error {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // takes CAP_NET_ADMIN
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil { // requires CAP_NET_ADMIN
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	if !group.IsMulticast() {
@@ -39,7 +39,7 @@ func prepareUDP(fd int, group netip.Addr, index int) error {
 	return os.NewSyscallError("setsockopt", err)
 }
 
-// member joins a group on an interface, or leaves it.
+// member joins or leaves a group on an interface.
 func member(fd int, group netip.Addr, index int, join bool) error {
 	if group.Is4() {
 		option := unix.IP_DROP_MEMBERSHIP
@@ -55,8 +55,8 @@ func member(fd int, group netip.Addr, index int, join bool) error {
 	return unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, option, &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(index)})
 }
 
-// rejoin joins the group again, until ctx is done, whenever its interface was
-// removed and made anew: the kernel knows interfaces by number.
+// rejoin rejoins the group whenever its interface was removed and recreated, until ctx
+// is done: the kernel identifies interfaces by number.
 func (r *Receiver) rejoin(ctx context.Context) {
 	l := &r.cfg.Listen
 	raw, err := r.udp.SyscallConn()
@@ -74,7 +74,7 @@ func (r *Receiver) rejoin(ctx context.Context) {
 			err = member(int(fd), l.Addr.Addr(), in.Index, true)
 		})
 		if err = errors.Join(cerr, err); err != nil {
-			continue // it is not ready
+			continue // not ready yet
 		}
 		r.index = in.Index
 		r.cfg.Say("%v: joined again: %s is a new interface", r, l.Interface)

@@ -6,25 +6,25 @@ import (
 )
 
 const (
-	// holdLimit bounds the bytes of messages that wait for their template, of
-	// all sessions of a receiver together: ten seconds of 20,000 records each.
+	// holdLimit bounds the bytes of messages waiting for their template, of all
+	// sessions of a receiver together: ten seconds of 20,000 records each.
 	holdLimit = 16 << 20
-	// strangersLimit is how much of that unknown exporters may take.
+	// strangersLimit is the part of that available to unknown exporters.
 	strangersLimit = holdLimit / 2
-	// holdTime is how long they wait: exporters repeat templates, but not the same
-	// ones forever.
+	// holdTime is how long they wait: exporters repeat templates, but may replace them
+	// eventually.
 	holdTime = 45 * time.Second
 )
 
-// held are messages of a session that wait for a template, because its datagram
-// was lost or was sent before we listened. They were not decoded yet.
+// held are the undecoded messages of a session that wait for a template, because its
+// datagram was lost or was sent before we listened.
 type held struct {
 	messages [][]byte // oldest first
 	since    time.Time
 }
 
-// hold keeps a message if it must wait for its template, or gives what has
-// waited for the templates in it to the decoder first.
+// hold keeps a message if it must wait for its template. Otherwise, if it contains
+// templates, it first passes the messages that have waited for them to the decoder.
 func (r *Receiver) hold(s *session, b []byte) (waits bool) {
 	if s.decoder.Knows(b) {
 		if len(s.held.messages) > 0 {
@@ -50,7 +50,7 @@ func (r *Receiver) hold(s *session, b []byte) (waits bool) {
 	return true
 }
 
-// release takes the held messages that are ready.
+// release removes the held messages that are ready.
 func (r *Receiver) release(s *session, ready func([]byte) bool) {
 	list := s.held.messages
 	s.held.messages = nil

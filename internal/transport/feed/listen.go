@@ -15,15 +15,15 @@ import (
 // Listen is where a Receiver listens.
 type Listen struct {
 	URL       string // as given
-	TCP       bool   // else UDP
-	TLS       bool   // exporters show certificates. Only with TCP
+	TCP       bool   // otherwise UDP
+	TLS       bool   // exporters present certificates. Only with TCP
 	Addr      netip.AddrPort
-	Interface string // to join a group on; "" is the route's
-	PEN       uint32 // of the exporters' own elements, 0 for what ipfix.Decoder finds out
+	Interface string // to join a group on; "" uses the route's
+	PEN       uint32 // of the exporters' own elements, 0 to detect it (see ipfix.Decoder)
 }
 
-// ParseListen reads the URL of a Listen: ipfix+udp://address:port,
-// ipfix+tcp://address:port or ipfix+tls://address:port. Errors do not repeat it.
+// ParseListen parses the URL of a Listen: ipfix+udp://address:port,
+// ipfix+tcp://address:port, or ipfix+tls://address:port. Errors do not repeat it.
 func ParseListen(text string) (l Listen, err error) {
 	l.URL = text
 	scheme, host, query := option.CutURL(text)
@@ -45,7 +45,7 @@ func ParseListen(text string) (l Listen, err error) {
 	return l, l.check()
 }
 
-// params are those that the URL may have.
+// params returns the parameters that the URL may have.
 func (l *Listen) params() option.Params {
 	return option.Params{
 		option.Text("iface", "NAME", "interface to join the group on", &l.Interface),
@@ -53,7 +53,7 @@ func (l *Listen) params() option.Params {
 	}
 }
 
-// group reports whether a multicast group is to be joined.
+// group reports whether the address is a multicast group to join.
 func (l *Listen) group() bool { return !l.TCP && l.Addr.Addr().IsMulticast() }
 
 func (l *Listen) setAddr(host string) error {
@@ -74,7 +74,7 @@ func (l *Listen) setAddr(host string) error {
 	return nil
 }
 
-// check is for what no part alone says.
+// check validates combinations of parameters.
 func (l *Listen) check() error {
 	a := l.Addr.Addr()
 	switch {
@@ -88,7 +88,7 @@ func (l *Listen) check() error {
 	return nil
 }
 
-// whyNot is why a port cannot be had, without what the user knows.
+// whyNot returns why a port cannot be opened, without what the user already knows.
 func whyNot(err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -99,10 +99,10 @@ func whyNot(err error) error {
 	return err
 }
 
-// maxNamed is how many interfaces an error names.
+// maxNamed is the maximum number of interfaces listed in an error.
 const maxNamed = 20
 
-// noInterface is the error about an interface that is not there.
+// noInterface returns the error about an interface that does not exist.
 func noInterface(name string) error {
 	all, err := net.Interfaces()
 	if err != nil || len(all) > maxNamed {

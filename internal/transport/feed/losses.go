@@ -8,15 +8,15 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// Losses is what a collector knows to be missing, over all connections to one
-// agent. All but Malformed is known by IPFIX alone.
+// Losses is what a collector knows to be missing, over all connections to one agent.
+// All fields except Malformed are known with IPFIX only.
 type Losses struct {
-	Missing uint64 // data records that sequence numbers tell of
-	NotSent uint64 // data records that the exporter says it was too slow to send
-	Ignored uint64 // packets that the exporter says it could not capture, since its start
+	Missing uint64 // data records missing according to sequence numbers
+	NotSent uint64 // data records that, according to the exporter, it was too slow to send
+	Ignored uint64 // packets that, according to the exporter, it could not capture since its start
 	Unknown uint64 // sets without a template
 	Other   uint64 // data records that describe no packet
-	// Malformed are 28-byte records that made no sense, and were left out.
+	// Malformed are invalid 28-byte records, which were skipped.
 	Malformed uint64
 }
 
@@ -43,7 +43,7 @@ func (l Losses) String() string {
 	return text
 }
 
-// Plus adds up what is missing of two streams.
+// Plus returns the sum of the losses of two streams.
 func (l Losses) Plus(o Losses) Losses {
 	return Losses{l.Missing + o.Missing, l.NotSent + o.NotSent, l.Ignored + o.Ignored, l.Unknown + o.Unknown, l.Other + o.Other, l.Malformed + o.Malformed}
 }
@@ -52,18 +52,18 @@ func (l Losses) minus(o Losses) Losses {
 	return Losses{l.Missing - o.Missing, l.NotSent - o.NotSent, l.Ignored - o.Ignored, l.Unknown - o.Unknown, l.Other - o.Other, l.Malformed - o.Malformed}
 }
 
-// losses are one client's.
+// losses are those of one client.
 type losses struct {
 	mu  sync.Mutex
-	sum Losses // of connections that have ended, all but Ignored
-	now Losses // of this connection, likewise
-	// Ignored counts since the agent's start, so connections do not add up.
+	sum Losses // of connections that have ended, except Ignored
+	now Losses // of this connection, except Ignored
+	// Ignored counts since the agent's start, so connections must not be added up.
 	ignored, before uint64 // of this agent process, and of those before it
 
 	malformed atomic.Uint64
 }
 
-// Losses may be called by any goroutine.
+// Losses returns the client's losses. It may be called concurrently.
 func (c *Client) Losses() Losses { return c.losses.get() }
 
 func (l *losses) get() Losses {
@@ -76,7 +76,7 @@ func (l *losses) get() Losses {
 	}
 }
 
-// lossesOf is what one decoder knows.
+// lossesOf returns the losses known to one decoder.
 func lossesOf(d *ipfix.Decoder) Losses {
 	counts, said := d.Counts(), d.Statistics()
 	return Losses{
@@ -89,7 +89,7 @@ func (l *losses) update(d *ipfix.Decoder) {
 	defer l.mu.Unlock()
 	l.now = lossesOf(d)
 	if d.Statistics().Messages == 0 {
-		return // it has said nothing yet
+		return // no statistics yet
 	}
 	if l.now.Ignored < l.ignored {
 		l.before += l.ignored
@@ -108,8 +108,8 @@ func (l *losses) settle() {
 	l.now = Losses{}
 }
 
-// deliverMessages is deliver for IPFIX: it hands over what the whole messages
-// in b describe.
+// deliverMessages is deliver for IPFIX: it passes on the contents of the whole messages
+// in b.
 func (c *Client) deliverMessages(b []byte) (used int, err error) {
 	defer func() { c.losses.update(c.decoder) }()
 	for {

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// delegate lets whoever publishes records send them to a collector at once, as
-// long as the collector takes them: no goroutine is woken for that. One that
-// does not take them is its own goroutine's business again.
+// delegate lets the goroutine that publishes records send them to a collector directly,
+// as long as the connection accepts them, so that no goroutine has to be woken. When it
+// does not, the collector's own goroutine takes over again.
 type delegate[R Reader] struct {
 	c        *collector[R]
 	raw      syscall.RawConn
 	w        *writer
 	encoding int
-	back     chan struct{} // the goroutine's turn
-	failed   bool          // the last attempt
+	back     chan struct{} // signals that it is the goroutine's turn
+	failed   bool          // the last attempt failed
 	attempt  func(fd uintptr) bool
 	serve    func() bool
 	over     func()
@@ -27,15 +27,15 @@ func newDelegate[R Reader](c *collector[R], raw syscall.RawConn, w *writer, enco
 	d := &delegate[R]{c: c, raw: raw, w: w, encoding: encoding, back: make(chan struct{}, 1)}
 	d.attempt = func(fd uintptr) bool {
 		d.failed = d.c.drain(int(fd), d.w, d.encoding) != nil
-		return true // this goroutine does not wait
+		return true // this goroutine must not wait
 	}
 	d.serve = func() bool { return d.raw.Write(d.attempt) == nil && !d.failed && !d.w.starved }
 	d.over = func() { d.back <- struct{}{} }
 	return d
 }
 
-// rest returns when it is the goroutine's turn to send. The error is why the
-// collector left.
+// rest returns when it is the goroutine's turn to send. The error is why the collector
+// left.
 func (d *delegate[R]) rest(left context.Context) error {
 	s := d.c.server
 	if s.prompt.Add(1) > maxPrompt || len(d.w.carry) > 0 || !d.c.reader.Attend(d.serve, d.over) {
@@ -56,8 +56,8 @@ func (d *delegate[R]) rest(left context.Context) error {
 	}
 }
 
-// LimitSegments gives the connections to come on a port a segment size that is a
-// multiple of a record's. Without it whole records are sent at a higher cost.
+// LimitSegments gives future connections on a port a segment size that is a multiple of
+// a record's. Without it, sending whole records costs more.
 func LimitSegments(ln *net.TCPListener) {
 	raw, err := ln.SyscallConn()
 	if err != nil {

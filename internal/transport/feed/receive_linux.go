@@ -23,65 +23,65 @@ import (
 )
 
 const (
-	// receiveBuffer is what the kernel may hold for a receiver of datagrams,
-	// as far as net.core.rmem_max lets it.
+	// receiveBuffer is the size of the kernel's buffer for a receiver of datagrams, as
+	// far as net.core.rmem_max permits.
 	receiveBuffer = 16 << 20
-	// maxSessions bounds the sessions of one receiver. The one that was silent
-	// longest makes room, those of known exporters last.
+	// maxSessions bounds the sessions of a receiver. To make room, the session that has
+	// been silent longest is evicted, those of known exporters last.
 	maxSessions = 16384
-	// maxTemplateBytes bounds the memory of a session's templates, and
-	// maxTemplateTotal that of all sessions of unknown exporters.
+	// maxTemplateBytes bounds the memory of a session's templates, and maxTemplateTotal
+	// that of all sessions of unknown exporters.
 	maxTemplateBytes = 256 << 10
 	maxTemplateTotal = 32 << 20
-	// repairAfter and repairSpread are how long a receiver waits before it asks
-	// for what is missing: late datagrams may come yet, and not all receivers
-	// should ask at once.
+	// repairAfter and repairSpread are how long a receiver waits before it requests
+	// what is missing: late datagrams may still arrive, and not all receivers should
+	// send requests at once.
 	repairAfter  = 50 * time.Millisecond
 	repairSpread = 200 * time.Millisecond
-	// repairRetry is the pause after nothing was repaired, at first and at
-	// longest; repairTimeout is for one attempt.
+	// repairRetry and repairRetryMax are the first and the longest pause after nothing
+	// was repaired; repairTimeout bounds one attempt.
 	repairRetry    = 500 * time.Millisecond
 	repairRetryMax = 10 * time.Second
 	repairTimeout  = 5 * time.Second
 )
 
-// ReceiverConfig says where a Receiver listens and who takes what it gets.
+// ReceiverConfig configures a Receiver.
 type ReceiverConfig struct {
 	Listen Listen
-	// Allow lists the networks that exporters may be in; nil is everywhere.
+	// Allow lists the networks of exporters; nil means any.
 	Allow []netip.Prefix
-	// Known reports whether an address is a configured exporter's. Others cannot take
-	// its session away, and only its datagrams, and a group's, are asked for again
-	// when they are missing. nil is nobody.
+	// Known reports whether an address is that of a configured exporter. Sessions of
+	// other exporters cannot evict its session, and missing datagrams are requested
+	// again only from known exporters and from groups. nil means that none is known.
 	Known func(netip.Addr) bool
-	// TLS is our side's configuration. Valid iff Listen.TLS.
+	// TLS is the configuration of our side. Valid iff Listen.TLS.
 	TLS *tls.Config
-	// Records takes an exporter's records in the order of their arrival, from
-	// one goroutine at a time; the slice is used again after the call.
+	// Records is called with an exporter's records in the order of their arrival, by
+	// one goroutine at a time. The slice is reused after the call.
 	Records func(from Sender, records []wire.Record)
-	// Losses is told what is missing from an exporter, all its sessions
-	// together, when that has changed.
+	// Losses is called with what is missing from an exporter, over all its sessions,
+	// whenever that has changed.
 	Losses func(from Sender, l Losses)
-	// Session is told of a new session, once it has records or a second message,
-	// and again when its names become known after that.
+	// Session is called for a new session once it has records or a second message, and
+	// again when its names become known after that.
 	Session func(from Sender, port uint16)
-	// Say takes messages for the user.
+	// Say prints messages for the user.
 	Say func(format string, args ...any)
 }
 
-// Sender is who sends: an exporter's address, and what it has called the
-// observation domain, if anything.
+// Sender identifies a sender: an exporter's address, and its names for the observation
+// domain, if any.
 type Sender struct {
 	Addr  netip.Addr
 	Names ipfix.Names
 }
 
-// Receiver takes IPFIX from exporters that send without being dialled. What
-// datagrams were lost it asks for again, if the exporter offers that.
+// Receiver receives IPFIX from exporters that connect or send datagrams to it. It
+// requests lost datagrams again, if the exporter supports that.
 type Receiver struct {
 	cfg    ReceiverConfig
 	udp    *net.UDPConn
-	index  int // of the interface that the group was joined on, 0 if none was named
+	index  int // of the interface on which the group was joined, 0 if none was named
 	tcp    *net.TCPListener
 	ctx    context.Context // of Run
 	asking sync.WaitGroup  // repairs
@@ -92,24 +92,24 @@ type Receiver struct {
 	strangers list.List         // the others
 	templates int               // bytes of strangers' templates
 	losses    map[Sender]Losses // of all sessions, also those that are over
-	notSent   map[Sender]uint64 // what the last that is over said, until the next says more
+	notSent   map[Sender]uint64 // what the last ended session reported, until the next one reports more
 	batch     []wire.Record
 	holding   int // bytes of held messages
 
 	status     ReceiverStatus
-	complained map[string]time.Time // by what about
+	complained map[string]time.Time // time of the last message by subject
 }
 
-// ReceiverStatus counts what a receiver did not take.
+// ReceiverStatus counts what a receiver did not accept.
 type ReceiverStatus struct {
-	Sessions   int    // now
-	Evicted    uint64 // sessions that were ended to make room for others
-	Malformed  uint64 // datagrams that are no IPFIX messages
+	Sessions   int    // current number
+	Evicted    uint64 // sessions ended to make room for others
+	Malformed  uint64 // datagrams that are not IPFIX messages
 	NotAllowed uint64 // datagrams and connections from outside ReceiverConfig.Allow
-	Refused    uint64 // connections, as there were too many
+	Refused    uint64 // connections, because there were too many
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (r *Receiver) Status() ReceiverStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,13 +123,13 @@ type session struct {
 	from      netip.AddrPort
 	decoder   ipfix.Decoder
 	place     *list.Element // in Receiver.known or strangers
-	ours      bool          // of a known exporter
-	templates int           // bytes of Receiver.templates
-	begun     bool          // Session was told
-	names     ipfix.Names   // the first that were said, for Losses and Session
-	held      held          // messages that no template has come for
-	asking    bool          // a repair is on its way, or put off
-	pause     time.Duration // before the next, 0 while they succeed
+	ours      bool          // the exporter is known
+	templates int           // its share of Receiver.templates, in bytes
+	begun     bool          // Session has been called
+	names     ipfix.Names   // the first names reported, for Losses and Session
+	held      held          // messages whose template has not arrived
+	asking    bool          // a repair is in progress or scheduled
+	pause     time.Duration // before the next repair, 0 while they succeed
 	losses    Losses        // of this session
 }
 
@@ -148,10 +148,10 @@ func NewReceiver(cfg ReceiverConfig) (*Receiver, error) {
 	return r, nil
 }
 
-// String names the receiver in messages.
+// String returns the receiver's name for messages.
 func (r *Receiver) String() string { return "listening on " + r.cfg.Listen.URL }
 
-// openUDP opens a socket that gets what is sent to the address, and nothing of
+// openUDP opens a socket that receives what is sent to the address, but nothing for
 // other groups on the same port.
 func (r *Receiver) openUDP() error {
 	l := &r.cfg.Listen
@@ -161,7 +161,7 @@ func (r *Receiver) openUDP() error {
 		network = "udp6"
 	}
 	if group == netip.IPv6Unspecified() {
-		network = "udp" // IPv4 as well
+		network = "udp" // also IPv4
 	}
 	if l.Interface != "" {
 		in, err := net.InterfaceByName(l.Interface)
@@ -182,7 +182,7 @@ func (r *Receiver) openUDP() error {
 	return nil
 }
 
-// Run receives until ctx is done, and gives nil then.
+// Run receives until ctx is done. It then returns nil.
 func (r *Receiver) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -210,7 +210,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 	}
 }
 
-// datagram takes one message, or what pretends to be one.
+// datagram handles one message, or what pretends to be one.
 func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +218,7 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 		return
 	}
 	if n, err := ipfix.Length(b); err != nil || n != len(b) {
-		r.refuse(from, b) // before it makes an exporter be forgotten
+		r.refuse(from, b) // before it could evict an exporter
 		return
 	}
 	s := r.session(from)
@@ -228,7 +228,7 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 	if err := r.take(s, b); err != nil {
 		r.refuse(from, b)
 		if s.decoder.Counts().Messages == 0 {
-			r.end(s) // no exporter
+			r.end(s) // not an exporter
 		}
 		return
 	}
@@ -236,7 +236,7 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 	r.repair(s)
 }
 
-// allowed reports whether an exporter may be where it is, and counts those that may
+// allowed reports whether an exporter's address is allowed, and counts those that are
 // not.
 func (r *Receiver) allowed(from netip.AddrPort) bool {
 	if r.cfg.Allow == nil || slices.ContainsFunc(r.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(from.Addr().WithZone("")) }) {
@@ -247,13 +247,13 @@ func (r *Receiver) allowed(from netip.AddrPort) bool {
 	return false
 }
 
-// refuse counts a datagram that is no IPFIX message.
+// refuse counts a datagram that is not an IPFIX message.
 func (r *Receiver) refuse(from netip.AddrPort, b []byte) {
 	r.status.Malformed++
 	r.complain("malformed", "%d datagrams so far that are no IPFIX messages, the last from %v%s", r.status.Malformed, from, protocolOf(b))
 }
 
-// protocolOf names what a datagram is likely to be instead of IPFIX.
+// protocolOf names what a datagram probably is if it is not IPFIX.
 func protocolOf(b []byte) string {
 	if len(b) < 20 {
 		return ""
@@ -269,7 +269,7 @@ func protocolOf(b []byte) string {
 	return ""
 }
 
-// complain tells the user of one thing at a time, now and then.
+// complain prints a message, at most once per complainEvery and subject.
 func (r *Receiver) complain(about, format string, args ...any) {
 	if time.Since(r.complained[about]) >= complainEvery {
 		r.complained[about] = time.Now()
@@ -277,7 +277,7 @@ func (r *Receiver) complain(about, format string, args ...any) {
 	}
 }
 
-// session finds an exporter's stream, or begins it.
+// session returns an exporter's session, and begins it if necessary.
 func (r *Receiver) session(from netip.AddrPort) *session {
 	if s := r.sessions[from]; s != nil {
 		r.placeOf(s).MoveToFront(s.place)
@@ -302,7 +302,7 @@ func (r *Receiver) placeOf(s *session) *list.List {
 	return &r.strangers
 }
 
-// evict ends the session that was silent longest, those of known exporters last.
+// evict ends the session that has been silent longest, those of known exporters last.
 func (r *Receiver) evict() {
 	oldest := r.strangers.Back()
 	if oldest == nil {
@@ -315,7 +315,8 @@ func (r *Receiver) evict() {
 	r.end(s)
 }
 
-// limitTemplates keeps the memory of strangers' templates bounded, after s had a message.
+// limitTemplates bounds the memory of unknown exporters' templates after a message of
+// s.
 func (r *Receiver) limitTemplates(s *session) {
 	if s.ours {
 		return
@@ -328,7 +329,7 @@ func (r *Receiver) limitTemplates(s *session) {
 	}
 }
 
-// end forgets a session, but not what it has lost.
+// end removes a session, but keeps its losses.
 func (r *Receiver) end(s *session) {
 	if r.sessions[s.from] != s {
 		return // it was evicted
@@ -346,9 +347,10 @@ func (r *Receiver) end(s *session) {
 	}
 }
 
-// continued is how many of the records that a session says were not sent an earlier one of
-// the same exporter has said: it counts over connections, and with a spool over its own lives.
-// One that says less has begun anew.
+// continued returns how many of the unsent records that a session reports were already
+// reported by an earlier session of the same exporter, which counts across connections
+// and, with a spool, across restarts. If a session reports fewer than that, the
+// exporter has started counting anew.
 func (r *Receiver) continued(s *session, says uint64) (before uint64) {
 	before, ended := r.notSent[s.sender()]
 	if !ended || s.losses.NotSent > 0 || says == 0 {
@@ -361,18 +363,18 @@ func (r *Receiver) continued(s *session, says uint64) (before uint64) {
 	return before
 }
 
-// take decodes a message and hands over what it describes.
+// take decodes a message and passes on its records.
 func (r *Receiver) take(s *session, b []byte) (err error) {
 	r.batch, err = s.decoder.Decode(b, r.batch[:0])
 	var names ipfix.Names
-	if len(b) >= ipfix.HeaderSize { // a datagram may be anything
+	if len(b) >= ipfix.HeaderSize { // a datagram may contain anything
 		names = s.decoder.Names(ipfix.Domain(b))
 	}
 	learned := s.names == ipfix.Names{} && names != s.names
 	if learned {
 		r.rename(s, names)
 	}
-	// Names come in a second message, after the templates.
+	// Names arrive in a second message, after the templates.
 	if begun := len(r.batch) > 0 || s.decoder.Counts().Messages > 1; err == nil && begun && (!s.begun || learned) {
 		s.begun = true
 		r.cfg.Session(s.sender(), s.from.Port())
@@ -382,7 +384,7 @@ func (r *Receiver) take(s *session, b []byte) (err error) {
 	}
 	if now := lossesOf(&s.decoder); now != s.losses {
 		l, known := r.losses[s.sender()]
-		if !known && len(r.losses) >= maxSessions { // addresses without end are nobody's agents
+		if !known && len(r.losses) >= maxSessions { // with so many addresses, these are not our agents
 			maps.DeleteFunc(r.losses, func(s Sender, _ Losses) bool { return !r.knows(s.Addr) })
 			maps.DeleteFunc(r.notSent, func(s Sender, _ uint64) bool { return !r.knows(s.Addr) })
 		}
@@ -394,11 +396,10 @@ func (r *Receiver) take(s *session, b []byte) (err error) {
 	return err
 }
 
-// sender is whose session it is.
+// sender returns the session's sender.
 func (s *session) sender() Sender { return Sender{s.from.Addr(), s.names} }
 
-// rename gives a session the names that were said. What it has lost before is
-// its own.
+// rename gives a session the names that were reported. Its losses so far move with it.
 func (r *Receiver) rename(s *session, names ipfix.Names) {
 	lost, before := s.losses, s.sender()
 	s.names, s.losses = names, Losses{}
@@ -411,8 +412,8 @@ func (r *Receiver) rename(s *session, names ipfix.Names) {
 	r.cfg.Losses(before, l)
 }
 
-// repair asks for what is missing, after a while. Nobody else than a known exporter,
-// or one of the group that was joined, makes us dial its address, which may be forged.
+// repair schedules a request for what is missing. Only known exporters, and members of
+// the joined group, can make us connect to their address, which may be forged.
 func (r *Receiver) repair(s *session) {
 	port := s.decoder.Statistics().RepairPort
 	if s.asking || !s.ours && !r.cfg.Listen.group() || port == 0 || len(s.decoder.Missing()) == 0 {
@@ -437,7 +438,8 @@ func (r *Receiver) repair(s *session) {
 	})
 }
 
-// ask fetches what is missing, in one connection, and reports whether any came.
+// ask requests what is missing, in one connection, and reports whether anything
+// arrived.
 func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
 	dialer := net.Dialer{Timeout: repairTimeout}
 	conn, err := dialer.DialContext(r.ctx, "tcp", to.String())
@@ -469,7 +471,7 @@ func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
 	return s.decoder.Counts().Late > before
 }
 
-// readMessages gives the messages of a stream to f until it ends or fails.
+// readMessages passes the messages of a stream to f until the stream ends or f fails.
 func readMessages(in io.Reader, f func([]byte) error) error {
 	buf, have := make([]byte, ipfix.MaxMessage+1), 0
 	for {
@@ -499,7 +501,7 @@ func readMessages(in io.Reader, f func([]byte) error) error {
 	}
 }
 
-// accept takes exporters that dial.
+// accept serves exporters that connect.
 func (r *Receiver) accept(ctx context.Context) error {
 	defer r.tcp.Close()
 	defer context.AfterFunc(ctx, func() { r.tcp.Close() })()
@@ -549,7 +551,7 @@ func (r *Receiver) accept(ctx context.Context) error {
 	}
 }
 
-// stream reads what one exporter sends by TCP or TLS.
+// stream reads what one exporter sends over TCP or TLS.
 func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
 	from, in := peer(conn), net.Conn(conn)
 	if r.cfg.Listen.TLS {
@@ -583,11 +585,11 @@ func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
 	r.end(s)
 }
 
-// errEvicted ends a connection whose session had to make room.
+// errEvicted ends a connection whose session was evicted.
 var errEvicted = errors.New("its session made room for others")
 
-// ReadFile gives the records of a file of IPFIX messages (RFC 5655), in its
-// order; the slice is used again after each call.
+// ReadFile passes the records of a file of IPFIX messages (RFC 5655) to records, in
+// order. The slice is reused after each call.
 func ReadFile(name string, pen uint32, records func([]wire.Record) error) (Losses, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -13,24 +13,24 @@ import (
 )
 
 const (
-	// maxPlain is the most that one TLS record holds (RFC 8446, section 5.1).
+	// maxPlain is the maximum payload of a TLS record (RFC 8446, section 5.1).
 	maxPlain = 16 << 10
-	// buryEvery is how often collectors are looked at that leave what was sent
-	// to them unacknowledged, deadAfter how long they may.
+	// buryEvery is the interval at which connections are checked for unacknowledged
+	// data, deadAfter the maximum time that it may be unacknowledged.
 	buryEvery = 5 * time.Second
 	deadAfter = 25 * time.Second
-	// deadProbes are unanswered repetitions in a row. A collector that is
-	// merely stalled answers each.
+	// deadProbes is the minimum number of consecutive unanswered retransmissions. A
+	// collector that is merely stalled answers each.
 	deadProbes = 3
 )
 
-// plainBuffers hold what is being encrypted: one for each collector that is
-// written to at the moment.
+// plainBuffers hold what is being encrypted: one per collector that is being written
+// to.
 var plainBuffers = sync.Pool{New: func() any { return new([maxPlain]byte) }}
 
-// sendSecure sends until there is nothing to read. It waits for room in the
-// connection before it takes anything, so a stalled collector holds nothing
-// and its reader may be overtaken.
+// sendSecure sends until there is nothing to read. It waits for room in the connection
+// before it takes anything from the reader, so a stalled collector holds nothing, and
+// its reader may be overtaken.
 func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 	for {
 		if err := raw.Write(func(fd uintptr) bool { return writable(int(fd)) }); err != nil {
@@ -57,20 +57,20 @@ func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 		}
 		plainBuffers.Put(plain)
 		if err != nil {
-			c.reader.Disown(whole) // a record that is not whole cannot be decrypted
+			c.reader.Disown(whole) // a partial TLS record cannot be decrypted
 			return err
 		}
 	}
 }
 
-// upTo is how many items are no longer than size together: all, or at least
+// upTo returns the number of items that together are no longer than size, but at least
 // one.
 func upTo(ends []uint32, size uint32) int {
 	n := sort.Search(len(ends)-1, func(i int) bool { return ends[i+1]-ends[0] > size })
 	return max(n, 1)
 }
 
-// expressed is how many items are not empty.
+// expressed returns the number of items that are not empty.
 func expressed(ends []uint32) (n int) {
 	for i := 1; i < len(ends); i++ {
 		if ends[i] != ends[i-1] {
@@ -80,15 +80,15 @@ func expressed(ends []uint32) (n int) {
 	return n
 }
 
-// writable asks the kernel whether there is room to send. A kernel that says
-// no tells the runtime's poller when there is (poll(2) arms that).
+// writable asks the kernel whether there is room to send. If not, the kernel will
+// notify the runtime's poller once there is (poll(2) arms that).
 func writable(fd int) bool {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, err := unix.Poll(p[:], 0)
 	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
-// hasRoom is writable, for a connection.
+// hasRoom is writable for a connection.
 func hasRoom(conn *net.TCPConn) (room bool) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -97,9 +97,9 @@ func hasRoom(conn *net.TCPConn) (room bool) {
 	return raw.Control(func(fd uintptr) { room = writable(int(fd)) }) == nil && room
 }
 
-// bury ends, until ctx is done, the connections of collectors whose host no
-// longer answers. The kernel alone would keep what they have not acknowledged
-// for a quarter of an hour.
+// bury closes, until ctx is done, the connections of collectors whose host no longer
+// responds. The kernel alone would keep their unacknowledged data for a quarter of an
+// hour.
 func (s *Server[R]) bury(ctx context.Context) {
 	tick := time.NewTicker(buryEvery)
 	defer tick.Stop()
@@ -124,7 +124,7 @@ func unanswered(i *unix.TCPInfo) bool {
 	return time.Duration(i.Last_ack_recv)*time.Millisecond >= deadAfter && int(i.Retransmits)+int(i.Probes) >= deadProbes
 }
 
-// connected reports whether the kernel still holds the connection open.
+// connected reports whether the kernel still considers the connection open.
 func connected(conn *net.TCPConn) (bool, error) {
 	info, err := tcpInfo(conn)
 	if err != nil {

@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// maxMessage bounds a message to a collector that wants whole records. On
-	// an Ethernet the segment size does; on loopback segments are 64 KiB, as
-	// much as a receiver's whole window, and would wait for it to be empty.
+	// maxMessage bounds a message to a collector that requires whole records. On
+	// Ethernet the segment size is smaller; on loopback, segments are 64 KiB, as large
+	// as a receiver's whole window, and would have to wait for it to be empty.
 	maxMessage = 4096 / wire.Size * wire.Size
-	// maxMessages are given to the kernel in one call.
+	// maxMessages is the maximum number of messages per call.
 	maxMessages = 64
-	// notSent is how much unsent data a connection may leave with the kernel:
-	// what waits in the hub instead is shared by all collectors, and counted.
+	// notSent is how much unsent data of a connection the kernel may hold. What waits
+	// in the hub instead is shared by all collectors, and counted.
 	notSent = 256 << 10
-	// windowPoll is how often a window that is too small is looked at again,
-	// windowForce how long before a record is sent into it anyway: only data
-	// makes the kernel probe a receiver whose window update was lost.
+	// windowPoll is the interval at which a window that is too small is checked again,
+	// windowForce the time after which a record is sent anyway: only pending data makes
+	// the kernel probe a receiver whose window update was lost.
 	windowPoll  = 2 * time.Millisecond
 	windowForce = time.Second
-	// askEvery is how long the connection's segment size is taken for granted.
+	// askEvery is how long a connection's segment size is assumed to stay the same.
 	askEvery = 100 * time.Millisecond
 )
 
-// MaxSegment is the TCP_MAXSEG of a port for collectors that want whole records:
-// less the 12 bytes of time stamps it is 51 records. It fits the MTU of an
-// Ethernet with IPv6, too.
+// MaxSegment is the TCP_MAXSEG of a port for collectors that require whole records:
+// without the 12 bytes of timestamps, it is 51 records. It also fits in the MTU of an
+// Ethernet with IPv6.
 const MaxSegment = 51*wire.Size + 12
 
-// send sends what the collector's reader gives until its stream ends, the
-// connection fails or the collector has left.
+// send sends the items of the collector's reader until its stream ends, the connection
+// fails, or the collector has left.
 func (c *collector[R]) send(left context.Context, format int32) error {
 	raw, err := c.conn.SyscallConn()
 	if err != nil {
@@ -49,11 +49,11 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 	var w writer
 	defer func() {
 		if len(w.carry) > w.mark {
-			c.reader.Disown(1) // it was sent in part, and that is the end
+			c.reader.Disown(1) // it was sent in part, at the end of the connection
 		}
 	}()
 	raw.Control(func(fd uintptr) {
-		// Without it (kernel < 3.12) only memory is at stake.
+		// Without it (kernel < 3.12), only more memory is used.
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
 	})
 	if format == messages {
@@ -97,7 +97,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 	}
 }
 
-// failure is why sending failed: because the collector has left, if it has.
+// failure returns why sending failed; if the collector has left, the reason for that.
 func (c *collector[R]) failure(left context.Context, err error) error {
 	if left.Err() != nil {
 		return context.Cause(left)
@@ -105,8 +105,8 @@ func (c *collector[R]) failure(left context.Context, err error) error {
 	return leaving(err)
 }
 
-// sendAvailable sends until there is nothing to read. While the connection
-// takes no more, nothing is held: the reader may be overtaken.
+// sendAvailable sends until there is nothing to read. While the connection accepts no
+// more, nothing is held, so the reader may be overtaken.
 func (c *collector[R]) sendAvailable(raw syscall.RawConn, w *writer, encoding int) error {
 	var failed error
 	err := raw.Write(func(fd uintptr) bool {
@@ -119,8 +119,8 @@ func (c *collector[R]) sendAvailable(raw syscall.RawConn, w *writer, encoding in
 	return err
 }
 
-// drain sends until there is nothing to read, the receiver is starved, or the
-// kernel takes no more (EAGAIN).
+// drain sends until there is nothing to read, the receiver is starved, or the kernel
+// accepts no more (EAGAIN).
 func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
 	w.whole = c.format.Load() == records
 	for {
@@ -143,8 +143,9 @@ func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
 	}
 }
 
-// unmarked reports whether the collector must be told the number of the next record: it
-// wants to know, and the record is the first, or does not follow the last.
+// unmarked reports whether the collector must be sent the number of the next record: it
+// has requested numbers, and the record is the first or does not follow the last one
+// sent.
 func (c *collector[R]) unmarked() bool {
 	return c.numbers.Load() && c.reader.Position() != c.next
 }
@@ -154,21 +155,21 @@ func (c *collector[R]) appendMark(dst []byte) []byte {
 	return wire.AppendMark(dst, c.server.cfg.Boot, c.reader.Number())
 }
 
-// writer puts encoded items on a connection.
+// writer writes encoded items to a connection.
 type writer struct {
-	whole   bool      // items must not be split over segments
-	carry   []byte    // the rest of an item that the kernel took in part, and a mark
-	mark    int       // bytes at the end of carry that are, or were, a mark
-	starved bool      // the receiver's window has no room for as much as is worth sending
+	whole   bool      // items must not be split across segments
+	carry   []byte    // the rest of an item that the kernel accepted in part, and a mark
+	mark    int       // number of bytes at the end of carry that belong to a mark
+	starved bool      // the receiver's window is too small for sending to be worthwhile
 	since   time.Time // when that began
-	told    bool      // the kernel tells the receiver's window
-	widest  int       // that the window has been
-	// What was found out last: the segment size, and up to where in the stream
-	// the receiver has given leave to send. That never moves back.
+	told    bool      // the kernel reports the receiver's window
+	widest  int       // the largest window so far
+	// The results of the last ask: the segment size, and the position in the stream up
+	// to which the receiver's window extends, which never moves back.
 	size     int
 	edge     uint64
 	asked    time.Time
-	total    uint64 // bytes that the kernel has taken
+	total    uint64 // bytes accepted by the kernel
 	messages [maxMessages]message
 	vectors  [maxMessages]unix.Iovec
 }
@@ -180,8 +181,8 @@ type message struct {
 	_   [4]byte
 }
 
-// write gives the kernel what it takes of buf and tells how many items that
-// was. An item that was taken in part counts; its rest goes first next time.
+// write passes as much of buf to the kernel as it accepts, and returns the number of
+// items. An item accepted in part counts; its rest is sent first next time.
 func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error) {
 	w.starved = false
 	if len(w.carry) > 0 {
@@ -210,8 +211,8 @@ func (w *writer) write(fd int, buf []byte, ends []uint32) (items int, err error)
 	return w.items(buf, ends, sent), err
 }
 
-// items is how many items the first sent bytes are, counting a part as one and
-// keeping the rest of it.
+// items returns the number of items in the first sent bytes. An item sent in part
+// counts as one, and its rest is kept.
 func (w *writer) items(buf []byte, ends []uint32, sent int) int {
 	if sent == len(buf) {
 		return len(ends) - 1
@@ -220,15 +221,15 @@ func (w *writer) items(buf []byte, ends []uint32, sent int) int {
 	if !exact {
 		w.carry = append(w.carry[:0], buf[sent:ends[at]-ends[0]]...)
 	}
-	// Behind items that encode to nothing the same offset stands repeatedly;
-	// the first of them is found, which leaves those for the next time.
+	// After items with an empty encoding, the same offset is repeated; the search finds
+	// the first of them, which leaves those for the next time.
 	return at
 }
 
-// sendWhole sends records so that none is ever split over two segments. Where
-// the segment size is a multiple of a record's, as MaxSegment makes it, every
-// cut of the kernel's is between two records, whatever is sent at once; where it
-// is not, messages are marked so that the kernel does not join them.
+// sendWhole sends records so that none is ever split across two segments. If the
+// segment size is a multiple of a record's, as with MaxSegment, the kernel always
+// splits between two records, whatever is sent at once. Otherwise, messages are marked
+// so that the kernel does not join them.
 func (w *writer) sendWhole(fd int, buf []byte) (sent int, err error) {
 	if w.total+uint64(len(buf)) > w.edge || w.size%wire.Size != 0 || time.Since(w.asked) > askEvery {
 		if err := w.ask(fd); err != nil {
@@ -258,8 +259,8 @@ func (w *writer) sendWhole(fd int, buf []byte) (sent int, err error) {
 	return sent, err
 }
 
-// worthwhile is how much room a window must have for us to go on: any, or, after
-// it had none, a quarter of what it can have.
+// worthwhile returns how much room a window must have to continue: any or, after it was
+// full, a quarter of its maximum.
 func (w *writer) worthwhile() int {
 	if w.since.IsZero() {
 		return wire.Size
@@ -267,8 +268,8 @@ func (w *writer) worthwhile() int {
 	return max(w.widest/4, wire.Size)
 }
 
-// ask finds out the connection's segment size, and how far may be sent so that
-// all of it fits the receiver's window.
+// ask determines the connection's segment size, and how much can be sent so that all of
+// it fits in the receiver's window.
 func (w *writer) ask(fd int) error {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
@@ -279,8 +280,8 @@ func (w *writer) ask(fd int) error {
 		return err
 	}
 	w.size, w.asked = max(int(info.Snd_mss), 1), time.Now()
-	// No connection begins with a closed window, so a kernel that never says
-	// anything else does not tell (before 5.4).
+	// No connection begins with a closed window, so a kernel that always reports 0 does
+	// not support it (before 5.4).
 	if w.told = w.told || info.Snd_wnd != 0; !w.told {
 		w.edge = math.MaxUint64
 		return nil
@@ -290,7 +291,7 @@ func (w *writer) ask(fd int) error {
 	return nil
 }
 
-// sendMessages sends buf as messages of at most size bytes, many in one call.
+// sendMessages sends buf as messages of at most size bytes, many per call.
 func (w *writer) sendMessages(fd int, buf []byte, size int) (sent int, err error) {
 	for sent < len(buf) {
 		n := 0
@@ -332,8 +333,8 @@ func (w *writer) sendmmsg(fd, n int) (int, error) {
 	}
 }
 
-// send is send(2) that does not wait. The runtime is not told of it: it would take
-// the processor away from a thread that is back in a moment.
+// send is a non-blocking send(2). It bypasses the runtime, which would take the
+// processor away from a thread that returns in a moment.
 func send(fd int, b []byte, flags int) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),

@@ -19,90 +19,94 @@ import (
 )
 
 const (
-	// announceWindow is how long a new collector may take to say what it
-	// wants. What is captured meanwhile waits for it in the hub.
+	// announceWindow is how long a new collector may take to send its announcement.
+	// What is captured in the meantime waits in the hub.
 	announceWindow = 100 * time.Millisecond
-	// maxReceived is the most that a collector may send in all. Collectors
-	// have one line to say; whoever sends more is something else.
+	// maxReceived is the maximum number of bytes that a collector may send in total. A
+	// collector has one line to say; anything that sends more is not a collector.
 	maxReceived = 64 << 10
-	// farewell is how long an ending agent goes on sending to collectors that
-	// take what is left.
+	// farewell is how long a stopping agent continues to send to collectors that accept
+	// what is left.
 	farewell = 2 * time.Second
-	// probeEvery is how often a collector that said it will say no more is
-	// asked whether it exists.
+	// probeEvery is the interval at which a collector that has closed its sending side
+	// is probed for existence.
 	probeEvery = 5 * time.Second
-	// spacing is the least time between two sends to one collector, for each
-	// collector that there is: ten collectors get their records at once, ten
-	// thousand 2.5 times a second, and all together cost less than a core.
+	// spacing is the minimum time between two sends to one collector, multiplied by the
+	// number of collectors: ten collectors get their records immediately, ten thousand
+	// get them 2.5 times per second, and all of them together cost less than a core.
 	spacing = 40 * time.Microsecond
-	// maxPrompt is how many collectors at most whoever publishes sends to itself.
+	// maxPrompt is the maximum number of collectors that the publishing goroutine sends
+	// to itself.
 	maxPrompt = 8
-	// manyRecords in one go are sent without regard to spacing.
+	// manyRecords is the number of records that are sent at once regardless of spacing.
 	manyRecords = 1024
-	// complainEvery limits messages about a listener that cannot accept.
+	// complainEvery is the minimum interval between messages about a listener that
+	// cannot accept.
 	complainEvery = 30 * time.Second
 )
 
-// peerKeepAlive finds out within 30 s that the host of a collector is gone
-// while there is nothing to send; see dead for when there is.
+// peerKeepAlive detects within 30 s that a collector's host is gone while there is
+// nothing to send. If there is, see dead.
 var peerKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}
 
 // Reader is one collector's position in the agent's stream.
 type Reader interface {
-	// Wait blocks until there is something to send. It fails with io.EOF at
-	// the end of the stream.
+	// Wait blocks until there is something to send. It returns io.EOF at the end of the
+	// stream.
 	Wait(context.Context) error
-	// Encoded gives items that are stored together, in a format: item i is
-	// buf[ends[i]-ends[0]:ends[i+1]-ends[0]]. There is nothing to send if ends
-	// is empty.
+	// Encoded returns items that are stored together, in a format: item i is
+	// buf[ends[i]-ends[0]:ends[i+1]-ends[0]]. If ends is empty, there is nothing to
+	// send.
 	Encoded(format int) (buf []byte, ends []uint32)
-	// Advance says that the first n of them have been sent.
+	// Advance marks the first n of them as sent.
 	Advance(n int)
-	// Position is how many items there were before those that Encoded gives. Number is how
-	// many of them have a number, see wire.AppendMark; valid while Encoded's items are.
+	// Position returns the number of items before those that Encoded returns. Number
+	// returns how many of these have a number, see wire.AppendMark; it is valid as long
+	// as Encoded's items.
 	Position() uint64
 	Number() uint64
-	// Disown says that n items that were counted as sent were not.
+	// Disown marks n items that were counted as sent as not sent.
 	Disown(n int)
-	// Attend has serve called whenever there is something to send, by whoever
-	// makes it, until it reports false; then over is called. Neither may block.
-	// It reports false, and does nothing, if there is something to send now or
-	// never will be again.
+	// Attend makes the publishing goroutine call serve whenever there is something to
+	// send, until serve reports false; then over is called. Neither may block. Attend
+	// does nothing and reports false if there is something to send now, or never will
+	// be again.
 	Attend(serve func() bool, over func()) bool
-	// Dismiss ends that without a call of over.
+	// Dismiss ends that without calling over.
 	Dismiss()
-	// Close counts what was not sent as lost.
+	// Close counts unsent items as lost.
 	Close()
 }
 
-// ServerConfig tells a Server where records come from and who wants to know.
+// ServerConfig configures a Server.
 type ServerConfig[R Reader] struct {
-	// NewReader gives a reader that starts at the present moment.
+	// NewReader returns a reader that starts at the current position.
 	NewReader func() R
-	// Binary, Text and IPFIX are the reader's formats for 28-byte records,
-	// lines and IPFIX data records.
+	// Binary, Text, and IPFIX are the reader's formats for 28-byte records, lines, and
+	// IPFIX data records.
 	Binary, Text, IPFIX int
-	// Boot is for collectors that ask for the records' numbers: see wire.AppendMark.
+	// Boot identifies the numbering for collectors that request numbers: see
+	// wire.AppendMark.
 	Boot uint64
-	// Exporter says who we are to collectors of IPFIX.
+	// Exporter describes us to collectors of IPFIX.
 	Exporter Exporter[R]
-	// Limits say who may connect.
+	// Limits restrict who may connect.
 	Limits Limits
-	// Attached is told how many collectors there are after each change, in
-	// order. It may block, which delays other collectors' coming and going.
+	// Attached is called with the number of collectors after each change, in order. It
+	// may block, which delays other collectors' connecting and disconnecting.
 	Attached func(n int)
-	// Gone is told of each collector that has left, its counters being final,
-	// in the same instant in which Snapshot stops showing it. It must be quick.
+	// Gone is called for each collector that has disconnected, with final counters, at
+	// the instant at which Snapshot stops including it. It must be quick.
 	Gone func(c Collector[R])
-	// Left is told of each collector that has left, with the reason, once its
-	// reader is closed and its counters are final.
+	// Left is called for each collector that has disconnected, with the reason, once
+	// its reader is closed and its counters are final.
 	Left func(c Collector[R], why error)
-	// Say takes messages for the user.
+	// Say prints messages for the user.
 	Say func(format string, args ...any)
 }
 
-// Server sends records to every collector that connects. A collector that is
-// slow or stalled delays nobody: it loses its own oldest records.
+// Server sends records to every collector that connects. A slow or stalled collector
+// delays no other: it loses its own oldest records.
 type Server[R Reader] struct {
 	cfg  ServerConfig[R]
 	gate *gate
@@ -110,12 +114,12 @@ type Server[R Reader] struct {
 	mu       sync.Mutex
 	attached map[*collector[R]]struct{}
 	present  atomic.Int64 // len(attached)
-	prompt   atomic.Int64 // collectors that are served by who publishes
+	prompt   atomic.Int64 // collectors served by the publishing goroutine
 
-	changing sync.Mutex // serialises cfg.Attached
+	changing sync.Mutex // serializes cfg.Attached
 }
 
-// NewServer makes a server that does nothing until Serve.
+// NewServer returns a server. It does nothing until Serve.
 func NewServer[R Reader](cfg ServerConfig[R]) *Server[R] {
 	return &Server[R]{cfg: cfg, gate: newGate(cfg.Limits, cfg.Say), attached: map[*collector[R]]struct{}{}}
 }
@@ -123,27 +127,27 @@ func NewServer[R Reader](cfg ServerConfig[R]) *Server[R] {
 // Listener is a port that collectors connect to.
 type Listener struct {
 	*net.TCPListener
-	// TLS is what collectors must agree to, client certificate included; nil
-	// for the plain feed.
+	// TLS is the configuration that collectors must agree to, including client
+	// certificates; nil for the plain feed.
 	TLS *tls.Config
-	// IPFIX is the format of this port. Nothing is announced there.
+	// IPFIX selects the format of this port. Collectors announce nothing there.
 	IPFIX bool
 }
 
-// Collector is what is known of one collector.
+// Collector describes an attached collector.
 type Collector[R Reader] struct {
 	Addr   netip.AddrPort
 	Since  time.Time
-	Format string // "records", "bulk", "text", "ipfix"; "" while it may still say
+	Format string // "records", "bulk", "text", "ipfix"; "" while it may still announce one
 	TLS    bool
 	Name   string // common name of its certificate. Valid iff TLS
 	Reader R      // for its counters only
 }
 
-// String names the collector as messages do.
+// String returns the collector's name for messages.
 func (c Collector[R]) String() string { return "collector " + c.Addr.String() }
 
-// How says in what way the collector is attached.
+// How describes how the collector is attached.
 func (c Collector[R]) How() string {
 	how := c.Format
 	if how == "" {
@@ -155,13 +159,13 @@ func (c Collector[R]) How() string {
 	return how
 }
 
-// Refused counts the connections that were not let in.
+// Refused returns the number of refused connections.
 func (s *Server[R]) Refused() Refused { return s.gate.count() }
 
-// Snapshot calls f for each attached collector, in any order. None comes or
-// goes meanwhile, so what f and ServerConfig.Gone add up has no gap and nothing
-// twice. The last call is over when Snapshot returns; done, if not nil, is
-// called before anything changes.
+// Snapshot calls f for each attached collector, in any order. No collector connects or
+// disconnects during the call, so the totals of f and ServerConfig.Gone miss nothing
+// and count nothing twice. done, if not nil, is called after the last f, before
+// anything changes.
 func (s *Server[R]) Snapshot(f func(Collector[R]), done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +177,7 @@ func (s *Server[R]) Snapshot(f func(Collector[R]), done func()) {
 	}
 }
 
-// Collectors lists who is attached, the longest attached first.
+// Collectors returns the attached collectors, in the order in which they connected.
 func (s *Server[R]) Collectors() []Collector[R] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,9 +189,9 @@ func (s *Server[R]) Collectors() []Collector[R] {
 	return list
 }
 
-// Serve accepts collectors from all listeners until ctx is done, then ends:
-// each gets what is left for it (its reader must come to an end), for a short
-// time. It closes the listeners and returns once every collector is gone.
+// Serve accepts collectors from all listeners until ctx is done. Then it sends each
+// what is left for it, for a short time; the readers must have come to an end. It
+// closes the listeners, and returns once every collector is gone.
 func (s *Server[R]) Serve(ctx context.Context, listeners ...Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -196,7 +200,7 @@ func (s *Server[R]) Serve(ctx context.Context, listeners ...Listener) error {
 	errs := make([]error, len(listeners))
 	for i, ln := range listeners {
 		accepting.Go(func() {
-			defer cancel() // one that fails ends all
+			defer cancel() // the first failure stops all
 			errs[i] = s.accept(ctx, ln, &conns)
 		})
 	}
@@ -235,7 +239,7 @@ func (s *Server[R]) accept(ctx context.Context, ln Listener, conns *sync.WaitGro
 	}
 }
 
-// admit lets a connection in, or closes it.
+// admit admits a connection, or closes it.
 func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, ln Listener, conns *sync.WaitGroup) {
 	addr := peer(conn)
 	if err := s.gate.enter(addr.Addr(), ln.TLS != nil); err != nil {
@@ -265,7 +269,7 @@ func (s *Server[R]) admit(ctx context.Context, conn *net.TCPConn, ln Listener, c
 	})
 }
 
-// attach lets the collector's stream begin now, before anything else is done.
+// attach starts the collector's stream immediately, before anything else happens.
 func (s *Server[R]) attach(ctx context.Context, c *collector[R], conns *sync.WaitGroup) {
 	s.mu.Lock()
 	s.attached[c] = struct{}{}
@@ -293,7 +297,7 @@ func (s *Server[R]) detach(c *collector[R], err error) {
 	s.changed()
 }
 
-// space is the least time between two sends to one collector now.
+// space returns the current minimum time between two sends to one collector.
 func (s *Server[R]) space() time.Duration {
 	if d := time.Duration(s.present.Load()) * spacing; d >= time.Millisecond {
 		return d
@@ -301,8 +305,8 @@ func (s *Server[R]) space() time.Duration {
 	return 0
 }
 
-// changed reports the number of collectors. It is read under the lock that
-// serialises the reports, so that the last report is true.
+// changed reports the number of collectors. The number is read while holding the lock
+// that serializes the reports, so that the last report is correct.
 func (s *Server[R]) changed() {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -312,7 +316,8 @@ func (s *Server[R]) changed() {
 	s.cfg.Attached(n)
 }
 
-// temporary: errors of accept(2) that pass, or concern one connection only.
+// temporary reports whether an error of accept(2) is transient, or concerns one
+// connection only.
 func temporary(err error) bool {
 	for _, e := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
@@ -326,7 +331,7 @@ func temporary(err error) bool {
 	return false
 }
 
-// backoff paces a loop whose call keeps failing.
+// backoff delays a loop whose call keeps failing.
 type backoff struct {
 	delay time.Duration
 	said  time.Time
@@ -361,24 +366,24 @@ type collector[R Reader] struct {
 	since   time.Time
 	reader  R
 	sent    int          // items so far; used by send only
-	numbers atomic.Bool  // it asked for the records' numbers
+	numbers atomic.Bool  // it has requested the records' numbers
 	next    uint64       // position of the item that needs no mark; used by send only
-	format  atomic.Int32 // unknown until announced or the window is over
-	dead    atomic.Bool  // its host does not answer
+	format  atomic.Int32 // unknown until the announcement, or until the window has passed
+	dead    atomic.Bool  // its host does not respond
 }
 
-// formats of a feed, as a collector announces them.
+// Formats of a feed, as announced by a collector.
 const (
 	unknown int32 = iota
 	records
 	bulk
 	text
-	messages // IPFIX, by the port
+	messages // IPFIX, chosen by the port
 )
 
 var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text", messages: "ipfix"}
 
-// newCollector makes the collector whose stream begins now.
+// newCollector returns a collector whose stream begins now.
 func newCollector[R Reader](s *Server[R], conn *net.TCPConn, ln Listener) *collector[R] {
 	c := &collector[R]{
 		server: s, conn: conn, stream: conn, since: time.Now(), reader: s.cfg.NewReader(), addr: peer(conn),
@@ -410,14 +415,14 @@ var (
 	errSlow    = fmt.Errorf("end of capture; it did not take the rest within %v", farewell)
 )
 
-// serve sends until the collector leaves or the stream ends, and says which.
+// serve sends until the collector disconnects or the stream ends, and returns which.
 func (c *collector[R]) serve(ctx context.Context) error {
 	left, leave := context.WithCancelCause(context.Background())
 	announced := make(chan int32, 1)
 	var listener sync.WaitGroup
 	listener.Go(func() { leave(c.listen(left, announced)) })
 	defer listener.Wait()
-	defer c.conn.Close() // ends the listener
+	defer c.conn.Close() // ends listen
 	defer leave(nil)
 
 	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Now().Add(farewell)) })
@@ -435,7 +440,7 @@ func (c *collector[R]) serve(ctx context.Context) error {
 			return context.Cause(left)
 		}
 		c.format.Store(format)
-		select { // it may have come when the time was over
+		select { // it may have arrived just as the time was over
 		case format = <-announced:
 			c.format.Store(format)
 		default:
@@ -447,15 +452,15 @@ func (c *collector[R]) serve(ctx context.Context) error {
 	case c.dead.Load():
 		return errDead
 	case err == errEnd && c.session != nil && hasRoom(c.conn):
-		c.session.CloseWrite() // says that nothing is missing
+		c.session.CloseWrite() // tells the collector that nothing is missing
 	}
 	return err
 }
 
-// listen reads the announcement, and then only to notice that the collector is
-// gone. A collector that wants text may be a person who has said everything
-// and closed that direction, as nc -N does: that one has not left; it is
-// noticed by writing to it. (TLS programs that end one direction end both.)
+// listen reads the announcement, and then only detects that the collector is gone. A
+// collector of text may be a person who closed the sending side after the announcement,
+// as nc -N does. That is not a disconnect; a real one shows when writing to it. (TLS
+// programs that end one direction end both.)
 func (c *collector[R]) listen(left context.Context, announced chan<- int32) error {
 	var words []byte
 	buf := make([]byte, 512)
@@ -479,11 +484,11 @@ func (c *collector[R]) listen(left context.Context, announced chan<- int32) erro
 	}
 }
 
-// maxAnnouncement is the most bytes that are looked at for what a collector wants.
+// maxAnnouncement is the maximum length of an announcement.
 const maxAnnouncement = 64
 
-// hear takes all that a collector has said so far. One that says "bulk" late is served
-// so from then on: the records are the same.
+// hear processes what a collector has sent so far. A collector that announces "bulk"
+// late is served that way from then on, because the records are the same.
 func (c *collector[R]) hear(words []byte, said int32, announced chan<- int32) int32 {
 	format := parseAnnouncement(words)
 	if format == bulk && asksForNumbers(words) {
@@ -498,15 +503,15 @@ func (c *collector[R]) hear(words []byte, said int32, announced chan<- int32) in
 	return format
 }
 
-// asksForNumbers reports whether the second line does.
+// asksForNumbers reports whether the second line requests numbers.
 func asksForNumbers(words []byte) bool {
 	_, second, _ := bytes.Cut(words, []byte("\n"))
 	line, _, complete := bytes.Cut(second, []byte("\n"))
 	return complete && string(bytes.TrimSuffix(line, []byte("\r"))) == numbersLine
 }
 
-// awaitDeath waits until the kernel has found out, by keep-alives, that the
-// other end no longer exists.
+// awaitDeath waits until the kernel has detected, by keep-alives, that the peer no
+// longer exists.
 func (c *collector[R]) awaitDeath(left context.Context) error {
 	c.conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: probeEvery, Interval: probeEvery, Count: 3})
 	tick := time.NewTicker(probeEvery)
@@ -523,7 +528,7 @@ func (c *collector[R]) awaitDeath(left context.Context) error {
 	}
 }
 
-// leaving words the ways in which a connection ends.
+// leaving describes how a connection ended.
 func leaving(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
 		return errLeft
@@ -537,8 +542,8 @@ func leaving(err error) error {
 	return err
 }
 
-// parseAnnouncement tells what the bytes received so far say: unknown if the
-// line is not complete, records if it is none of ours.
+// parseAnnouncement parses the bytes received so far: unknown if the line is
+// incomplete, records if it is not a known announcement.
 func parseAnnouncement(line []byte) int32 {
 	for i, b := range line {
 		if b != '\n' {

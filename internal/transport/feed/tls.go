@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// handshake is the agent's side: it gives the session and the common name of
-// the collector's certificate, or an errTLS that says what the collector did
-// wrong.
+// handshake performs the agent's side of the handshake. It returns the session and the
+// common name of the collector's certificate, or an errTLS that says what the collector
+// did wrong.
 func handshake(ctx context.Context, conn *net.TCPConn, cfg *tls.Config) (*tls.Conn, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
@@ -26,7 +26,7 @@ func handshake(ctx context.Context, conn *net.TCPConn, cfg *tls.Config) (*tls.Co
 	return session, session.ConnectionState().PeerCertificates[0].Subject.CommonName, nil
 }
 
-// serverSide words a failed handshake for the agent's user.
+// serverSide describes a failed handshake to the agent's user.
 func serverSide(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no handshake within %v", handshakeTime)
@@ -56,8 +56,8 @@ func gone(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// certificateFault is what is wrong with the other side's certificate;
-// authorities is the option that names whose certificates we take.
+// certificateFault describes what is wrong with the other side's certificate.
+// authorities is the option that names the trusted authorities.
 func certificateFault(bad *tls.CertificateVerificationError, authorities string) string {
 	name := ""
 	var leaf *x509.Certificate
@@ -85,7 +85,7 @@ func certificateFault(bad *tls.CertificateVerificationError, authorities string)
 	return name + "is not good: " + bad.Err.Error()
 }
 
-// names are what a certificate is for.
+// names returns the names that a certificate is valid for.
 func names(c *x509.Certificate) string {
 	if c == nil {
 		return "others"
@@ -102,8 +102,8 @@ func names(c *x509.Certificate) string {
 
 func stamp(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" }
 
-// remoteAlert is the alert (RFC 8446, section 6) that the other side sent, or
-// "". Package crypto/tls has no type for it.
+// remoteAlert returns the alert (RFC 8446, section 6) sent by the other side, or "".
+// Package crypto/tls has no type for it.
 func remoteAlert(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 		return strings.TrimPrefix(op.Err.Error(), "tls: ")
@@ -111,8 +111,8 @@ func remoteAlert(err error) string {
 	return ""
 }
 
-// clientSide words a failed handshake, or a connection that ended right after
-// it, for the collector's user.
+// clientSide describes a failed handshake, or a connection that ended right after it,
+// to the collector's user.
 func clientSide(err error) string {
 	if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return "the agent's certificate " + certificateFault(bad, "-tls-ca")

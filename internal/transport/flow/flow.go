@@ -1,6 +1,6 @@
-// Package flow aggregates packets into flows: one entry for each 5-tuple, MGEN
-// flow, and second, or another span of time. It never loses anything: a full
-// table is flushed early.
+// Package flow aggregates packets into flows: one entry for each 5-tuple, MGEN flow,
+// and second or other time span. It never loses anything: a full table is flushed
+// early.
 package flow
 
 import (
@@ -12,11 +12,11 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Flow is the packets of one span that have the same Key.
+// Flow is the packets of one span that have the same key.
 type Flow struct {
-	// Record is the first packet's, with the number of packets, the sum of all
-	// lengths, and the flags that any of them has. Digest is 0 if there are several packets,
-	// TTL if theirs differ.
+	// Record is the first packet's, with the number of packets, the sum of all lengths,
+	// and the flags that any of them has. Digest is 0 if there are several packets, and
+	// TTL is 0 if theirs differ.
 	wire.Record
 	End int64 // the last packet's time, nanoseconds since 1970
 }
@@ -27,7 +27,7 @@ type key struct {
 	span             int64
 	id               uint32
 	srcPort, dstPort uint16
-	flags            wire.Flags // of those in common
+	flags            wire.Flags // restricted to common
 	reason           wire.Reason
 	proto            uint8
 }
@@ -39,11 +39,11 @@ func (t *Table) keyOf(r *wire.Record) key {
 	}
 }
 
-// common are the flags that packets of one flow share.
+// common are the flags that all packets of a flow share.
 const common = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Relayed | wire.MarkRelayed |
 	wire.BeforeQueue | wire.NotTraffic
 
-// Table collects flows. It is for one goroutine.
+// Table collects flows. It must not be used by several goroutines at once.
 type Table struct {
 	span  int64 // nanoseconds
 	limit int
@@ -56,8 +56,8 @@ type Table struct {
 // finished flow to emit, which must not keep it.
 func New(limit int, emit func(*Flow)) *Table { return NewSpan(time.Second, limit, emit) }
 
-// NewSpan is like New, for flows of another span. Spans begin at multiples of
-// it since 1970.
+// NewSpan is like New, for flows of another time span. Spans begin at multiples of
+// their length since 1970.
 func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
 	return &Table{span: int64(span), limit: limit, index: make(map[key]int32), emit: emit}
 }
@@ -65,8 +65,8 @@ func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
 // Len returns the number of flows in the table.
 func (t *Table) Len() int { return len(t.flows) }
 
-// Add counts a packet, or the packets that a record stands for. It reports
-// whether this started a new flow. A host statistic or a membership is a flow of its own.
+// Add counts a packet, or the packets that a record stands for. It reports whether this
+// began a new flow. Each host statistic or membership is a flow of its own.
 func (t *Table) Add(r *wire.Record) (begun bool) {
 	if r.Flags&(wire.HostStat|wire.Member) != 0 {
 		t.emit(begin(r))
@@ -79,7 +79,7 @@ func (t *Table) Add(r *wire.Record) (begun bool) {
 			f.add(r)
 			return false
 		}
-		t.emit(f) // full; another takes its place
+		t.emit(f) // the table is full: reuse the slot of an emitted flow
 		*f = *begin(r)
 		return true
 	}
@@ -97,8 +97,8 @@ func begin(r *wire.Record) *Flow {
 	return f
 }
 
-// add counts one more record. A flow begins with its earliest packet, which
-// may come late: processors capture side by side.
+// add counts another record. A flow begins with its earliest packet, which may arrive
+// late, because processors capture in parallel.
 func (f *Flow) add(r *wire.Record) {
 	f.Packets += uint32(r.Count())
 	f.Length += r.Length
@@ -123,8 +123,7 @@ func (t *Table) Flush() {
 	clear(t.index)
 }
 
-// FlushBefore emits the flows of spans that ended before now (nanoseconds since
-// 1970).
+// FlushBefore emits the flows of spans that ended before now (nanoseconds since 1970).
 func (t *Table) FlushBefore(now int64) {
 	current := t.spanOf(now)
 	kept := t.flows[:0]
@@ -150,7 +149,8 @@ func (t *Table) reindex() {
 	}
 }
 
-// Shrink passes all but the n heaviest flows to rest, which must not keep them.
+// Shrink passes all but the n heaviest flows to rest, which must not keep them, and
+// removes them.
 func (t *Table) Shrink(n int, rest func(*Flow)) {
 	if len(t.flows) <= n {
 		return
@@ -163,12 +163,12 @@ func (t *Table) Shrink(n int, rest func(*Flow)) {
 	t.reindex()
 }
 
-// Heavier orders flows by their bytes, most first; of equal ones by packets.
+// Heavier orders flows by bytes, largest first, and then by packets.
 func Heavier(a, b Flow) int {
 	return cmp.Or(cmp.Compare(b.Length, a.Length), cmp.Compare(b.Packets, a.Packets))
 }
 
-// spanOf numbers the span that a time is in, also before 1970.
+// spanOf returns the number of the span that contains a time, which may be before 1970.
 func (t *Table) spanOf(at int64) int64 {
 	n := at / t.span
 	if at%t.span < 0 {

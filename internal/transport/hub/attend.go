@@ -1,26 +1,25 @@
 package hub
 
-// attendant is a reader that the publisher itself serves.
+// attendant is a reader that is served by the publishing goroutine.
 type attendant[T any] struct {
 	reader *Reader[T]
 	serve  func() bool
 	over   func()
 }
 
-// Attend hands r over to whoever publishes: after each publication serve is
-// called, in the publisher's goroutine, and uses r. It must read all that there
-// is, and never block; it reports false if it cannot. Then, or when the hub is
-// closed, over is called, which must not block either, and r belongs to its
-// goroutine again. So a reader that keeps up costs no wake-up, and reads what is
-// still in the processor's caches.
+// Attend hands r over to the publishing goroutine: after each publication, it calls
+// serve, which uses r. serve must read everything available and never block; it reports
+// false if it cannot. After that, or when the hub is closed, over is called, which must
+// not block either, and r belongs to its own goroutine again. A reader that keeps up
+// thus costs no wake-up, and reads what is still in the processor's caches.
 //
-// Attend reports false, and does nothing, if there is something to read already
-// or the hub is closed.
+// Attend does nothing and reports false if there is already something to read, or if
+// the hub is closed.
 func (r *Reader[T]) Attend(serve func() bool, over func()) bool {
 	h := r.hub
 	h.attendMu.Lock()
 	defer h.attendMu.Unlock()
-	// The number first: who publishes afterwards looks at it, and then waits for
+	// First the counter: a publisher that comes after this sees it, and then waits for
 	// the lock.
 	h.attending.Add(1)
 	if r.Pending() || h.closed.Load() {
@@ -31,8 +30,8 @@ func (r *Reader[T]) Attend(serve func() bool, over func()) bool {
 	return true
 }
 
-// Dismiss takes r back. When it returns, r's serve does not run and will not,
-// and over is not called if it was not before.
+// Dismiss takes r back. When it returns, serve is not running and will not be called
+// again, and over will not be called if it was not before.
 func (r *Reader[T]) Dismiss() {
 	h := r.hub
 	if h.attending.Load() == 0 {
@@ -67,7 +66,7 @@ func (h *Hub[T]) attend() {
 	}
 }
 
-// drop forgets an attendant. With attendMu held.
+// drop removes an attendant. The caller must hold attendMu.
 func (h *Hub[T]) drop(i int) {
 	last := len(h.attendants) - 1
 	copy(h.attendants[i:], h.attendants[i+1:])

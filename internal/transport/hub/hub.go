@@ -1,4 +1,4 @@
-// Package hub is one stream with many readers. Publishing never waits for a
+// Package hub provides a stream with many readers. Publishing never waits for a
 // reader: each reader has its own position, and one that falls behind by more
 // than the hub keeps loses the oldest items, which its counter reports.
 // Memory is bounded, and depends on what the slowest reader still has to read.
@@ -43,17 +43,17 @@ type Config[T any] struct {
 	Chunks int
 	// Encodings are the formats that Reader.Encoded can give, by index.
 	Encodings []Encoding[T]
-	// Sizes are how many bytes an item takes in each format, as a rule, so that
-	// room for a chunk is made at once. May be shorter than Encodings.
+	// Sizes are the typical numbers of bytes of an item in each format, so that the
+	// room for a chunk is allocated at once. It may be shorter than Encodings.
 	Sizes []int
-	// Count returns how many of items have a number, which Reader.Number tells. Nil is
-	// all. It must be pure.
+	// Count returns how many of items have a number, see Reader.Number. Nil means all.
+	// It must be pure.
 	Count func(items []T) uint64
 }
 
-// Chunks that are not needed any more are kept for reuse: readers that are late
-// by varying amounts must not make garbage all the time. Those that were not
-// reused during so many turns go to the garbage collector, all but the fewest.
+// Chunks that are no longer needed are kept for reuse, so that readers that lag by
+// varying amounts do not constantly produce garbage. After every trimEvery turns, those
+// that were not reused in that time are released.
 const (
 	trimEvery  = 256
 	fewestKept = 2
@@ -64,15 +64,15 @@ type Hub[T any] struct {
 	cfg   Config[T]
 	shift uint
 
-	slots  []atomic.Pointer[chunk[T]] // chunk number n lives in slot n % len
+	slots  []atomic.Pointer[chunk[T]] // chunk number n is in slot n % len
 	tail   atomic.Uint64              // items published since the start
 	oldest atomic.Uint64              // number of the oldest chunk kept
 	closed atomic.Bool
 
-	mu      sync.Mutex  // publishers, and the set of readers
+	mu      sync.Mutex  // guards publishing and the set of readers
 	open    *chunk[T]   // the one being filled, nil until the first item
-	spare   []*chunk[T] // the one used last is at the end
-	idle    int         // chunks of spare that were not reused since the last trim
+	spare   []*chunk[T] // the most recently used one is last
+	idle    int         // chunks of spare not reused since the last trim
 	turns   int         // since then
 	readers map[*Reader[T]]struct{}
 
@@ -80,7 +80,7 @@ type Hub[T any] struct {
 	attendMu   sync.Mutex   // held while attendants run
 	attendants []attendant[T]
 
-	waiting atomic.Bool // somebody holds wake
+	waiting atomic.Bool // a reader is waiting on wake
 	wakeMu  sync.Mutex
 	wake    chan struct{} // closed when there is something new
 }
@@ -105,13 +105,12 @@ func New[T any](cfg Config[T]) *Hub[T] {
 // Published returns the number of items published since the start.
 func (h *Hub[T]) Published() uint64 { return h.tail.Load() }
 
-// Fill lets f write items in place. It calls f once with free space (at least
-// one item, at most a chunk) and publishes the first n items, where n is what f
-// returns. It never waits for readers. Only one publisher runs f at a time, so f
-// must not block. Nothing may be published after
-// Close.
+// Fill lets f write items in place. It calls f once with free space (at least one item,
+// at most a chunk) and publishes the first n items, where n is the result of f. It
+// never waits for readers. Only one publisher runs f at a time, so f must not block.
+// Nothing may be published after Close.
 //
-// Attendants then read what was published, before Fill returns.
+// Before Fill returns, attendants read what was published.
 func (h *Hub[T]) Fill(f func(free []T) int) {
 	if h.fill(f) && h.attending.Load() > 0 {
 		h.attend()
@@ -146,8 +145,8 @@ func (h *Hub[T]) Publish(items ...T) {
 	}
 }
 
-// turn opens chunk number n, after giving up the chunks that no reader needs
-// and, if there are still too many, the oldest ones.
+// turn opens chunk number n, after releasing the chunks that no reader needs and, if
+// there are still too many, the oldest ones.
 func (h *Hub[T]) turn(n uint64) {
 	keep := n
 	for r := range h.readers {
@@ -171,7 +170,7 @@ func (h *Hub[T]) turn(n uint64) {
 	h.slots[n%uint64(len(h.slots))].Store(h.open)
 }
 
-// count is Config.Count.
+// count applies Config.Count.
 func (h *Hub[T]) count(items []T) uint64 {
 	if h.cfg.Count == nil {
 		return uint64(len(items))
@@ -179,19 +178,19 @@ func (h *Hub[T]) count(items []T) uint64 {
 	return h.cfg.Count(items)
 }
 
-// reclaim keeps c for reuse unless a reader is looking at it at this moment;
-// then the garbage collector gets it once the reader is done.
+// reclaim keeps c for reuse, unless a reader is holding it at this moment; in that case
+// it is garbage collected once the reader is done.
 func (h *Hub[T]) reclaim(c *chunk[T]) {
 	if c != nil && c.refs.Load() == 0 {
 		h.spare = append(h.spare, c)
 	}
 }
 
-// trim gives up the spare chunks that nothing has needed for a while.
+// trim releases the spare chunks that have not been needed for a while.
 func (h *Hub[T]) trim() {
 	if h.turns++; h.turns >= trimEvery {
 		if unused := min(h.idle, len(h.spare)-fewestKept); unused > 0 {
-			kept := copy(h.spare, h.spare[unused:]) // the oldest are at the front
+			kept := copy(h.spare, h.spare[unused:]) // the least recently used are at the front
 			clear(h.spare[kept:])
 			h.spare = h.spare[:kept]
 		}
@@ -215,7 +214,7 @@ func (h *Hub[T]) newChunk(n uint64) *chunk[T] {
 	return c
 }
 
-// Backlog returns how many items the slowest reader still has to read.
+// Backlog returns the number of items that the slowest reader still has to read.
 func (h *Hub[T]) Backlog() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -227,7 +226,7 @@ func (h *Hub[T]) Backlog() uint64 {
 	return most
 }
 
-// Close ends the stream: readers get the remaining items, and then io.EOF.
+// Close ends the stream: readers get the remaining items, followed by io.EOF.
 func (h *Hub[T]) Close() {
 	h.mu.Lock()
 	h.closed.Store(true)
@@ -236,8 +235,8 @@ func (h *Hub[T]) Close() {
 	h.dismissAll()
 }
 
-// wakeReaders is called after tail or closed has changed. A reader announces
-// itself before it looks at them for the last time, so none is missed.
+// wakeReaders is called after tail or closed has changed. A reader announces that it
+// waits before it checks them for the last time, so none is missed.
 func (h *Hub[T]) wakeReaders() {
 	if !h.waiting.Load() {
 		return
@@ -256,8 +255,8 @@ func (h *Hub[T]) waitChannel() <-chan struct{} {
 	return h.wake
 }
 
-// wait blocks until there is an item at pos, the hub is closed (io.EOF) or ctx
-// is done.
+// wait blocks until there is an item at pos, the hub is closed (io.EOF), or ctx is
+// done.
 func (h *Hub[T]) wait(ctx context.Context, pos uint64) error {
 	for {
 		wake := h.waitChannel()

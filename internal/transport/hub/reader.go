@@ -6,28 +6,28 @@ import (
 	"sync/atomic"
 )
 
-// Reader reads a hub's stream from where it was when the reader was made. One
-// goroutine at a time uses a reader; only Status may be called by others. A Reader must
-// be closed, or the hub keeps items for it.
+// Reader reads a hub's stream from the position at which it was created. It must not be
+// used by several goroutines at once, except for Status. A Reader must be closed,
+// otherwise the hub keeps items for it.
 type Reader[T any] struct {
 	hub   *Hub[T]
 	start uint64
 	pos   atomic.Uint64 // next item to read
 	lost  atomic.Uint64
 	skip  atomic.Uint64 // items that the format cannot express
-	end   atomic.Uint64 // where Close found the stream
+	end   atomic.Uint64 // position of the stream's end at Close
 
 	held    *chunk[T] // pinned by Items or Encoded until Advance
 	offsets []uint32  // of the held encoding, nil for Items
 }
 
-// Status has the counters of a reader. At any moment
+// Status holds the counters of a reader. At any moment
 //
 //	Published = Delivered + Skipped + Lost + Pending
 //
-// where Published counts from the reader's making to its closing.
+// where Published counts from the creation of the reader until it is closed.
 type Status struct {
-	Published uint64 // items published since the reader was made
+	Published uint64 // items published since the reader was created
 	Delivered uint64 // items read
 	Skipped   uint64 // items read, but not expressible in the reader's format
 	Lost      uint64 // items that were overwritten before they were read
@@ -106,18 +106,18 @@ func (r *Reader[T]) Advance(n int) {
 	r.pos.Add(uint64(n))
 }
 
-// Position returns how many items were published before the next to be read.
+// Position returns the number of items published before the next one to be read.
 func (r *Reader[T]) Position() uint64 { return r.pos.Load() }
 
-// Number returns the number of the next item to be read that has one: how many such
-// items were published before it. It may be called between Items or Encoded, which have
-// returned some, and Advance.
+// Number returns the number of the next item that has one: how many such items were
+// published before it. It may be called only between Items or Encoded, if they returned
+// items, and Advance.
 func (r *Reader[T]) Number() uint64 {
 	at := r.pos.Load() & uint64(r.hub.cfg.Chunk-1)
 	return r.held.before + r.hub.count(r.held.items[:at])
 }
 
-// Disown counts n items as lost that Advance had counted as delivered.
+// Disown counts n items as lost that Advance has counted as delivered.
 func (r *Reader[T]) Disown(n int) { r.lost.Add(uint64(n)) }
 
 func (r *Reader[T]) countSkipped(n int) {
@@ -139,9 +139,9 @@ func (r *Reader[T]) release() {
 	r.held, r.offsets = nil, nil
 }
 
-// pin holds the chunk at the reader's position and gives the unread part of
-// it, or nil if there is nothing to read. If the chunk is gone, the reader
-// moves on to the oldest one, and counts what it lost.
+// pin holds the chunk at the reader's position and returns the unread part of it, or
+// nil if there is nothing to read. If the chunk is gone, the reader moves on to the
+// oldest one and counts what it lost.
 func (r *Reader[T]) pin() (c *chunk[T], from, to int) {
 	h := r.hub
 	for {
@@ -152,8 +152,8 @@ func (r *Reader[T]) pin() (c *chunk[T], from, to int) {
 		number := pos >> h.shift
 		slot := &h.slots[number%uint64(len(h.slots))]
 		if c := slot.Load(); c != nil {
-			// Hold first, look again after: the publisher empties the slot
-			// first and looks at the holders after.
+			// First hold, then check again: the publisher first empties the slot, and
+			// then checks for holders.
 			c.refs.Add(1)
 			if slot.Load() == c && c.number.Load() == number {
 				r.held = c
@@ -169,16 +169,15 @@ func (r *Reader[T]) pin() (c *chunk[T], from, to int) {
 	}
 }
 
-// Status returns the reader's counters. It may be called by any goroutine. While
-// the reader is reading, items may move from one count to another; their sum is
-// exact.
+// Status returns the reader's counters. It may be called concurrently. While the reader
+// is reading, items may move from one counter to another; their sum is exact.
 func (r *Reader[T]) Status() Status {
 	pos, lost, skipped := r.pos.Load(), r.lost.Load(), r.skip.Load()
 	tail := max(min(r.hub.tail.Load(), r.end.Load()), pos)
 	s := Status{Published: tail - r.start}
 	s.Lost = min(lost, pos-r.start)
 	s.Skipped = min(skipped, pos-r.start-s.Lost)
-	// A reader that is blocked has not noticed yet what it has lost.
+	// A blocked reader has not yet noticed what it has lost.
 	if oldest := min(r.hub.oldest.Load()<<r.hub.shift, tail); oldest > pos {
 		s.Lost += oldest - pos
 		pos = oldest

@@ -1,14 +1,12 @@
-// Package kafka sends batches of records to a topic of Kafka, one message for each
-// batch: the bytes that package batch describes. Without the build tag kafka it reads
-// URLs, and no more.
+// Package kafka sends batches of records to a Kafka topic, one message per batch, in
+// the encoding of package batch. Without the build tag kafka it only parses URLs.
 //
-// A message's key is the agent's name, so that an agent's batches are in one
-// partition, in order; the header id has the batch's ID, agent/boot/first, and
-// content-type what the bytes are. The producer is idempotent: what it sends again
-// because a broker did not answer is in the topic once. A collector that is started
-// anew begins another boot. So whoever reads the topic and counts each (agent, boot,
-// number) once counts right.
+// The key of a message is the agent's name, so an agent's batches are in one partition,
+// in order. The header id has the batch's ID, agent/boot/first, and content-type names
+// the encoding. The producer is idempotent: what it resends because a broker did not
+// respond is in the topic once. A restarted collector begins another boot. Readers of
+// the topic that process each (agent, boot, number) once therefore count correctly.
 //
-// Publishing never waits: what does not fit into the memory that is set, or
-// is refused by the brokers, is given up, and counted.
+// Publishing never blocks: what does not fit in the configured memory, or is rejected
+// by the brokers, is dropped and counted.
 package kafka

@@ -23,15 +23,15 @@ import (
 )
 
 const (
-	// askTime is how long brokers may take to say whether there is the topic.
+	// askTime is how long brokers may take to answer whether the topic exists.
 	askTime = 5 * time.Second
-	// pause is between questions to brokers that are away.
+	// pause is the interval between queries while the brokers are away.
 	pause = 2 * time.Second
-	// drainTime is what Run takes at its end for what is left.
+	// drainTime is how long Run continues at its end with what is left.
 	drainTime = 5 * time.Second
 )
 
-// Status counts records.
+// Status holds the counters of a sink, in records.
 //
 //	Published = Written + Dropped + what waits
 type Status struct{ Published, Written, Dropped uint64 }
@@ -40,19 +40,19 @@ func (st Status) String() string {
 	return fmt.Sprintf("%d records in Kafka, %d dropped", st.Written, st.Dropped)
 }
 
-// Sink sends batches. One goroutine calls Publish, another one Run.
+// Sink sends batches. One goroutine may call Publish, and another one Run.
 type Sink struct {
 	t       *Target
 	access  []kgo.Opt
 	client  *kgo.Client
 	say     func(format string, args ...any)
 	encoder batch.Encoder
-	once    sync.Once // that something is given up was said
+	once    sync.Once // guards the message that records are dropped
 
 	published, written, dropped atomic.Uint64
 }
 
-// New returns a sink, which connects when it has something to say. say takes messages
+// New returns a sink, which connects when it has something to send. say prints messages
 // for the user.
 func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	access, err := t.access()
@@ -72,12 +72,12 @@ func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
 	return &Sink{t: t, access: access, client: client, say: say}, nil
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (s *Sink) Status() Status {
 	return Status{Written: s.written.Load(), Dropped: s.dropped.Load(), Published: s.published.Load()}
 }
 
-// Publish queues a batch, and does not wait. It keeps nothing of b.
+// Publish queues a batch without blocking. It does not retain b.
 func (s *Sink) Publish(b *batch.Batch) {
 	n := uint64(len(b.Records))
 	s.published.Add(n)
@@ -108,8 +108,8 @@ func (s *Sink) giveUp(n uint64, err error) {
 	})
 }
 
-// Run works until ctx is done, and then for a few seconds on what is left; what is
-// still left then counts as dropped. The error is a *fault.Error.
+// Run works until ctx is done, and then, for a few seconds, on what is left; what
+// remains after that counts as dropped. The error is a *fault.Error.
 func (s *Sink) Run(ctx context.Context) error {
 	defer s.client.Close()
 	if err := s.check(ctx); err != nil {
@@ -124,9 +124,9 @@ func (s *Sink) Run(ctx context.Context) error {
 	return nil
 }
 
-// check asks until brokers answer whether there is the topic, or ctx is done.
+// check asks whether the topic exists, until brokers answer or ctx is done.
 func (s *Sink) check(ctx context.Context) error {
-	// A client of its own, which says why it cannot connect instead of trying again.
+	// A separate client, which reports why it cannot connect instead of retrying.
 	client, err := kgo.NewClient(append(s.access[:len(s.access):len(s.access)], kgo.RequestRetries(0))...)
 	if err != nil {
 		return fmt.Errorf("kafka %s: %w", s.t, err)
@@ -177,7 +177,7 @@ func (s *Sink) ask(ctx context.Context, client *kgo.Client) error {
 	return fault.WithHint(fmt.Errorf("kafka %s: %w", s.t, err), hint)
 }
 
-// access is how to connect.
+// access returns the options for connecting.
 func (t *Target) access() (options []kgo.Opt, err error) {
 	if t.TLS {
 		cfg := &tls.Config{MinVersion: tls.VersionTLS12}

@@ -12,19 +12,19 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is what a URL says:
+// Target is a parsed URL:
 //
 //	kafka://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/TOPIC[?KEY=VALUE[&...]]
 //
-// or kafka+tls://. The keys are those of Params.
+// With kafka+tls://, TLS is used. Params lists the keys.
 type Target struct {
 	Brokers        []string // HOST:PORT
 	Topic          string
 	User, Password string
 	SASL           string
 	TLS            bool
-	CA             string // file; "": the system's authorities
-	Memory         int64  // bytes that may wait
+	CA             string // file; "" for the system's authorities
+	Memory         int64  // maximum number of bytes waiting
 }
 
 const (
@@ -36,8 +36,8 @@ var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 
 const example = "want kafka://BROKER:9092,BROKER:9092/TOPIC"
 
-// Parse reads a Target. A user's password that it lacks is KAFKA_PASSWORD's. Errors
-// do not show passwords.
+// Parse parses a Target. A missing password of a user is taken from KAFKA_PASSWORD.
+// Errors contain no passwords.
 func Parse(text string) (*Target, error) {
 	u, err := option.ParseURL(text)
 	switch {
@@ -64,7 +64,7 @@ func Parse(text string) (*Target, error) {
 	return t, nil
 }
 
-// Params are the parameters that the URL may have, which set t's fields.
+// Params returns the URL's parameters, which set t's fields.
 func (t *Target) Params() option.Params {
 	return option.Params{
 		option.Secret("password-file", "file with the user's password", &t.Password),
@@ -82,7 +82,7 @@ func (t *Target) credentials(user *url.Userinfo) {
 	t.Password = cmp.Or(t.Password, password, os.Getenv("KAFKA_PASSWORD"))
 }
 
-// String is t for people, without its password.
+// String returns t for display, without its password.
 func (t *Target) String() string {
 	scheme := "kafka"
 	if t.TLS {

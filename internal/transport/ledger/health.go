@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// Health is how a stage does.
+// Health is the state of a stage.
 type Health struct {
 	Stage string
-	Name  string // of several at a stage; else ""
-	// Oldest is when the oldest item came that is not passed on yet. Zero: there is none, or it is
-	// not known.
+	Name  string // to distinguish several of a stage; otherwise ""
+	// Oldest is when the oldest item not passed on yet arrived. Zero means that there
+	// is none, or that the time is unknown.
 	Oldest time.Time
-	// Failing says in a few words why nothing is passed on since Since; "" if it works. Since may be
-	// zero.
+	// Failing says in a few words why nothing has been passed on since Since; it is ""
+	// if the stage works. Since may be zero.
 	Failing string
 	Since   time.Time
 }
 
-// Sentence says what does not work, why, and since when; "" if all is well.
+// Sentence says what fails, why, and since when, or is "".
 func (h *Health) Sentence() string {
 	if h.Failing == "" {
 		return ""
@@ -35,7 +35,8 @@ func (h *Health) Sentence() string {
 	return text
 }
 
-// Watch has health, which any goroutine may call, say how stages do.
+// Watch registers a function that returns the state of stages. It may be called
+// concurrently.
 func (b *Book) Watch(health func() []Health) {
 	if b == nil {
 		return
@@ -45,7 +46,7 @@ func (b *Book) Watch(health func() []Health) {
 	b.health = append(b.health, health)
 }
 
-// Health returns how all stages do, those that fail first.
+// Health returns the state of all stages, failing ones first.
 func (b *Book) Health() (list []Health) {
 	if b == nil {
 		return nil
@@ -67,7 +68,8 @@ func (b *Book) Health() (list []Health) {
 	return list
 }
 
-// date notes since when stages fail that do not say so: since somebody asked first.
+// date fills in Since for stages that do not provide it: the first time that a failure
+// was seen here.
 func (b *Book) date(list []Health) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -86,7 +88,7 @@ func (b *Book) date(list []Health) {
 	b.since = since
 }
 
-// Failing says what does not work now, or "".
+// Failing returns what is failing now, or "".
 func (b *Book) Failing() string {
 	for _, h := range b.Health() {
 		return h.Sentence() // the first is the worst

@@ -1,8 +1,8 @@
-// Package ledger accounts for records from hand-off to hand-off: what a stage received is what it
-// passed on, what it lost, and what it still holds. Every part that records pass through gives an
-// Entry with its own counters; a Book collects them, and whoever reports (the exit summary,
-// /metrics, the API, the page) shows the same table. Loss here is of the monitoring, never of the
-// network that is watched.
+// Package ledger accounts for records at every hand-off: what a stage received equals
+// what it passed on, what it lost, and what it still holds. Every part that records
+// pass through provides an Entry with its own counters. A Book collects them, and every
+// report (the exit summary, /metrics, the API, the page) shows the same table. Loss
+// here means loss of the monitoring, never of the network being monitored.
 package ledger
 
 import (
@@ -14,46 +14,46 @@ import (
 	"time"
 )
 
-// Stages, in the order in which records pass them.
+// Stages, in the order in which records pass through them.
 const (
 	Feed       = "feed"       // from the agents into the collector's hub
 	Lines      = "lines"      // from the hub to stdout, or the live view
 	Page       = "page"       // from the hub to the seconds that the page shows
-	Paths      = "paths"      // from the hub to the packets' ways
+	Paths      = "paths"      // from the hub to the paths of packets
 	Batches    = "batches"    // from the hub to the numbered batches of each agent
-	Detail     = "detail"     // from batches to less of them: flows of a second, or the top ones of ten
+	Detail     = "detail"     // from batches to aggregates: flows of a second, or the top ones of ten
 	Bus        = "bus"        // from batches to the streams of a bus
 	Writer     = "writer"     // from a bus, or a queue on disk, to committed files
-	Files      = "files"      // committed files: compacted, and removed when their time is over
+	Files      = "files"      // committed files: compacted, and removed after their retention time
 	Aggregates = "aggregates" // from the page's seconds to the disk
-	Sink       = "sink"       // from batches to somebody else's server
+	Sink       = "sink"       // from batches to an external server
 	Capture    = "capture"    // in the agent: from the kernel to the agent's hub
 	Collectors = "collectors" // in the agent: from the hub to the collectors' sockets
 	Log        = "log"        // in the agent: from the hub to the log file
-	Export     = "export"     // in the agent: from the hub to an export, by way of its spool
+	Export     = "export"     // in the agent: from the hub to an export, via its spool
 )
 
-// order is that of the stages.
+// order is the order of the stages.
 var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink}
 
-// Loss is what was lost for one reason.
+// Loss is the number of items lost for one reason.
 type Loss struct {
 	Reason string `json:"reason"`
 	Count  uint64 `json:"count"`
 }
 
-// Entry is one hand-off. At every moment, but for what is being moved then,
+// Entry is one hand-off. Except for items being moved at that moment,
 //
 //	Received = Passed + all of Lost + Held
 type Entry struct {
 	Stage string `json:"stage"`
-	Name  string `json:"name"` // of several at a stage; else ""
+	Name  string `json:"name"` // to distinguish several of a stage; otherwise ""
 	Unit  string `json:"unit"` // what is counted: records, packets, rows, frames
-	// Source is a stage whose Passed is Received here; "" if that need not be so.
+	// Source is the stage whose Passed equals Received here, or "" if there is none.
 	Source   string `json:"source"`
 	Received uint64 `json:"received"`
 	Passed   uint64 `json:"passed"`
-	Lost     []Loss `json:"lost"` // without reasons that have no count
+	Lost     []Loss `json:"lost"` // without reasons whose count is 0
 	Held     uint64 `json:"held"`
 }
 
@@ -64,7 +64,7 @@ func (e *Entry) Lose(reason string, count uint64) {
 	}
 }
 
-// LostSum is all that was lost.
+// LostSum returns the sum of all losses.
 func (e *Entry) LostSum() (sum uint64) {
 	for _, l := range e.Lost {
 		sum += l.Count
@@ -72,11 +72,11 @@ func (e *Entry) LostSum() (sum uint64) {
 	return sum
 }
 
-// Unaccounted is how much more was received than is accounted for. It is negative if more is
-// accounted for than was received.
+// Unaccounted returns how much of what was received is not accounted for. It is
+// negative if more is accounted for than was received.
 func (e *Entry) Unaccounted() int64 { return int64(e.Received - e.Passed - e.LostSum() - e.Held) }
 
-// Title names the entry: a stage, and which of it.
+// Title returns the name of the entry: a stage, and which of several.
 func (e *Entry) Title() string {
 	if e.Name == "" {
 		return e.Stage
@@ -84,7 +84,7 @@ func (e *Entry) Title() string {
 	return e.Stage + " " + e.Name
 }
 
-// String is a line of the table.
+// String returns the entry's line of the table.
 func (e *Entry) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d %s received = %d passed on + %d lost", e.Title(), e.Received, e.Unit, e.Passed, e.LostSum())
@@ -105,7 +105,7 @@ func (e *Entry) String() string {
 // Ledger is a table of entries.
 type Ledger []Entry
 
-// Check returns an error that names what does not add up.
+// Check returns an error that names the entries that do not add up.
 func (l Ledger) Check() error {
 	var list []error
 	passed := map[string]uint64{}
@@ -124,7 +124,7 @@ func (l Ledger) Check() error {
 	return errors.Join(list...)
 }
 
-// Plus returns the sums of entries of the same stage, name, and unit.
+// Plus returns the sums of entries with the same stage, name, and unit.
 func (l Ledger) Plus(more Ledger) Ledger {
 	sum := slices.Clone(l)
 	for i := range sum {
@@ -152,7 +152,7 @@ func (l Ledger) Plus(more Ledger) Ledger {
 	return sum
 }
 
-// Lines is the table as text, without entries that have nothing.
+// Lines returns the table as text, without empty entries.
 func (l Ledger) Lines() (lines []string) {
 	for i := range l {
 		if e := &l[i]; e.Received != 0 || e.Unaccounted() != 0 {
@@ -162,16 +162,17 @@ func (l Ledger) Lines() (lines []string) {
 	return lines
 }
 
-// Book collects the entries of a program. It is safe for concurrent use; a nil Book is empty.
+// Book collects the entries of a program. It is safe for concurrent use; a nil Book is
+// empty.
 type Book struct {
 	mu      sync.Mutex
 	sources []func() []Entry
 	health  []func() []Health
 	last    bool                 // see Announce
-	since   map[string]time.Time // when a stage was found to fail that does not say since when
+	since   map[string]time.Time // when a failure without its own Since was first seen
 }
 
-// Add has source, which any goroutine may call, give entries.
+// Add registers a source of entries. It may be called concurrently.
 func (b *Book) Add(source func() []Entry) {
 	if b == nil {
 		return
@@ -181,7 +182,7 @@ func (b *Book) Add(source func() []Entry) {
 	b.sources = append(b.sources, source)
 }
 
-// Announce has the table be among the program's last words.
+// Announce includes the table in the exit summary.
 func (b *Book) Announce() {
 	if b != nil {
 		b.mu.Lock()
@@ -190,7 +191,7 @@ func (b *Book) Announce() {
 	}
 }
 
-// Announced reports whether Announce was called.
+// Announced reports whether Announce has been called.
 func (b *Book) Announced() bool {
 	if b == nil {
 		return false
@@ -200,8 +201,8 @@ func (b *Book) Announced() bool {
 	return b.last
 }
 
-// Counters are read one after the other while records move, so that a reading may not add up;
-// another one does, unless something is wrong.
+// Counters are read one after another while records move, so a reading may not add up;
+// another reading does, unless something is wrong.
 const (
 	readings   = 10
 	readingGap = time.Millisecond

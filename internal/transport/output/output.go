@@ -1,5 +1,6 @@
-// Package output lists where a program can send records: the kinds of URLs that -export
-// takes. Each kind registers itself, in a file of its own, with what the help says of it.
+// Package output is a registry of the destinations to which a program can send records:
+// the kinds of URLs that -export accepts. Each kind registers itself, in a file of its
+// own, with its help text.
 package output
 
 import (
@@ -10,24 +11,25 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Kind is one kind of output. T is what its program makes of a URL.
+// Kind is one kind of output. T is what its program parses a URL into.
 type Kind[T any] struct {
 	Schemes []string // of its URLs
-	Form    string   // how the help writes such a URL: file:PATH
-	Help    string   // a line about it
+	Form    string   // such a URL in the help: file:PATH
+	Help    string   // one line of help
 	Params  option.Params
-	// New reads a URL. Errors do not repeat it, as it may have a password.
+	// New parses a URL. Its errors do not repeat the URL, because it may contain a
+	// password.
 	New func(url string) (T, error)
-	// Elsewhere is where there is such an output, if New is nil: this program, or this
-	// build of it, has none.
+	// Elsewhere is set if New is nil, and says where such an output is available: this
+	// program, or this build of it, does not have it.
 	Elsewhere string
 }
 
-// Registry has a program's kinds of outputs. Kinds are registered by init functions; a kind
-// with New takes the place of one with the same schemes that has only Elsewhere.
+// Registry holds a program's kinds of outputs. Kinds are registered by init functions;
+// a kind with New replaces one with the same schemes that only has Elsewhere.
 type Registry[T any] struct{ kinds []Kind[T] }
 
-// Register adds a kind. It panics if there is one with a scheme of it already.
+// Register adds a kind. It panics if one of its schemes is already registered.
 func (r *Registry[T]) Register(k Kind[T]) {
 	for _, scheme := range k.Schemes {
 		i := r.index(scheme)
@@ -48,7 +50,7 @@ func (r *Registry[T]) index(scheme string) int {
 	return slices.IndexFunc(r.kinds, func(k Kind[T]) bool { return slices.Contains(k.Schemes, scheme) })
 }
 
-// New reads a URL of any kind.
+// New parses a URL of any kind.
 func (r *Registry[T]) New(url string) (out T, err error) {
 	scheme, _, _ := option.CutURL(url)
 	i := r.index(scheme)
@@ -75,7 +77,7 @@ func (r *Registry[T]) unknown(scheme string) error {
 	return fmt.Errorf("unknown kind of export: want %s", option.OrList(forms))
 }
 
-// All returns the kinds by their schemes, first those that this program has.
+// All returns the kinds sorted by scheme, those that this program has first.
 func (r *Registry[T]) All() []Kind[T] {
 	return slices.SortedStableFunc(slices.Values(r.kinds), func(a, b Kind[T]) int {
 		if (a.New == nil) != (b.New == nil) {
@@ -108,7 +110,7 @@ func (r *Registry[T]) Help(indent string, width int) string {
 	return b.String()
 }
 
-// wrap writes text in lines.
+// wrap writes text as wrapped lines.
 func wrap(b *strings.Builder, indent, text string, width int) {
 	line := indent
 	for word := range strings.FieldsSeq(text) {

@@ -1,6 +1,6 @@
-// Package publish sends the records of an agent to a bus: it numbers them, and
-// makes batches of them. Each export reads the agent's stream for itself and delays
-// nobody; what it is too slow for it loses, and counts.
+// Package publish sends the records of an agent to a bus, in numbered batches. Each
+// export reads the agent's stream independently and delays no other; what it is too
+// slow for is lost, and counted.
 package publish
 
 import (
@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// batchRecords is when a batch is full, batchAge how long a record waits for
+	// batchRecords is the size of a full batch, batchAge how long a record waits for
 	// others.
 	batchRecords = 1000
 	batchAge     = 150 * time.Millisecond
@@ -30,55 +30,54 @@ const (
 	flowDelay  = 200 * time.Millisecond
 )
 
-// Reader is an export's position in the agent's stream, as the hub's readers
-// are.
+// Reader is an export's position in the agent's stream, implemented by the hub's
+// readers.
 type Reader interface {
-	// Wait blocks until there are Items. It fails with io.EOF at the end of the
-	// stream.
+	// Wait blocks until there are Items. It returns io.EOF at the end of the stream.
 	Wait(context.Context) error
 	Items() []wire.Record
-	// Advance says that the first n of them have been dealt with.
+	// Advance marks the first n of them as done.
 	Advance(n int)
-	// Close counts what was not read as lost.
+	// Close counts unread items as lost.
 	Close()
 }
 
-// Config of an Exporter.
+// Config configures an Exporter.
 type Config struct {
 	Bus bus.Config
-	// Agent is the name in the batches.
+	// Agent is the agent's name in the batches.
 	Agent string
-	// PerSecond: a record for each flow and second instead of each packet.
+	// PerSecond means one record per flow and second instead of one per packet.
 	PerSecond bool
 	Reader    Reader
-	// Lost is how many packets the reader has lost so far.
+	// Lost returns the number of packets lost by the reader so far.
 	Lost func() uint64
 }
 
-// Counts is what an exporter has done.
+// Counts are the counters of an exporter.
 type Counts struct {
-	// Batches, Records and Packets were acknowledged by the bus, in this life or
-	// in one before.
+	// Batches, Records, and Packets were acknowledged by the bus since the exporter was
+	// created, including some queued by an earlier process.
 	Batches, Records, Packets uint64
-	// Refused are packets from before 1970, and host statistics, which no batch
-	// has.
+	// Refused are packets from before 1970, and host statistics, which batches do not
+	// contain.
 	Refused uint64
-	// GivenUp are packets that had to make room in memory, where they wait without
-	// a spool; Waiting are those that do.
+	// GivenUp are packets dropped to make room in memory, where they wait without a
+	// spool. Waiting are those waiting there.
 	GivenUp, Waiting uint64
 }
 
 // Exporter is one export.
 type Exporter struct {
 	cfg   Config
-	queue bus.Queue // nil: in memory
+	queue bus.Queue // nil for a queue in memory
 	spool Spool     // the same, nil without one
 	to    *bus.Publisher
 	out   batch.Batch
 	since time.Time // when out got its first record
 	table *flow.Table
 	seen  uint64 // of Config.Lost
-	lost  uint64 // packets that were to come before those in out, and are in no batch
+	lost  uint64 // packets lost before those in out, which are in no batch
 
 	conn      atomic.Pointer[bus.Conn]
 	publisher atomic.Pointer[bus.Publisher]
@@ -89,12 +88,12 @@ type Exporter struct {
 // Spool is a queue that outlives the process.
 type Spool interface {
 	bus.Queue
-	// GivenUp is how many packets it has given up of those appended since it
-	// was opened.
+	// GivenUp returns how many of the packets appended since it was opened have been
+	// dropped.
 	GivenUp() uint64
 }
 
-// New returns an exporter that does nothing until Run.
+// New returns an exporter. It does nothing until Run.
 func New(cfg Config) *Exporter {
 	e := &Exporter{cfg: cfg}
 	e.out = batch.Batch{Agent: cfg.Agent, Boot: rand.Uint64()}
@@ -105,13 +104,13 @@ func New(cfg Config) *Exporter {
 	return e
 }
 
-// SetSpool makes batches wait in s for the bus, before Run.
+// SetSpool makes batches wait in s for the bus. It must be called before Run.
 func (e *Exporter) SetSpool(s Spool) { e.queue, e.spool = s, s }
 
-// String names the export in messages.
+// String returns the export's name for messages.
 func (e *Exporter) String() string { return fmt.Sprintf("export %v", e.cfg.Bus.Target) }
 
-// State is what the exporter is doing, in a few words.
+// State returns what the exporter is doing, in a few words.
 func (e *Exporter) State() string {
 	switch c := e.conn.Load(); {
 	case c == nil:
@@ -122,7 +121,7 @@ func (e *Exporter) State() string {
 	return "away"
 }
 
-// Failing says why nothing is passed on; "" if it is.
+// Failing returns why nothing is being delivered, or "".
 func (e *Exporter) Failing() string {
 	if c := e.conn.Load(); c != nil && !c.Connected() {
 		return "the bus is away"
@@ -130,7 +129,7 @@ func (e *Exporter) Failing() string {
 	return ""
 }
 
-// Counts may be called by any goroutine.
+// Counts returns the counters. It may be called concurrently.
 func (e *Exporter) Counts() Counts {
 	c := Counts{Refused: e.refused.Load()}
 	p := e.publisher.Load()
@@ -146,8 +145,8 @@ func (e *Exporter) Counts() Counts {
 	return c
 }
 
-// Run exports until the reader's stream ends, and then for some seconds what is
-// left. It fails only if files for the connection cannot be used.
+// Run exports until the reader's stream ends, and then, for some seconds, what is left.
+// It fails only if files for the connection cannot be used.
 func (e *Exporter) Run(context.Context) error {
 	defer e.cfg.Reader.Close()
 	conn, err := bus.Connect(e.cfg.Bus)
@@ -170,7 +169,7 @@ func (e *Exporter) Run(context.Context) error {
 	return g.Wait()
 }
 
-// fill publishes the reader's stream, to its end.
+// fill publishes the reader's stream until it ends.
 func (e *Exporter) fill() {
 	for {
 		wait, cancel := context.WithTimeout(context.Background(), batchAge)
@@ -194,10 +193,10 @@ func (e *Exporter) fill() {
 	}
 }
 
-// take empties the reader.
+// take reads everything available from the reader.
 func (e *Exporter) take() {
 	for items := e.cfg.Reader.Items(); len(items) > 0; items = e.cfg.Reader.Items() {
-		if lost := e.cfg.Lost(); lost > e.seen { // before these
+		if lost := e.cfg.Lost(); lost > e.seen { // they precede these items
 			e.flush()
 			e.lost += lost - e.seen
 			e.seen = lost
@@ -211,7 +210,7 @@ func (e *Exporter) take() {
 
 func (e *Exporter) record(r *wire.Record) {
 	switch {
-	case r.Flags&wire.HostStat != 0: // no batch has them
+	case r.Flags&wire.HostStat != 0: // batches do not contain them
 		e.refused.Add(1)
 	case r.Time < 0:
 		e.refused.Add(1)
@@ -224,7 +223,7 @@ func (e *Exporter) record(r *wire.Record) {
 	}
 }
 
-// append adds a record to the batch, which leaves when it is full.
+// append adds a record to the batch, which is published when it is full.
 func (e *Exporter) append(r *wire.Record) {
 	if len(e.out.Records) == 0 {
 		e.since = time.Now()
@@ -236,8 +235,8 @@ func (e *Exporter) append(r *wire.Record) {
 	}
 }
 
-// flush publishes the batch that was begun. What is in a spool has numbers, what
-// was never put there has not.
+// flush publishes the current batch. Losses of a spool leave gaps in the numbers;
+// packets that never reached it have no numbers.
 func (e *Exporter) flush() {
 	if len(e.out.Records) == 0 {
 		return

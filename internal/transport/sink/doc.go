@@ -1,4 +1,3 @@
-// Package sink is where records end as text: a file or a pipe. A sink owns its
-// buffer and says what it could not write; it neither reads a hub nor starts
-// goroutines.
+// Package sink writes records as text, to a file or a pipe. A sink owns its buffer and
+// reports what it could not write; it neither reads from a hub nor starts goroutines.
 package sink

@@ -8,19 +8,19 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// grapherBuffer is when a Grapher writes by itself: a pipe holds 64 KiB, and a
-// write of nearly that much costs little more than one of a line.
+// grapherBuffer is the size at which a Grapher writes on its own: a pipe holds 64 KiB,
+// and a write of nearly that size costs little more than a write of one line.
 const grapherBuffer = 60 << 10
 
-// Grapher writes grapher lines (see package wire) to a pipe or a file. It is
-// owned by one goroutine. It writes whole lines only, in large pieces; who
-// feeds it calls Flush when there is nothing more to feed it at the moment, so
-// that a single line is not kept waiting.
+// Grapher writes grapher lines (see package wire) to a pipe or a file. It must not be
+// used by several goroutines at once. It writes whole lines only, in large pieces; its
+// user calls Flush when there are no more lines for the moment, so that a single line
+// is not delayed.
 type Grapher struct {
 	w     io.Writer
 	buf   []byte
-	lines uint64 // in buf, less those that a failed write has written
-	wrote uint64 // lines that w has taken
+	lines uint64 // in buf, minus those that a failed write has written
+	wrote uint64 // lines accepted by w
 	err   error  // the first error of w; nothing is written after it
 }
 
@@ -29,8 +29,8 @@ func NewGrapher(w io.Writer) *Grapher {
 	return &Grapher{w: w, buf: make([]byte, 0, grapherBuffer+4<<10)}
 }
 
-// Line adds a line. It blocks on w only if the buffer is full. Once w has
-// failed, Line says so each time and keeps nothing.
+// Line adds a line. It blocks on w only if the buffer is full. Once w has failed, Line
+// returns the error each time and discards the line.
 func (g *Grapher) Line(l *wire.GrapherLine) error {
 	if g.err != nil {
 		return g.err
@@ -60,6 +60,6 @@ func (g *Grapher) Flush() error {
 	return nil
 }
 
-// Lines is how many lines have been written whole, and how many are kept; the
-// latter will never be written once w has failed.
+// Lines returns the number of lines written completely, and the number buffered; the
+// latter are never written once w has failed.
 func (g *Grapher) Lines() (written, kept uint64) { return g.wrote, g.lines }

@@ -16,47 +16,46 @@ import (
 const (
 	// logBuffer is how much is gathered for one write(2).
 	logBuffer = 64 << 10
-	// logReserve is how much space is asked for at once while much is written:
-	// writing into it costs the file system half as much.
+	// logReserve is how much space is preallocated while much is written: writing to
+	// preallocated space costs the file system half as much.
 	logReserve = 1 << 20
-	// logComplain is how often a log that fails says so.
+	// logComplain is the minimum interval between messages about a failing log.
 	logComplain = 30 * time.Second
-	// logRetry is how long a log that failed leaves the disk in peace.
+	// logRetry is the pause before a failed write is retried.
 	logRetry = 250 * time.Millisecond
 )
 
-// LogFile is a text log that never gets in the way: what it cannot write it
-// counts, and it tries again by itself. The file is appended to, created when
-// there is a line for it, and consists of whole lines also after a disk has
-// been full.
+// LogFile is a text log that never blocks its user for long: it counts what it cannot
+// write, and retries by itself. The file is appended to, is created when there is a
+// line for it, and consists of whole lines even after the disk was full.
 //
-// One goroutine owns it; Reopen and Lines may be called from any.
+// Only one goroutine may use it, except for Reopen and Lines.
 type LogFile struct {
 	path   string
 	report func(error)
 
 	file  *os.File
-	buf   []byte // whole lines that are not written yet
+	buf   []byte // whole lines that are not yet written
 	lines uint64 // in buf
-	half  []byte // the rest of a line that the file ends with, if it cannot be taken back
+	half  []byte // the rest of a partial line at the end of the file that could not be removed
 
-	end      int64 // of the file as far as we know; valid iff reserved is not 0
-	reserved int64 // up to where there is space: beyond the end of the file, which is not moved; -1: there can be none
+	end      int64 // known end of the file; valid iff reserved is not 0
+	reserved int64 // end of the preallocated space, which does not change the file's size; -1 if that is impossible
 
 	reopen         atomic.Bool
 	written, lost  atomic.Uint64
-	reported, skip time.Time // last report; no attempt before
+	reported, skip time.Time // time of the last report, and of the next attempt
 	failing        atomic.Pointer[logFailure]
 }
 
-// logFailure is why nothing can be written since when.
+// logFailure is the reason why nothing can be written, and since when.
 type logFailure struct {
 	why   string
 	since time.Time
 }
 
-// Failing returns why nothing can be written, and since when; "" if it can. It may be called from any
-// goroutine.
+// Failing returns why nothing can be written, and since when, or "". It may be called
+// concurrently.
 func (l *LogFile) Failing() (why string, since time.Time) {
 	if f := l.failing.Load(); f != nil {
 		return f.why, f.since
@@ -64,26 +63,26 @@ func (l *LogFile) Failing() (why string, since time.Time) {
 	return "", time.Time{}
 }
 
-// NewLogFile returns a log; nothing is opened yet. report is told of failures,
-// at most every 30 seconds.
+// NewLogFile returns a log that does not open the file yet. report is called with
+// failures, at most every 30 seconds.
 func NewLogFile(path string, report func(error)) *LogFile {
 	return &LogFile{path: path, report: report, buf: make([]byte, 0, 2*logBuffer)}
 }
 
-// Lines tells how many lines were written, and how many were lost because they
-// could not be. Lines still in memory are neither.
+// Lines returns the number of lines written, and of lines lost because they could not
+// be written. Lines still in memory are in neither. It may be called concurrently.
 func (l *LogFile) Lines() (written, lost uint64) { return l.written.Load(), l.lost.Load() }
 
-// Reopen lets the next write go to a file that is opened anew, as after a
-// rotation. Everything from before still goes to the old one.
+// Reopen makes the next write reopen the file, as after a rotation. Earlier lines still
+// go to the old file. It may be called concurrently.
 func (l *LogFile) Reopen() { l.reopen.Store(true) }
 
-// Write takes n whole lines, newlines included. It waits for the file only.
+// Write adds n whole lines, including newlines. It blocks on the file only.
 func (l *LogFile) Write(lines []byte, n int) {
 	if l.reopen.CompareAndSwap(true, false) {
 		l.Close()
 	}
-	if len(l.buf) == 0 && len(lines) >= logBuffer { // worth a write(2) as they are
+	if len(l.buf) == 0 && len(lines) >= logBuffer { // large enough to be written directly
 		own := l.buf
 		l.buf, l.lines = lines, uint64(n)
 		l.Flush()
@@ -113,10 +112,10 @@ func (l *LogFile) Flush() {
 	l.buf, l.lines = l.buf[:0], 0
 }
 
-// errWaiting: the last failure was a moment ago.
+// errWaiting means that the last failure was a moment ago.
 var errWaiting = errors.New("waiting before the next attempt")
 
-// flush writes the buffer and tells how many whole lines of it that were.
+// flush writes the buffer and returns the number of whole lines written.
 func (l *LogFile) flush() (done uint64, err error) {
 	if time.Now().Before(l.skip) {
 		return 0, errWaiting
@@ -144,8 +143,8 @@ func (l *LogFile) flush() (done uint64, err error) {
 	return l.repair(n), err
 }
 
-// reserve makes space for n bytes and more. The file's size stays what it is, so
-// whoever reads it, also after we were killed, finds nothing but lines.
+// reserve preallocates space for n bytes and more. The file's size does not change, so
+// a reader finds nothing but lines, even after we are killed.
 func (l *LogFile) reserve(n int64) {
 	if l.reserved < 0 {
 		return
@@ -159,11 +158,11 @@ func (l *LogFile) reserve(n int64) {
 		err = reserve(l.file, l.end, l.reserved-l.end)
 	}
 	if err != nil {
-		l.reserved = -1 // it is no file, there is no space, or the file system cannot
+		l.reserved = -1 // not a file, no space, or not supported by the file system
 	}
 }
 
-// unreserve gives back what was not used.
+// unreserve releases the space that was not used.
 func (l *LogFile) unreserve() {
 	if l.reserved > l.end {
 		l.cutBack(0)
@@ -171,8 +170,8 @@ func (l *LogFile) unreserve() {
 	l.reserved = 0
 }
 
-// repair makes the file end with a whole line again, after the first n bytes
-// of the buffer were written.
+// repair makes the file end with a whole line again, after the first n bytes of the
+// buffer were written.
 func (l *LogFile) repair(n int) (done uint64) {
 	whole := bytes.LastIndexByte(l.buf[:n], '\n') + 1
 	done = uint64(bytes.Count(l.buf[:whole], []byte{'\n'}))
@@ -184,13 +183,13 @@ func (l *LogFile) repair(n int) (done uint64) {
 	}
 	end := bytes.IndexByte(l.buf[n:], '\n') + 1
 	l.half = append(l.half[:0], l.buf[n:n+end]...)
-	return done + 1 // it will be whole before anything else is written
+	return done + 1 // it will be completed before anything else is written
 }
 
-// cutBack takes the last bytes that were written out of the file again, unless
-// it is no regular file or another program has written to it since.
+// cutBack removes the last bytes written from the file, unless it is not a regular file
+// or another program has written to it since.
 func (l *LogFile) cutBack(n int64) bool {
-	end, err := l.file.Seek(0, io.SeekCurrent) // behind what was appended, see write(2)
+	end, err := l.file.Seek(0, io.SeekCurrent) // after what was appended, see write(2)
 	if err != nil {
 		return false
 	}
@@ -210,8 +209,8 @@ func (l *LogFile) open() error {
 	return nil
 }
 
-// fail reports err, if it is time to, and lets the file be opened anew: the
-// cause may be gone with the old one.
+// fail reports err, if a report is due, and closes the file, because reopening it may
+// remove the cause.
 func (l *LogFile) fail(err error) {
 	if errors.Is(err, errWaiting) {
 		return
@@ -231,7 +230,7 @@ func (l *LogFile) fail(err error) {
 		return
 	}
 	l.reported = now
-	// The path is the caller's to name.
+	// The caller names the path.
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		err = fmt.Errorf("cannot %s it: %w", pathErr.Op, pathErr.Err)
@@ -239,8 +238,7 @@ func (l *LogFile) fail(err error) {
 	l.report(err)
 }
 
-// Close writes what is in memory and closes the file. A later Write opens it
-// again.
+// Close writes what is in memory and closes the file. A later Write reopens it.
 func (l *LogFile) Close() {
 	l.Flush()
 	if l.file == nil {

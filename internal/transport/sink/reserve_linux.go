@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reserve gives a file space for n bytes from an offset on, without making it
-// longer (fallocate(2), FALLOC_FL_KEEP_SIZE).
+// reserve preallocates space for n bytes at an offset, without changing the file's size
+// (fallocate(2), FALLOC_FL_KEEP_SIZE).
 func reserve(f *os.File, offset, n int64) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

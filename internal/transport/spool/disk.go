@@ -21,15 +21,15 @@ func (q *Queue) run() {
 		case <-q.alarm.C:
 		}
 		if q.due(time.Now()) {
-			q.flush() // an error has been noted
+			q.flush() // errors have been recorded
 			notify(q.wrote)
 		}
 		q.arm()
 	}
 }
 
-// arm sets the alarm for when the oldest in memory is due. If there is nothing,
-// the next Append will.
+// arm sets the alarm for when the oldest entry in memory is due. If there is none, the
+// next Append does it.
 func (q *Queue) arm() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -43,8 +43,8 @@ func (q *Queue) arm() {
 	q.alarm.Reset(max(wait, FlushAge/20))
 }
 
-// runSync synchronises what run has written. That may take long; meanwhile there
-// is more writing, and it is for all of it the next time.
+// runSync synchronizes what run has written. That may take long; further writes in the
+// meantime are covered by the next round.
 func (q *Queue) runSync() {
 	for {
 		select {
@@ -68,15 +68,15 @@ func (q *Queue) due(now time.Time) bool {
 	return q.memBytes >= FlushBytes || now.Sub(q.mem[0].at) >= FlushAge
 }
 
-// crowded: there is so much in memory that the oldest on disk should go rather
-// than wait for room there.
+// crowded reports whether there is so much in memory that the oldest entries on disk
+// should be dropped rather than wait for room on disk.
 func (q *Queue) crowded() bool { return q.memBytes > Memory/2 && q.disk > 0 }
 
-// Sync returns when all that was appended and not acknowledged is on disk, or
-// with the reason why it cannot be.
+// Sync returns once everything appended and not acknowledged is on disk, or with the
+// error that prevents it.
 func (q *Queue) Sync() error { return cmp.Or(q.flush(), q.sync()) }
 
-// Close writes what was not acknowledged, and ends the queue. The error is why
+// Close writes what was not acknowledged, and ends the queue. It returns the error if
 // something could not be written.
 func (q *Queue) Close() error {
 	q.mu.Lock()
@@ -97,7 +97,7 @@ func (q *Queue) Close() error {
 	if len(q.mem) > 0 {
 		q.giveUp(Amount{uint64(len(q.mem)), q.memWeight}, q.written)
 		q.cfg.Say("spool %q: %d entries that could not be written are lost", q.dir.path, len(q.mem))
-		q.mem, q.memBytes, q.memWeight = nil, 0, 0 // they do not wait any more
+		q.mem, q.memBytes, q.memWeight = nil, 0, 0 // they are no longer waiting
 	}
 	q.remember()
 	q.out.close()
@@ -108,7 +108,7 @@ func (q *Queue) Close() error {
 // writer is the open segment.
 type writer struct {
 	file  *os.File // nil if none is open
-	first uint64   // its number
+	first uint64   // number of its first entry
 	buf   *bufio.Writer
 }
 
@@ -119,7 +119,7 @@ func (w *writer) close() {
 	}
 }
 
-// flush writes all that is in memory.
+// flush writes everything in memory.
 func (q *Queue) flush() error {
 	q.io.Lock()
 	defer q.io.Unlock()
@@ -137,7 +137,7 @@ func (q *Queue) flush() error {
 	}
 }
 
-// sync makes last what was written when it was called.
+// sync makes everything written before the call durable.
 func (q *Queue) sync() error {
 	q.syncing.Lock()
 	defer q.syncing.Unlock()
@@ -150,7 +150,7 @@ func (q *Queue) sync() error {
 		errs = append(errs, f.Sync(), f.Close())
 	}
 	if open != nil {
-		if err := open.Sync(); !errors.Is(err, os.ErrClosed) { // it had to make room
+		if err := open.Sync(); !errors.Is(err, os.ErrClosed) { // it was dropped to make room
 			errs = append(errs, err)
 		}
 	}
@@ -168,8 +168,8 @@ func (q *Queue) sync() error {
 	return err
 }
 
-// group chooses what is written next: as much as fits the open segment, and
-// one entry at least. It makes room on disk.
+// group chooses what to write next: as much as fits in the open segment, but at least
+// one entry. It makes room on disk.
 func (q *Queue) group() (group []entry, doomed []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -191,13 +191,13 @@ func (q *Queue) group() (group []entry, doomed []string) {
 			q.flushing = n
 			return q.mem[:n:n], doomed
 		}
-		// The one entry is longer than the queue may be.
+		// The one entry is larger than the whole queue may be.
 		q.passOver()
 	}
 	return nil, doomed
 }
 
-// passOver gives up the first in memory.
+// passOver drops the first entry in memory.
 func (q *Queue) passOver() {
 	w := q.mem[0].weight
 	if q.read > q.written {
@@ -213,7 +213,7 @@ func (q *Queue) passOver() {
 	q.weight += uint64(w)
 }
 
-// openSegment is the segment that is open, nil if none is.
+// openSegment returns the open segment, or nil.
 func (q *Queue) openSegment() *segment {
 	if n := len(q.segs); n > 0 && q.out.file != nil && q.segs[n-1].first == q.out.first {
 		return &q.segs[n-1]
@@ -221,8 +221,8 @@ func (q *Queue) openSegment() *segment {
 	return nil
 }
 
-// room is how much more may be written at once to the open segment, or to a
-// new one.
+// room returns how much more may be written at once to the open segment, or to a new
+// one.
 func (q *Queue) room() int64 {
 	room := q.segmentSize - segmentHeader
 	if s := q.openSegment(); s != nil && s.size < q.segmentSize {
@@ -231,7 +231,7 @@ func (q *Queue) room() int64 {
 	return min(room, groupBytes)
 }
 
-// dropOldest gives up the oldest segment, and gives its file.
+// dropOldest drops the oldest segment, and returns its file.
 func (q *Queue) dropOldest() (path string) {
 	s := &q.segs[0]
 	for _, f := range q.flight {
@@ -250,7 +250,7 @@ func (q *Queue) dropOldest() (path string) {
 	return path
 }
 
-// remove removes files. What remains is removed by a later process.
+// remove removes files. Files that cannot be removed are left to a later process.
 func (q *Queue) remove(paths []string) {
 	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -261,8 +261,8 @@ func (q *Queue) remove(paths []string) {
 	}
 }
 
-// write writes a group of entries to the open segment, or to a new one, and
-// takes them from memory.
+// write writes a group of entries to the open segment, or to a new one, and removes
+// them from memory.
 func (q *Queue) write(group []entry) error {
 	var size int64
 	var weight uint64
@@ -306,20 +306,20 @@ func (w *writer) write(group []entry) error {
 	return w.buf.Flush()
 }
 
-// rewind takes back what was written in part.
+// rewind undoes a partial write.
 func (w *writer) rewind(size int64) {
 	_, err := w.file.Seek(size, io.SeekStart)
 	if err = errors.Join(err, w.file.Truncate(size)); err != nil {
-		w.close() // what follows goes into another one
+		w.close() // further entries go to another segment
 		return
 	}
 	w.buf.Reset(w.file)
 }
 
-// last returns the segment to write to, a new one if need be. It stays where it is
-// while something is being written. The open one is of no use if it does not end
-// where the next entry begins: entries between were acknowledged from memory, after
-// writing them had failed.
+// last returns the segment to write to, and creates it if necessary. The segment does
+// not change during a write. The open segment cannot be used if it does not end where
+// the next entry begins, which happens if the entries between were acknowledged from
+// memory after writing them had failed.
 func (q *Queue) last() (*segment, error) {
 	if s := q.openSegment(); s != nil && s.next == q.written && s.size < q.segmentSize && linked(q.out.file) {
 		return s, nil
@@ -346,7 +346,7 @@ func (q *Queue) retire() {
 	if q.out.file == nil {
 		return
 	}
-	if len(q.unsynced) == segmentsPerQueue { // nothing has been synchronised for long
+	if len(q.unsynced) == segmentsPerQueue { // nothing has been synchronized for long
 		q.unsynced[0].Close()
 		q.unsynced = append(q.unsynced[:0], q.unsynced[1:]...)
 	}
@@ -367,7 +367,7 @@ func (q *Queue) discardEmpty() {
 	q.segs = q.segs[:n]
 }
 
-// create makes a segment's file and opens it for writing.
+// create creates a segment's file and opens it for writing.
 func (q *Queue) create(s *segment) error {
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
@@ -393,8 +393,8 @@ func linked(f *os.File) bool {
 	return err == nil && st.Nlink > 0
 }
 
-// writeFailed notes an error of writing. If the disk is full and memory, too, the
-// oldest on disk goes; again tells that this has made room.
+// writeFailed records a write error. If both the disk and memory are full, it drops the
+// oldest segment on disk; again reports whether that has made room.
 func (q *Queue) writeFailed(err error) (again bool) {
 	q.mu.Lock()
 	q.flushing = 0

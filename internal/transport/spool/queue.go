@@ -25,12 +25,12 @@ type Config struct {
 // Amount is a number of entries and their total weight.
 type Amount struct{ Entries, Weight uint64 }
 
-// Status of a queue. At every moment
+// Status is the state of a queue. At every moment
 //
 //	what was appended = acknowledged + Waiting + Dropped
 //
-// by weight, over all lives of the queue, but for what a killed process had
-// not written.
+// by weight, over all processes that used the queue, except for what a killed process
+// had not yet written.
 type Status struct {
 	// Waiting has not been acknowledged yet.
 	Waiting Amount
@@ -42,7 +42,7 @@ type Status struct {
 	// Unwritten is the weight of entries that are only in memory: a kill loses them.
 	Unwritten      uint64
 	Disk, InMemory int64  // bytes
-	Errors         uint64 // of the disk, since the queue was made
+	Errors         uint64 // of the disk, since the queue was created
 	// Failing is the disk's last error, or "" if it works.
 	Failing string
 }
@@ -55,21 +55,21 @@ type Queue struct {
 
 	wake   chan struct{} // there may be something to read
 	kick   chan struct{} // there is much to write
-	wrote  chan struct{} // there is something to synchronise
+	wrote  chan struct{} // there is something to synchronize
 	ending chan struct{}
 
-	alarm   *time.Timer // something in memory may be due
+	alarm   *time.Timer // fires when something in memory is due
 	running sync.WaitGroup
 
 	mu sync.Mutex
-	// Numbers count entries. Those in [segs[0].first, written) are on disk, those
-	// from written on in mem. read is what Next gives next.
+	// Numbers count entries. Those in [segs[0].first, written) are on disk, those from
+	// written on are in mem. read is the next one that Next returns.
 	segs          []segment
 	mem           []entry
 	written, read uint64
 	readWeight    uint64  // weight of all before read
 	weight        uint64  // of all before written
-	flight        []flown // given by Next and not acknowledged, oldest first
+	flight        []flown // returned by Next and not acknowledged, oldest first
 	flightGone    Amount  // of these, what was removed from the disk to make room
 	memBytes      int64
 	memWeight     uint64
@@ -79,33 +79,33 @@ type Queue struct {
 	openedWeight  uint64 // and the weight of all before it
 	droppedNew    uint64
 	disk          int64     // bytes of segs
-	failing       string    // what the last error said, until it is long ago
+	failing       string    // the last error, until some time after it
 	failed        time.Time // when that was
 	full          bool      // it was that there is no room
-	free          [][]byte  // to be used again
+	free          [][]byte  // for reuse
 	closed        bool
 	armed         bool // alarm is set
 	segmentSize   int64
-	open          *os.File   // the segment that is written to, nil if none is
+	open          *os.File   // the segment being written to, nil if none
 	unsynced      []*os.File // full ones
-	unnamed       bool       // a new one's name is not in the directory for good
+	unnamed       bool       // the name of a new one is not yet durable in the directory
 
-	syncing sync.Mutex // held by who synchronises, taken before mu
+	syncing sync.Mutex // held while synchronizing, taken before mu
 
-	io     sync.Mutex // held by who writes, taken before mu
-	out    writer     // the last segment, if it is open; for who holds io
-	reader reader     // for the goroutine that reads
+	io     sync.Mutex // held while writing, taken before mu
+	out    writer     // the last segment, if it is open; guarded by io
+	reader reader     // owned by the reading goroutine
 }
 
-// flown is an entry on its way.
+// flown is an entry in flight.
 type flown struct {
 	number uint64
 	before uint64 // weight of all before it
 	weight uint32
 }
 
-// Append adds a copy of an entry, and never waits for the disk. weight is counted
-// if the entry is dropped.
+// Append adds a copy of an entry, and never waits for the disk. weight is counted if
+// the entry is dropped.
 func (q *Queue) Append(data []byte, weight uint32) error {
 	if len(data) > MaxEntry {
 		return fmt.Errorf("an entry of %d bytes: at most %d go into a spool", len(data), MaxEntry)
@@ -140,7 +140,7 @@ func (q *Queue) push(e entry) {
 	q.memWeight += uint64(e.weight)
 }
 
-// buffer returns n bytes, used ones if there are.
+// buffer returns n bytes, reusing a buffer if possible.
 func (q *Queue) buffer(n int) []byte {
 	if last := len(q.free) - 1; last >= 0 {
 		b := q.free[last]
@@ -152,13 +152,13 @@ func (q *Queue) buffer(n int) []byte {
 	return make([]byte, n)
 }
 
-// maxFree is how many buffers are kept, maxFreeBytes how long they may be.
+// maxFree is the maximum number of buffers kept, maxFreeBytes their maximum size.
 const (
 	maxFree      = 64
 	maxFreeBytes = 64 << 10
 )
 
-// forget takes entry i out of memory.
+// forget removes entry i from memory.
 func (q *Queue) forget(i int) {
 	e := q.mem[i]
 	q.memBytes -= int64(len(e.b))
@@ -176,7 +176,7 @@ func (q *Queue) forget(i int) {
 	q.mem = q.mem[:len(q.mem)-1]
 }
 
-// shed makes room in memory: the oldest goes that is neither on its way nor
+// shed makes room in memory: it drops the oldest entry that is neither in flight nor
 // being written.
 func (q *Queue) shed() {
 	from := max(q.flushing, int(max(q.read, q.written)-q.written))
@@ -186,7 +186,7 @@ func (q *Queue) shed() {
 	}
 }
 
-// giveUp counts, from being the first entry's number.
+// giveUp counts entries as dropped; from is the number of the first.
 func (q *Queue) giveUp(a Amount, from uint64) {
 	q.state.dropped.Entries += a.Entries
 	q.state.dropped.Weight += a.Weight
@@ -219,7 +219,7 @@ func (q *Queue) Wait(ctx context.Context) error {
 	}
 }
 
-// next is the number of the entry that will be appended next.
+// next returns the number of the entry that will be appended next.
 func (q *Queue) next() uint64 { return q.written + uint64(len(q.mem)) }
 
 // Next appends the data of the oldest entry that it has not returned yet to dst;
@@ -242,7 +242,7 @@ func (q *Queue) Next(dst []byte) (data []byte, weight uint32, ok bool) {
 		data, weight, err := q.reader.entry(&s, number, dst)
 		q.mu.Lock()
 		if q.read != number {
-			continue // it had to go meanwhile
+			continue // it was dropped in the meantime
 		}
 		if err == nil {
 			q.fly(weight)
@@ -255,8 +255,8 @@ func (q *Queue) Next(dst []byte) (data []byte, weight uint32, ok bool) {
 	return dst, 0, false
 }
 
-// holder is the segment that has the entry to read, or the first behind it.
-// There is one.
+// holder returns the segment that contains the entry to read, or the first one after
+// it, which must exist.
 func (q *Queue) holder() segment {
 	for _, s := range q.segs {
 		if s.next > q.read {
@@ -272,7 +272,7 @@ func (q *Queue) fly(weight uint32) {
 	q.readWeight += uint64(weight)
 }
 
-// floor is the first entry that there is.
+// floor returns the number of the first existing entry.
 func (q *Queue) floor() uint64 {
 	if len(q.segs) > 0 {
 		return q.segs[0].first
@@ -322,8 +322,8 @@ func (q *Queue) Rewind() {
 	notify(q.wake)
 }
 
-// head is the first entry that is neither acknowledged nor given up, and the
-// weight of all before it.
+// head returns the number of the first entry that is neither acknowledged nor dropped,
+// and the weight of all before it.
 func (q *Queue) head() (number, before uint64) {
 	floor := q.floor()
 	for _, f := range q.flight {
@@ -334,8 +334,8 @@ func (q *Queue) head() (number, before uint64) {
 	return q.read, q.readWeight
 }
 
-// settle forgets what was acknowledged, unless somebody is writing, who does
-// so then. It gives the files that are to be removed.
+// settle forgets what was acknowledged, unless a write is in progress, which will do so
+// itself. It returns the files to remove.
 func (q *Queue) settle() (doomed []string) {
 	if q.flushing > 0 {
 		return nil
@@ -357,7 +357,7 @@ func (q *Queue) settle() (doomed []string) {
 	return doomed
 }
 
-// unlist takes the oldest segment from the list.
+// unlist removes the oldest segment from the list.
 func (q *Queue) unlist() (path string) {
 	s := q.segs[0]
 	q.segs = append(q.segs[:0], q.segs[1:]...)
@@ -368,7 +368,7 @@ func (q *Queue) unlist() (path string) {
 // remember writes the state.
 func (q *Queue) remember() {
 	q.state.head, q.state.before = q.head()
-	// Should we be killed, nobody will know what became of these.
+	// If we are killed, nobody will know what became of these.
 	sum := q.state.dropped
 	q.state.dropped.Entries += q.flightGone.Entries
 	q.state.dropped.Weight += q.flightGone.Weight
@@ -378,7 +378,7 @@ func (q *Queue) remember() {
 	q.state.dropped = sum
 }
 
-// Status returns the queue's state. It may be called by any goroutine.
+// Status returns the queue's state. It may be called concurrently.
 func (q *Queue) Status() Status {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -405,7 +405,7 @@ func (q *Queue) waiting() uint64 {
 	return n
 }
 
-// fail notes an error of the disk, and says so unless it is the same as before.
+// fail records a disk error, and reports it unless it is the same as the last one.
 func (q *Queue) fail(err error) {
 	q.state.errors++
 	q.failed, q.full = time.Now(), errors.Is(err, syscall.ENOSPC)
@@ -417,7 +417,7 @@ func (q *Queue) fail(err error) {
 	q.cfg.Say("spool %q: %s; going on in memory, with %d MiB at most", q.dir.path, text, Memory>>20)
 }
 
-// fine notes that nothing fails now, and says so once it has been so for a while.
+// fine records that nothing fails now, and reports it once that has lasted for a while.
 func (q *Queue) fine() {
 	if q.failing != "" && time.Since(q.failed) > calm {
 		q.cfg.Say("spool %q: works again", q.dir.path)
@@ -425,9 +425,9 @@ func (q *Queue) fine() {
 	}
 }
 
-// damaged gives up what of its segment is from number on.
+// damaged drops the entries of its segment from number on.
 func (q *Queue) damaged(number uint64, why error) {
-	q.io.Lock() // so that nobody is writing to it
+	q.io.Lock() // so that nothing is being written to it
 	defer q.io.Unlock()
 	q.mu.Lock()
 	doomed := q.cut(number, why)

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Open opens a queue of the directory, or makes it, and finds what an earlier
-// process has left. It fails if files cannot be made or read; a full disk is no
-// reason.
+// Open opens a queue of the directory, creates it if necessary, and recovers what an
+// earlier process has left. It fails if files cannot be created or read, but not
+// because of a full disk.
 func (d *Dir) Open(cfg Config) (*Queue, error) {
 	q := &Queue{
 		dir: d, cfg: cfg, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), wrote: make(chan struct{}, 1),
@@ -38,7 +38,7 @@ func (d *Dir) Open(cfg Config) (*Queue, error) {
 
 func segmentSize(size int64) int64 { return min(max(size/segmentsPerQueue, minSegment), maxSegment) }
 
-// diskSize is how large a file system is, in bytes.
+// diskSize returns the size of a file system in bytes.
 func diskSize(path string) int64 {
 	var st syscall.Statfs_t
 	if syscall.Statfs(path, &st) != nil || st.Blocks > math.MaxInt64/uint64(st.Bsize) {
@@ -74,8 +74,8 @@ func (q *Queue) recover() error {
 	return nil
 }
 
-// inspect reads a segment's header. A file that was not even begun is removed, one
-// that is none of ours set aside.
+// inspect reads a segment's header. A file whose header was never completed is removed;
+// one that is not ours is set aside.
 func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -100,8 +100,8 @@ func (q *Queue) inspect(path string, first uint64) (s segment, err error) {
 	return segment{}, os.Rename(path, path+".bad")
 }
 
-// complete finds out where the segments end: where the next one begins, and
-// the last where an entry is torn.
+// complete determines where the segments end: where the next one begins and, for the
+// last one, where an entry is torn.
 func (q *Queue) complete() error {
 	for i := range q.segs {
 		s := &q.segs[i]
@@ -135,7 +135,7 @@ func (q *Queue) cutTail(s *segment) error {
 	return nil
 }
 
-// begin settles where reading and writing begin.
+// begin determines where reading and writing start.
 func (q *Queue) begin() {
 	q.written, q.weight = q.state.head, q.state.before
 	q.read, q.readWeight = q.written, q.weight
@@ -145,7 +145,7 @@ func (q *Queue) begin() {
 			q.written, q.weight = last.next, last.end()
 		}
 		if q.read < oldest.first {
-			// The state is older than the segments: power was lost.
+			// The state is older than the segments, because of a loss of power.
 			if oldest.before > q.readWeight {
 				q.giveUp(Amount{oldest.first - q.read, oldest.before - q.readWeight}, 0)
 			}

@@ -26,7 +26,7 @@ type segment struct {
 	size        int64  // of the file
 }
 
-// end is the weight of all entries up to its last.
+// end returns the weight of all entries up to its last.
 func (s *segment) end() uint64 { return s.before + s.weight }
 
 func appendSegmentHeader(b []byte, first, before uint64) []byte {
@@ -51,7 +51,7 @@ func readSegmentHeader(b []byte) (first, before uint64, err error) {
 	return binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:]), nil
 }
 
-// entry is one in memory. Its number is set when it is written.
+// entry is an entry in memory. Its number is set when it is written.
 type entry struct {
 	b      []byte // header and data
 	weight uint32
@@ -68,8 +68,8 @@ func (e *entry) seal(number uint64) {
 	binary.BigEndian.PutUint32(e.b, crc32.Checksum(e.b[4:], castagnoli))
 }
 
-// readEntry appends the data of r's next entry to dst. Its number must be
-// number. The error is io.EOF at the end, errDamaged, or r's.
+// readEntry appends the data of r's next entry, which must have this number, to dst.
+// The error is io.EOF at the end, errDamaged, or r's.
 func readEntry(r *bufio.Reader, number uint64, dst []byte) (data []byte, weight uint32, err error) {
 	head, err := r.Peek(entryHeader)
 	if len(head) == 0 && err == io.EOF {
@@ -101,8 +101,7 @@ func readEntry(r *bufio.Reader, number uint64, dst []byte) (data []byte, weight 
 	return dst, binary.BigEndian.Uint32(h[16:]), nil
 }
 
-// scan reads a segment to its end or first damaged entry, and tells where that
-// is.
+// scan reads a segment to its end or its first damaged entry, and returns the position.
 func scan(r io.Reader) (s segment, err error) {
 	b := bufio.NewReaderSize(r, 256<<10)
 	head, err := b.Peek(segmentHeader)
@@ -129,17 +128,17 @@ func scan(r io.Reader) (s segment, err error) {
 	}
 }
 
-// reader reads entries of segments, one after the other as a rule.
+// reader reads entries of segments, usually one after another.
 type reader struct {
 	file  *os.File // nil if none is open
 	buf   *bufio.Reader
 	first uint64 // of the open segment
-	next  uint64 // entry to come
-	at    int64  // where in the file buf ends
-	size  int64  // of what is there for good: what is behind it may change
+	next  uint64 // next entry to be read
+	at    int64  // position in the file where buf ends
+	size  int64  // of the final contents: what follows may still change
 }
 
-// Read is what buf reads from.
+// Read is the source of buf.
 func (r *reader) Read(p []byte) (int, error) {
 	if r.at >= r.size {
 		return 0, io.EOF

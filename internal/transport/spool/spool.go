@@ -1,49 +1,48 @@
 // Package spool is a first-in, first-out queue of byte entries that outlives the
-// process: entries that its reader has not acknowledged are on disk. It is for
+// process: entries that its reader has not acknowledged are on disk. It is meant for
 // batches of records whose receiver is away.
 //
-// An entry that is acknowledged soon never reaches the disk: entries are in
-// memory at first, and are written when they are [FlushAge] old or amount to
-// [FlushBytes], and synchronized (fsync) as a group. So a process that is
-// killed loses at most what was not written yet, unless it has called
-// [Queue.Sync]; what was acknowledged shortly before may come again.
+// An entry that is acknowledged quickly never reaches the disk: entries are first kept
+// in memory, and are written when they are [FlushAge] old or amount to [FlushBytes],
+// and synchronized (fsync) as a group. A process that is killed therefore loses at most
+// what was not yet written, unless it has called [Queue.Sync]. What was acknowledged
+// shortly before the kill may be returned again.
 //
-// A queue is bounded twice: on disk by what its user says, in memory by
-// [Memory], which counts while the disk does not work or is too slow. The oldest
-// entries make room for new ones, and are counted. Append never waits for the disk.
+// A queue has two bounds: on disk the size set by its user, and in memory [Memory],
+// which matters while the disk fails or is too slow. The oldest entries are dropped to
+// make room for new ones, and counted. Append never waits for the disk.
 //
 // # Files
 //
-// A [Dir] has the files of several queues, and "lock", which keeps other
-// processes out. NAME-NUMBER.seg, the number being 16 hexadecimal digits, is a
-// segment: a run of entries, removed as a whole. All numbers are unsigned and
-// big-endian:
+// A [Dir] contains the files of several queues, and "lock", which keeps other processes
+// out. NAME-NUMBER.seg, where NUMBER is 16 hexadecimal digits, is a segment: a run of
+// entries that is removed as a whole. All numbers are unsigned and big-endian:
 //
 //	bytes  meaning, at the beginning of a segment
 //	4      "PCS" and the version, 1
-//	4      CRC-32C (Castagnoli) of the 16 bytes behind it
+//	4      CRC-32C (Castagnoli) of the 16 bytes after it
 //	8      number of the first entry, as in the file's name
 //	8      weight of all entries before it
 //
 //	bytes  meaning, for each entry
-//	4      CRC-32C of everything behind it in this entry
+//	4      CRC-32C of everything after it in this entry
 //	4      length of the data
-//	8      number; they follow each other
+//	8      number; consecutive
 //	4      weight
 //	...    data
 //
-// NAME.state has two slots of 64 bytes that are written in turns; the one with
-// the higher serial number holds:
+// NAME.state has two slots of 64 bytes that are written alternately; the one with the
+// higher serial number holds:
 //
 //	bytes  meaning
 //	4      "PCQ" and the version, 1
-//	4      CRC-32C of the 56 bytes behind it
+//	4      CRC-32C of the 56 bytes after it
 //	8      serial number
-//	8      number of the first entry that was neither acknowledged nor given up
+//	8      number of the first entry that was neither acknowledged nor dropped
 //	8      weight of all entries before it
-//	8      entries given up since the queue was made
+//	8      entries dropped since the queue was created
 //	8      their weight
-//	8      disk errors since the queue was made
+//	8      disk errors since the queue was created
 //	8      zero
 package spool
 
@@ -72,16 +71,16 @@ const (
 	MaxEntry = 4 << 20
 	// MinSize is the minimum size of a queue on disk, in bytes.
 	MinSize = 1 << 20
-	// retryAfter is how long a disk that failed is left alone.
+	// retryAfter is the pause before a failed disk is tried again.
 	retryAfter = time.Second
-	// calm is how long a disk must work after an error to be called good.
+	// calm is how long a disk must work after an error before that is reported.
 	calm = 10 * time.Second
-	// groupBytes is the most that is written at once.
+	// groupBytes is the maximum number of bytes written at once.
 	groupBytes = 256 << 10
 )
 
-// A segment is a thirty-second of the queue, within these bounds: what makes
-// room at once should be little, files should be few.
+// A segment is a thirty-second of the queue, within these bounds: little should be
+// dropped at once to make room, but there should be few files.
 const (
 	segmentsPerQueue = 32
 	minSegment       = 64 << 10
@@ -92,11 +91,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Spec is a parsed "DIR:SIZE".
 type Spec struct {
-	Dir  string // "" is no spool
+	Dir  string // "" means no spool
 	Size int64  // bytes
 }
 
-// Parse parses DIR:SIZE; option.ParseSize reads the size.
+// Parse parses DIR:SIZE; option.ParseSize parses the size.
 func Parse(text string) (Spec, error) {
 	at := strings.LastIndexByte(text, ':')
 	if at < 1 {
@@ -118,7 +117,7 @@ type Dir struct {
 	lock *os.File
 }
 
-// ErrInUse: another process has the directory.
+// ErrInUse means that another process uses the directory.
 var ErrInUse = errors.New("another process uses it")
 
 // OpenDir opens and locks a directory, and creates it if necessary. The error is
@@ -147,7 +146,7 @@ func (d *Dir) Close() error { return d.lock.Close() }
 // Others returns the sizes, in bytes, of queues that are not among names.
 func (d *Dir) Others(names ...string) (bytes map[string]int64) {
 	bytes = map[string]int64{}
-	entries, _ := os.ReadDir(d.path) // what cannot be read is no news here
+	entries, _ := os.ReadDir(d.path) // unreadable entries are not reported here
 	for _, e := range entries {
 		name, _, ok := parseSegment(e.Name())
 		if info, err := e.Info(); ok && err == nil && !slices.Contains(names, name) {
@@ -161,7 +160,7 @@ func (d *Dir) segment(name string, first uint64) string {
 	return filepath.Join(d.path, fmt.Sprintf("%s-%016x.seg", name, first))
 }
 
-// parseSegment takes a segment's file name apart.
+// parseSegment splits a segment's file name.
 func parseSegment(file string) (name string, first uint64, ok bool) {
 	base, ok := strings.CutSuffix(file, ".seg")
 	at := len(base) - 17
@@ -172,7 +171,7 @@ func parseSegment(file string) (name string, first uint64, ok bool) {
 	return base[:at], first, err == nil
 }
 
-// sync makes names in the directory last.
+// sync makes names in the directory durable.
 func (d *Dir) sync() error {
 	f, err := os.Open(d.path)
 	if err != nil {

@@ -13,12 +13,12 @@ const (
 	slotSize   = 64
 )
 
-// state is what a queue remembers beside its segments.
+// state is what a queue stores in addition to its segments.
 type state struct {
 	serial  uint64
-	head    uint64 // first entry that was neither acknowledged nor given up
+	head    uint64 // first entry that was neither acknowledged nor dropped
 	before  uint64 // weight of all entries before it
-	dropped Amount // given up since the queue was made
+	dropped Amount // since the queue was created
 	errors  uint64 // disk errors, likewise
 }
 
@@ -32,7 +32,7 @@ func (s *state) append(b []byte) []byte {
 	return b
 }
 
-// read takes a slot; it reports whether that holds something.
+// read decodes a slot, and reports whether it is valid.
 func (s *state) read(b []byte) bool {
 	if len(b) < slotSize || string(b[:4]) != stateMagic ||
 		crc32.Checksum(b[8:slotSize], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
@@ -44,7 +44,7 @@ func (s *state) read(b []byte) bool {
 	return true
 }
 
-// stateFile is where it is kept.
+// stateFile is the file with the state.
 type stateFile struct {
 	*os.File
 	state
@@ -52,8 +52,8 @@ type stateFile struct {
 
 var errState = errors.New("its state is damaged; what was sent already may be sent again")
 
-// openState opens the file, or makes it. With errState it is good, but
-// begins anew.
+// openState opens the file, or creates it. With errState, the file can be used but
+// starts anew.
 func openState(path string) (*stateFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
@@ -78,8 +78,8 @@ func openState(path string) (*stateFile, error) {
 	return s, nil
 }
 
-// write replaces the older slot: one write in place, which survives the
-// process at once.
+// write replaces the older slot with a single write in place, which takes effect even
+// if the process is then killed.
 func (s *stateFile) write() error {
 	s.serial++
 	var b [slotSize]byte

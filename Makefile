@@ -4,8 +4,10 @@
 # Where Go's own instructions put it, also for sudo, which has a PATH of its own.
 export PATH := $(PATH):/usr/local/go/bin
 
-# Git refuses to describe another user's clone, and the version is known.
-export GOFLAGS := -buildvcs=false $(GOFLAGS)
+# Git refuses to describe another user's clone, and the version is known. Everything is
+# built as users get it, static and without paths, so that nothing is compiled twice.
+export GOFLAGS := -buildvcs=false -trimpath $(GOFLAGS)
+export CGO_ENABLED := 0
 
 GO      ?= go
 VERSION ?= $(shell scripts/version)

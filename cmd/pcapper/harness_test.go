@@ -54,7 +54,9 @@ var collectorProgram = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(filepath.Dir(agent), "recollect")
-	if out, err := exec.Command("go", "build", "-o", bin, "../recollect").CombinedOutput(); err != nil {
+	cmd := exec.Command("go", "build", "-o", bin, "../recollect")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as users get it, also beside an agent that is not
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%v\n%s", err, out)
 	}
 	return bin, nil

@@ -5,8 +5,8 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// account is the collector's part of the ledger: what came from the agents, and what each reader of the
-// hub has made of it.
+// account returns the collector's part of the ledger: what arrived from the agents, and
+// what each reader of the hub has made of it.
 func (c *collector) account(out output) []ledger.Entry {
 	list := []ledger.Entry{readerEntry(ledger.Lines, out.status().hub)}
 	if v := c.view; v != nil {
@@ -21,11 +21,12 @@ func (c *collector) account(out output) []ledger.Entry {
 	if c.batcher != nil {
 		list = append(list, c.batcher.account()...)
 	}
-	// What the hub has is read last, and shown first.
+	// The hub's contents are read last, so that no reader can have more, but shown
+	// first.
 	return append([]ledger.Entry{c.accountFeed()}, list...)
 }
 
-// accountFeed is what the agents have sent, as far as that is known.
+// accountFeed accounts for what the agents have sent, as far as that is known.
 func (c *collector) accountFeed() ledger.Entry {
 	e := ledger.Entry{Stage: ledger.Feed, Unit: "records", Passed: c.hub.Published() - c.again.Load()}
 	var ignored, notSent, missing, malformed uint64
@@ -46,7 +47,7 @@ func (c *collector) accountFeed() ledger.Entry {
 	return e
 }
 
-// readerEntry is what a reader of the hub has done.
+// readerEntry accounts for a reader of the hub.
 func readerEntry(stage string, s hub.Status) ledger.Entry {
 	e := ledger.Entry{Stage: stage, Unit: "records", Received: s.Published, Passed: s.Delivered + s.Skipped, Held: s.Pending}
 	e.Lose("too slow", s.Lost)
@@ -79,7 +80,7 @@ func (b *batcher) account() []ledger.Entry {
 	return []ledger.Entry{e, d}
 }
 
-// health is how the collector's own stages do.
+// health returns the health of the collector's own stages.
 func (c *collector) health() (list []ledger.Health) {
 	if c.view == nil || c.view.archive == nil {
 		return nil

@@ -16,40 +16,41 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// agent is one line label:host:port of the file, and the connection to it; or
-// a log that is played, which has no client.
+// agent is a line label:host:port of the file and the connection to it, or a log that
+// is replayed, which has no client.
 type agent struct {
 	c      *collector
 	index  uint32
 	host   *Host
 	client *feed.Client
-	cancel context.CancelFunc // ends client, whose end closes ended
+	cancel context.CancelFunc // stops client, which then closes ended
 	ended  chan struct{}
 
-	// gone: the configuration has it no more, or only the archive knows it.
+	// gone means that the configuration no longer lists it, or that only the archive
+	// knows it.
 	gone atomic.Bool
-	out  *outgoing // its batches, nil without any
+	out  *outgoing // its batches; nil without Config.Batches
 
-	number      uint32        // of the next item; for whoever fills the hub
+	number      uint32        // of the next item; owned by the goroutine that fills the hub
 	records     atomic.Uint64 // received
 	connections atomic.Uint64 // made
 	state       atomic.Pointer[feed.ClientState]
-	elsewhere   atomic.Bool                      // another collector dials it
+	elsewhere   atomic.Bool                      // another collector is connected to it
 	withheld    atomic.Uint64                    // records discarded because another collector may have them
-	numbered    atomic.Bool                      // the connection tells the records' numbers
-	failed      atomic.Pointer[feed.ClientState] // the last failure, nil while connected
+	numbered    atomic.Bool                      // the connection provides the records' numbers
+	failed      atomic.Pointer[feed.ClientState] // the last failure; nil while connected
 
-	followed *followed // nil unless others collect from it
+	followed *followed // nil unless other collectors collect from it
 
-	missing atomic.Pointer[feed.Losses] // of an agent that is not dialled
+	missing atomic.Pointer[feed.Losses] // of an agent that connects to us
 
-	said string // the last failure told; used by the client's goroutine only
+	said string // the last failure reported; used by the client's goroutine only
 
-	told   feed.Losses // the last losses told; used by report only
+	told   feed.Losses // the last losses reported; used by report only
 	toldAt time.Time
 }
 
-// newAgent uses files if the agent's line asks for TLS.
+// newAgent uses files if the agent's line requires TLS.
 func newAgent(c *collector, index uint32, host *Host, files certs.Files) *agent {
 	a := &agent{c: c, index: index, host: host}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
@@ -66,13 +67,13 @@ func newAgent(c *collector, index uint32, host *Host, files certs.Files) *agent 
 	return a
 }
 
-// String names the agent in messages.
+// String returns the agent's name for messages.
 func (a *agent) String() string {
 	return fmt.Sprintf("%s (%s)", a.host.Label, a.host.Address())
 }
 
-// take sorts records into flows and publishes them. It waits for nobody but
-// other agents' take.
+// take sorts records into flows and publishes them. It waits for nothing but the take
+// of other agents.
 func (a *agent) take(records []wire.Record) {
 	if a.client != nil && a.withholds() {
 		a.withheld.Add(uint64(len(records))) // another collector may have them
@@ -82,8 +83,8 @@ func (a *agent) take(records []wire.Record) {
 	a.publish(records, nil, false)
 }
 
-// publish passes records to the hub; again: it has had them before. played is when
-// records of a log were played, nil if they are no log's.
+// publish passes records to the hub; again means that the hub has had them before.
+// played holds the times at which records of a log were played, nil for other records.
 func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 	classes := a.c.classes.Load()
 	for len(records) > 0 {
@@ -110,7 +111,8 @@ func (a *agent) publish(records []wire.Record, played []int64, again bool) {
 	}
 }
 
-// mark takes the number of the next record, or boot 0 if the next have none.
+// mark sets the number of the next record; with boot 0 the next records have no
+// numbers.
 func (a *agent) mark(boot, number uint64) {
 	a.numbered.Store(boot != 0)
 	if a.out != nil {
@@ -118,7 +120,7 @@ func (a *agent) mark(boot, number uint64) {
 	}
 }
 
-// change tells of a new state of the connection, once until it is another one.
+// change reports a new state of the connection, each state once until it changes.
 func (a *agent) change(s feed.ClientState) {
 	switch s.Phase {
 	case feed.Connected:
@@ -137,8 +139,8 @@ func (a *agent) change(s feed.ClientState) {
 	a.state.Store(&s)
 }
 
-// reportLosses says what is missing from the agent's records, as often as
-// stdout's losses are told.
+// reportLosses reports what is missing from the agent's records, at most as often as
+// losses on stdout.
 func (a *agent) reportLosses(now time.Time) {
 	l := a.losses()
 	if l == a.told || !a.toldAt.IsZero() && now.Sub(a.toldAt) < lossEvery {
@@ -148,7 +150,7 @@ func (a *agent) reportLosses(now time.Time) {
 	a.c.say.printf("%v: missing so far: %v", a, l)
 }
 
-// losses is what is known to be missing from the agent's records.
+// losses returns what is known to be missing from the agent's records.
 func (a *agent) losses() feed.Losses {
 	switch l := a.missing.Load(); {
 	case a.client != nil:
@@ -159,7 +161,7 @@ func (a *agent) losses() feed.Losses {
 	return feed.Losses{}
 }
 
-// stateText is a state in a few words.
+// stateText describes a state in a few words.
 func stateText(s *feed.ClientState) string {
 	switch s.Phase {
 	case feed.Unreachable:
@@ -170,10 +172,10 @@ func stateText(s *feed.ClientState) string {
 	return s.Phase.String()
 }
 
-// atAnother is the state of an agent that another collector dials.
+// atAnother is the state of an agent that another collector is connected to.
 const atAnother = "another collector has it"
 
-// failure is a network error without the addresses, which the reader knows.
+// failure returns a network error without the addresses, which the user already knows.
 func failure(err error) string {
 	var dns *net.DNSError
 	switch {

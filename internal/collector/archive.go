@@ -11,38 +11,37 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Archive is where the View's history is kept, so that it outlives the program.
+// Archive configures where the View's history is kept beyond the life of the program.
 type Archive struct {
-	Dir string // made if it is not there
-	// Keep and Size as in rollup.ArchiveConfig; 0 are its defaults.
+	Dir string // created if necessary
+	// Keep and Size are those of rollup.ArchiveConfig; 0 means its defaults.
 	Keep time.Duration
 	Size int64
-	// Records, if it is not nil, gives records of agents, by label, whose packets
-	// were seen at from or later and before to, in any order, until yield is false.
-	// The last seconds before a crash are counted again from it.
+	// Records, if not nil, calls yield with agents' records, by label, whose packets
+	// were observed in [from, to), in any order, until yield returns false. It is used
+	// to count the last seconds before a crash again.
 	Records func(ctx context.Context, from, to time.Time, yield func(agent string, r *wire.Record) bool) error
-	// After is how long Records needs, from the start on, to have all that there
-	// will be: what a bus still has, say.
+	// After is how long after the start Records needs until it has everything, for
+	// example what is still on a bus.
 	After time.Duration
 }
 
-// KeepFor sets Keep and Size by what is kept of records, each 0 for no limit:
-// rollups are kept ten times as long, in a tenth of the size.
+// KeepFor sets Keep and Size from the limits for records, each 0 for no limit: rollups
+// are kept ten times as long, in a tenth of the size.
 func (a *Archive) KeepFor(age time.Duration, size int64) {
 	a.Keep, a.Size = min(age, rollup.DefaultArchiveKeep)*10, size/10
 }
 
-// openArchive makes the store's archive. hosts and rows are those of the
-// configuration.
+// openArchive opens the store's archive. hosts and rows are those of the configuration.
 func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 	if v.c.player != nil {
 		return fmt.Errorf("history in %q: logs that are played are no new history; leave out one of them", cfg.Dir)
 	}
-	dir, err := filepath.Abs(cfg.Dir) // confinement wants to know where that is
+	dir, err := filepath.Abs(cfg.Dir) // confinement needs an absolute path
 	if err != nil {
 		return err
 	}
-	f := v.flows.Load() // nobody else has it yet
+	f := v.flows.Load() // not shared with other goroutines yet
 	rows := make([]rollup.Row, len(f.rows))
 	for i, row := range f.rows {
 		rows[i] = rollup.Row{Name: row.Name, Detail: row.Detail}
@@ -65,11 +64,11 @@ func (v *View) openArchive(cfg *Archive, hosts []rollup.Host) error {
 }
 
 const (
-	// refillSpan is how many seconds are counted again at once.
+	// refillSpan is the number of seconds counted again at once.
 	refillSpan = 30
 )
 
-// refill counts what runs before this one have not lived to put on disk.
+// refill counts the seconds that earlier runs did not live to write to disk.
 func (v *View) refill(ctx context.Context) {
 	holes := v.archive.Missing(v.config.Late)
 	if len(holes) == 0 {
@@ -87,7 +86,7 @@ func (v *View) refill(ctx context.Context) {
 	}
 	n, err := uint64(0), error(nil)
 	for _, hole := range holes {
-		hole.To = min(hole.To, v.c.started.Unix()) // this run counts what comes later
+		hole.To = min(hole.To, v.c.started.Unix()) // this run counts later ones
 		more, recountErr := v.recount(ctx, hole)
 		n += more
 		if err == nil {
@@ -103,7 +102,7 @@ func (v *View) refill(ctx context.Context) {
 	}
 }
 
-// refilling runs refill. The function that it gives ends it, and closes the
+// refilling runs refill in the background. The returned function ends it and closes the
 // store.
 func (v *View) refilling() (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -119,7 +118,7 @@ func (v *View) refilling() (end func()) {
 	}
 }
 
-// recount counts records of seconds, and says how many there were.
+// recount counts the records of some seconds, and returns their number.
 func (v *View) recount(ctx context.Context, hole rollup.Hole) (n uint64, err error) {
 	config := v.config
 	config.Classify = v.classify()

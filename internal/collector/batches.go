@@ -14,78 +14,78 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Batches is where records go beyond this collector.
+// Batches is a destination for records beyond this collector.
 type Batches interface {
-	// Publish takes the next batch of an agent, from one goroutine. It does not
-	// wait for a network or a disk: what cannot leave now is queued, or given up
-	// and counted, by whoever is behind it. It keeps neither b nor b.Records,
-	// which are used again. b.Dropped is what was given up before b was numbered;
-	// a gap in the numbers is for Publish to make.
+	// Publish takes the next batch of an agent. It is called from one goroutine and
+	// must not wait for a network or a disk: what cannot be sent now is queued, or
+	// dropped and counted, by the implementation. It must not keep b or b.Records,
+	// which are reused. b.Dropped is the number of records dropped before b was
+	// numbered; records that Publish drops itself leave a gap in the numbers.
 	//
-	// The last call comes before Run returns.
+	// The last call returns before Run does.
 	Publish(b *batch.Batch)
 }
 
 const (
-	// batchRecords is when a batch is full: IPFIX needs 65 bytes for a record.
+	// batchRecords is the size of a full batch: IPFIX needs 65 bytes per record.
 	batchRecords = 1000
-	// batchAge is how long a record waits for others before it leaves, at most
-	// countEvery longer.
+	// batchAge is how long a record waits for others, plus up to countEvery.
 	batchAge = 150 * time.Millisecond
 )
 
-// mostSpare is how many times the memory of its last batch an agent keeps for the
-// next one.
+// mostSpare bounds the memory that an agent keeps for its next batch, as a multiple of
+// the last one.
 const mostSpare = 4
 
-// batcher makes batches of what the hub carries. It is one goroutine; one that
-// is too slow loses the oldest records, counted for the agent that they are of.
+// batcher builds batches from the contents of the hub, in a goroutine of its own. If it
+// is too slow, it loses the oldest records, which are counted for their agent.
 type batcher struct {
 	c      *collector
 	to     Batches
 	reader *hub.Reader[Item]
 	detail *downsample.Rules
-	agents []*outgoing // that fleet has
+	agents []*outgoing // those known to fleet
 	fleet  *downsample.Fleet
-	now    time.Time // as exact as countEvery
+	now    time.Time // accurate to countEvery
 
-	changes []change // of detail, to be told
+	changes []change // of detail, not reported yet
 
 	batches atomic.Uint64 // published
-	taken   atomic.Uint64 // items of the hub
-	// Packets of traffic that records stand for: those that came, those in batches, and those that no
-	// batch can have.
+	taken   atomic.Uint64 // items taken from the hub
+	// Packets of traffic that records stand for: those received, those in batches, and
+	// those that no batch can contain.
 	in, out, untimely atomic.Uint64
-	inNow             uint64 // of in, not added yet
+	inNow             uint64 // part of in, not added yet
 }
 
-// outgoing is an agent's streams of batches: one of ours, and one of the agent's own if that
-// tells its records' numbers. By these the batches of two collectors are told apart that
-// have read the same records. What was summed up is always in ours.
+// outgoing is an agent's streams of batches: one numbered by us and, if the agent
+// numbers its records, one with the agent's own numbers. These make it possible to
+// deduplicate the batches of two collectors that have read the same records. Aggregates
+// are always in our stream.
 type outgoing struct {
 	batch.Batch // being filled
 	marks       marks
 	ours        sequence
-	theirs      sequence // boot 0: the records have no numbers
-	number      uint64   // of theirs: the record's that is being added
+	theirs      sequence // boot 0 if the records have no numbers
+	number      uint64   // in theirs, of the record being added
 	downsample  *downsample.Agent
-	enlisted    bool      // the batcher's alone, as all but published and lost
-	next        uint32    // the number that the hub's next item of this agent has
-	since       time.Time // when Records got its first
+	enlisted    bool      // owned by the batcher, like everything below except published and lost
+	next        uint32    // the expected number of the hub's next item of this agent
+	since       time.Time // when Records got its first record
 
 	published, lost atomic.Uint64 // records; see Detail
 }
 
-// sequence is where a stream of batches goes on.
+// sequence is the position at which a stream of batches continues.
 type sequence struct{ boot, next, dropped uint64 }
 
-// mark says that from one item on records have these numbers.
+// mark says that the records from some item on are numbered like this.
 type mark struct {
 	at           uint32 // Item.number
 	boot, number uint64
 }
 
-// marks are those that the batcher has not come to. The agent's client puts them.
+// marks are those that the batcher has not reached yet. The agent's client adds them.
 type marks struct {
 	any  atomic.Bool
 	mu   sync.Mutex
@@ -102,7 +102,7 @@ func (m *marks) put(next mark) {
 	m.any.Store(true)
 }
 
-// upto takes the last mark that is for an item or those before it.
+// upto removes and returns the last mark at or before an item.
 func (m *marks) upto(number uint32) (last mark, ok bool) {
 	if !m.any.Load() {
 		return last, false
@@ -135,8 +135,8 @@ func newBatcher(c *collector, to Batches, detail *downsample.Rules) *batcher {
 	return b
 }
 
-// prepare gives an agent a stream of batches. It is called before there are items
-// of the agent's.
+// prepare creates an agent's streams of batches. It is called before there are items of
+// the agent.
 func (b *batcher) prepare(a *agent) {
 	o := &outgoing{}
 	o.Agent, o.ours.boot = batchName(a.host.Label), rand.Uint64()
@@ -146,7 +146,7 @@ func (b *batcher) prepare(a *agent) {
 	a.out = o
 }
 
-// enlist takes on the agents that are new.
+// enlist adds the agents that are new.
 func (b *batcher) enlist() {
 	for _, a := range b.c.all() {
 		if a.out != nil && !a.out.enlisted {
@@ -157,7 +157,7 @@ func (b *batcher) enlist() {
 	}
 }
 
-// batchName is a label as batches may have it.
+// batchName converts a label to a valid name in a batch.
 func batchName(label string) string {
 	label = strings.ToValidUTF8(label, "\uFFFD")
 	if len(label) > maxBatchName {
@@ -192,7 +192,7 @@ func (b *batcher) run() error {
 	return nil
 }
 
-// take empties the hub.
+// take reads everything available from the hub.
 func (b *batcher) take() {
 	for items := b.reader.Items(); len(items) > 0; items = b.reader.Items() {
 		for i := range items {
@@ -206,10 +206,10 @@ func (b *batcher) take() {
 	}
 }
 
-// add gives one item to its agent's stream. Its number tells how many before it
-// were overwritten.
+// add adds an item to its agent's stream. The item's number reveals how many items
+// before it were overwritten.
 func (b *batcher) add(item *Item) {
-	if item.Flags&wire.HostStat != 0 { // no batch has them
+	if item.Flags&wire.HostStat != 0 { // batches do not contain them
 		return
 	}
 	a := b.c.all()[item.Host]
@@ -233,20 +233,20 @@ func (b *batcher) add(item *Item) {
 	}
 	o.number++
 	if o.theirs.boot != 0 && o.downsample.Status().Level > batch.Packets {
-		// What is summed up would be missing from the numbers: until the next connection
-		// there are none.
+		// Aggregated records would be missing from the numbers, so there are no numbers
+		// until the next connection.
 		o.theirs = sequence{}
 		a.numbered.Store(false)
 	}
 }
 
-// count adds to the packets that came.
+// count adds to the received packets.
 func (b *batcher) count() {
 	b.in.Add(b.inNow)
 	b.inNow = 0
 }
 
-// packets is how many packets of traffic a record stands for.
+// packets returns the number of packets of traffic that a record stands for.
 func packets(r *wire.Record) uint64 {
 	if !r.IsTraffic() {
 		return 0
@@ -254,7 +254,7 @@ func packets(r *wire.Record) uint64 {
 	return r.Count()
 }
 
-// drop counts records that no batch will have.
+// drop counts records that will be in no batch.
 func (b *batcher) drop(o *outgoing, n uint64) {
 	b.flush(o)
 	o.number += n
@@ -266,8 +266,8 @@ func (b *batcher) drop(o *outgoing, n uint64) {
 	o.lost.Add(n)
 }
 
-// append adds a record to the batch, which leaves when it is full, or before a
-// record of another level or stream, or one that does not follow.
+// append adds a record to the batch. The batch is published when it is full, or before
+// a record of another level or stream, or one whose number is not the next.
 func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
 	s, number := &o.ours, o.ours.next
 	if level == batch.Packets && o.theirs.boot != 0 {
@@ -288,7 +288,7 @@ func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
 	}
 }
 
-// flush publishes what an agent's batch has.
+// flush publishes an agent's current batch.
 func (b *batcher) flush(o *outgoing) {
 	n := len(o.Records)
 	if n == 0 {
@@ -302,7 +302,7 @@ func (b *batcher) flush(o *outgoing) {
 	o.First = o.Next()
 	o.Records = o.Records[:0]
 	if cap(o.Records) > mostSpare*n {
-		o.Records = nil // ten thousand agents may have had a burst each
+		o.Records = nil // ten thousand agents may each have had a burst
 	}
 	b.count()
 	b.out.Add(sum)
@@ -310,7 +310,7 @@ func (b *batcher) flush(o *outgoing) {
 	b.batches.Add(1)
 }
 
-// flushOlder publishes the batches that were begun before then.
+// flushOlder publishes the batches begun before then.
 func (b *batcher) flushOlder(then time.Time) {
 	for _, o := range b.agents {
 		if len(o.Records) > 0 && o.since.Before(then) {
@@ -319,7 +319,7 @@ func (b *batcher) flushOlder(then time.Time) {
 	}
 }
 
-// summary is what has become of the records.
+// summary describes what has become of the records.
 func (b *batcher) summary() string {
 	var changes, records, lost uint64
 	for _, a := range b.c.all() {

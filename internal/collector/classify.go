@@ -10,51 +10,51 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Item is what the collector's hub carries: a record, whose it is, and which
-// flows it belongs to.
+// Item is an item of the collector's hub: a record, its agent, and the flows it belongs
+// to.
 type Item struct {
 	wire.Record
 	// Host is the index of the agent's line in File.Hosts.
 	Host uint32
-	// Again: somebody goes back in a replay and sees it once more; it has been
-	// counted.
+	// Again means that a replay has been rewound and the record has been counted
+	// before.
 	Again bool
-	// number counts the items of a host that are not Again, and no host statistics, from
-	// 0, modulo 2^32: a reader that lost some can tell whose they were.
+	// number counts the items of a host that are neither Again nor host statistics,
+	// from 0, modulo 2^32, so that a reader that has lost some can tell whose they were.
 	number uint32
-	// match says which lines of File.Flows the record belongs to; only the
-	// classifier of that generation can read it.
+	// match identifies the lines of File.Flows that the record belongs to; only the
+	// classifier of that generation can interpret it.
 	match      match
 	generation uint16
-	// played is when a log's record was played, nanoseconds since the epoch.
-	// Valid iff logs are played.
+	// played is the time at which a log's record was played, in nanoseconds since the
+	// epoch. Valid iff logs are replayed.
 	played int64
 }
 
-// match names the two sets of flow lines that a record belongs to: those that
-// look at its ports, and those that look at its MGEN flow ID. Set 0 is empty.
+// match identifies the two sets of flow lines that a record belongs to: those that test
+// its ports, and those that test its MGEN flow ID. Set 0 is empty.
 type match struct{ ports, mgen uint32 }
 
-// classifier finds the flow lines of a record. What it knows it knows from
-// the start, so any number of goroutines may use it.
+// classifier finds the flow lines of a record. It is immutable, and therefore safe for
+// concurrent use.
 type classifier struct {
-	generation uint16 // another one for each change of the configuration's flows
+	generation uint16 // differs after each change of the configuration's flows
 	flows      []Flow
-	names      []string // of flows' numbers, as printed
-	// sets of indexes of flow lines, each in file order. Set 0 is the empty one.
+	names      []string // the flows' numbers, as printed
+	// sets holds sets of indexes of flow lines, each in file order. Set 0 is empty.
 	sets [][]uint32
-	// ports has the set of each destination port.
+	// ports maps each destination port to a set.
 	ports [1 << 16]uint32
-	// services has the set of each port that is one on either side; nil if no flow
-	// is of that kind.
+	// services maps each port that is a service on either side to a set; nil if there
+	// are no such flows.
 	services *[1 << 16]uint32
-	// MGEN flow IDs from starts[i] on, up to the next start, have the set ids[i].
+	// MGEN flow IDs from starts[i] up to the next start have the set ids[i].
 	starts []uint32
 	ids    []uint32
 }
 
 // maxSetMembers bounds the memory of a classifier (16 MiB). Only thousands of
-// lines that overlap each other reach it.
+// overlapping lines reach it.
 const maxSetMembers = 4 << 20
 
 func newClassifier(flows []Flow) (*classifier, error) {
@@ -77,7 +77,7 @@ func newClassifier(flows []Flow) (*classifier, error) {
 	return c, err
 }
 
-// fill gives each port the set of the flows of a kind that have it.
+// fill maps each port to the set of flows of a kind that include it.
 func (t *setTable) fill(ports *[1 << 16]uint32, flows []Flow, kind FlowKind) error {
 	starts, ids, err := t.partition(flows, kind)
 	for i, start := range starts[:len(ids)] {
@@ -92,7 +92,7 @@ func (t *setTable) fill(ports *[1 << 16]uint32, flows []Flow, kind FlowKind) err
 	return err
 }
 
-// setTable numbers sets so that equal ones are stored once.
+// setTable numbers sets so that equal ones are stored only once.
 type setTable struct {
 	of      map[string]uint32
 	sets    *[][]uint32
@@ -100,11 +100,11 @@ type setTable struct {
 	key     []byte
 }
 
-// partition cuts the numbers of a kind where the set of flow lines changes.
-// The first start is 0.
+// partition splits the numbers of a kind at the points where the set of flow lines
+// changes. The first start is 0.
 func (t *setTable) partition(flows []Flow, kind FlowKind) (starts, ids []uint32, err error) {
 	starts = []uint32{0}
-	var waiting, active []uint32 // lines that begin later, by First; lines of the set at start
+	var waiting, active []uint32 // lines that begin later, by First; lines that include start
 	for i, f := range flows {
 		if f.Kind != kind || f.First > f.Last {
 			continue
@@ -170,8 +170,8 @@ func (c *classifier) match(r *wire.Record) match {
 	return m
 }
 
-// service is the set of the service that r is of. Where both ports are services, the
-// lower one is it: a client that has port 8080 by chance asks a server on 443.
+// service returns the set of the service that r belongs to. If both ports are services,
+// it is the lower one: a client that happens to use port 8080 talks to a server on 443.
 func (c *classifier) service(r *wire.Record) uint32 {
 	low, high := min(r.SrcPort, r.DstPort), max(r.SrcPort, r.DstPort)
 	if set := c.services[low]; set != 0 {
@@ -180,8 +180,8 @@ func (c *classifier) service(r *wire.Record) uint32 {
 	return c.services[high]
 }
 
-// of gives the lines of an item, which may have been classified before the flows
-// were what they are now.
+// of returns the lines of an item, which may have been classified before the flows were
+// changed.
 func (c *classifier) of(item *Item, scratch []uint32) []uint32 {
 	if item.generation != c.generation {
 		return c.lines(c.match(&item.Record), scratch)
@@ -189,9 +189,9 @@ func (c *classifier) of(item *Item, scratch []uint32) []uint32 {
 	return c.lines(item.match, scratch)
 }
 
-// lines returns the indexes of m's flow lines in file order. The result is
-// either the classifier's own, not to be changed, or in scratch, whose
-// capacity is used if it is enough.
+// lines returns the indexes of m's flow lines in file order. The result either belongs
+// to the classifier and must not be modified, or is stored in scratch if that has
+// sufficient capacity.
 func (c *classifier) lines(m match, scratch []uint32) []uint32 {
 	ports, mgen := c.sets[m.ports], c.sets[m.mgen]
 	if len(mgen) == 0 {
@@ -211,9 +211,10 @@ func (c *classifier) lines(m match, scratch []uint32) []uint32 {
 	return append(append(scratch, ports...), mgen...)
 }
 
-// FlowNames finds the numbers of a record's flows, as text, in the file's order and
-// each once; wire.Unmatched if it has none. The result's slices are for one
-// goroutine, and valid until it is called again.
+// FlowNames returns a function that returns the numbers of a record's flows as text, in
+// file order and without duplicates, or wire.Unmatched if it has none. The function
+// must not be used by several goroutines at once, and its result is valid until the
+// next call.
 func FlowNames(file *File) (func(r *wire.Record) []string, error) {
 	c, err := newClassifier(file.Flows)
 	if err != nil {

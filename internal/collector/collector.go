@@ -1,11 +1,10 @@
-// Package collector assembles recollect: it dials the agents that a collector.conf
-// names, tells flows apart, and shows what arrives, as grapher lines or as a
-// live view on the terminal. See package wire for the formats.
+// Package collector assembles recollect: it connects to the agents listed in a
+// collector.conf, assigns their records to flows, and outputs them as grapher lines or
+// as a live view on the terminal. See package wire for the formats.
 //
-// Reading never waits for showing. A hub lies between them that keeps the
-// newest million records; a pipe that is too slow loses the oldest, counted,
-// instead of stopping the agents, which in the C agent's case would stop its
-// other collectors too.
+// Reading never waits for output. A hub between them keeps the newest million records.
+// If stdout is too slow, the oldest records are lost, and counted, instead of stalling
+// the agents; a stalled C agent would also stall its other collectors.
 package collector
 
 import (
@@ -30,74 +29,75 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// Config of a collector.
+// Config configures a collector.
 type Config struct {
 	File *File
-	// Stdout gets grapher lines, or the live view if it is a terminal and
-	// Lines is not set. It stays open.
+	// Stdout receives grapher lines, or the live view if it is a terminal and Lines is
+	// not set. It is not closed.
 	Stdout *os.File
-	// Stderr gets one line for each thing worth saying, each with Prefix.
+	// Stderr receives messages, each on one line with Prefix.
 	Stderr *os.File
 	Lines  bool
-	// ShowTalk has the live view begin with who talks to whom; Page is an address that
-	// it shows.
+	// ShowTalk makes the live view start with the conversations. Page is an address
+	// that it displays.
 	ShowTalk bool
 	Page     string
-	// TLS are the certificate, key and authorities for agents with tls://,
-	// unless their line names others.
+	// TLS are the certificate, key, and authorities for agents with tls://, unless
+	// their line names others.
 	TLS certs.Files
-	// Listen is where agents that are not dialled send to.
+	// Listen are the ports for agents that connect or send to us.
 	Listen []feed.Listen
-	// Allow lists the networks that they may be in; nil is everywhere.
+	// Allow lists the networks that those agents may be in; nil means any.
 	Allow []netip.Prefix
-	// RecordedTimes prints the records' own times to a pipe, too, when logs are
-	// played, and not when they are played.
+	// RecordedTimes makes lines of replayed logs have the records' own times, even on a
+	// pipe, instead of the time at which they are played.
 	RecordedTimes bool
-	// Replay plays logs instead of dialling File's agents. It may be nil.
+	// Replay replays logs instead of connecting to File's agents. It may be nil.
 	Replay *Replay
-	// Palette has names and colours of flows. It may be nil.
+	// Palette provides names and colors of flows. It may be nil.
 	Palette *Palette
-	// Names has names of agents and addresses. It may be nil.
+	// Names provides names of agents and addresses. It may be nil.
 	Names *Names
-	// View, if it is not nil, runs beside the output, in a goroutine of its own,
-	// and shows what the View has in its own way. It returns soon after ctx is
-	// done; an error ends the collector.
+	// View, if not nil, runs alongside the output in a goroutine of its own, and
+	// displays the View in its own way. It must return soon after ctx is done; an error
+	// ends the collector.
 	View func(ctx context.Context, v *View) error
-	// Archive keeps what the View has. It may be nil.
+	// Archive keeps the View's history on disk. It may be nil.
 	Archive *Archive
-	// Batches, if it is not nil, gets all packets, numbered, in as much detail as
-	// Detail allows; nil is downsample.DefaultRules.
+	// Batches, if not nil, receives all packets, numbered, in as much detail as Detail
+	// allows; nil means downsample.DefaultRules.
 	Batches Batches
 	Detail  *downsample.Rules
-	// Paths, if it is not nil, joins what agents saw of the same packets.
+	// Paths, if not nil, combines agents' observations of the same packets.
 	Paths *path.Engine
-	// Share, if it is not nil, tells which agents are dialled by us, and not by
-	// another collector.
+	// Share, if not nil, decides which agents this collector connects to, rather than
+	// another one.
 	Share Share
-	// Follow, if it is not nil, has records of agents that others dial.
+	// Follow, if not nil, provides records of agents that other collectors are
+	// connected to.
 	Follow *Follow
-	// Source, if it is not nil, makes the records, and nobody is dialled.
+	// Source, if not nil, generates the records, and no connections are made.
 	Source *Source
-	// Writes are directories in which files are made.
+	// Writes are directories in which files are created.
 	Writes []string
-	// Report, if it is not nil, has lines to print behind each summary that Summary
-	// asks for.
+	// Report, if not nil, returns lines to print after each summary that Summary
+	// requests.
 	Report func() []string
-	// Ledger, if it is not nil, has the records accounted for, also after Run has returned.
+	// Ledger, if not nil, accounts for the records, even after Run has returned.
 	Ledger *ledger.Book
-	// Summary asks for the summary on Stderr, once per signal. It may be nil.
+	// Summary requests the summary on Stderr, once per signal. It may be nil.
 	Summary <-chan os.Signal
-	// Reload is the configuration that File was read from; agents and flows follow
-	// it while the collector runs. It may be empty. Reread asks for that at once,
-	// once per signal.
+	// Reload is the path of the configuration that File was read from; agents and flows
+	// follow its changes while the collector runs. It may be empty. Reread makes the
+	// collector check it immediately, once per signal.
 	Reload string
 	Reread <-chan os.Signal
-	// Unconfined keeps all privileges, Verbose says which were given up.
+	// Unconfined keeps all privileges. Verbose reports which were dropped.
 	Unconfined, Verbose bool
 }
 
-// The hub keeps hubChunk x hubChunks records (96 MiB) for a slow reader; it
-// uses no more than a few chunks while nobody is slow.
+// The hub keeps hubChunk x hubChunks records (96 MiB) for a slow reader, but uses only
+// a few chunks while no reader is slow.
 const (
 	hubChunk  = 1024
 	hubChunks = 1024
@@ -107,28 +107,28 @@ func newHub() *hub.Hub[Item] {
 	return hub.New(hub.Config[Item]{Chunk: hubChunk, Chunks: hubChunks})
 }
 
-// drainTime is how long the output may take for what had arrived when the
-// collector was told to end.
+// drainTime is how long the output may take for what had arrived when the collector was
+// told to stop.
 const drainTime = time.Second
 
-// collector is one run.
+// collector is one run of the collector.
 type collector struct {
 	file    *File
 	classes atomic.Pointer[classifier]
 	hub     *hub.Hub[Item]
 	roster  atomic.Pointer[[]*agent] // see all
-	adding  sync.Mutex               // serialises additions to it while the collector runs
-	edition atomic.Uint64            // counts changes of agents and flows
-	notice  atomic.Pointer[string]   // why an edit of the configuration is not in force
-	senders senders                  // agents that are not dialled
+	adding  sync.Mutex               // serializes additions to it while the collector runs
+	edition atomic.Uint64            // incremented by each change of agents and flows
+	notice  atomic.Pointer[string]   // why an edit of the configuration has not been applied
+	senders senders                  // agents that connect or send to us
 	share   Share                    // nil: all agents are ours
-	follow  *Follow                  // nil: nobody is followed
-	again   atomic.Uint64            // items that a replay has had before
-	player  *replay.Player           // nil: agents are dialled
-	quit    context.CancelFunc       // ends it all, cleanly
+	follow  *Follow                  // nil: none are followed
+	again   atomic.Uint64            // items that a replay has published before
+	player  *replay.Player           // nil: we connect to agents
+	quit    context.CancelFunc       // ends everything, cleanly
 	palette *Palette
 	names   *Names
-	view    *View    // nil if nobody asked for one
+	view    *View    // nil if it was not requested
 	batcher *batcher // likewise
 	paths   *pathReader
 	say     *printer
@@ -136,9 +136,8 @@ type collector struct {
 	started time.Time
 }
 
-// all are the agents that there are, and those that there have been since the
-// start or in the archive; an agent's index stays what it is. The slice never
-// changes: there will be another one.
+// all returns the current agents, and those that existed since the start or in the
+// archive. An agent's index never changes. The slice is never modified, but replaced.
 func (c *collector) all() []*agent {
 	if list := c.roster.Load(); list != nil {
 		return *list
@@ -146,12 +145,12 @@ func (c *collector) all() []*agent {
 	return nil
 }
 
-// present are the agents that there are.
+// present returns the current agents.
 func (c *collector) present() []*agent {
 	return slices.DeleteFunc(slices.Clone(c.all()), func(a *agent) bool { return a.gone.Load() })
 }
 
-// add gives an agent, or another one of the same index, its place.
+// add adds an agent, or replaces the one with the same index.
 func (c *collector) add(a *agent) {
 	list := slices.Clone(c.all())
 	if int(a.index) == len(list) {
@@ -161,26 +160,27 @@ func (c *collector) add(a *agent) {
 	c.roster.Store(&list)
 }
 
-// output shows what the hub carries. It returns once the hub is closed and
-// empty, or with an error.
+// output outputs the contents of the hub. run returns once the hub is closed and empty,
+// or with an error.
 type output interface {
 	run() error
-	// stop is called when the collector was told to end, perhaps more than
-	// once and from any goroutine; run returns soon after the hub is closed,
-	// whatever it waits for.
+	// stop is called when the collector is told to stop, possibly more than once and by
+	// any goroutine; run must return soon after the hub is closed, whatever it waits
+	// for.
 	stop()
-	// status is what the output has done, for the summary; from any goroutine.
+	// status returns what the output has done, for the summary. It may be called
+	// concurrently.
 	status() outputStatus
 }
 
-// outputStatus counts an output's work since the start.
+// outputStatus describes an output's work since the start.
 type outputStatus struct {
-	done string     // what was made of the records: "123 lines written"
+	done string     // what the records became: "123 lines written"
 	hub  hub.Status // what it has read, and what it was too slow for
 }
 
-// Run collects until ctx is done or stdout is closed by its reader; both are
-// a clean end and give nil.
+// Run collects until ctx is done or the reader of stdout closes it, and returns nil in
+// both cases.
 func Run(ctx context.Context, cfg Config) error {
 	c := &collector{
 		file: cfg.File, palette: cfg.Palette, names: cfg.Names,
@@ -209,7 +209,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Paths != nil {
 		c.paths = newPathReader(c, cfg.Paths)
 	}
-	told := ctx // to end, by somebody else
+	told := ctx // done when somebody else ends the collector
 	ctx, c.quit = context.WithCancel(ctx)
 	defer c.quit()
 	out, err := c.openOutput(cfg)
@@ -230,7 +230,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil && !closed {
 		return err
 	}
-	if !closed || told.Err() != nil { // quiet only if that is why it ends
+	if !closed || told.Err() != nil { // stay quiet only if that is why it ended
 		c.summarize(out)
 		cfg.Ledger.Announce()
 	}
@@ -271,10 +271,10 @@ func (c *collector) makeAgents(cfg Config) error {
 	return nil
 }
 
-// live reports whether the live view is shown.
+// live reports whether the live view is displayed.
 func live(cfg Config) bool { return !cfg.Lines && canDraw(cfg.Stdout) }
 
-// openOutput chooses how to show things.
+// openOutput chooses the output.
 func (c *collector) openOutput(cfg Config) (output, error) {
 	if live(cfg) {
 		return newLiveView(c, cfg)
@@ -282,14 +282,14 @@ func (c *collector) openOutput(cfg Config) (output, error) {
 	return newLineWriter(c, cfg)
 }
 
-// run starts everything and waits for its end: first the agents', so that the
-// output still gets what has arrived.
+// run starts everything and stops it in order: first the agents, so that the output
+// still gets what has arrived.
 func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, out.stop)()
 	start := func(f func() error) { g.Go(guarded(out, f)) }
 	start(func() error {
-		defer c.quit() // logs have an end
+		defer c.quit() // logs come to an end
 		return out.run()
 	})
 	start(func() error { return c.manager.Watch(ctx, func() { c.hub.Fill(func([]Item) int { return 0 }) }) })
@@ -351,7 +351,7 @@ func (c *collector) runAgents(ctx context.Context, cfg Config, out output) error
 	return g.Wait()
 }
 
-// guarded is f, but if f panics the terminal is in order when the panic is
+// guarded wraps f so that if it panics, the terminal is restored before the panic is
 // printed.
 func guarded(out output, f func() error) func() error {
 	return func() error {

@@ -19,33 +19,34 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// File is what a collector.conf says: which traffic is which flow, and which
-// agents to dial. Both are in file order, which decides the order of lines for
-// a packet of several flows.
+// File is the contents of a collector.conf: the definitions of flows, and the agents to
+// connect to. Both are in file order, which is the order of lines for a packet of
+// several flows.
 type File struct {
 	Name  string // of the file, for messages
 	Flows []Flow
 	Hosts []Host
-	// Notes are the lines that Check rejects, in file order.
+	// Notes are the problems that Check reports, in file order.
 	Notes []Note
 
 	sum [sha256.Size]byte // of the file's contents
 }
 
-// Note is what is wrong with a line of a File, and what was made of it.
+// Note is a problem with a line of a File, and how the line was interpreted.
 type Note struct {
 	Line int
 	Err  error
-	// Read is what the line was taken for: what the C program makes of it. It is
+	// Read is the interpretation of the line, which is that of the C program. It is
 	// empty if the line was skipped.
 	Read string
-	// Flow: it is a flow's line and no agent's.
+	// Flow means that the line defines a flow, not an agent.
 	Flow bool
-	// Double: nothing is wrong but that the file has it, or its label, before.
+	// Double means that the only problem is that the line, or its label, is a
+	// duplicate.
 	Double bool
 }
 
-// String is the note without the file's name: "12: what is wrong; what was done".
+// String returns the note without the file's name: "12: what is wrong; what was done".
 func (n Note) String() string {
 	if n.Read == "" {
 		return fmt.Sprintf("%d: %v; the line is skipped", n.Line, n.Err)
@@ -53,7 +54,7 @@ func (n Note) String() string {
 	return fmt.Sprintf("%d: %v; %s", n.Line, n.Err, n.Read)
 }
 
-// FlowKind is what a flow line looks at.
+// FlowKind is the kind of number that a flow line tests.
 type FlowKind uint8
 
 const (
@@ -61,12 +62,12 @@ const (
 	Port FlowKind = iota
 	// MGEN: the MGEN flow ID.
 	MGEN
-	// Service: the port of TCP or UDP on either side, so that what a server sends
-	// belongs to the same flow as what it is sent. No line of a file says so.
+	// Service: the TCP or UDP port on either side, so that both directions of a
+	// connection belong to the same flow. It does not occur in files.
 	Service
 )
 
-// limit is the highest number of a kind.
+// limit returns the highest number of a kind.
 func (k FlowKind) limit() uint32 {
 	if k == MGEN {
 		return 1<<32 - 1
@@ -76,44 +77,45 @@ func (k FlowKind) limit() uint32 {
 
 // Flow is a line N=first-last or N=Mfirst-last.
 type Flow struct {
-	ID          uint32 // N; several lines may have the same
+	ID          uint32 // N; several lines may have the same N
 	Kind        FlowKind
-	First, Last uint32 // both included; the flow matches nothing if First > Last
-	Line        int    // in the file, from 1
+	First, Last uint32 // both inclusive; the flow matches nothing if First > Last
+	Line        int    // line number in the file, from 1
 }
 
-// Host is a line label:host:port: an agent, and the name its traffic has on
-// the grapher. Several agents may have the same label.
+// Host is a line label:host:port: an agent, and the name of its traffic on the grapher.
+// Several agents may have the same label.
 type Host struct {
-	Label string // neither empty nor with colon, white space or control characters
-	Name  string // an address, an IPv6 one without brackets, or a host name
+	Label string // not empty; no colons, white space, or control characters
+	Name  string // an IPv4 address, an IPv6 address without brackets, or a host name
 	Port  uint16
 	Line  int
-	TLS   *HostTLS // nil: without TLS
+	TLS   *HostTLS // nil without TLS
 	IPFIX bool     // instead of 28-byte records
-	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN. Valid iff IPFIX
-	// From: the agent is not dialled but sends to Config.Listen; it is known by
+	PEN   uint32   // of the agent's own elements, 0 for ipfix.DefaultPEN; valid iff IPFIX
+	// From means that the agent connects or sends to Config.Listen. It is identified by
 	// its address, Name, or by node/interface, and Port is 0.
 	From bool
 }
 
-// HostTLS is what a line label:tls://host:port?cert=FILE&... says beyond the
-// address.
+// HostTLS holds the parameters of a line label:tls://host:port?cert=FILE&...
 type HostTLS struct {
-	certs.Files // those that are not "" take the place of Config.TLS
-	// Name is what the agent's certificate must be for, if not Host.Name.
+	certs.Files // those that are not "" override Config.TLS
+	// Name is the name that the agent's certificate must be valid for, if not
+	// Host.Name.
 	Name string
 }
 
-// Address is the host's address as net.Dial takes it, or a log's path.
+// Address returns the host's address in the form that net.Dial accepts, or a log's
+// path.
 func (h *Host) Address() string {
-	if h.Port == 0 { // not of a file
+	if h.Port == 0 { // not from a file
 		return h.Name
 	}
 	return net.JoinHostPort(h.Name, strconv.Itoa(int(h.Port)))
 }
 
-// String is the line's text in its shortest form.
+// String returns the line's text in its shortest form.
 func (h Host) String() string {
 	scheme := h.scheme()
 	if scheme == "" {
@@ -137,7 +139,7 @@ func (h Host) String() string {
 	return text
 }
 
-// scheme is what stands before "://", if anything.
+// scheme returns the scheme before "://", or "".
 func (h *Host) scheme() string {
 	switch {
 	case h.From:
@@ -152,7 +154,7 @@ func (h *Host) scheme() string {
 	return ""
 }
 
-// parameter is one key=value behind the question mark.
+// parameter is a key=value pair after the question mark.
 type parameter struct {
 	key   string
 	value *string
@@ -162,7 +164,7 @@ func (t *HostTLS) parameters() []parameter {
 	return []parameter{{"cert", &t.Cert}, {"key", &t.Key}, {"ca", &t.CA}, {"name", &t.Name}}
 }
 
-// Range is what the flow looks for, as the file has it: 2000, 2020-2029, M7.
+// Range returns what the flow matches, in the file's syntax: 2000, 2020-2029, M7.
 func (f Flow) Range() string {
 	b := make([]byte, 0, 24)
 	if f.Kind == MGEN {
@@ -176,12 +178,13 @@ func (f Flow) Range() string {
 	return string(b)
 }
 
-// String is the line's text in its shortest form.
+// String returns the line's text in its shortest form.
 func (f Flow) String() string {
 	return strconv.FormatUint(uint64(f.ID), 10) + "=" + f.Range()
 }
 
-// String is a file that reads as f does, the line numbers apart.
+// String returns the text of a file that parses to the same as f, except for line
+// numbers.
 func (f *File) String() string {
 	var b strings.Builder
 	for _, flow := range f.Flows {
@@ -193,11 +196,11 @@ func (f *File) String() string {
 	return b.String()
 }
 
-// maxProblems is how many bad lines one error names.
+// maxProblems is the maximum number of bad lines listed in an error.
 const maxProblems = 20
 
-// ConfigError names the bad lines of a configuration file, each as
-// "file:line: what is wrong: what was expected".
+// ConfigError lists the bad lines of a configuration file, each as "file:line: what is
+// wrong: what was expected".
 type ConfigError struct {
 	Name     string
 	Problems []string // at most maxProblems
@@ -212,8 +215,8 @@ func (e *ConfigError) Error() string {
 	return text
 }
 
-// ReadFile reads the configuration file called name. Only a file that cannot be
-// read is an error: what is wrong in it is in Notes.
+// ReadFile reads the configuration file called name. It fails only if the file cannot
+// be read; problems in it are in Notes.
 func ReadFile(name string) (*File, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -230,9 +233,9 @@ func unreadable(name string, err error) error {
 	return fault.WithCode(ExitUnreadable, fmt.Errorf("cannot read %q: %w", name, cause(err)))
 }
 
-// Parse reads data, the contents of the file called name. A line that is not as
-// collector.conf(5) describes is read as the C program reads it, or skipped if
-// that skips it; Notes has both.
+// Parse parses data, the contents of the file called name. A line that does not follow
+// collector.conf(5) is interpreted, or skipped, as the C program does, and reported in
+// Notes.
 func Parse(name string, data []byte) *File {
 	p := parser{file: File{Name: name, sum: sha256.Sum256(data)}, agents: make(map[hostKey]int), labels: make(map[string]int), flows: make(map[Flow]int)}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
@@ -243,7 +246,7 @@ func Parse(name string, data []byte) *File {
 	return &p.file
 }
 
-// Check returns a *ConfigError with all Notes, and the want of agents.
+// Check returns a *ConfigError with all Notes, and with a lack of agents.
 func (f *File) Check() error {
 	errs := ConfigError{Name: f.Name}
 	for _, n := range f.Notes {
@@ -258,19 +261,19 @@ func (f *File) Check() error {
 	return &errs
 }
 
-// WithHosts is f with other agents: only what it says of flows is left.
+// WithHosts returns f with other agents; only its flows are kept.
 func (f *File) WithHosts(hosts []Host) *File {
 	return &File{Name: f.Name, Flows: f.Flows, Hosts: hosts,
 		Notes: slices.DeleteFunc(slices.Clone(f.Notes), func(n Note) bool { return !n.Flow })}
 }
 
-// NoAgents says that the file has no agents.
+// NoAgents returns the message that the file has no agents.
 func (f *File) NoAgents() string {
 	return f.Name + ": no agents: want at least one line label:host:port"
 }
 
-// Warnings are the Notes as lines to print, at most maxProblems and one that
-// counts the others.
+// Warnings returns the Notes as lines to print: at most maxProblems, and one that
+// counts the rest.
 func (f *File) Warnings() []string {
 	errs := ConfigError{Name: f.Name}
 	for _, n := range f.Notes {
@@ -288,20 +291,20 @@ func (e *ConfigError) add(problem string) {
 	}
 }
 
-// hostKey is what tells agents apart.
+// hostKey identifies agents.
 type hostKey struct {
 	label, name string
 	port        uint16
 }
 
-// parser reads a file line by line and goes on after a bad one.
+// parser parses a file line by line and continues after bad lines.
 type parser struct {
 	file   File
 	line   int
-	flow   bool            // it is a flow's line
+	flow   bool            // the line defines a flow
 	agents map[hostKey]int // line number
 	labels map[string]int  // likewise
-	flows  map[Flow]int    // likewise; Line is 0
+	flows  map[Flow]int    // likewise, with Line 0
 }
 
 func (p *parser) parseLine(text string) {
@@ -326,12 +329,12 @@ func (p *parser) parseLine(text string) {
 	}
 }
 
-// wrong is the error for a piece of a line: the piece, what is wrong with it,
-// and what was expected.
+// wrong returns the error about a piece of a line, with what is wrong with it and what
+// was expected.
 func wrong(piece, problem, want string) error { return option.Wrong(piece, problem, want) }
 
-// cutFlow splits a flow line at its equals sign. A label may have one too, so
-// a line with a colon is a flow only if digits come before the sign.
+// cutFlow splits a flow line at its equals sign. Because a label may contain one too, a
+// line with a colon is a flow only if digits precede the sign.
 func cutFlow(text string) (number, rest string, ok bool) {
 	number, rest, ok = strings.Cut(text, "=")
 	number, rest = strings.TrimSpace(number), strings.TrimSpace(rest)
@@ -369,7 +372,7 @@ func (p *parser) addFlow(number, rest string) error {
 	return nil
 }
 
-// appendFlow adds a flow, and notes if the file has it already.
+// appendFlow adds a flow, and notes a duplicate.
 func (p *parser) appendFlow(flow Flow) {
 	p.file.Flows = append(p.file.Flows, flow)
 	flow.Line = 0
@@ -381,12 +384,12 @@ func (p *parser) appendFlow(flow Flow) {
 	p.flows[flow] = p.line
 }
 
-// note notes what is wrong with a line that was read nevertheless.
+// note records a problem with a line that was interpreted nevertheless.
 func (p *parser) note(err error, read string, double bool) {
 	p.file.Notes = append(p.file.Notes, Note{p.line, err, read, p.flow, double})
 }
 
-// parseNumber reads a number from 0 to limit, with white space around it.
+// parseNumber parses a number from 0 to limit, surrounded by optional white space.
 func parseNumber(text string, limit uint32, what string) (uint32, error) {
 	text = strings.TrimSpace(text)
 	v, err := strconv.ParseUint(text, 10, 32)
@@ -408,8 +411,8 @@ func (p *parser) addHost(label, rest string) error {
 	return p.appendHost(host)
 }
 
-// appendHost adds an agent, and notes what it shares with another one: the C
-// program dials both.
+// appendHost adds an agent, and notes what it has in common with another one: the C
+// program connects to both.
 func (p *parser) appendHost(host Host) error {
 	key := hostKey{host.Label, host.Name, host.Port}
 	if host.From {
@@ -444,7 +447,7 @@ func checkLabel(label string) error {
 	return nil
 }
 
-// parseSource reads what follows the label: host:port or scheme://host:port.
+// parseSource parses what follows the label: host:port or scheme://host:port.
 func (h *Host) parseSource(text string) (err error) {
 	scheme, rest, ok := strings.Cut(text, "://")
 	switch {
@@ -474,8 +477,8 @@ func (h *Host) parseSource(text string) (err error) {
 	return err
 }
 
-// parseFrom reads the address of an agent that is not dialled, or what it calls
-// what it observes: node/interface.
+// parseFrom parses the address of an agent that sends to us, or the name of its
+// observation point: node/interface.
 func (h *Host) parseFrom(text string) error {
 	if _, ok := observed(text); ok {
 		h.From, h.IPFIX, h.Name = true, true, text
@@ -489,7 +492,7 @@ func (h *Host) parseFrom(text string) error {
 	return nil
 }
 
-// params are the parameters of a source.
+// params returns the parameters of a source.
 func (h *Host) params() (p option.Params) {
 	if h.TLS != nil {
 		for _, one := range h.TLS.parameters() {
@@ -502,8 +505,8 @@ func (h *Host) params() (p option.Params) {
 	return p
 }
 
-// cause is the innermost error of err that still says why: paths and
-// addresses around it are in the message already.
+// cause returns the innermost error of err that still explains it; the paths and
+// addresses added by wrapping errors are already in the message.
 func cause(err error) error {
 	for {
 		inner := errors.Unwrap(err)

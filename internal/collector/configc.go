@@ -8,16 +8,15 @@ import (
 	"unicode"
 )
 
-// This file reads lines of a collector.conf as the C program does, which takes
-// numbers by atoi(3), addresses by inet_aton(3) and a line apart by strtok(3).
-// It does not have that program's limits: 31 characters of a line, 3 of a label,
-// 64 flows.
+// This file parses lines of a collector.conf as the C program does: numbers with
+// atoi(3), addresses with inet_aton(3), and fields with strtok(3). It does not have
+// that program's limits: 31 characters per line, 3 per label, 64 flows.
 
-// readAsC adds what the C program makes of a line that does not follow the
-// rules, and says what that is; "" if it is nothing.
+// readAsC adds what the C program makes of an invalid line, and returns a description
+// of that; "" if the C program skips the line.
 func (p *parser) readAsC(text string) string {
 	if strings.Contains(text, "://") {
-		return "" // ours, and not right
+		return "" // our own syntax, but invalid
 	}
 	if number, rest, ok := strings.Cut(text, "="); ok {
 		flow, ok := flowAsC(number, rest)
@@ -42,8 +41,8 @@ func (p *parser) readAsC(text string) string {
 	return fmt.Sprintf("read as %v", host)
 }
 
-// flowAsC reads number=rest. The C program has 16 bits for a flow's number and a
-// port, and takes none that is 0.
+// flowAsC parses number=rest. The C program has 16 bits for a flow's number and a port,
+// and ignores flow number 0.
 func flowAsC(number, rest string) (f Flow, ok bool) {
 	if span, mgen := strings.CutPrefix(rest, "M"); mgen {
 		f.Kind, rest = MGEN, span
@@ -58,7 +57,7 @@ func flowAsC(number, rest string) (f Flow, ok bool) {
 		return f, false
 	}
 	if f.Kind == Port {
-		// Port 0 matches nothing there.
+		// Port 0 never matches there.
 		f.First, f.Last = max(1, f.First&math.MaxUint16), f.Last&math.MaxUint16
 	}
 	if f.Last == 0 {
@@ -67,9 +66,8 @@ func flowAsC(number, rest string) (f Flow, ok bool) {
 	return f, true
 }
 
-// hostAsC reads label:address:port, where the port ends at the first character
-// that is no digit. The label may have blanks, but nothing that could do
-// something to a terminal.
+// hostAsC parses label:address:port, where the port ends at the first character that is
+// not a digit. The label may have blanks, but no characters that affect a terminal.
 func hostAsC(text string) (h Host, ok bool) {
 	label, rest, _ := strings.Cut(strings.TrimLeft(text, ":"), ":")
 	address, port, _ := strings.Cut(strings.TrimLeft(rest, ":"), ":")
@@ -83,8 +81,8 @@ func notPrinted(r rune) bool {
 	return r != ' ' && !unicode.IsGraphic(r) || r == unicode.ReplacementChar
 }
 
-// atol is the number that text begins with, behind white space and a sign, and 0
-// if there is none; too large ones are the largest.
+// atol returns the number that text begins with, after white space and a sign, or 0 if
+// there is none; numbers out of range are clamped.
 func atol(text string) int64 {
 	text = strings.TrimLeft(text, " \t\v\f\r\n")
 	negative := strings.HasPrefix(text, "-")
@@ -112,9 +110,9 @@ func atol(text string) int64 {
 	return n
 }
 
-// inetAton reads an IPv4 address of one to four numbers, each decimal, octal
-// (010) or hexadecimal (0xa), of which the last fills what is left of 32 bits.
-// White space may follow, and anything behind that.
+// inetAton parses an IPv4 address of one to four numbers, each decimal, octal (010), or
+// hexadecimal (0xa), of which the last fills the remaining bits. Anything may follow
+// after white space.
 func inetAton(text string) (netip.Addr, bool) {
 	if i := strings.IndexAny(text, " \t\v\f\r\n"); i >= 0 {
 		text = text[:i]
@@ -138,8 +136,8 @@ func inetAton(text string) (netip.Addr, bool) {
 	return netip.AddrFrom4([4]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)}), true
 }
 
-// strtoul reads a whole number, of 32 bits at most, in the base that its
-// beginning tells, as in C.
+// strtoul parses a whole number of at most 32 bits in the base that its prefix
+// indicates, as in C.
 func strtoul(text string) (n uint64, ok bool) {
 	base := uint64(10)
 	if strings.HasPrefix(text, "0x") || strings.HasPrefix(text, "0X") {

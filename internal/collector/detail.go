@@ -12,22 +12,22 @@ import (
 // Detail is how much of an agent's traffic is kept in Config.Batches.
 type Detail struct {
 	Level batch.Level
-	// Since is when it became so; zero if it has been so from the start.
+	// Since is when the level was reached; zero if it has been so from the start.
 	Since time.Time
-	// Limit is the name of the limit that was passed, as in -detail; "rule" if the
-	// level is the rule's own, "bus" if another collector has decided, and empty at
-	// level packets.
+	// Limit is the name of the limit that was exceeded, as in -detail; "rule" if the
+	// rule sets the level, "bus" if another collector has decided, and empty at level
+	// packets.
 	Limit string
-	// Why says so in a few words; empty at level packets.
+	// Why is the reason in a few words; empty at level packets.
 	Why     string
 	Changes uint64 // of the level, since the start
-	// Records are those that left in batches, Lost those that never did: they were
-	// overwritten before, or are from before 1970. What happens to batches later
-	// is counted by whoever gets them.
+	// Records is the number of records published in batches. Lost is the number of
+	// those that never were, because they were overwritten first or are from before
+	// 1970. What happens to batches later is counted by their receiver.
 	Records, Lost uint64
 }
 
-// detail is nil if nobody keeps records.
+// detail returns nil if nobody keeps records.
 func (a *agent) detail() *Detail {
 	if a.followed != nil {
 		d := *a.followed.level.Load()
@@ -48,7 +48,7 @@ func (a *agent) detail() *Detail {
 	return d
 }
 
-// why tells which limit holds an agent at its level.
+// why describes the limit that keeps an agent at its level.
 func why(s *downsample.Status) string {
 	switch s.Cause {
 	case downsample.AgentPackets:
@@ -65,7 +65,7 @@ func why(s *downsample.Status) string {
 	return ""
 }
 
-// kept says in words what a level keeps.
+// kept describes what a level keeps.
 func kept(l batch.Level) string {
 	switch l {
 	case batch.Flows:
@@ -76,7 +76,7 @@ func kept(l batch.Level) string {
 	return "packets"
 }
 
-// less is what is kept of the agent instead of packets, in few words, or "".
+// less describes what is kept of the agent instead of packets, or returns "".
 func (a *agent) less() string {
 	if d := a.detail(); d != nil && d.Level > batch.Packets {
 		return [...]string{batch.Flows: "flows", batch.Top: "top flows"}[d.Level]
@@ -84,13 +84,13 @@ func (a *agent) less() string {
 	return ""
 }
 
-// change is an agent's new level, until it is told.
+// change is an agent's new level that has not been reported.
 type change struct {
 	agent *agent
 	downsample.Change
 }
 
-// text is what has changed, without whose.
+// text describes the change without naming the agent.
 func (c *change) text() string {
 	if c.Level < c.From {
 		return fmt.Sprintf("%s are kept again instead of %s", kept(c.Level), kept(c.From))
@@ -98,10 +98,12 @@ func (c *change) text() string {
 	return fmt.Sprintf("%s are kept instead of %s: %s (-detail %v)", kept(c.Level), kept(c.From), why(&c.Status), c.Cause)
 }
 
-// mostChanges is how many agents with the same news are named one by one.
+// mostChanges is the maximum number of agents with the same change that are listed
+// individually.
 const mostChanges = 3
 
-// tellChanges says each change once; equal ones of many agents in one line.
+// tellChanges reports each change once; equal changes of many agents are reported on
+// one line.
 func (b *batcher) tellChanges() {
 	for len(b.changes) > 0 {
 		text := b.changes[0].text()

@@ -12,35 +12,35 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Follow is records of agents that other collectors have.
+// Follow provides records of agents that other collectors are connected to.
 type Follow struct {
-	// Agents are those that are known at the start. Those that appear later are added.
+	// Agents are those known at the start. Agents that appear later are added.
 	Agents []string
-	// Run gives take the batches of all agents, one at a time, until ctx is done.
-	// take keeps nothing.
+	// Run calls take with the batches of all agents, one at a time, until ctx is done.
+	// take does not retain them.
 	Run func(ctx context.Context, take func(*batch.Batch)) error
-	// Connected reports whether records can come. Nil: always.
+	// Connected reports whether records can arrive. Nil means always.
 	Connected func() bool
 
 	c      *collector
 	by     map[string]*agent
-	others *agent // those that there is no room for
-	said   bool   // that there are
+	others *agent // collects those for which there is no room
+	said   bool   // it has been reported that there are some
 	spread []wire.Record
 }
 
-// followLate is how late records of followed agents may come: top flows are told
-// when their ten seconds are over.
+// followLate is how late records of followed agents may arrive: top flows are published
+// after their ten seconds.
 const followLate = 15 * time.Second
 
-// followed is what is known of an agent's batches.
+// followed is what is known about an agent's batches.
 type followed struct {
 	level atomic.Pointer[Detail]
 	boot  uint64
-	given uint64 // up in that boot, as the last batch said
+	given uint64 // dropped in that boot, according to the last batch
 }
 
-// followAgents makes room for agents that are not dialled by us.
+// followAgents adds the agents that other collectors are connected to.
 func (c *collector) followAgents(f *Follow) {
 	c.follow, f.c = f, c
 	file := &File{Flows: c.file.Flows}
@@ -64,11 +64,11 @@ func (c *collector) newFollowed(index uint32, h *Host) *agent {
 	return a
 }
 
-// maxFollowed is how many agents have a place of their own.
+// maxFollowed is the maximum number of agents with an entry of their own.
 const maxFollowed = 1 << 14
 
-// agent is whose a batch is. One that is new gets a place, or that which it had in the
-// archive.
+// agent returns the agent of a batch. A new one is added, with its index in the archive
+// if it has one.
 func (f *Follow) agent(name string) *agent {
 	if a := f.by[name]; a != nil {
 		return a
@@ -100,7 +100,7 @@ func (f *Follow) agent(name string) *agent {
 	return a
 }
 
-// take takes a batch. What stands for ten seconds is spread over them.
+// take processes a batch. Records for ten seconds are spread over them.
 func (f *Follow) take(b *batch.Batch) {
 	a := f.agent(b.Agent)
 	if a.records.Load() == 0 {
@@ -119,7 +119,7 @@ func (f *Follow) take(b *batch.Batch) {
 	a.take(records)
 }
 
-// see brings the agent's Detail up to date.
+// see updates the agent's Detail.
 func (s *followed) see(b *batch.Batch) {
 	old := s.level.Load()
 	d := *old
@@ -127,7 +127,7 @@ func (s *followed) see(b *batch.Batch) {
 	if b.Boot == s.boot {
 		d.Lost += b.Dropped - min(s.given, b.Dropped)
 	}
-	if b.Boot == s.boot { // collectors that have the same records tell their own losses each
+	if b.Boot == s.boot { // collectors with the same records each report their own losses
 		s.given = max(s.given, b.Dropped)
 	} else {
 		s.boot, s.given = b.Boot, b.Dropped

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// The ports of agents that are named without one.
+// defaultPorts are the ports of agents given without one, by scheme.
 var defaultPorts = map[string]string{"": "7073", "tls": "7443", "ipfix": "4739", "ipfix+tls": "4740"}
 
-// ParseHosts makes agents of host[:port] or scheme://host[:port], as somebody
-// types them. An IPv6 address takes brackets only in front of a port. Labels are
-// the hosts' names, and their ports behind those where two are the same.
+// ParseHosts parses agents in the forms host[:port] and scheme://host[:port], as given
+// on a command line. An IPv6 address needs brackets only before a port. Labels are the
+// hosts' names, followed by their ports where two are the same.
 func ParseHosts(texts []string) (hosts []Host, err error) {
 	labels, addresses := make(map[string]bool), make(map[string]string)
 	for _, text := range texts {
@@ -35,7 +35,7 @@ func ParseHosts(texts []string) (hosts []Host, err error) {
 	return hosts, nil
 }
 
-// withPort adds the usual port if text has none.
+// withPort adds the default port if text has none.
 func withPort(text string) string {
 	scheme, rest, ok := strings.Cut(text, "://")
 	if !ok {
@@ -44,7 +44,7 @@ func withPort(text string) string {
 	address, query, _ := strings.Cut(rest, "?")
 	port, known := defaultPorts[scheme]
 	if !known {
-		return text // an error, or no address
+		return text // an error, or not an address
 	}
 	if a, err := netip.ParseAddr(address); err == nil && a.Is6() {
 		address = "[" + address + "]"
@@ -61,8 +61,8 @@ func withPort(text string) string {
 	return address
 }
 
-// CheckAgents returns what is wrong with agents beside their lines: certificates
-// that are missing or no good.
+// CheckAgents returns problems with agents that are not in their lines: missing or
+// invalid certificates.
 func CheckAgents(f *File, cfg *Config) (errs []error) {
 	for i := range f.Hosts {
 		if _, err := f.Hosts[i].certs(cfg.TLS); err != nil {

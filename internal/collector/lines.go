@@ -21,11 +21,11 @@ type lineWriter struct {
 	stdout *os.File
 	reader *hub.Reader[Item]
 	graph  *sink.Grapher
-	wrote  atomic.Uint64 // lines that stdout has taken
-	missed atomic.Uint64 // lines that it has not taken in the time to drain
+	wrote  atomic.Uint64 // lines that stdout has accepted
+	missed atomic.Uint64 // lines that it did not accept within drainTime
 
-	// asPlayed: a line has the time at which it was played. A grapher draws
-	// nothing that is older than itself.
+	// asPlayed means that lines have the time at which they were played, because a
+	// grapher ignores lines that are older than itself.
 	asPlayed bool
 
 	labels  []string // of agents
@@ -48,9 +48,9 @@ func newLineWriter(c *collector, cfg Config) (*lineWriter, error) {
 	return w, nil
 }
 
-// run writes in large pieces while more is waiting, and at once when nothing
-// is. As 64 KiB of lines are made in about a millisecond, no line is kept
-// longer than that before it is offered to stdout.
+// run writes in large pieces while more is waiting, and immediately when nothing is. It
+// takes about a millisecond to produce 64 KiB of lines, so no line is held back longer
+// than that.
 func (w *lineWriter) run() error {
 	defer w.stdout.Close()
 	defer w.reader.Close()
@@ -58,7 +58,7 @@ func (w *lineWriter) run() error {
 		items := w.reader.Items()
 		for i := range items {
 			if err := w.write(&items[i]); err != nil {
-				w.reader.Advance(i + 1) // the buffer has it
+				w.reader.Advance(i + 1) // it is in the buffer
 				return w.failed(err)
 			}
 		}
@@ -77,14 +77,14 @@ func (w *lineWriter) run() error {
 	}
 }
 
-// maxSplit is how many packets of a record have lines of their own: one for
-// each millisecond of its second is more than anyone can draw.
+// maxSplit is the maximum number of lines into which a record is split: one per
+// millisecond of its second, more than anyone can draw.
 const maxSplit = 1000
 
-// write prints a record that stands for one packet; or for several of one
-// second, which it divides among lines from the first packet's time to the end
-// of that second. So lines count packets, and a grapher that draws less than a
-// second at a time sees no peak where the record begins.
+// write prints a record. If it stands for several packets of one second, it is split
+// into lines from the first packet's time to the end of that second, so that lines
+// count packets, and a grapher with a resolution below a second does not show a peak
+// where the record begins.
 func (w *lineWriter) write(item *Item) error {
 	if item.Flags&wire.NotTraffic != 0 {
 		return nil
@@ -107,8 +107,7 @@ func (w *lineWriter) write(item *Item) error {
 	return nil
 }
 
-// shorten is how long a time takes at the speed of the replay; nobody needs it
-// for a single packet.
+// shorten converts a time to the speed of the replay; a single packet does not need it.
 func (w *lineWriter) shorten(d time.Duration, packets uint64) time.Duration {
 	if packets == 1 {
 		return 0
@@ -120,8 +119,8 @@ func (w *lineWriter) shorten(d time.Duration, packets uint64) time.Duration {
 	return time.Duration(min(float64(d)/speed, float64(time.Hour)))
 }
 
-// packet prints one line for each flow of the record: the first primary, the
-// others secondary, as is all that the agent's host relayed for others.
+// packet prints one line for each flow of the record: the first is primary, the others
+// are secondary, as is everything that the agent's host relayed.
 func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
 	line := wire.GrapherLine{
 		Time:  at,
@@ -154,7 +153,7 @@ func (w *lineWriter) packet(item *Item, at int64, value uint64) error {
 	return nil
 }
 
-// label is that of an agent. It is the same as long as there is the agent.
+// label returns an agent's label, which never changes.
 func (w *lineWriter) label(host uint32) string {
 	for int(host) >= len(w.labels) {
 		w.labels = append(w.labels, w.c.all()[len(w.labels)].host.Label)
@@ -167,8 +166,7 @@ func (w *lineWriter) count() {
 	w.wrote.Store(written)
 }
 
-// failed turns the end of stdout's reader, and of the time to drain, into a
-// quiet end.
+// failed treats a closed stdout, and the end of drainTime, as a clean end.
 func (w *lineWriter) failed(err error) error {
 	w.count()
 	_, kept := w.graph.Lines()
@@ -184,7 +182,7 @@ func (w *lineWriter) failed(err error) error {
 
 // stop bounds the time that writing may still take.
 func (w *lineWriter) stop() {
-	// Regular files take no deadline and need none.
+	// Regular files do not support deadlines, and do not need them.
 	_ = w.stdout.SetWriteDeadline(time.Now().Add(drainTime))
 }
 

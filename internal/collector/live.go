@@ -21,18 +21,17 @@ import (
 )
 
 const (
-	// drawEvery is how often rates are worked out and shown.
+	// drawEvery is the interval at which rates are computed and displayed.
 	drawEvery = time.Second
-	// lookEvery is how often the hub is emptied: far less than it takes to
-	// fill it, and not worth measuring.
+	// lookEvery is the interval at which the hub is emptied: far shorter than the time
+	// to fill it, and of negligible cost.
 	lookEvery = 100 * time.Millisecond
 )
 
 func canDraw(f *os.File) bool { return screen.CanDraw(f) }
 
-// liveView counts what arrives and shows it once a second. It counts by
-// arrival, not by the packets' time: a host whose clock is wrong would have no
-// rate otherwise.
+// liveView counts what arrives and displays it once a second. It counts by arrival, not
+// by the packets' times: otherwise a host with a wrong clock would have no rate.
 type liveView struct {
 	c       *collector
 	reader  *hub.Reader[Item]
@@ -44,26 +43,26 @@ type liveView struct {
 	poked   chan struct{}
 	counted atomic.Uint64 // records
 
-	known   []*agent       // that there is room for
-	edition uint64         // of the collector's agents
-	shown   []screen.Agent // of known, as it was last
+	known   []*agent       // those for which there is room
+	edition uint64         // edition of the collector's agents
+	shown   []screen.Agent // of known, as last displayed
 
-	rows    []screen.Flow // of any agent: flows in file order, then the rest
+	rows    []screen.Flow // of any agent: flows in file order, then unmatched traffic
 	rowOf   []int         // by index of flow line
 	classes *classifier   // whose flow lines they are
 	agents  []tally
 
-	states []*feed.ClientState // as last shown, by agent
+	states []*feed.ClientState // as last displayed, by agent
 
 	quality  map[hostRow]*quality // of MGEN messages
-	showMGEN atomic.Bool          // asked for by a key
-	showTalk atomic.Bool          // likewise, or from the start
+	showMGEN atomic.Bool          // toggled by a key
+	showTalk atomic.Bool          // likewise, or set from the start
 
-	said   map[talkKey]uint64 // bytes of conversations since the start,
+	said   map[talkKey]uint64 // bytes of conversations since the start
 	saidTo int64              // up to this second
 
-	since   time.Time // when counting for the rates began
-	played  int64     // the replay's time then
+	since   time.Time // when counting for the current rates began
+	played  int64     // the replay's time at since
 	view    screen.View
 	scratch []uint32
 }
@@ -77,7 +76,7 @@ type tally struct {
 
 type counts struct {
 	packets, bits uint64
-	seen          bool // ever
+	seen          bool // at any time
 }
 
 func (n *counts) add(packets, bits uint64) {
@@ -86,7 +85,7 @@ func (n *counts) add(packets, bits uint64) {
 	n.seen = true
 }
 
-// take is the rate in a time of so many seconds, and begins anew.
+// take returns the rate over this number of seconds, and starts anew.
 func (n *counts) take(seconds float64) screen.Rate {
 	if seconds <= 0 {
 		*n = counts{seen: n.seen}
@@ -97,13 +96,13 @@ func (n *counts) take(seconds float64) screen.Rate {
 	return r
 }
 
-// gauge is the last value of a host statistic, which comes once a second.
+// gauge is the last value of a host statistic, which arrives once a second.
 type gauge struct {
 	value float64
 	at    time.Time // of arrival
 }
 
-// gaugeAge is when a statistic that is no longer sent is no longer shown.
+// gaugeAge is the age at which a host statistic is no longer displayed.
 const gaugeAge = 5 * time.Second
 
 func (g gauge) show(now time.Time) screen.Gauge {
@@ -163,7 +162,7 @@ func (l *liveView) makeAgents() {
 	}
 }
 
-// meet makes room for agents that are new.
+// meet adds agents that are new.
 func (l *liveView) meet() {
 	if edition := l.c.edition.Load(); edition != l.edition {
 		l.edition = edition
@@ -177,7 +176,7 @@ func (l *liveView) meet() {
 	}
 }
 
-// present are the agents to show: those that the configuration has now.
+// present returns the agents to display: those currently configured.
 func (l *liveView) present() []screen.Agent {
 	l.view.Agents = l.view.Agents[:0]
 	for i, a := range l.known {
@@ -188,7 +187,7 @@ func (l *liveView) present() []screen.Agent {
 	return l.view.Agents
 }
 
-// makeRows gives each flow number one row.
+// makeRows creates one row per flow number.
 func (l *liveView) makeRows() {
 	l.classes = l.c.classes.Load()
 	rows, rowOf := rowsOf(l.classes.flows)
@@ -211,8 +210,8 @@ func (l *liveView) makeRows() {
 	}
 }
 
-// run counts and draws until it is stopped, then gives the terminal back and
-// counts what is left.
+// run counts and draws until it is stopped, then restores the terminal and counts what
+// is left.
 func (l *liveView) run() error {
 	defer l.stdout.Close()
 	defer l.reader.Close()
@@ -233,7 +232,7 @@ func (l *liveView) run() error {
 	}
 }
 
-// readKeys reads keys until the result is called.
+// readKeys reads keys until stop is called.
 func (l *liveView) readKeys() (stop func()) {
 	signal.Ignore(syscall.SIGTTIN)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -250,7 +249,8 @@ func (l *liveView) readKeys() (stop func()) {
 	}
 }
 
-// wait counts until there is something new to draw; false means stop.
+// wait counts until there is something new to draw. It reports false when the view has
+// to stop.
 func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
 	hurry := false
 	for {
@@ -263,10 +263,10 @@ func (l *liveView) wait(look <-chan time.Time, signals <-chan os.Signal) bool {
 			}
 			return true
 		case <-l.poked:
-			hurry = true // the player has done it when we look next
+			hurry = true // the player will have done it at the next look
 		case now := <-look:
 			l.count(now)
-			if hurry { // whether or not it is time for new rates
+			if hurry { // even if new rates are not due
 				l.hurry()
 			}
 			if l.update(now) || hurry {
@@ -284,21 +284,21 @@ func (l *liveView) drain() error {
 	return nil
 }
 
-// suspend does what Ctrl-Z asks for, with the terminal in order meanwhile.
+// suspend handles Ctrl-Z, with the terminal restored while suspended.
 func (l *liveView) suspend() {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
 	defer signal.Stop(continued)
 	l.term.Close()
-	_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP) // cannot fail: it is our own process
+	_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP) // cannot fail for our own process
 	select {
 	case <-continued:
-		_ = l.term.Resume() // if not, drawing fails and says why
+		_ = l.term.Resume() // if it fails, drawing fails and reports why
 	case <-l.stopped:
 	}
 }
 
-// count adds everything that the hub holds.
+// count counts everything that the hub holds.
 func (l *liveView) count(now time.Time) {
 	for items := l.reader.Items(); len(items) > 0; items = l.reader.Items() {
 		for i := range items {
@@ -336,8 +336,8 @@ func (l *liveView) add(item *Item, now time.Time) {
 	}
 }
 
-// update brings the view up to date and says whether anything has changed:
-// rates each second, states of connections at once.
+// update updates the view and reports whether anything has changed: rates every second,
+// states of connections immediately.
 func (l *liveView) update(now time.Time) bool {
 	changed := l.edition != l.c.edition.Load()
 	l.meet()
@@ -362,7 +362,7 @@ func (l *liveView) update(now time.Time) bool {
 	if l.c.player != nil {
 		seconds = l.showReplay()
 		if seconds == 0 {
-			return true // paused: what was last stays
+			return true // paused: keep the last values
 		}
 	}
 	for i := range l.agents {
@@ -371,9 +371,9 @@ func (l *liveView) update(now time.Time) bool {
 	return true
 }
 
-// showReplay brings the header up to date and says for how long, in the
-// records' own time, rates have been counted: 0 if the replay did not go on,
-// below 0 if it went back.
+// showReplay updates the header and returns the time, in the records' own seconds, over
+// which rates have been counted: 0 if the replay did not advance, negative if it was
+// rewound.
 func (l *liveView) showReplay() (seconds float64) {
 	s := l.showPosition()
 	seconds = float64(s.Position-l.played) / 1e9
@@ -386,7 +386,7 @@ func (l *liveView) showReplay() (seconds float64) {
 	return seconds
 }
 
-// hurry shows what a key has changed before it is time for new rates.
+// hurry shows what a key has changed before new rates are due.
 func (l *liveView) hurry() {
 	l.view.ShowMGEN, l.view.ShowTalk = l.showMGEN.Load(), l.showTalk.Load()
 	l.updateMGEN()
@@ -409,7 +409,7 @@ func (l *liveView) showPosition() replay.Status {
 	return s
 }
 
-// typed does what a key is for.
+// typed handles a key.
 func (l *liveView) typed(k screen.Key) {
 	switch k {
 	case 'q':
@@ -426,7 +426,7 @@ func (l *liveView) typed(k screen.Key) {
 	l.poke()
 }
 
-// seek does what a key is for in a replay.
+// seek handles a key in a replay.
 func (l *liveView) seek(k screen.Key, p *replay.Player) {
 	switch k {
 	case ' ', 'p':
@@ -450,7 +450,7 @@ func (l *liveView) seek(k screen.Key, p *replay.Player) {
 	}
 }
 
-// poke makes the view draw soon.
+// poke makes the view redraw soon.
 func (l *liveView) poke() {
 	select {
 	case l.poked <- struct{}{}:
@@ -492,8 +492,8 @@ func (l *liveView) updateStates() (changed bool) {
 	return changed
 }
 
-// showState puts s into a. While a failed agent is dialled again, the screen
-// goes on saying why it failed.
+// showState stores s in a. While a failed agent is being reconnected, the screen
+// continues to show why it failed.
 func showState(a *screen.Agent, s *feed.ClientState) (changed bool) {
 	old := *a
 	switch s.Phase {
@@ -505,7 +505,7 @@ func showState(a *screen.Agent, s *feed.ClientState) (changed bool) {
 	return old.State != a.State || old.Status != a.Status
 }
 
-// showElsewhere shows that another collector has a, or that it has no more.
+// showElsewhere shows that another collector is connected to a, or no longer is.
 func showElsewhere(a *screen.Agent, elsewhere bool) (changed bool) {
 	if elsewhere == (a.Status == atAnother) {
 		return false
@@ -522,18 +522,18 @@ func (l *liveView) draw() error {
 	width, height := l.term.Size()
 	if err := l.term.Draw(l.painter.Paint(&l.view, width, height)); err != nil {
 		if errors.Is(err, syscall.EIO) {
-			return errStdoutClosed // the terminal is gone
+			return errStdoutClosed // the terminal has gone
 		}
 		return fmt.Errorf("cannot draw: %w", err)
 	}
 	return nil
 }
 
-// stop gives the terminal back at once; messages go to stderr again.
+// stop restores the terminal immediately; messages go to stderr again.
 func (l *liveView) stop() {
 	l.once.Do(func() {
 		close(l.stopped)
-		_ = l.term.Close() // nothing can be done about a terminal that is gone
+		_ = l.term.Close() // nothing can be done about a terminal that has gone
 		l.c.say.mute(false)
 	})
 }

@@ -12,14 +12,14 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// mgenSeconds is the time that loss and delay are of: long enough for slow
-// flows, short enough to follow.
+// mgenSeconds is the time over which loss and delay are measured: long enough for slow
+// flows, short enough to follow changes.
 const mgenSeconds = 10
 
 // hostRow is a flow at a receiver.
 type hostRow struct{ host, row int }
 
-// quality adds up what became of MGEN messages.
+// quality adds up the outcomes of MGEN messages.
 type quality struct {
 	expected, lost uint64
 	delayed        uint64
@@ -40,11 +40,12 @@ func (q *quality) meanDelay() screen.Gauge {
 	return screen.Gauge{Value: q.delay / float64(q.delayed), Valid: true}
 }
 
-// last is the newest snapshot, and so many seconds before what is shown now.
+// last returns the newest snapshot, and the window of this many seconds before the
+// displayed time.
 func (l *liveView) last(seconds int64) (*rollup.Snapshot, rollup.Window) {
 	snap := l.c.view.Store().Snapshot()
 	w := snap.Last(seconds)
-	if l.c.player != nil { // which may have gone back
+	if l.c.player != nil { // the player may have been rewound
 		if now := l.played / int64(time.Second); now < w.To {
 			w = rollup.Window{From: now - seconds, To: now}
 		}
@@ -52,8 +53,8 @@ func (l *liveView) last(seconds int64) (*rollup.Snapshot, rollup.Window) {
 	return snap, w
 }
 
-// updateMGEN brings loss and delay up to date: those of each flow number at
-// each host, and the table of MGEN flows.
+// updateMGEN updates loss and delay, of each flow number at each host, and the table of
+// MGEN flows.
 func (l *liveView) updateMGEN() {
 	snap, w := l.last(mgenSeconds)
 	m := snap.MGEN(w)
@@ -72,8 +73,7 @@ func (l *liveView) updateMGEN() {
 	}
 }
 
-// addQuality counts a receiver's part of a flow for all flow numbers that it
-// belongs to.
+// addQuality adds a receiver's part of a flow to all flow numbers that it belongs to.
 func (l *liveView) addQuality(f *rollup.MGENFlow, r *rollup.MGENReceiver) {
 	record := wire.Record{DstPort: f.DstPort, Proto: f.Proto, FlowID: f.ID, Flags: wire.MGEN}
 	lines := l.classes.lines(l.classes.match(&record), l.scratch)
@@ -103,7 +103,7 @@ func (l *liveView) addTo(row int, r *rollup.MGENReceiver) {
 	q.delay += r.MeanDelay.Seconds() * float64(r.Delayed)
 }
 
-// mgenRows is a flow in the table: a row for each receiver, or one.
+// mgenRows returns the table rows of a flow: one per receiver, or a single one.
 func (l *liveView) mgenRows(f *rollup.MGENFlow, seconds float64) (rows []screen.MGENFlow) {
 	row := screen.MGENFlow{ID: f.ID, Path: l.endpoint(f.Src, f.SrcHost, f.SrcPort) + " → " + l.endpoint(f.Dst, -1, f.DstPort)}
 	if len(f.Receivers) == 0 {
@@ -128,7 +128,7 @@ func rateOf(n rollup.Counts, seconds float64) screen.Rate {
 	return screen.Rate{Packets: float64(n.Packets) / seconds, Bits: float64(n.Bits()) / seconds}
 }
 
-// endpoint is a host by its name, its agent's label or its address, and a port.
+// endpoint formats a host, by its name, its agent's label, or its address, and a port.
 func (l *liveView) endpoint(a netip.Addr, host int, port uint16) string {
 	name := l.c.names.Addr(a)
 	switch {

@@ -13,34 +13,34 @@ import (
 )
 
 const (
-	// talkSeconds is the time that rates of conversations are of.
+	// talkSeconds is the time over which rates of conversations are measured.
 	talkSeconds = 5
-	// mostTalkers is how many directions of connections are looked at. A browser has
-	// dozens with each host.
+	// mostTalkers is the maximum number of connection directions examined. A browser
+	// has dozens with each host.
 	mostTalkers = 1000
-	// mostTalks is how many conversations are remembered that are silent.
+	// mostTalks is the maximum number of silent conversations that are remembered.
 	mostTalks = 4096
 )
 
-// talkKey is a conversation: all connections of two hosts with one service.
+// talkKey identifies a conversation: all connections between two hosts for one service.
 type talkKey struct {
-	a, b  netip.Addr // b offers the service, see newTalkKey
-	port  uint16     // of the service; 0 if there are no ports
+	a, b  netip.Addr // b provides the service, see newTalkKey
+	port  uint16     // of the service; 0 without ports
 	proto uint8
 }
 
-// talk is a conversation's traffic.
+// talk is the traffic of a conversation.
 type talk struct {
 	key         talkKey
 	there, back rollup.Counts
 	row         int
 }
 
-// updateTalk brings the conversations up to date if they are shown, and the sums of
-// what has been said always.
+// updateTalk updates the conversations if they are displayed, and always updates their
+// totals.
 func (l *liveView) updateTalk() {
 	snap, w := l.last(talkSeconds)
-	w.From = min(max(w.From, snap.Oldest), w.To) // or the first rates would be too low
+	w.From = min(max(w.From, snap.Oldest), w.To) // otherwise the first rates would be too low
 	l.sumTalk(snap, w)
 	l.view.Conversations = l.view.Conversations[:0]
 	if !l.view.ShowTalk {
@@ -56,7 +56,7 @@ func (l *liveView) updateTalk() {
 	}
 }
 
-// sumTalk adds up the seconds up to w's end that have not been counted yet.
+// sumTalk adds up the seconds until w's end that have not been counted yet.
 func (l *liveView) sumTalk(snap *rollup.Snapshot, w rollup.Window) {
 	from := max(l.saidTo, w.From)
 	if w.To <= from {
@@ -71,7 +71,7 @@ func (l *liveView) sumTalk(snap *rollup.Snapshot, w rollup.Window) {
 	}
 }
 
-// talksOf are the conversations in w, the heaviest first.
+// talksOf returns the conversations in w, heaviest first.
 func talksOf(snap *rollup.Snapshot, w rollup.Window) (list []*talk) {
 	found := make(map[talkKey]*talk)
 	talkers := snap.Talkers(w, mostTalkers)
@@ -96,9 +96,9 @@ func talksOf(snap *rollup.Snapshot, w rollup.Window) (list []*talk) {
 	return list
 }
 
-// newTalkKey is the conversation that packets belong to, and whether they come back
-// from b. The lower port is the service's, as a client's is mostly chosen from
-// above 1023; a multicast group is always b.
+// newTalkKey returns the conversation that packets belong to, and whether they are sent
+// by b. The lower port is the service's, because clients mostly choose ports above
+// 1023; a multicast group is always b.
 func newTalkKey(t *rollup.Tuple) (key talkKey, back bool) {
 	switch {
 	case t.Dst.IsMulticast():
@@ -113,7 +113,7 @@ func newTalkKey(t *rollup.Tuple) (key talkKey, back bool) {
 	return talkKey{t.Src, t.Dst, t.DstPort, t.Proto}, false
 }
 
-// hostName is a host by its name, its agent's label or its address.
+// hostName returns a host's name, its agent's label, or its address.
 func (l *liveView) hostName(snap *rollup.Snapshot, a netip.Addr) string {
 	if name := l.c.names.Addr(a); name != "" {
 		return name
@@ -124,7 +124,7 @@ func (l *liveView) hostName(snap *rollup.Snapshot, a netip.Addr) string {
 	return a.String()
 }
 
-// rowColor is the color of one of the store's rows.
+// rowColor returns the color of one of the store's rows.
 func (l *liveView) rowColor(row int) int {
 	rows := l.c.view.Rows()
 	if row >= len(rows) {
@@ -138,7 +138,7 @@ func (l *liveView) rowColor(row int) int {
 	return screen.Grey
 }
 
-// serviceText names the port and the protocol.
+// serviceText formats the port and the protocol.
 func serviceText(k talkKey) string {
 	name := map[uint8]string{wire.ProtoICMP: "icmp", wire.ProtoTCP: "tcp", wire.ProtoUDP: "udp", 58: "icmpv6", wire.ProtoSCTP: "sctp", 2: "igmp"}[k.proto]
 	if name == "" {

@@ -11,16 +11,15 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// NameFile is what a file of host names says. The nil NameFile has no names.
+// NameFile is the contents of a file of host names. A nil NameFile has no names.
 type NameFile struct {
 	Addrs  map[netip.Addr]string // names of addresses
-	Labels map[string]string     // names of agents, by their labels in collector.conf
+	Labels map[string]string     // names of agents, by label
 }
 
-// ReadNames reads the file called name: a line is an address or an agent's
-// label, white space, and a name; what follows is ignored, so that /etc/hosts
-// is such a file, see hosts(5). A file with bad lines is a *ConfigError that
-// names all of them.
+// ReadNames reads the file called name. Each line has an address or an agent's label,
+// white space, and a name; the rest is ignored, so /etc/hosts is such a file, see
+// hosts(5). The error for invalid lines is a *ConfigError that lists all of them.
 func ReadNames(name string) (*NameFile, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -29,7 +28,7 @@ func ReadNames(name string) (*NameFile, error) {
 	return ParseNames(name, data)
 }
 
-// ParseNames reads data, the contents of the file called name.
+// ParseNames parses data, the contents of the file called name.
 func ParseNames(name string, data []byte) (*NameFile, error) {
 	f := &NameFile{Addrs: make(map[netip.Addr]string), Labels: make(map[string]string)}
 	errs := ConfigError{Name: name}
@@ -76,7 +75,7 @@ func (f *NameFile) parseLine(text string) error {
 	return nil
 }
 
-// Addr is the name of an address, or "".
+// Addr returns the name of an address, or "".
 func (f *NameFile) Addr(a netip.Addr) string {
 	if f == nil {
 		return ""
@@ -84,7 +83,7 @@ func (f *NameFile) Addr(a netip.Addr) string {
 	return f.Addrs[a]
 }
 
-// Label is the name of the agent with this label, or "".
+// Label returns the name of the agent with this label, or "".
 func (f *NameFile) Label(label string) string {
 	if f == nil {
 		return ""

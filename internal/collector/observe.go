@@ -9,17 +9,17 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
-// watched is what a View's store has been told of an agent.
+// watched is what a View's store has been told about an agent.
 type watched struct {
-	told        bool // anything
+	told        bool // the store has been told at all
 	is          bool
-	connections uint64 // when it was told
+	connections uint64 // at the time of the last report
 	losses      uint64
-	lossesAt    int64 // the second when losses was looked at
+	lossesAt    int64 // the second when losses was last checked
 }
 
-// observe tells the store which agents are being watched, and of records that got
-// lost. It is called by who fills the store.
+// observe tells the store which agents are being watched, and of lost records. It is
+// called by the goroutine that fills the store.
 func (v *View) observe(now time.Time) {
 	if v.c.player != nil || v.known == nil { // there may be no agents yet
 		return
@@ -32,7 +32,7 @@ func (v *View) observe(now time.Time) {
 		switch w := &v.watched[i]; {
 		case a.knowsWhen():
 			v.observeAgent(i, a, w, now)
-		case a.followed != nil && w.told: // the archive knew it, and now others collect from it
+		case a.followed != nil && w.told: // it was known from the archive, and is now collected by others
 			w.told = false
 			v.store.Watch(now.UnixNano(), i, !v.away)
 		}
@@ -48,8 +48,8 @@ func (v *View) observe(now time.Time) {
 	}
 }
 
-// observeBus tells the store when what is followed cannot come. It waits on the bus,
-// or at other collectors.
+// observeBus tells the store while the followed agents' records cannot arrive. They
+// wait on the bus, or at other collectors.
 func (v *View) observeBus(now time.Time) {
 	f := v.c.follow
 	if f == nil || f.Connected == nil {
@@ -70,8 +70,8 @@ func (v *View) observeBus(now time.Time) {
 	}
 }
 
-// knowsWhen reports whether a has a connection whose state says when it is being
-// watched. Nobody knows when exporters that dial us, or send datagrams, are.
+// knowsWhen reports whether the state of a's connection shows when it is being watched.
+// For exporters that connect to us or send datagrams, that is unknown.
 func (a *agent) knowsWhen() bool { return a.client != nil || a.gone.Load() }
 
 func (v *View) observeAgent(i int, a *agent, w *watched, now time.Time) {
@@ -81,11 +81,11 @@ func (v *View) observeAgent(i int, a *agent, w *watched, now time.Time) {
 	if !is && w.is {
 		at = v.goneSince(i, a, at)
 	}
-	if w.told && is && w.is && connections != w.connections { // it was away between two looks
+	if w.told && is && w.is && connections != w.connections { // it was away between two checks
 		v.store.Watch(at, i, false)
 	}
 	if !w.told || is != w.is || connections != w.connections {
-		if is && !w.told { // until now nobody watched
+		if is && !w.told { // it was not watched until now
 			v.store.Watch(v.c.started.UnixNano(), i, false)
 		}
 		v.store.Watch(at, i, is)
@@ -94,7 +94,7 @@ func (v *View) observeAgent(i int, a *agent, w *watched, now time.Time) {
 	v.observeLosses(i, a, w, now.Unix())
 }
 
-// observeLosses tells of records that the agent, or the way from it, has lost.
+// observeLosses reports records that were lost by the agent, or between it and us.
 func (v *View) observeLosses(i int, a *agent, w *watched, sec int64) {
 	if sec == w.lossesAt {
 		return
@@ -107,11 +107,12 @@ func (v *View) observeLosses(i int, a *agent, w *watched, sec int64) {
 	w.lossesAt = sec
 }
 
-// lossDelay is about how many seconds old an agent's word of what it lost may be.
+// lossDelay is the approximate age, in seconds, of an agent's report of its losses.
 const lossDelay = 2
 
-// goneSince is since when an agent has not been watched. One that does not answer
-// has been away since its last record, or since the kernel began to ask.
+// goneSince returns the time since which an agent has not been watched. One that does
+// not respond has been away since its last record, or since the kernel began to probe
+// it.
 func (v *View) goneSince(i int, a *agent, now int64) int64 {
 	failed := a.failed.Load()
 	if failed == nil || !errors.Is(failed.Err, syscall.ETIMEDOUT) && !errors.Is(failed.Err, os.ErrDeadlineExceeded) {

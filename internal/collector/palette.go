@@ -10,22 +10,22 @@ import (
 	"strings"
 )
 
-// PaletteFile is where the grapher mwmg looks for names and colours of flows.
+// PaletteFile is where the grapher mwmg looks for names and colors of flows.
 const PaletteFile = "mwmg.conf"
 
-// FlowStyle is a section of an mwmg.conf: how to show one flow.
+// FlowStyle is a section of an mwmg.conf: how to display one flow.
 type FlowStyle struct {
-	Name         string // of the flow, as the file has it: not safe for HTML or terminals
+	Name         string // of the flow, as in the file: not escaped for HTML or terminals
 	Color, Relay Color  // of primary (level 0) and secondary (level 1) traffic
 }
 
-// Color is red, green and blue, 8 bits each; valid iff Valid.
+// Color is red, green, and blue, 8 bits each; valid iff Valid.
 type Color struct {
 	R, G, B uint8
-	Valid   bool // the file has the colour
+	Valid   bool // the file has the color
 }
 
-// String is #rrggbb, or nothing for a colour that the file does not have.
+// String returns #rrggbb, or "" for a color that the file does not have.
 func (c Color) String() string {
 	if !c.Valid {
 		return ""
@@ -33,11 +33,11 @@ func (c Color) String() string {
 	return fmt.Sprintf("#%02x%02x%02x", c.R, c.G, c.B)
 }
 
-// Palette is what an mwmg.conf says: the styles of flows 1, 2, 3 and so on.
-// The nil Palette has no styles.
+// Palette is the contents of an mwmg.conf: the styles of flows 1, 2, 3, and so on. A
+// nil Palette has no styles.
 type Palette struct{ Flows []FlowStyle }
 
-// Flow is the style of the flow with this number, or the zero FlowStyle.
+// Flow returns the style of the flow with this number, or the zero FlowStyle.
 func (p *Palette) Flow(id uint32) FlowStyle {
 	if p == nil || id < 1 || uint64(id) > uint64(len(p.Flows)) {
 		return FlowStyle{}
@@ -45,9 +45,9 @@ func (p *Palette) Flow(id uint32) FlowStyle {
 	return p.Flows[id-1]
 }
 
-// ReadPalette reads the file called name. Bad lines are a *ConfigError, and
-// the Palette has what the other lines say; a file that does not exist is an
-// error that is fs.ErrNotExist.
+// ReadPalette reads the file called name. The error for invalid lines is a
+// *ConfigError, and the Palette then holds the contents of the other lines; for a file
+// that does not exist, the error is fs.ErrNotExist.
 func ReadPalette(name string) (*Palette, error) {
 	data, err := os.ReadFile(name)
 	if err != nil {
@@ -56,9 +56,9 @@ func ReadPalette(name string) (*Palette, error) {
 	return ParsePalette(name, data)
 }
 
-// FindPalette is ReadPalette for PaletteFile in the working directory, which
-// need not be there, and which was made for another program: a line that we
-// do not understand is to be told, but not a reason to stop.
+// FindPalette is ReadPalette for PaletteFile in the working directory, which need not
+// exist. Because the file was written for another program, invalid lines should be
+// reported, but are not a reason to stop.
 func FindPalette() (*Palette, error) {
 	p, err := ReadPalette(PaletteFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -67,8 +67,8 @@ func FindPalette() (*Palette, error) {
 	return p, err
 }
 
-// ParsePalette reads data, the contents of the file called name; see
-// ReadPalette for errors.
+// ParsePalette parses data, the contents of the file called name; see ReadPalette for
+// errors.
 func ParsePalette(name string, data []byte) (*Palette, error) {
 	p := paletteParser{errs: ConfigError{Name: name}, lines: make(map[string]int)}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
@@ -88,7 +88,7 @@ type paletteParser struct {
 	palette Palette
 	errs    ConfigError
 	line    int
-	lines   map[string]int // where a name is
+	lines   map[string]int // line number of each name
 }
 
 func (p *paletteParser) parseLine(text string) error {
@@ -115,8 +115,8 @@ func (p *paletteParser) parseLine(text string) error {
 	return nil // other keys are for the grapher
 }
 
-// section begins a flow. It counts even if something is wrong with its name,
-// or the flows behind it would get each other's colours.
+// section begins a flow. It counts even if its name is invalid; otherwise, later flows
+// would get the wrong colors.
 func (p *paletteParser) section(text string) error {
 	name, closed := strings.CutSuffix(text[1:], "]")
 	name = strings.TrimSpace(name)
@@ -134,7 +134,7 @@ func (p *paletteParser) section(text string) error {
 	return nil
 }
 
-// parse reads #rgb, #rrggbb or #rrrrggggbbbb (XParseColor(3)).
+// parse parses #rgb, #rrggbb, or #rrrrggggbbbb (XParseColor(3)).
 func (c *Color) parse(text string) error {
 	digits, ok := strings.CutPrefix(text, "#")
 	each := len(digits) / 3

@@ -9,19 +9,19 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/hub"
 )
 
-// pathReader hands what the hub carries to an engine that joins packets, and tells it
-// when agents are away or have lost records. It is one goroutine.
+// pathReader passes the contents of the hub to a path engine, and tells it when agents
+// are away or have lost records. It runs in a goroutine of its own.
 type pathReader struct {
 	c      *collector
 	engine *path.Engine
 	reader *hub.Reader[Item]
-	agents []pathAgent // by host
-	lost   uint64      // items that it was too slow for
+	agents []pathAgent // by host index
+	lost   uint64      // items lost because it was too slow
 	looked int64
 }
 
 type pathAgent struct {
-	number int // the engine's
+	number int // the agent's number in the engine
 	there  bool
 	losses feed.Losses
 }
@@ -57,7 +57,7 @@ func (p *pathReader) take(now int64) {
 	}
 }
 
-// agent is the one of a host, which may be new.
+// agent returns the agent of a host, which may be new.
 func (p *pathReader) agent(host uint32) *pathAgent {
 	for uint32(len(p.agents)) <= host {
 		h := p.c.all()[len(p.agents)].host
@@ -70,7 +70,7 @@ func (p *pathReader) agent(host uint32) *pathAgent {
 	return &p.agents[host]
 }
 
-// watch compares the agents' connections and losses with those of the last time.
+// watch compares the agents' connections and losses with those at the last call.
 func (p *pathReader) watch(now int64) {
 	since := p.looked
 	if since == 0 {
@@ -86,7 +86,7 @@ func (p *pathReader) watch(now int64) {
 		}
 		l := a.losses()
 		if l.Missing > o.losses.Missing || l.NotSent > o.losses.NotSent || l.Ignored > o.losses.Ignored {
-			// What exporters say of themselves may be some seconds old.
+			// Exporters' own statistics may be some seconds old.
 			p.engine.Missed(o.number, since-lossesAge, now)
 		} else if lost > p.lost {
 			p.engine.Missed(o.number, since, now)
@@ -96,5 +96,5 @@ func (p *pathReader) watch(now int64) {
 	p.lost = lost
 }
 
-// lossesAge is how old an exporter's statistics may be, nanoseconds.
+// lossesAge is the maximum age of an exporter's statistics, in nanoseconds.
 const lossesAge = int64(5 * time.Second)

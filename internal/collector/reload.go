@@ -12,24 +12,24 @@ import (
 	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
-// lookEach is how often the configuration is looked at. What has changed is read
-// once it is the same for that long, so that nothing is read that is still being
+// lookEach is the interval at which the configuration is checked. A changed file is
+// read once it has been stable for that long, so that it is not read while being
 // written.
 const lookEach = 500 * time.Millisecond
 
-// follower brings agents and flows into line with a configuration that changes.
+// follower applies changes of a configuration to agents and flows.
 type follower struct {
 	c      *collector
 	cfg    Config
-	launch func(*agent) // starts one that is dialled
+	launch func(*agent) // starts a client
 	path   string
-	file   *File     // what is in force
-	seen   fileState // when it was last read
-	next   fileState // when it was last looked at
-	told   string    // the last complaint
+	file   *File     // the one in force
+	seen   fileState // at the last read
+	next   fileState // at the last check
+	told   string    // the last problem reported
 }
 
-// fileState reports whether a file may be another one.
+// fileState reveals whether a file may have changed.
 type fileState struct {
 	size, modified int64
 	inode          uint64
@@ -47,8 +47,8 @@ func stateOf(path string) (s fileState, err error) {
 	return s, nil
 }
 
-// followFile follows the configuration until ctx is done. What cannot be read
-// twice, as a pipe, is not followed.
+// followFile follows the configuration until ctx is done. A file that cannot be read
+// twice, such as a pipe, is not followed.
 func (c *collector) followFile(ctx context.Context, cfg Config, launch func(*agent)) {
 	f := &follower{c: c, cfg: cfg, launch: launch, path: cfg.Reload, file: cfg.File}
 	var look <-chan time.Time
@@ -73,7 +73,7 @@ func (c *collector) followFile(ctx context.Context, cfg Config, launch func(*age
 				c.say.printf("SIGHUP: there is no configuration to read again")
 				continue
 			}
-			f.told = "" // somebody wants to know
+			f.told = "" // report problems again, because the user has asked
 			if f.read() {
 				c.say.printf("%s: nothing has changed", f.path)
 			}
@@ -81,7 +81,7 @@ func (c *collector) followFile(ctx context.Context, cfg Config, launch func(*age
 	}
 }
 
-// look reads the file if it is another one than before.
+// look reads the file if it has changed.
 func (f *follower) look() {
 	now, err := stateOf(f.path)
 	if err != nil {
@@ -97,8 +97,8 @@ func (f *follower) look() {
 	f.read()
 }
 
-// read puts what the file says now in force, or says why not. It reports whether
-// that is in force already.
+// read applies the file's current contents, or reports why not. It reports whether they
+// are already in force.
 func (f *follower) read() (same bool) {
 	file, err := ReadFile(f.path)
 	if err != nil {
@@ -132,13 +132,13 @@ func (f *follower) read() (same bool) {
 	return false
 }
 
-// content: nothing is to be complained about any more.
+// content records that there is no problem any more.
 func (f *follower) content() {
 	f.told = ""
 	f.c.notice.Store(nil)
 }
 
-// complain says once why what was before stays in force.
+// complain reports, once, why the previous configuration stays in force.
 func (f *follower) complain(err error) {
 	text := err.Error()
 	if text == f.told {
@@ -153,13 +153,13 @@ func (f *follower) complain(err error) {
 	f.c.say.printf("%s: all goes on as it was before that", f.path)
 }
 
-// notes reports whether a line with the same fault was in the file.
+// notes reports whether the file had a line with the same problem.
 func (f *File) notes(n Note) bool {
 	return slices.ContainsFunc(f.Notes, func(o Note) bool { return o.Err.Error() == n.Err.Error() })
 }
 
-// worse returns the bad lines of a newer file that f does not have: an edit that
-// went wrong. What is there twice is not bad.
+// worse returns the bad lines of a newer file that f does not have: a failed edit.
+// Duplicates are not bad.
 func (f *File) worse(newer *File) error {
 	errs := ConfigError{Name: newer.Name}
 	for _, n := range newer.Notes {
@@ -173,8 +173,8 @@ func (f *File) worse(newer *File) error {
 	return &errs
 }
 
-// apply puts a file in force, and says what that changes; or nothing, if it
-// cannot all be.
+// apply applies a file and describes the changes. If it cannot be applied completely,
+// nothing is changed.
 func (f *follower) apply(file *File) (did string, err error) {
 	files := make([]certs.Files, len(file.Hosts))
 	for i := range file.Hosts {
@@ -205,10 +205,10 @@ func (f *follower) apply(file *File) (did string, err error) {
 	return strings.Join(parts, "; "), nil
 }
 
-// mostNamed is how many agents are named one by one.
+// mostNamed is the maximum number of agents listed individually.
 const mostNamed = 10
 
-// changed is a list for people.
+// changed formats a list for messages.
 func changed(how string, agents []string) string {
 	more := ""
 	if n := len(agents) - mostNamed; n > 0 {
@@ -217,8 +217,8 @@ func changed(how string, agents []string) string {
 	return how + " " + strings.Join(agents, ", ") + more
 }
 
-// slots finds for each host the agent that it is, or was: the one with the same
-// line, else one with the same label; -1 if there is none.
+// slots finds for each host the current or former agent: the one with the same line,
+// otherwise one with the same label; -1 if there is none.
 func (c *collector) slots(hosts []Host) []int {
 	lines, labels := make(map[string][]int), make(map[string][]int)
 	for i, a := range c.all() {
@@ -249,10 +249,11 @@ func (c *collector) slots(hosts []Host) []int {
 	return slots
 }
 
-// fixed agents are not of the file: those that send and have no line, and those of others.
+// fixed reports whether an agent is not from the file: the one for senders without a
+// line, and agents of other collectors.
 func (a *agent) fixed() bool { return a == a.c.senders.others || a.followed != nil }
 
-// remove ends the agents that are in no slot.
+// remove ends the agents that are not in slots.
 func (f *follower) remove(slots []int) (labels []string) {
 	for i, a := range f.c.all() {
 		if !a.fixed() && !a.gone.Load() && !slices.Contains(slots, i) {
@@ -273,8 +274,7 @@ func (f *follower) end(a *agent) {
 	a.gone.Store(true)
 }
 
-// addAgents starts agents that are new, or have come back, or are dialled
-// elsewhere now.
+// addAgents starts agents that are new, have come back, or have another address.
 func (f *follower) addAgents(hosts []Host, slots []int, files []certs.Files) (labels []string) {
 	f.c.adding.Lock()
 	defer f.c.adding.Unlock()
@@ -306,7 +306,7 @@ func (f *follower) addAgents(hosts []Host, slots []int, files []certs.Files) (la
 	return labels
 }
 
-// newOf is an agent that is dialled, or sends by itself.
+// newOf returns an agent that we connect to, or one that sends to us.
 func (c *collector) newOf(index uint32, h *Host, files certs.Files) *agent {
 	if h.From {
 		return c.newSender(index, h)
@@ -314,8 +314,7 @@ func (c *collector) newOf(index uint32, h *Host, files certs.Files) *agent {
 	return newAgent(c, index, h, files)
 }
 
-// inherit takes over what was counted of the agent that had the index before, and
-// has ended.
+// inherit takes over the counters of the agent that had the index before and has ended.
 func (a *agent) inherit(was *agent) {
 	a.number, a.out = was.number, was.out
 	a.records.Store(was.records.Load())
@@ -323,8 +322,8 @@ func (a *agent) inherit(was *agent) {
 	a.withheld.Store(was.withheld.Load())
 }
 
-// setFlows classifies by other flows from now on, and reports whether they are
-// others.
+// setFlows makes the collector classify by other flows from now on, and reports whether
+// they are different.
 func (c *collector) setFlows(flows []Flow) (bool, error) {
 	before := c.classes.Load()
 	same := slices.EqualFunc(flows, before.flows, func(a, b Flow) bool {

@@ -18,17 +18,17 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Replay is what to play instead of dialling agents.
+// Replay is a set of logs to replay instead of connecting to agents.
 type Replay struct {
 	files   []replay.File
-	skipped []string // files that are no logs
+	skipped []string // files that are not logs
 	speed   float64
 	from    replay.Place
 }
 
-// NewReplay finds the logs that paths, files or directories, name. Speed is a
-// number, 0 or "max" for as fast as possible; from is a time, see
-// replay.ParsePlace, or "" for the beginning.
+// NewReplay finds the logs named by paths, which are files or directories. speed is a
+// number, or 0 or "max" for as fast as possible; from is a time, see replay.ParsePlace,
+// or "" for the beginning.
 func NewReplay(paths []string, speed, from string) (*Replay, error) {
 	r := &Replay{}
 	var err error
@@ -44,7 +44,7 @@ func NewReplay(paths []string, speed, from string) (*Replay, error) {
 	return r, err
 }
 
-// Len is the number of logs.
+// Len returns the number of logs.
 func (r *Replay) Len() int { return len(r.files) }
 
 func parseSpeed(text string) (float64, error) {
@@ -58,7 +58,7 @@ func parseSpeed(text string) (float64, error) {
 	return v, nil
 }
 
-// hosts are the logs in the place of a configuration's agents. Their port is 0.
+// hosts returns the logs as agents of a configuration, with port 0.
 func (r *Replay) hosts() (hosts []Host) {
 	for _, f := range r.files {
 		hosts = append(hosts, Host{Label: f.Label, Name: f.Path})
@@ -66,10 +66,10 @@ func (r *Replay) hosts() (hosts []Host) {
 	return hosts
 }
 
-// mostSkipped is how many files that are no logs are named.
+// mostSkipped is the maximum number of files that are listed as not being logs.
 const mostSkipped = 5
 
-// startReplay makes the player, and one agent for each log.
+// startReplay creates the player, and one agent per log.
 func (c *collector) startReplay(r *Replay, stay bool) {
 	if n := len(r.skipped); n > 0 {
 		more := ""
@@ -88,14 +88,14 @@ func (c *collector) startReplay(r *Replay, stay bool) {
 	})
 }
 
-// newLog is an agent whose records come from its log.
+// newLog returns an agent whose records come from its log.
 func newLog(c *collector, index uint32) *agent {
 	a := &agent{c: c, index: index, host: &c.file.Hosts[index]}
 	a.state.Store(&feed.ClientState{Phase: feed.Connected})
 	return a
 }
 
-// play is take for records of a log, which may come again after going back.
+// play is take for records of a log, which may be repeated after rewinding.
 func (a *agent) play(records []wire.Record, played []int64, again bool) {
 	if !again {
 		a.records.Add(uint64(len(records)))
@@ -103,8 +103,8 @@ func (a *agent) play(records []wire.Record, played []int64, again bool) {
 	a.publish(records, played, again)
 }
 
-// backlog is how many records may wait for the output while logs are played:
-// half of what the hub holds, so that nothing is lost.
+// backlog is the number of records that may wait for the output while logs are
+// replayed: half of the hub's capacity, so that nothing is lost.
 const backlog = hubChunk * hubChunks / 2
 
 // caughtUp waits while the output is behind.
@@ -119,7 +119,7 @@ func (c *collector) caughtUp(ctx context.Context) error {
 	return nil
 }
 
-// replayStatus is where the player is, in words that a line has room for.
+// replayStatus describes the player's position, short enough for a line.
 func replayStatus(s replay.Status, records uint64) string {
 	if !s.Started {
 		return "reading the logs"
@@ -138,8 +138,8 @@ func speedText(speed float64) string {
 	return "x" + strconv.FormatFloat(speed, 'g', 4, 64)
 }
 
-// showProgress keeps a line on stderr up to date, if it is a terminal that
-// shows nothing else.
+// showProgress updates a line on stderr, if it is a terminal on which nothing else is
+// displayed.
 func (c *collector) showProgress(ctx context.Context, out output, stderr *os.File) {
 	if _, live := out.(*liveView); live || c.player == nil || !term.IsTerminal(int(stderr.Fd())) {
 		return
@@ -171,7 +171,7 @@ func (c *collector) totalRecords() (n uint64) {
 	return n
 }
 
-// done is what has become of a log, for the summary.
+// done describes what has become of a log, for the summary.
 func (a *agent) done() string {
 	n := a.c.player.Count(int(a.index))
 	text := count(n.Records, "record")
@@ -184,7 +184,7 @@ func (a *agent) done() string {
 	return text
 }
 
-// runPlayer plays, and says why it could not.
+// runPlayer replays, and reports why if it cannot.
 func (c *collector) runPlayer(ctx context.Context) error {
 	err := c.player.Run(ctx)
 	if errors.Is(err, context.Canceled) {
@@ -193,20 +193,20 @@ func (c *collector) runPlayer(ctx context.Context) error {
 	return err
 }
 
-// Steering is what View.Steer does.
+// Steering is an action of View.Steer.
 type Steering int
 
-// Steerings.
+// Values of Steering.
 const (
 	Pause Steering = iota
 	Resume
 	Slower
 	Faster
-	Next    // over a time without records
-	Forward // by a time
+	Next    // skip a time without records
+	Forward // by a duration
 )
 
-// Replay is where the logs are that are played; not ok if agents are dialled.
+// Replay returns the state of the replay. It reports false if agents are used instead.
 func (v *View) Replay() (s replay.Status, ok bool) {
 	if v.c.player == nil {
 		return s, false
@@ -214,7 +214,7 @@ func (v *View) Replay() (s replay.Status, ok bool) {
 	return v.c.player.Status(), true
 }
 
-// Steer steers a replay. Without one it does nothing.
+// Steer controls a replay. Without a replay it does nothing.
 func (v *View) Steer(how Steering, by time.Duration) {
 	p := v.c.player
 	if p == nil {

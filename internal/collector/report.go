@@ -15,22 +15,22 @@ import (
 // Prefix begins each line on stderr.
 const Prefix = "recollect: "
 
-// lossEvery is the least time between two complaints about a slow stdout.
+// lossEvery is the minimum interval between two messages about a slow stdout.
 const lossEvery = 10 * time.Second
 
-// printer writes lines with Prefix. Each is one write, so that lines of
+// printer writes lines with Prefix. Each line is a single write, so that lines of
 // several goroutines do not mix.
 type printer struct {
 	mu    sync.Mutex
 	w     io.Writer
 	muted bool
-	shown bool // a line of progress is on the terminal
+	shown bool // a progress line is on the terminal
 }
 
 func newPrinter(w io.Writer) *printer { return &printer{w: w} }
 
-// mute keeps lines from a terminal that shows the live view, which says the
-// same in its own way.
+// mute suppresses lines on a terminal with the live view, which shows the same
+// information in its own way.
 func (p *printer) mute(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -50,8 +50,8 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
-// PrintableLines keeps line ends and nothing else that a terminal obeys: what is
-// said may have names in it, and words, that come from elsewhere.
+// PrintableLines keeps line breaks but removes all other characters that affect a
+// terminal: messages may contain names and text from elsewhere.
 func PrintableLines(text string) string {
 	lines := strings.Split(text, "\n")
 	for i := range lines {
@@ -60,10 +60,10 @@ func PrintableLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// eraseLine begins the terminal's line anew (ECMA-48, EL).
+// eraseLine restarts the terminal's line (ECMA-48, EL).
 const eraseLine = "\r\x1b[K"
 
-// progress replaces the last line of progress, on a terminal.
+// progress replaces the last progress line on a terminal.
 func (p *printer) progress(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -73,8 +73,8 @@ func (p *printer) progress(text string) {
 	p.shown = text != ""
 }
 
-// report says when records are lost, and the summary when it is asked for,
-// until ctx is done.
+// report reports lost records, and prints the summary when requested, until ctx is
+// done.
 func (c *collector) report(ctx context.Context, out output, cfg Config) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -116,8 +116,8 @@ type lossReport struct {
 	last  time.Time
 }
 
-// news is the number of records lost since the last line, or 0 if it is too
-// early for another.
+// news returns the number of records lost since the last line, or 0 if it is too early
+// for another.
 func (l *lossReport) news(now time.Time, lost uint64) uint64 {
 	n := lost - l.told
 	if n == 0 || !l.last.IsZero() && now.Sub(l.last) < l.every {
@@ -127,7 +127,7 @@ func (l *lossReport) news(now time.Time, lost uint64) uint64 {
 	return n
 }
 
-// summarize says what has been done so far.
+// summarize reports what has been done so far.
 func (c *collector) summarize(out output) {
 	var b strings.Builder
 	total := uint64(0)
@@ -174,7 +174,7 @@ func (c *collector) summarize(out output) {
 		time.Since(c.started).Round(100*time.Millisecond), st.done, count(st.hub.Lost, "record"), b.String())
 }
 
-// count is "1 record", "2 records".
+// count returns "1 record", "2 records".
 func count(n uint64, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -182,7 +182,8 @@ func count(n uint64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// withheld is how many records were discarded because another collector may have them.
+// withheld returns the number of records discarded because another collector may have
+// them.
 func (c *collector) withheld() (n uint64) {
 	for _, a := range c.all() {
 		n += a.withheld.Load()

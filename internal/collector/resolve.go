@@ -11,36 +11,35 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Limits of looking up names. Addresses come from packets, so anybody may make
-// any number of them up.
+// Limits of name lookups. Addresses come from packets, so anybody can generate any
+// number of them.
 const (
-	lookups     = 4               // at a time
-	lookupQueue = 256             // addresses that wait; more are asked for the next time
-	lookupTime  = 5 * time.Second // for one
+	lookups     = 4               // at the same time
+	lookupQueue = 256             // waiting addresses; more are looked up when requested again
+	lookupTime  = 5 * time.Second // per lookup
 	lookupAge   = 10 * time.Minute
 	maxNames    = 16384
 )
 
-// Names has names of addresses: those of a file, and those that a name
-// server knows if there is a resolver. Any goroutine may use it.
+// Names provides names of addresses: those in a file and, with lookups, those of name
+// servers. It is safe for concurrent use.
 type Names struct {
 	file   *NameFile
-	lookup func(ctx context.Context, addr string) ([]string, error) // nil: the file's alone
+	lookup func(ctx context.Context, addr string) ([]string, error) // nil: only the file's
 	queue  chan netip.Addr
 
 	mu    sync.Mutex
 	found map[netip.Addr]foundName
 }
 
-// foundName is a name server's answer; name is "" if there is none yet, or
-// none at all.
+// foundName is a name server's answer; name is "" if there is none, or none yet.
 type foundName struct {
 	name string
 	at   time.Time
 }
 
-// NewNames makes Names of a file, which may be nil, and of name servers if
-// resolve is set; then Run must run.
+// NewNames returns the Names of a file, which may be nil, and of name servers if
+// resolve is set; Run must then be called.
 func NewNames(file *NameFile, resolve bool) *Names {
 	n := &Names{file: file, queue: make(chan netip.Addr, lookupQueue), found: make(map[netip.Addr]foundName)}
 	if resolve {
@@ -49,11 +48,11 @@ func NewNames(file *NameFile, resolve bool) *Names {
 	return n
 }
 
-// Label is the name of the agent with this label, or "".
+// Label returns the name of the agent with this label, or "".
 func (n *Names) Label(label string) string { return n.file.Label(label) }
 
-// Addr is the name of an address, or "" if there is none or it is not known
-// yet. It never waits: a name server's answer is there the next time.
+// Addr returns the name of an address, or "" if there is none or it is not known yet.
+// It never waits: a name server's answer is returned by a later call.
 func (n *Names) Addr(a netip.Addr) string {
 	a = a.WithZone("").Unmap()
 	if name := n.file.Addr(a); name != "" || n.lookup == nil {
@@ -73,7 +72,7 @@ func (n *Names) Addr(a netip.Addr) string {
 	return f.name
 }
 
-// remember keeps a name; when there are too many, any other one goes.
+// remember stores a name; if there are too many, an arbitrary other one is removed.
 func (n *Names) remember(a netip.Addr, f foundName) {
 	if _, ok := n.found[a]; !ok && len(n.found) >= maxNames {
 		for other := range n.found {
@@ -84,7 +83,7 @@ func (n *Names) remember(a netip.Addr, f foundName) {
 	n.found[a] = f
 }
 
-// Run asks name servers until ctx is done.
+// Run queries name servers until ctx is done.
 func (n *Names) Run(ctx context.Context) error {
 	if n.lookup == nil {
 		return nil
@@ -105,8 +104,8 @@ func (n *Names) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// ask looks up one address. That there is no name is an answer, too, and so is
-// a name server that does not answer: it is asked again after lookupAge.
+// ask looks up one address. A missing name and a name server that does not respond are
+// answers too: they are looked up again after lookupAge.
 func (n *Names) ask(ctx context.Context, a netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()

@@ -7,17 +7,17 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Row is a flow number of the file, whatever the number of its lines; or, as
-// the last one, the traffic of no flow.
+// Row is a flow number of the file, regardless of the number of its lines; the last row
+// is the traffic of no flow.
 type Row struct {
 	Name   string // the number, or wire.Unmatched
 	Number uint32 // valid unless Name is wire.Unmatched
-	Detail string // what makes the flow: 2000, M1000-1099
-	Former bool   // the file does not have it any more; see View.Rows
+	Detail string // definition of the flow: 2000, M1000-1099
+	Former bool   // no longer in the file; see View.Rows
 }
 
-// mostRanges is how many of a flow's ranges are worth showing; no window has
-// room for so many.
+// mostRanges is the maximum number of a flow's ranges that are displayed; no window has
+// room for more.
 const mostRanges = 30
 
 // rowsOf returns the rows in file order, and the row of each flow line.

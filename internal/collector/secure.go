@@ -8,9 +8,9 @@ import (
 	"github.com/pcapper/pcapper/internal/host/certs"
 )
 
-// certs settles which files the host's line and the command line name, and
-// reads them once: a wrong file is told before anything runs. For the plain
-// feed there are none.
+// certs determines the files from the host's line and the command line, and reads them
+// once, so that errors are reported before anything runs. For the plain feed there are
+// none.
 func (h *Host) certs(global certs.Files) (f certs.Files, err error) {
 	if h.TLS == nil {
 		return f, nil
@@ -37,7 +37,7 @@ func (h *Host) certs(global certs.Files) (f certs.Files, err error) {
 	return f, nil
 }
 
-// place names the host, and its line if it is of a file.
+// place names the host, and its line if it comes from a file.
 func (h *Host) place() string {
 	if h.Line == 0 {
 		return h.String()
@@ -45,8 +45,8 @@ func (h *Host) place() string {
 	return fmt.Sprintf("line %d: %v", h.Line, h)
 }
 
-// tlsConfig reads the files anew for each dial, so that certificates can be
-// replaced while the collector runs.
+// tlsConfig reads the files for each connection, so that certificates can be replaced
+// while the collector runs.
 func (h *Host) tlsConfig(f certs.Files) (*tls.Config, error) {
 	pair, err := f.Load()
 	if err != nil {
@@ -54,7 +54,7 @@ func (h *Host) tlsConfig(f certs.Files) (*tls.Config, error) {
 	}
 	name := h.TLS.Name
 	if name == "" {
-		name, _, _ = strings.Cut(h.Name, "%") // certificates have no zones
+		name, _, _ = strings.Cut(h.Name, "%") // certificates do not contain zones
 	}
 	return pair.Client(name), nil
 }

@@ -14,29 +14,29 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// senders are agents that are not dialled but send to us.
+// senders are agents that connect or send to us.
 type senders struct {
 	receivers []*feed.Receiver
 
-	who    sync.RWMutex           // for the next three
+	who    sync.RWMutex           // guards the next three
 	by     map[netip.Addr]*agent  // agents with a line from://address
 	named  map[ipfix.Names]*agent // agents with a line from://node/interface
-	others *agent                 // all the rest together
+	others *agent                 // all others together
 
 	mu     sync.Mutex
 	losses map[sender]feed.Losses
 }
 
-// sender is one that sends to one receiver.
+// sender identifies a sender and its receiver.
 type sender struct {
 	receiver int
 	feed.Sender
 }
 
-// othersLabel is the label of agents that have no line.
+// othersLabel is the label of agents without a line.
 const othersLabel = "other"
 
-// listen opens the ports, and makes room for those that will send.
+// listen opens the ports, and adds the agents that will send to them.
 func (c *collector) listen(list []feed.Listen, allow []netip.Prefix, files certs.Files) error {
 	if len(list) == 0 {
 		for i := range c.file.Hosts {
@@ -74,12 +74,12 @@ func (c *collector) listen(list []feed.Listen, allow []netip.Prefix, files certs
 	return nil
 }
 
-// needsListen is the error of a host that has nowhere to send to.
+// needsListen is the error for a host that has no port to send to.
 func (h *Host) needsListen() error {
 	return fmt.Errorf("line %d: %v: an agent that is not dialled takes -listen URL, where it sends to", h.Line, h)
 }
 
-// listenTLS is our side's configuration, with the certificates as they are now.
+// listenTLS returns the configuration of our side, with the current certificates.
 func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
 	if !l.TLS {
 		return nil, nil
@@ -94,7 +94,7 @@ func listenTLS(l feed.Listen, files certs.Files) (*tls.Config, error) {
 	return server.Config(), nil
 }
 
-// newSender is an agent whose records come by themselves.
+// newSender returns an agent that connects or sends to us.
 func (c *collector) newSender(index uint32, host *Host) *agent {
 	a := &agent{c: c, index: index, host: host}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
@@ -110,7 +110,7 @@ func (c *collector) newSender(index uint32, host *Host) *agent {
 	return a
 }
 
-// forget has what a sends be the others' from now on, unless that is a.
+// forget assigns what a sends to others from now on, unless a is others.
 func (s *senders) forget(a *agent) {
 	s.who.Lock()
 	defer s.who.Unlock()
@@ -119,13 +119,13 @@ func (s *senders) forget(a *agent) {
 	maps.DeleteFunc(s.named, func(_ ipfix.Names, other *agent) bool { return isIt(other) })
 }
 
-// observed reads node/interface.
+// observed parses node/interface.
 func observed(text string) (names ipfix.Names, ok bool) {
 	names.Node, names.Interface, ok = strings.Cut(text, "/")
 	return names, ok && names.Interface != ""
 }
 
-// senderAt finds the agent that has a name, or sends from an address.
+// senderAt returns the agent with this name, or with this source address.
 func (c *collector) senderAt(from feed.Sender) *agent {
 	c.senders.who.RLock()
 	defer c.senders.who.RUnlock()
@@ -138,7 +138,7 @@ func (c *collector) senderAt(from feed.Sender) *agent {
 	return c.senders.others
 }
 
-// session is told of each new stream.
+// session is called for each new stream.
 func (c *collector) session(from feed.Sender, port uint16) {
 	a := c.senderAt(from)
 	if a.connections.Add(1) == 1 || a != c.senders.others {
@@ -155,7 +155,7 @@ func (c *collector) knownSender(a netip.Addr) bool {
 	return ok
 }
 
-// listening adds up what all receivers did not take.
+// listening adds up what all receivers did not accept.
 func (c *collector) listening() (sum feed.ReceiverStatus) {
 	for _, r := range c.senders.receivers {
 		s := r.Status()
@@ -168,10 +168,11 @@ func (c *collector) listening() (sum feed.ReceiverStatus) {
 	return sum
 }
 
-// maxSenders bounds how many senders' losses are told apart.
+// maxSenders bounds the number of senders whose losses are tracked separately.
 const maxSenders = 4096
 
-// lose is told what is missing from all that one address sends to a receiver.
+// lose is called with what is missing from everything that one address has sent to a
+// receiver.
 func (c *collector) lose(from sender, l feed.Losses) {
 	s, a := &c.senders, c.senderAt(from.Sender)
 	s.mu.Lock()

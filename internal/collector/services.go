@@ -5,14 +5,13 @@ import (
 	"strings"
 )
 
-// wellKnown is a service: a name, and its ports (IANA).
+// wellKnown is a service: its name and ports (IANA).
 type wellKnown struct {
 	name  string
-	ports string // as a flow's range; several are separated by commas
+	ports string // in the syntax of a flow's range, comma-separated
 }
 
-// services are the flows of Services, in the order of their numbers. MGEN's and
-// others' are told by -m and by the destination's port in a configuration.
+// services are the flows of Services, in the order of their numbers.
 var services = []wellKnown{
 	{"web (TLS, QUIC)", "443"},
 	{"web (plain)", "80,8080"},
@@ -28,8 +27,8 @@ var services = []wellKnown{
 	{"calls", "3478,5060-5061,5349,19302-19309"},
 }
 
-// Services are flows for traffic that nobody has described: well-known services,
-// by the port on either side, and all of MGEN as the last one; and their names.
+// Services returns flows for traffic without a configuration: well-known services, by
+// the port on either side, and all of MGEN as the last one; and their names.
 func Services() (*File, *Palette) {
 	f, p := &File{Name: "well-known services"}, &Palette{}
 	for i, s := range services {
@@ -46,7 +45,7 @@ func Services() (*File, *Palette) {
 	return f, p
 }
 
-// number is one of the tables above.
+// number parses a number in the tables above.
 func number(digits string) (n uint32) {
 	for _, d := range digits {
 		n = 10*n + uint32(d-'0')

@@ -10,17 +10,17 @@ import (
 	"github.com/pcapper/pcapper/internal/host/service"
 )
 
-// settle is called when everything is open: it gives up privileges and tells
-// the service manager that the collector is ready.
+// settle is called when everything is open: it drops privileges and tells the service
+// manager that the collector is ready.
 func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 	if c.manager, err = service.Find(); err != nil {
 		c.say.printf("%v; going on without", err)
 		c.manager = &service.Manager{}
 	}
 	if !cfg.Unconfined {
-		// Certificates, logs to replay and what names are looked up in are read
-		// later, and may be anywhere and anyone's. Nothing is written but what
-		// is open, and the history.
+		// Certificates, logs to replay, and the files for name lookups are read later,
+		// and may belong to anyone. Nothing is written except open files and the
+		// history.
 		report, err := sandbox.Apply(sandbox.Config{
 			User: "root", Keep: []int{unix.CAP_NET_BIND_SERVICE, unix.CAP_DAC_READ_SEARCH}, Read: []string{"/"}, Write: append(c.writes(), cfg.Writes...), Network: true,
 		})
@@ -38,7 +38,7 @@ func (c *collector) settle(ctx context.Context, cfg Config) (err error) {
 	return nil
 }
 
-// writes are the directories in which files are made.
+// writes returns the directories in which files are created.
 func (c *collector) writes() []string {
 	if c.view == nil || c.view.archive == nil {
 		return nil

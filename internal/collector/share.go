@@ -7,21 +7,22 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/feed"
 )
 
-// Share divides agents among collectors. While nobody knows who the others are, an agent
-// may have more than one.
+// Share divides agents among collectors. While the members are unknown, an agent may
+// have more than one collector.
 type Share interface {
-	// Mine reports whether the agent with that label is ours. The channel is closed
+	// Mine reports whether the agent with this label is ours. The channel is closed
 	// when that, or Stopped, may have changed.
 	Mine(label string) (bool, <-chan struct{})
-	// Stopped reports whether this process has stood still for so long that others may
-	// have taken our agents, and has not heard since whose they are.
+	// Stopped reports whether this process was suspended for so long that others may
+	// have taken our agents, and has not learned since who has them.
 	Stopped() bool
-	// Leave lets the others have our agents.
+	// Leave gives our agents to the others.
 	Leave()
 }
 
-// handTime is how long an agent is read on that another collector has now: by then that one
-// has connected. Of records that both have, one is kept, by their numbers.
+// handTime is how long an agent is still read after another collector has taken it
+// over: by then, that one has connected. Records that both have read are deduplicated
+// by their numbers.
 const handTime = 1500 * time.Millisecond
 
 // runClient collects from an agent as long as it is ours.
@@ -63,9 +64,9 @@ func (c *collector) runWhileOurs(ctx context.Context, a *agent) error {
 	return a.client.Run(ctx)
 }
 
-// watchShare returns when an agent is not to be read by us any more, or ctx is done.
+// watchShare returns when we should no longer read from an agent, or ctx is done.
 func (c *collector) watchShare(ctx context.Context, a *agent) {
-	var handed <-chan time.Time // set while somebody else has it
+	var handed <-chan time.Time // set while another collector has it
 	for {
 		mine, changed := c.share.Mine(a.host.Label)
 		switch {
@@ -86,8 +87,8 @@ func (c *collector) watchShare(ctx context.Context, a *agent) {
 	}
 }
 
-// withholds reports whether another collector may have read a's records while this process
-// stood still, and nothing tells them apart.
+// withholds reports whether another collector may have read a's records while this
+// process was suspended, and they have no numbers by which to deduplicate them.
 func (a *agent) withholds() bool {
 	return a.c.share != nil && !a.numbered.Load() && a.c.share.Stopped()
 }

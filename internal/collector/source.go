@@ -7,15 +7,16 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Source makes records in the place of agents.
+// Source generates records in place of agents.
 type Source struct {
 	Hosts []Host
-	// Run gives take the records of one host after another, by its index, until ctx is
-	// done or there are no more, which ends the collector. take keeps nothing.
+	// Run calls take with records of one host after another, by its index, until ctx is
+	// done or there are no more, which ends the collector. take does not retain them.
 	Run func(ctx context.Context, take func(host int, records []wire.Record)) error
 }
 
-// sourceAgents makes an agent of each host, which is connected as long as there are records.
+// sourceAgents creates an agent for each host, which is connected as long as there are
+// records.
 func (c *collector) sourceAgents(s *Source) {
 	c.file = &File{Name: c.file.Name, Flows: c.file.Flows, Hosts: s.Hosts}
 	for i := range c.file.Hosts {

@@ -11,16 +11,15 @@ import (
 	"golang.org/x/term"
 )
 
-// errStdoutClosed: nobody reads what we write any more. It is a way to end a
+// errStdoutClosed means that nobody reads our output any more. It is a way to end a
 // collector, not a failure.
 var errStdoutClosed = errors.New("stdout was closed by its reader")
 
-// openAgain opens f a second time so that writing to it can be given a
-// deadline. The flag O_NONBLOCK of f itself may be shared with other
-// processes, who must not be surprised (fcntl(2)); a new description of the
-// same pipe or terminal has its own. What cannot be opened again (a socket, a
-// pipe of another user) or never blocks for long (a file) is only duplicated.
-// The caller closes the result; f stays open.
+// openAgain opens f a second time so that writes to it can have a deadline. The flag
+// O_NONBLOCK of f itself may be shared with other processes, which would not expect it
+// (fcntl(2)); a new description of the same pipe or terminal has its own flag. A file
+// that cannot be opened again (a socket, another user's pipe) or never blocks for long
+// (a regular file) is only duplicated. The caller closes the result; f stays open.
 func openAgain(f *os.File) (*os.File, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -43,8 +42,8 @@ func openAgain(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// isPipe reports whether another program reads what is written to f: a pipe, or
-// a socket.
+// isPipe reports whether another program reads what is written to f: a pipe, or a
+// socket.
 func isPipe(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
@@ -65,9 +64,9 @@ func watchTerminals() (hungUp func() bool) {
 	}
 }
 
-// watchClosed returns errStdoutClosed as soon as nobody can read f any more,
-// so that the collector ends even if there is nothing to write. It returns nil
-// when ctx is done.
+// watchClosed returns errStdoutClosed as soon as nobody can read f any more, so that
+// the collector ends even if there is nothing to write. It returns nil when ctx is
+// done.
 func watchClosed(ctx context.Context, f *os.File) error {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -77,7 +76,7 @@ func watchClosed(ctx context.Context, f *os.File) error {
 	defer write.Close()
 	defer context.AfterFunc(ctx, func() { write.Close() })()
 	for ctx.Err() == nil {
-		// No events wanted: errors and hang-ups are always reported (poll(2)).
+		// No events requested: errors and hang-ups are always reported (poll(2)).
 		fds := []unix.PollFd{{Fd: int32(f.Fd())}, {Fd: int32(read.Fd()), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 			return fmt.Errorf("cannot watch stdout: %w", err)

@@ -14,73 +14,73 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// View is what somebody who shows more than lines is given: the traffic as a
-// rollup.Store, and the state of the collector. All methods may be called by
-// any number of goroutines.
+// View gives a display access to the traffic, as a rollup.Store, and to the state of
+// the collector. All methods are safe for concurrent use.
 type View struct {
 	c       *collector
 	store   *rollup.Store
 	flows   atomic.Pointer[viewFlows]
 	reader  *hub.Reader[Item]
 	counted atomic.Uint64
-	known   *[]*agent // the roster that store knows
-	watched []watched // by agent, as store knows it
-	lost    uint64    // of the reader's records, at lostAt (s)
+	known   *[]*agent // the roster known to store
+	watched []watched // by agent, as known to store
+	lost    uint64    // of the reader, at lostAt (s)
 	lostAt  int64
-	away    bool  // the bus
-	looked  int64 // when count ended last, ns
+	away    bool  // the bus is away
+	looked  int64 // when count last returned, ns
 	edition atomic.Uint64
-	none    int // the row of the traffic of no flow
+	none    int // the row of traffic that belongs to no flow
 
-	archive *rollup.Archive // nil: memory is all
+	archive *rollup.Archive // nil: history is in memory only
 	records func(ctx context.Context, from, to time.Time, yield func(string, *wire.Record) bool) error
 	after   time.Duration
 	config  rollup.Config // of store
 }
 
-// AgentStatus is what is known of an agent beside its traffic.
+// AgentStatus is what is known about an agent apart from its traffic.
 type AgentStatus struct {
 	Phase feed.ClientPhase
-	// Status says in a few words why there is no connection, or "dialling".
-	// While a failed agent is dialled again it still says why. It is empty if
+	// Status says in a few words why there is no connection, or "dialling". While a
+	// failed agent is being reconnected, it still gives the reason. It is empty if
 	// Phase is Connected.
 	Status string
-	// Failed: the last dial, or the connection, failed, and there is no new one.
+	// Failed means that the last attempt or connection failed, and there is no new
+	// connection.
 	Failed  bool
 	Records uint64 // received since the start
-	// Withheld are records discarded, as another collector may have had them too.
+	// Withheld is the number of records discarded because another collector may have
+	// had them too.
 	Withheld    uint64
 	Connections uint64 // made since the start
-	// Losses are what an agent with IPFIX has told. HasLosses is not set for a
-	// 28-byte feed, which cannot tell; only Losses.Malformed is known then.
+	// Losses are those reported by an agent with IPFIX. HasLosses is not set for a
+	// 28-byte feed, which cannot report them; only Losses.Malformed is known then.
 	Losses    feed.Losses
 	HasLosses bool
-	// Detail is what is kept of its records; nil if nobody keeps any.
+	// Detail is what is kept of its records; nil if nobody keeps them.
 	Detail *Detail
-	// Gone: the configuration does not have it any more, or it has not since the
-	// start, and only the archive knows it.
+	// Gone means that the configuration no longer lists it, or that only the archive
+	// knows it.
 	Gone bool
 }
 
-// Counting is how the store's own reading of records goes.
+// Counting describes how the store keeps up with the records.
 type Counting struct {
 	Records uint64 // counted
-	// Lost records were overwritten before they could be counted, as the store
-	// was too slow; the traffic shown lacks them.
+	// Lost is the number of records that were overwritten before they were counted,
+	// because the store was too slow; they are missing from the traffic.
 	Lost uint64
 }
 
-// Store has the traffic. Its rows are View.Rows, its hosts View.Hosts.
+// Store returns the traffic. Its rows are View.Rows, its hosts View.Hosts.
 func (v *View) Store() *rollup.Store { return v.store }
 
-// Rows are the flows, then those that only the archive knows, then the traffic of
-// no flow, and behind that those that came to the configuration later. A row's
-// index stays what it is.
+// Rows returns the flows, followed by those that only the archive knows, the traffic of
+// no flow, and flows added to the configuration later. A row's index never changes.
 func (v *View) Rows() []Row { return v.flows.Load().rows }
 
-// Hosts are the agents: those of the configuration, or a replay's logs, those that
-// only the archive knows, and those that came to the configuration later. An
-// agent's index stays what it is.
+// Hosts returns the agents: those of the configuration, or a replay's logs, followed by
+// those that only the archive knows, and those added to the configuration later. An
+// agent's index never changes.
 func (v *View) Hosts() (hosts []Host) {
 	for _, a := range v.c.all() {
 		hosts = append(hosts, *a.host)
@@ -88,25 +88,25 @@ func (v *View) Hosts() (hosts []Host) {
 	return hosts
 }
 
-// Edition is another number each time when Hosts or Rows are not what they were.
+// Edition returns a number that changes whenever Hosts or Rows change.
 func (v *View) Edition() uint64 { return v.edition.Load() }
 
-// Started is when the collector began.
+// Started returns when the collector started.
 func (v *View) Started() time.Time { return v.c.started }
 
-// Counting may be asked at any time.
+// Counting returns the store's counters.
 func (v *View) Counting() Counting {
 	return Counting{Records: v.counted.Load(), Lost: v.reader.Status().Lost}
 }
 
-// Listening counts what Config.Listen has not taken, of all its ports together.
+// Listening returns what the ports of Config.Listen did not accept, in total.
 func (v *View) Listening() feed.ReceiverStatus { return v.c.listening() }
 
-// Withheld counts records that were left out, as another collector might have had
-// them too.
+// Withheld returns the number of records discarded because another collector may have
+// had them too.
 func (v *View) Withheld() uint64 { return v.c.withheld() }
 
-// Agents are the connections of Hosts.
+// Agents returns the status of each of Hosts.
 func (v *View) Agents() (list []AgentStatus) {
 	for _, a := range v.c.all() {
 		list = append(list, a.status())
@@ -143,12 +143,12 @@ func (a *agent) status() AgentStatus {
 	return st
 }
 
-// tickAt is when in each second a snapshot is made: late enough for the records
-// of the second before (rollup's Complete).
+// tickAt is when in each second a snapshot is made: late enough for the records of the
+// previous second (rollup's Complete).
 const tickAt = 350 * time.Millisecond
 
-// countEvery is how often the hub is emptied into the store: far less than it
-// takes to fill it, and cheaper than to be woken for each batch.
+// countEvery is the interval at which the hub is emptied into the store: far shorter
+// than the time to fill it, and cheaper than waking for each batch.
 const countEvery = 50 * time.Millisecond
 
 func newView(c *collector, archive *Archive) (*View, error) {
@@ -180,21 +180,21 @@ func newView(c *collector, archive *Archive) (*View, error) {
 	return v, nil
 }
 
-// counted is the host as a store knows it.
+// counted returns the host in the store's representation.
 func (h *Host) counted() rollup.Host {
 	host := rollup.Host{Label: h.Label, Address: h.Address()}
-	host.Addr, _ = netip.ParseAddr(h.Name) // a host name is none
+	host.Addr, _ = netip.ParseAddr(h.Name) // invalid for a host name
 	return host
 }
 
-// viewFlows are a View's rows, and what belongs to them.
+// viewFlows are a View's rows and the data derived from them.
 type viewFlows struct {
 	classes *classifier
 	rows    []Row
 	rowOf   []int // by flow line
 }
 
-// setFlows makes the first rows.
+// setFlows creates the initial rows.
 func (v *View) setFlows(classes *classifier) {
 	f := &viewFlows{classes: classes}
 	f.rows, f.rowOf = rowsOf(classes.flows)
@@ -202,8 +202,8 @@ func (v *View) setFlows(classes *classifier) {
 	v.flows.Store(f)
 }
 
-// changeFlows has the store count by other flows from now on. Those that are new
-// get rows behind all others.
+// changeFlows makes the store count by other flows from now on. New flows get rows
+// after all others.
 func (v *View) changeFlows(classes *classifier) {
 	f := &viewFlows{classes: classes, rows: slices.Clone(v.flows.Load().rows)}
 	named := make(map[string]int)
@@ -229,7 +229,7 @@ func (v *View) changeFlows(classes *classifier) {
 	v.store.Reclassify()
 }
 
-// newFormer is an agent that only the archive knows.
+// newFormer returns an agent that only the archive knows.
 func (c *collector) newFormer(h rollup.Host) *agent {
 	a := &agent{c: c, index: uint32(len(c.all())), host: &Host{Label: h.Label, Name: h.Address}}
 	a.state.Store(&feed.ClientState{Phase: feed.Dialling})
@@ -237,9 +237,9 @@ func (c *collector) newFormer(h rollup.Host) *agent {
 	return a
 }
 
-// meet tells the store of agents that are new, or others.
+// meet tells the store about agents that are new or have changed.
 func (v *View) meet() {
-	edition := v.c.edition.Load() // all that it stands for is there by now
+	edition := v.c.edition.Load() // everything it stands for exists by now
 	defer func() { v.edition.Store(edition) }()
 	if classes := v.c.classes.Load(); classes != v.flows.Load().classes {
 		v.changeFlows(classes)
@@ -260,8 +260,8 @@ func (v *View) meet() {
 	v.known = roster
 }
 
-// RowOf is the row that a record counts for; if several do, the first. It may be called by any
-// goroutine.
+// RowOf returns the row that a record counts for; if there are several, the first. It
+// is safe for concurrent use.
 func (v *View) RowOf(r *wire.Record) int {
 	f := v.flows.Load()
 	if lines := f.classes.lines(f.classes.match(r), nil); len(lines) > 0 {
@@ -282,12 +282,12 @@ func (v *View) classify() func([]int, *wire.Record) []int {
 	}
 }
 
-// run counts what the hub carries until it is closed and empty.
+// run counts the contents of the hub until it is closed and empty.
 func (v *View) run() error {
 	defer v.reader.Close()
 	if v.archive != nil {
 		go v.archive.Run()                  // until the store is closed
-		v.store.Tick(time.Now().UnixNano()) // what was before is there at once
+		v.store.Tick(time.Now().UnixNano()) // earlier history is available immediately
 		defer v.refilling()()
 	}
 	look := time.NewTicker(countEvery)
@@ -311,19 +311,19 @@ func nextTick(now time.Time) time.Time {
 	return now.Add(-tickAt).Truncate(time.Second).Add(time.Second + tickAt)
 }
 
-// ended reports whether nothing will come any more.
+// ended reports whether nothing more will arrive.
 func ended(r *hub.Reader[Item]) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return r.Wait(ctx) == io.EOF
 }
 
-// stalled is for how long nobody has counted if the program was stopped, or the
-// machine was: the clock tells, which goes on then.
+// stalled is how long counting must have been interrupted for the program, or the
+// machine, to be considered suspended; the wall clock continues meanwhile.
 const stalled = 2 * time.Second
 
-// count empties the hub into the store, or does so for a while if more comes
-// than it can count: snapshots must go on.
+// count empties the hub into the store. If more arrives than it can count, it returns
+// after a while, because snapshots must continue.
 func (v *View) count() {
 	start := time.Now()
 	if at := start.UnixNano(); v.looked != 0 && at-v.looked > int64(stalled) {
@@ -333,7 +333,7 @@ func (v *View) count() {
 	v.meet()
 	v.observe(start)
 	for items := v.reader.Items(); len(items) > 0; items = v.reader.Items() {
-		v.meet() // whoever they are of was there before them
+		v.meet() // the agents of these items were there before them
 		arrived := time.Now()
 		if arrived.Sub(start) > countEvery {
 			v.reader.Advance(0)

@@ -8,7 +8,7 @@
 // tag libpcap.
 //
 // A source belongs to one goroutine, which calls Attach, Next, and Close.
-// Drain, SetFilter and Stats may be called from any.
+// Drain, SetFilter, and Stats may be called from any goroutine.
 package capture
 
 import (

@@ -1,16 +1,17 @@
-// Package demo makes the records of twenty agents in a network that does not exist:
-// a column of vehicles and scouts, their relays, and a gateway. The records are a
-// function of time alone, so that pictures and tests have the same every time.
+// Package demo generates the records of twenty agents in a fictitious network: a column
+// of vehicles and scouts, their relays, and a gateway. The records are a function of
+// time alone, so that pictures and tests are reproducible.
 //
-// What there is to see in each minute ([Period]):
+// In each minute ([Period]) there is:
 //
-//   - The video of camera-1 goes to base by relay-1, and from second 30 on by relay-2.
-//   - On the radio link from truck-1 to scout-1 one in twelve packets is lost; relay-2
-//     drops some of what it cannot send in time.
-//   - The orders that base sends to a multicast group reach trucks and scouts, some of them by
-//     mast. All of them have told the group's relay that they are members, scout-6 too, which
-//     receives nothing.
-//   - Web pages, names, and remote logins, with a world behind the gateway.
+//   - The video of camera-1 goes to base through relay-1, and from second 30 on through
+//     relay-2.
+//   - The radio link from truck-1 to scout-1 loses one in twelve packets; relay-2 drops
+//     some of what it cannot send in time.
+//   - The orders that base sends to a multicast group reach trucks and scouts, some of
+//     them through mast. All of them have told the group's relay that they are members,
+//     including scout-6, which receives nothing.
+//   - Web pages, name lookups, and remote logins, with a world behind the gateway.
 package demo
 
 import (
@@ -23,16 +24,16 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Period is after how long everything is repeated, but for sequence numbers.
+// Period is the time after which everything repeats, except for sequence numbers.
 const Period = time.Minute
 
-// Host is one that has an agent.
+// Host is a host with an agent.
 type Host struct {
 	Name string
 	Addr netip.Addr
 }
 
-// Indexes of hosts; there are more trucks and scouts behind the first.
+// Indexes of hosts; further trucks and scouts follow the first.
 const (
 	base = iota
 	relay1
@@ -45,7 +46,7 @@ const (
 	hosts   = camera1 + 3
 )
 
-// Hosts are those with agents. The index is the agent's number.
+// Hosts returns the hosts with agents. The index is the agent's number.
 func Hosts() []Host {
 	list := []Host{{Name: "base"}, {Name: "relay-1"}, {Name: "relay-2"}, {Name: "mast"}, {Name: "gateway"}}
 	for _, group := range []struct {
@@ -62,7 +63,7 @@ func Hosts() []Host {
 	return list
 }
 
-// Names are those of the hosts without agents.
+// Names returns the names of the hosts without agents.
 func Names() map[netip.Addr]string {
 	return map[netip.Addr]string{
 		netip.AddrFrom4(maps):  "maps.example",
@@ -83,14 +84,14 @@ var (
 	mail  = [4]byte{198, 51, 100, 25}
 )
 
-// Record is one of an agent's.
+// Record is a record of an agent.
 type Record struct {
 	Agent int
 	wire.Record
 }
 
-// Records are those of packets that were first sent in [from, to), ordered by time. Those of later
-// hops may be up to 50 ms later. The result is appended to list.
+// Records appends to list the records of packets that are first sent in [from, to),
+// ordered by time. Those of later hops may be up to 50 ms later.
 func Records(list []Record, from, to time.Time) []Record {
 	g := generator{list: list, from: from.UnixNano(), to: to.UnixNano()}
 	begin := len(list)
@@ -107,20 +108,20 @@ type generator struct {
 	from, to int64
 }
 
-// stream makes a packet every so often.
+// stream is a periodic stream of packets.
 type stream struct {
 	every time.Duration
 	make  func(g *generator, p *packet)
 }
 
-// packet is one on its way.
+// packet is a packet in transit.
 type packet struct {
 	wire.Record
-	seq    uint64 // of its stream, since 1970
-	second int64  // of the period
+	seq    uint64 // number in its stream, since 1970
+	second int64  // second of the period
 }
 
-// stream sends the packets of one stream that are due, each a little off its time.
+// stream sends the packets of one stream that are due, with a small jitter.
 func (g *generator) stream(s *stream, number int) {
 	every := int64(s.every)
 	for n := g.from / every; n*every < g.to; n++ {
@@ -134,10 +135,10 @@ func (g *generator) stream(s *stream, number int) {
 	}
 }
 
-// random is a number that is always the same for the same arguments.
+// random returns the same number for the same arguments.
 func random(stream, n, what uint64) uint64 { return wire.DigestWords(stream, n, what) }
 
-// chance reports whether something with a probability of percent happens to p.
+// chance reports whether an event with a probability of percent happens to p.
 func (p *packet) chance(percent, what uint64) bool {
 	return random(p.Digest, p.seq, what)%100 < percent
 }
@@ -147,7 +148,7 @@ func (p *packet) udp(src, dst [4]byte, srcPort, dstPort uint16, length uint32) *
 	return p.ip(wire.ProtoUDP, src, dst, srcPort, dstPort, length)
 }
 
-// ip makes p a packet with a digest of its own.
+// ip makes p a packet with a unique digest.
 func (p *packet) ip(proto uint8, src, dst [4]byte, srcPort, dstPort uint16, length uint32) *packet {
 	p.SetSrc4(src)
 	p.SetDst4(dst)
@@ -164,7 +165,7 @@ func (p *packet) ip(proto uint8, src, dst [4]byte, srcPort, dstPort uint16, leng
 	return p
 }
 
-// mgen makes p a message of an MGEN flow, which its UDP packet is.
+// mgen makes p, a UDP packet, a message of an MGEN flow.
 func (p *packet) mgen(flow uint32) *packet {
 	p.Flags |= wire.MGEN | wire.MGENHeader
 	p.FlowID, p.MGENSeq = flow, uint32(p.seq)
@@ -172,7 +173,7 @@ func (p *packet) mgen(flow uint32) *packet {
 	return p
 }
 
-// seen is a record of p by a host's agent, after a time.
+// seen adds a record of p by a host's agent, after a delay.
 func (g *generator) seen(p *packet, host int, flags wire.Flags, after time.Duration) {
 	r := p.Record
 	r.Time += int64(after)
@@ -180,13 +181,14 @@ func (g *generator) seen(p *packet, host int, flags wire.Flags, after time.Durat
 	g.list = append(g.list, Record{host, r})
 }
 
-// hop is how long a packet takes to the next host, which changes from packet to packet.
+// hop returns the delay of the packet to the next host, which varies from packet to
+// packet.
 func (p *packet) hop(n int) time.Duration {
 	return 900*time.Microsecond + time.Duration(random(p.Digest, uint64(n), 7)%2000)*time.Microsecond
 }
 
-// along sends p from the first host to the last one, each of those between passing it on. A
-// packet does not arrive that is lost in transit to host number lost; 0 is none.
+// along sends p from the first host to the last, through those between. A packet that
+// is lost in transit to host number lost does not arrive; 0 means no loss.
 func (g *generator) along(p *packet, lost int, path ...int) {
 	var at time.Duration
 	g.seen(p, path[0], wire.Outgoing, 0)

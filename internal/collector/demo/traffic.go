@@ -15,13 +15,13 @@ const (
 	Reports
 )
 
-// routeChange is the second in which the video takes another way.
+// routeChange is the second in which the video's route changes.
 const routeChange = 30
 
-// Silent is the member of the group that receives nothing: its agent's number.
+// Silent is the agent number of the group member that receives nothing.
 const Silent = scout1 + 5
 
-// streams are all traffic.
+// streams is all traffic.
 var streams = []stream{
 	{20 * time.Millisecond, video},
 	{50 * time.Millisecond, orders},
@@ -48,13 +48,13 @@ func video(g *generator, p *packet) {
 	g.along(p, lost, camera1, relay, base)
 }
 
-// hears says which hosts hear the orders from base, and which from mast.
+// Hosts that hear the orders from base, and those that hear them from mast.
 var (
 	hearBase = []int{truck1, truck1 + 1, truck1 + 2, scout1, scout1 + 1}
 	hearMast = []int{truck1 + 3, truck1 + 4, truck1 + 5, scout1 + 2, scout1 + 3, scout1 + 4}
 )
 
-// Members are the agents' numbers of those that are members of the group.
+// Members returns the agent numbers of the group's members.
 func Members() []int { return slices.Concat([]int{Silent}, hearBase, hearMast) }
 
 func orders(g *generator, p *packet) {
@@ -79,7 +79,7 @@ func orders(g *generator, p *packet) {
 }
 
 func voice(g *generator, p *packet) {
-	if p.second%20 >= 12 { // they listen, too
+	if p.second%20 >= 12 { // they also listen
 		return
 	}
 	p.udp(addrOf(truck1), addrOf(scout1), 5103, 5003, 228).mgen(Voice)
@@ -90,7 +90,7 @@ func voice(g *generator, p *packet) {
 	g.along(p, lost, truck1, scout1)
 }
 
-// reports of all scouts in turn; relay-2 cannot send all of them in time.
+// reports sends reports of all scouts in turn; relay-2 cannot send all of them in time.
 func reports(g *generator, p *packet) {
 	scout := scout1 + int(p.seq%6)
 	p.udp(addrOf(scout), addrOf(base), 5104, 5004, 428).mgen(Reports)
@@ -107,8 +107,8 @@ func reports(g *generator, p *packet) {
 	g.seen(p, relay2, wire.Outgoing|wire.Dropped, at+100*time.Microsecond)
 }
 
-// membership are the reports of the group's members (IGMPv2, RFC 2236), of which all but one
-// are also receivers.
+// membership sends the reports of the group's members (IGMPv2, RFC 2236), all but one
+// of which are also receivers.
 func membership(g *generator, p *packet) {
 	for i, host := range Members() {
 		m := packet{seq: p.seq, second: p.second}
@@ -136,7 +136,7 @@ func download(g *generator, p *packet) {
 	g.along(p, 0, gateway, truck)
 }
 
-// lookup asks the gateway for a name, and is answered.
+// lookup queries the gateway for a name, and gets an answer.
 func lookup(g *generator, p *packet) {
 	host := truck1 + int(p.seq%12)
 	port := uint16(50000 + p.seq%997)
@@ -147,7 +147,7 @@ func lookup(g *generator, p *packet) {
 	g.along(p, 0, gateway, host)
 }
 
-// login is somebody at base who works on a truck.
+// login is a user at base who works on a truck.
 func login(g *generator, p *packet) {
 	host := truck1 + 2
 	p.ip(wire.ProtoTCP, addrOf(base), addrOf(host), 41022, 22, 88)
@@ -167,7 +167,7 @@ func post(g *generator, p *packet) {
 	}
 }
 
-// greeting is what each host sends to its neighbours every two seconds (OLSR's HELLO).
+// greeting is what each host sends to its neighbors every two seconds (OLSR's HELLO).
 func greeting(g *generator, p *packet) {
 	host := int(p.seq % hosts)
 	p.udp(addrOf(host), hello, 698, 698, 96)

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"hash/maphash"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -557,7 +558,14 @@ func (f *filter) suits(n name) bool {
 
 // fromSummary answers for a file from its summary, if it can.
 func (w *worker) fromSummary(s *source) (bool, error) {
-	if s.summary == nil || w.group.readSummary(s.summary, s.name.rows, w.summaries.columns) != nil || w.filter.choose(&w.group) != nil {
+	if s.summary == nil || w.group.readSummary(s.summary, s.name.rows, w.summaries.columns) != nil {
+		return false, nil
+	}
+	minutes := *w.filter
+	if minutes.from > math.MinInt64 { // it may begin within the file's first minute, before the first record
+		minutes.from = floor(minutes.from, summaryStep)
+	}
+	if minutes.choose(&w.group) != nil {
 		return false, nil
 	}
 	w.stats.Files++

@@ -143,6 +143,29 @@ func TestSummaryOfManyFlows(t *testing.T) {
 	}
 }
 
+// A query may begin within the minute of a file's first record, before that record.
+func TestSummaryOfFirstMinute(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, history.Config{})
+	const first, each = 1000, 2500 // half a minute after start
+	for i := range uint64(8) {
+		commit(t, s, fmt.Sprint("s", i), flows("n1", first+i*each, each, false))
+	}
+	if err := s.Maintain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []float64{0.25, 0.5} {
+		list, stats := sums(t, dir, &history.Query{From: at(from)}, "1m,host")
+		records := uint64(0)
+		for _, sum := range list {
+			records += sum.Records
+		}
+		if records != 8*each || stats.Rows != 8*each || stats.Summed != 1 {
+			t.Errorf("from minute %v: got %d records (%+v), want %d, from the summary", from, records, stats, 8*each)
+		}
+	}
+}
+
 // A summary that is damaged at any place is not believed.
 func TestDamagedSummary(t *testing.T) {
 	_, dir := summarized(t, false)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -36,7 +37,48 @@ func (s *Store) Maintain(ctx context.Context) error {
 			err2 = s.compactHour(ctx, hour, now)
 		}
 	}
+	if err2 == nil && !s.renewed {
+		err2 = s.renewSummary(ctx, hours)
+	}
 	return errors.Join(err, err2)
+}
+
+// renewSummary makes the newest summary of an earlier format again, as Parquet: one at a
+// time, since it has to read the records.
+func (s *Store) renewSummary(ctx context.Context, hours []string) error {
+	for _, hour := range slices.Backward(hours) {
+		dir := filepath.Join(s.dir, hour)
+		names, err := listHour(dir)
+		if err != nil {
+			return err
+		}
+		for _, n := range names {
+			if path := summaryPath(dir, n.id); isOldSummary(path) {
+				delete(s.settled, hour) // its size will change
+				return s.summarize(ctx, filepath.Join(dir, n.String()), path)
+			}
+		}
+	}
+	s.renewed = true
+	return nil
+}
+
+// summarize replaces the summary of a file. A damaged file gets none.
+func (s *Store) summarize(ctx context.Context, file, summary string) error {
+	tmp := filepath.Join(s.dir, tmpDir, filepath.Base(summary))
+	s.summarizer.reset()
+	err := s.summarizer.readFile(ctx, file)
+	if bad := new(FileError); errors.As(err, &bad) {
+		return os.Remove(summary)
+	}
+	if err != nil {
+		return err
+	}
+	s.summarizer.write(tmp)
+	if err := os.Rename(tmp, summary); !vanished(err) {
+		return err
+	}
+	return os.Remove(summary) // there is none to be made
 }
 
 // compactHour compacts until there is nothing to.

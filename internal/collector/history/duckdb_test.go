@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,6 +109,28 @@ func TestDuckDB(t *testing.T) {
 	ours := duckdb(t, "SELECT "+columns+"(SELECT epoch_ns(time) AS minute, * FROM '"+printed+"') ORDER BY ALL")
 	if len(ours) != len(sums) || fmt.Sprint(ours) != fmt.Sprint(theirs) {
 		t.Errorf("%d sums, DuckDB has %d, or others", len(sums), len(theirs))
+	}
+}
+
+// TestDuckDBSummaries: another program reads summaries, each of which is of all records.
+func TestDuckDBSummaries(t *testing.T) {
+	_, dir := summarized(t, false)
+	const totals = "count(*), sum(packets)::INT, sum(bytes)::INT"
+	rows := duckdb(t, "SELECT "+totals+" FROM '"+dir+"/2*/*/*.parquet'")[0]
+	theirs := duckdb(t, "SELECT summed_by, "+strings.Replace(totals, "count(*)", "sum(records)::INT", 1)+" FROM read_parquet('"+dir+"/2*/*/*.sums') GROUP BY ALL ORDER BY ALL")
+	var want [][]any
+	for _, by := range []string{"host", "host,dst_port", "host,mgen_flow", "host,src,dst,src_port,dst_port,mgen_flow"} {
+		want = append(want, append([]any{by}, rows...))
+	}
+	if fmt.Sprint(theirs) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", theirs, want)
+	}
+
+	const columns = "epoch_ns(time_bucket(INTERVAL 1 MINUTE, time)) AS minute, host, level, src, dst, src_port, dst_port, proto, direction, mgen_flow, relayed, flags"
+	got := duckdb(t, "SELECT "+columns+", records::INT, packets::INT, bytes::INT FROM read_parquet('"+dir+"/2*/*/*.sums') WHERE len(string_split(summed_by, ',')) = 6 ORDER BY ALL")
+	all := duckdb(t, "SELECT "+columns+", "+totals+" FROM '"+dir+"/2*/*/*.parquet' GROUP BY ALL ORDER BY ALL")
+	if len(got) != len(all) || fmt.Sprint(got) != fmt.Sprint(all) {
+		t.Errorf("%d sums by all columns, want %d, or they differ", len(got), len(all))
 	}
 }
 

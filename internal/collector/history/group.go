@@ -59,9 +59,6 @@ func (g *group) open(f *reader, i int) bool {
 
 // bounds are a column's least and greatest value, if the file tells.
 func (g *group) bounds(column int) (lo, hi parquet.Value, ok bool) {
-	if len(g.chunks) == 0 { // of a summary
-		return lo, hi, false
-	}
 	c, isFile := g.chunks[column].(*parquet.FileColumnChunk)
 	if !isFile {
 		return lo, hi, false
@@ -123,7 +120,11 @@ func (g *group) decode(c int) error {
 }
 
 func (g *group) pages(c int, each func(p parquet.Page) error) error {
-	pages := g.chunks[c].Pages()
+	return eachPage(g.chunks[c], each)
+}
+
+func eachPage(chunk parquet.ColumnChunk, each func(p parquet.Page) error) error {
+	pages := chunk.Pages()
 	defer pages.Close()
 	for {
 		p, err := pages.ReadPage()

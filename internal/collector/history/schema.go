@@ -76,9 +76,15 @@ type rowWriter struct {
 const rowBuffer = 1024
 
 func newRowWriter(w io.Writer, options ...parquet.WriterOption) *rowWriter {
-	options = append([]parquet.WriterOption{
+	options = append(writerOptions(parquet.MaxRowsPerRowGroup(groupRows)), options...)
+	return &rowWriter{parquet: parquet.NewGenericWriter[row](w, options...), texts: newTexts(),
+		buf: make([]row, 0, rowBuffer), values: make([]mgenValues, rowBuffer)}
+}
+
+// writerOptions are those of all files of a store.
+func writerOptions(more ...parquet.WriterOption) []parquet.WriterOption {
+	return append([]parquet.WriterOption{
 		parquet.CreatedBy("pcapper", "1", ""),
-		parquet.MaxRowsPerRowGroup(groupRows),
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictBytes),
 		parquet.Compression(&parquet.Snappy),
@@ -86,9 +92,7 @@ func newRowWriter(w io.Writer, options ...parquet.WriterOption) *rowWriter {
 		parquet.SkipPageBounds("src"), parquet.SkipPageBounds("dst"), parquet.SkipPageBounds("level"), parquet.SkipPageBounds("direction"),
 		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked),
 		parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked),
-	}, options...)
-	return &rowWriter{parquet: parquet.NewGenericWriter[row](w, options...), texts: newTexts(),
-		buf: make([]row, 0, rowBuffer), values: make([]mgenValues, rowBuffer)}
+	}, more...)
 }
 
 // sortedRows says so, of every row group.

@@ -33,6 +33,7 @@ type Store struct {
 	lock *os.File
 
 	summarizer *summarizer // Maintain's alone
+	renewed    bool        // likewise: no summaries of an earlier format are left
 
 	mu        sync.Mutex
 	pending   map[string]name

@@ -1,61 +1,94 @@
 package history
 
 import (
-	"encoding/binary"
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"hash/maphash"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
-	"github.com/klauspost/compress/s2"
+	"github.com/parquet-go/parquet-go"
 
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// A summary is a file beside a compacted one, which has the sums of its records by
-// minute: what most sums over days are made of, in a hundredth of the time. It can be
-// missing, and is worth nothing without its file: if it cannot be read, the records
+// A summary is a file next to a compacted one. It has the sums of its records by
+// minute, which most sums over days can be made of, in a hundredth of the time. It may be
+// missing, and is of no use without its file: if it cannot be read, the records
 // are.
 //
-// It has some sections, each by other columns. All integers are little-endian:
-//
-//	8 bytes  "PCSUMS\x00\x01"
-//	8        records in the file
-//	4        sections, at most maxSections
-//	16       of each: columns as bits, sums, bytes, CRC-32C of these
-//	4        CRC-32C of the above
-//	         sections, each a block of S2
-//
-// A section's plain text has the dictionaries (number, then length and text of each)
-// of host, src and dst; then each column, all sums after the other, as varints: minute
-// (difference to the one before), indexes, numbers, and in the end records, packets
-// and bytes. Columns that it is not by are left out.
+// It is a Parquet file, too. Each row group has sums of all records, by other columns than
+// the next one; docs/history.md explains them.
 const (
 	summarySuffix = ".sums"
-	summaryMagic  = "PCSUMS\x00\x01"
 	summaryStep   = 60e9 // nanoseconds
-	sectionHead   = 16
-	summaryHead   = 8 + 8 + 4
-	maxSections   = 8
-	// summaryRows is the least that a file has for there to be one, summarySums the
-	// most of a section, a power of two, and worthWhile how many records they are of, on
+	// summaryRows is the fewest records that are summed up, summarySums the
+	// most sums of a row group, a power of two, and worthWhile how many records they are of, on
 	// average.
 	summaryRows = 1 << 13
 	summarySums = 1 << 17
 	worthWhile  = 4
-	// summaryPlain is more than a section that we made can take.
-	summaryPlain = 64 << 20
+	// summaryBytes is more than a summary of ours can have.
+	summaryBytes = 64 << 20
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// sumRow is what a summary has of records that are alike in the columns SummedBy.
+// Other columns are empty, 0, or null.
+type sumRow struct {
+	SummedBy  string  `parquet:"summed_by,dict"`
+	Time      int64   `parquet:"time,timestamp(nanosecond)"`
+	Host      string  `parquet:"host,dict"`
+	Level     string  `parquet:"level,dict"`
+	Src       string  `parquet:"src,dict"`
+	Dst       string  `parquet:"dst,dict"`
+	SrcPort   uint16  `parquet:"src_port,dict"`
+	DstPort   uint16  `parquet:"dst_port,dict"`
+	Proto     uint8   `parquet:"proto,dict"`
+	Direction string  `parquet:"direction,dict"`
+	MGENFlow  *uint32 `parquet:"mgen_flow,optional,dict"`
+	Relayed   bool    `parquet:"relayed"`
+	Flags     uint16  `parquet:"flags,dict"`
+	Records   uint64  `parquet:"records"`
+	Packets   uint64  `parquet:"packets"`
+	Bytes     uint64  `parquet:"bytes"`
+}
+
+var summaryColumns = parquet.SchemaOf(sumRow{}).Columns()
 
 // coarse is what there are always sums by.
 var coarse = setOf(colTime, colHost, colLevel, colProto, colDirection, colRelayed, colFlags)
+
+// setName is the value of summed_by.
+func (c columnSet) setName() string {
+	names := []string{columnNames[colHost]}
+	for _, col := range []int{colSrc, colDst, colSrcPort, colDstPort, colMGENFlow} {
+		if c&(1<<col) != 0 {
+			names = append(names, columnNames[col])
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// parseSetName is setName's opposite.
+func parseSetName(text string) (columnSet, bool) {
+	set := coarse
+	for part := range strings.SplitSeq(text, ",") {
+		col := slices.Index(columnNames[:], part)
+		if col < 0 {
+			return 0, false
+		}
+		set |= 1 << col
+	}
+	return set, true
+}
 
 // cubes are what there are sums by: of each list the first that is not too long.
 var cubes = [][]columnSet{
@@ -248,106 +281,145 @@ func (c *cube) coarsen() {
 	}
 }
 
-// finish makes the summary's bytes; none if it is not worth while.
-func (s *summarizer) finish() []byte {
+// finish returns the summary's bytes; nil if it is not worthwhile.
+func (s *summarizer) finish() ([]byte, error) {
 	if s.rows < summaryRows {
-		return nil
+		return nil, nil
 	}
-	var heads, blocks []byte
-	section := func(c *cube) {
-		block := s2.Encode(nil, c.section(s.hosts.texts))
-		for _, x := range []uint32{uint32(c.by[0]), uint32(len(c.keys)), uint32(len(block)), crc32.Checksum(block, castagnoli)} {
-			heads = binary.LittleEndian.AppendUint32(heads, x)
-		}
-		blocks = append(blocks, block...)
+	var out bytes.Buffer
+	w := parquet.NewGenericWriter[sumRow](&out, writerOptions(parquet.MaxRowsPerRowGroup(summarySums))...)
+	sections := 0
+	section := func(c *cube) error {
+		sections++
+		return c.writeTo(w, s.hosts.texts)
 	}
+	var err error
 	for _, c := range s.cubes {
 		for len(c.by) > 0 && int64(len(c.keys))*worthWhile > s.rows {
 			c.coarsen()
 		}
 		if len(c.by) > 0 {
-			section(c)
+			err = errors.Join(err, section(c))
 		}
 	}
 	if last := s.cubes[len(s.cubes)-1]; len(last.by) > 1 {
 		last.coarsen()
-		section(last)
+		err = errors.Join(err, section(last))
 	}
-	if heads == nil {
-		return nil
+	if sections == 0 {
+		return nil, err
 	}
-	head := binary.LittleEndian.AppendUint64([]byte(summaryMagic), uint64(s.rows))
-	head = binary.LittleEndian.AppendUint32(head, uint32(len(heads)/sectionHead))
-	head = append(head, heads...)
-	head = binary.LittleEndian.AppendUint32(head, crc32.Checksum(head, castagnoli))
-	return append(head, blocks...)
+	w.SetKeyValueMetadata(metaVersion, "1")
+	w.SetKeyValueMetadata(metaRows, strconv.FormatInt(s.rows, 10))
+	w.SetKeyValueMetadata(metaChecksum, noChecksum)
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	data := out.Bytes()
+	if at := checksumAt(data); at >= 0 {
+		copy(data[at:], fmt.Sprintf("%08x", checksum(data, at)))
+	}
+	return data, nil
 }
 
-// section is a section's plain text.
-func (c *cube) section(hosts []string) []byte {
-	src, dst := newDictionary(), newDictionary()
-	srcs, dsts := make([]uint32, len(c.keys)), make([]uint32, len(c.keys))
-	if c.by[0]&(1<<colSrc) != 0 {
-		texts := newTexts()
-		for i := range c.keys {
-			k := &c.keys[i]
-			srcs[i] = src.index(texts.addr(&k.src, k.flags&wire.IPv6 != 0))
-			dsts[i] = dst.index(texts.addr(&k.dst, k.flags&wire.IPv6 != 0))
-		}
+// Keys of a summary's metadata: the records that it sums up, and the CRC-32C of the
+// file, with eight zeros in its place, in hexadecimal.
+const (
+	metaRows     = "pcapper.rows"
+	metaChecksum = "pcapper.crc32c"
+	noChecksum   = "00000000"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksumAt is where the checksum is in a file: a few bytes, which belong to the
+// encoding, behind its key. It is -1 if there is none.
+func checksumAt(data []byte) int {
+	at := bytes.LastIndex(data, []byte(metaChecksum))
+	if at < 0 {
+		return -1
 	}
-	var b []byte
-	for _, list := range [][]string{hosts, src.texts, dst.texts} {
-		b = binary.AppendUvarint(b, uint64(len(list)))
-		for _, text := range list {
-			b = binary.AppendUvarint(b, uint64(len(text)))
-			b = append(b, text...)
-		}
+	at += len(metaChecksum) + len("\x18\x08") // Thrift's compact protocol: a field of 8 bytes
+	if at+len(noChecksum) > len(data) {
+		return -1
 	}
-	before := int64(0)
+	return at
+}
+
+func checksum(data []byte, at int) uint32 {
+	sum := crc32.Checksum(data[:at], castagnoli)
+	sum = crc32.Update(sum, castagnoli, []byte(noChecksum))
+	return crc32.Update(sum, castagnoli, data[at+len(noChecksum):])
+}
+
+// writeTo writes a cube's sums as a row group.
+func (c *cube) writeTo(w *parquet.GenericWriter[sumRow], hosts []string) error {
+	texts, name := newTexts(), c.by[0].setName()
+	rows, flows := make([]sumRow, 0, rowBuffer), make([]uint32, rowBuffer)
 	for i := range c.keys {
-		minute := c.keys[i].minute / summaryStep
-		b = binary.AppendVarint(b, minute-before)
-		before = minute
-	}
-	numbers := func(column int, number func(i int) uint64) {
-		if c.by[0]&(1<<column) == 0 {
-			return
+		k, n := &c.keys[i], &c.sums[i]
+		row := sumRow{
+			SummedBy: name, Time: k.minute, Host: hosts[k.host], Level: k.level.String(), SrcPort: k.srcPort, DstPort: k.dstPort, Proto: k.proto,
+			Direction: direction(k.flags), Relayed: k.flags&wire.Relayed != 0, Flags: uint16(k.flags), Records: n.records, Packets: n.packets, Bytes: n.bytes,
 		}
-		for i := range c.keys {
-			b = binary.AppendUvarint(b, number(i))
+		if c.by[0]&(1<<colSrc) != 0 {
+			row.Src, row.Dst = texts.addr(&k.src, k.flags&wire.IPv6 != 0), texts.addr(&k.dst, k.flags&wire.IPv6 != 0)
+		}
+		if c.by[0]&(1<<colMGENFlow) != 0 && k.flags&wire.MGEN != 0 {
+			flows[len(rows)] = k.mgen
+			row.MGENFlow = &flows[len(rows)]
+		}
+		if rows = append(rows, row); len(rows) == rowBuffer || i+1 == len(c.keys) {
+			if _, err := w.Write(rows); err != nil {
+				return err
+			}
+			rows = rows[:0]
 		}
 	}
-	numbers(colHost, func(i int) uint64 { return uint64(c.keys[i].host) })
-	numbers(colLevel, func(i int) uint64 { return uint64(c.keys[i].level) })
-	numbers(colSrc, func(i int) uint64 { return uint64(srcs[i]) })
-	numbers(colDst, func(i int) uint64 { return uint64(dsts[i]) })
-	numbers(colSrcPort, func(i int) uint64 { return uint64(c.keys[i].srcPort) })
-	numbers(colDstPort, func(i int) uint64 { return uint64(c.keys[i].dstPort) })
-	numbers(colProto, func(i int) uint64 { return uint64(c.keys[i].proto) })
-	numbers(colMGENFlow, func(i int) uint64 { return uint64(c.keys[i].mgen) })
-	numbers(colFlags, func(i int) uint64 { return uint64(c.keys[i].flags) })
-	for i := range c.sums {
-		b = binary.AppendUvarint(b, c.sums[i].records)
-	}
-	for i := range c.sums {
-		b = binary.AppendUvarint(b, c.sums[i].packets)
-	}
-	for i := range c.sums {
-		b = binary.AppendUvarint(b, c.sums[i].bytes)
-	}
-	return b
+	return w.Flush()
 }
 
-// write puts the summary beside where its file will be. It need not outlive loss of
-// power, and a disk that has no room for it may have some for the file.
+// write puts the summary next to where its file will be. It need not outlive a power
+// failure, and a disk that has no room for it may have some for the file.
 func (s *summarizer) write(path string) {
-	data := s.finish()
-	if data == nil {
+	data, err := s.finish()
+	if err != nil || data == nil {
 		return
 	}
 	if err := os.WriteFile(path, data, 0o640); err != nil {
 		os.Remove(path)
 	}
+}
+
+// isOldSummary reports whether a file is a summary as versions before 0.1.0 wrote them: not
+// Parquet, and of no use now.
+func isOldSummary(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [6]byte
+	n, _ := f.ReadAt(head[:], 0)
+	return string(head[:n]) == "PCSUMS"
+}
+
+// readFile adds the records of a file.
+func (s *summarizer) readFile(ctx context.Context, path string) error {
+	f, err := openParquet(path)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	c := &cursor{file: f, until: len(f.RowGroups()), at: -1}
+	for ctx.Err() == nil {
+		ok, err := c.advance()
+		if err != nil || !ok {
+			return err
+		}
+		s.add(&c.row.Record, c.row.Host, c.row.Level)
+	}
+	return ctx.Err()
 }
 
 // summaryPath is where the summary of a file with that ID is.
@@ -366,159 +438,105 @@ func removeSummary(dir, id string) error {
 	return err
 }
 
-// errSummary: a summary is damaged, or of no use for a question.
+// errSummary: a summary is damaged, or of no use for a query.
 var errSummary = errors.New("no such summary")
 
-// readSummary makes g the shortest section that has the columns. The error is any:
-// the records have to be read then.
-func (g *group) readSummary(f io.ReaderAt, rows int64, want columnSet) error {
-	var most [summaryHead + maxSections*sectionHead + 4]byte
-	have, err := f.ReadAt(most[:], 0)
-	if err != nil && err != io.EOF || have < summaryHead+4 {
-		return errSummary
-	}
-	n := binary.LittleEndian.Uint32(most[16:])
-	end := summaryHead + min(int(n), maxSections)*sectionHead
-	if string(most[:8]) != summaryMagic || n > maxSections || have < end+4 ||
-		crc32.Checksum(most[:end], castagnoli) != binary.LittleEndian.Uint32(most[end:]) ||
-		binary.LittleEndian.Uint64(most[8:]) != uint64(rows) {
-		return errSummary
-	}
-	at, bestAt := int64(end+4), int64(0)
-	var best []byte
-	for i := range int(n) {
-		section := most[summaryHead+i*sectionHead:][:sectionHead]
-		has, sums := columnSet(binary.LittleEndian.Uint32(section)), binary.LittleEndian.Uint32(section[4:])
-		if want&^has == 0 && (best == nil || sums < binary.LittleEndian.Uint32(best[4:])) {
-			best, bestAt = section, at
+// openSummary makes g the shortest row group of a summary that has the columns, and of
+// what the sums are. After any error the records have to be read instead.
+func (g *group) openSummary(f *os.File, rows int64, want columnSet) (err error) {
+	defer func() {
+		if x := recover(); x != nil { // the library's answer to some garbage
+			err = errSummary
 		}
-		at += int64(binary.LittleEndian.Uint32(section[8:]))
+	}()
+	file, err := readSummary(f)
+	if err != nil {
+		return err
+	}
+	if n, _ := file.Lookup(metaRows); n != strconv.FormatInt(rows, 10) {
+		return errSummary
+	}
+	var best parquet.RowGroup
+	for _, rg := range file.RowGroups() {
+		by, _, ok := rg.ColumnChunks()[0].(*parquet.FileColumnChunk).Bounds()
+		if !ok {
+			return errSummary
+		}
+		has, ok := parseSetName(string(by.ByteArray()))
+		if ok && want&^has == 0 && (best == nil || rg.NumRows() < best.NumRows()) {
+			best = rg
+		}
 	}
 	if best == nil {
 		return errSummary
 	}
-	return g.readSection(f, best, bestAt)
-}
-
-func (g *group) readSection(f io.ReaderAt, head []byte, at int64) error {
-	n, size := int(binary.LittleEndian.Uint32(head[4:])), int(binary.LittleEndian.Uint32(head[8:]))
-	if n > summarySums || size > summaryPlain {
-		return errSummary
-	}
-	block := make([]byte, size)
-	if _, err := f.ReadAt(block, at); err != nil {
-		return err
-	}
-	if crc32.Checksum(block, castagnoli) != binary.LittleEndian.Uint32(head[12:]) {
-		return errSummary
-	}
-	if plain, err := s2.DecodedLen(block); err != nil || plain > summaryPlain {
-		return errSummary
-	}
-	plain, err := s2.Decode(nil, block)
-	if err != nil {
-		return err
-	}
-	g.chunks, g.rows, g.have = nil, n, 0
-	r := &varints{rest: plain}
-	if err := g.fillSums(r, columnSet(binary.LittleEndian.Uint32(head))); err != nil {
-		return err
-	}
-	if r.bad || len(r.rest) > 0 {
-		return errSummary
-	}
-	return nil
-}
-
-// fillSums has the columns of a section's plain text in g.
-func (g *group) fillSums(r *varints, columns columnSet) error {
-	for _, c := range []int{colHost, colSrc, colDst} {
-		g.texts[c] = textCol{dict: r.texts()}
-	}
-	times := slices.Grow(g.times[colTime][:0], g.rows)
-	minute := int64(0)
-	for range g.rows {
-		minute += r.signed()
-		times = append(times, minute*summaryStep)
-	}
-	g.times[colTime], g.have = times, setOf(colTime)
-	for _, c := range []int{colHost, colLevel, colSrc, colDst, colSrcPort, colDstPort, colProto, colMGENFlow, colFlags} {
-		if columns&(1<<c) == 0 {
-			continue
+	g.chunks, g.rows, g.have = make([]parquet.ColumnChunk, columns), int(best.NumRows()), 0
+	g.sums = slices.Grow(g.sums[:0], g.rows)[:g.rows]
+	for i, path := range summaryColumns {
+		chunk := best.ColumnChunks()[i]
+		switch col := slices.Index(columnNames[:], path[0]); {
+		case path[0] == "records":
+			err = g.loadCounts(chunk, func(n *counted) *uint64 { return &n.records })
+		case col == colPackets:
+			err = g.loadCounts(chunk, func(n *counted) *uint64 { return &n.packets })
+		case col == colBytes:
+			err = g.loadCounts(chunk, func(n *counted) *uint64 { return &n.bytes })
+		case col >= 0:
+			g.chunks[col] = chunk
 		}
-		list := slices.Grow(g.ints[c][:0], g.rows)
-		for range g.rows {
-			list = append(list, uint32(r.unsigned()))
-		}
-		g.ints[c] = list
-		switch c {
-		case colLevel:
-			g.texts[c].dict = g.texts[c].dict[:0]
-			for l := batch.Packets; l <= batch.Top; l++ {
-				g.texts[c].dict = append(g.texts[c].dict, l.String())
-			}
-			fallthrough
-		case colHost, colSrc, colDst:
-			if g.rows > 0 && int(slices.Max(list)) >= len(g.texts[c].dict) {
-				return errSummary
-			}
-			g.texts[c].at = append(g.texts[c].at[:0], list...)
-		}
-		if err := g.translate(c); err != nil {
+		if err != nil {
 			return err
 		}
-		g.have |= 1 << c
-	}
-	g.sums = slices.Grow(g.sums[:0], g.rows)[:g.rows]
-	for i := range g.sums {
-		g.sums[i].records = r.unsigned()
-	}
-	for i := range g.sums {
-		g.sums[i].packets = r.unsigned()
-	}
-	for i := range g.sums {
-		g.sums[i].bytes = r.unsigned()
 	}
 	return nil
 }
 
-// varints reads what encoding/binary appends.
-type varints struct {
-	rest []byte
-	bad  bool
-}
-
-func (v *varints) unsigned() uint64 {
-	x, n := binary.Uvarint(v.rest)
-	if n <= 0 {
-		v.bad = true
-		return 0
+// readSummary reads all of a summary, which must be whole.
+func readSummary(f *os.File) (*parquet.File, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
-	v.rest = v.rest[n:]
-	return x
-}
-
-func (v *varints) signed() int64 {
-	x, n := binary.Varint(v.rest)
-	if n <= 0 {
-		v.bad = true
-		return 0
+	if info.Size() > summaryBytes {
+		return nil, errSummary
 	}
-	v.rest = v.rest[n:]
-	return x
+	data := make([]byte, info.Size())
+	if _, err := f.ReadAt(data, 0); err != nil {
+		return nil, err
+	}
+	at := checksumAt(data)
+	if at < 0 || string(data[at:at+len(noChecksum)]) != fmt.Sprintf("%08x", checksum(data, at)) {
+		return nil, errSummary
+	}
+	file, err := parquet.OpenFile(bytes.NewReader(data), info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return nil, err
+	}
+	if !slices.EqualFunc(file.Schema().Columns(), summaryColumns, slices.Equal) {
+		return nil, errSummary
+	}
+	return file, nil
 }
 
-func (v *varints) texts() (list []string) {
-	for n := v.unsigned(); n > 0 && !v.bad; n-- {
-		size := v.unsigned()
-		if size > uint64(len(v.rest)) {
-			v.bad = true
-			return nil
+// loadCounts has a column's values in g.sums.
+func (g *group) loadCounts(chunk parquet.ColumnChunk, at func(n *counted) *uint64) error {
+	n := 0
+	err := eachPage(chunk, func(p parquet.Page) error {
+		data := p.Data()
+		values := data.Uint64()
+		if len(values) > g.rows-n {
+			return errSummary
 		}
-		list = append(list, string(v.rest[:size]))
-		v.rest = v.rest[size:]
+		for i, v := range values {
+			*at(&g.sums[n+i]) = v
+		}
+		n += len(values)
+		return nil
+	})
+	if err == nil && n != g.rows {
+		err = errSummary
 	}
-	return list
+	return err
 }
 
 // summaries is how a query uses them.
@@ -558,14 +576,14 @@ func (f *filter) suits(n name) bool {
 
 // fromSummary answers for a file from its summary, if it can.
 func (w *worker) fromSummary(s *source) (bool, error) {
-	if s.summary == nil || w.group.readSummary(s.summary, s.name.rows, w.summaries.columns) != nil {
+	if s.summary == nil || w.group.openSummary(s.summary, s.name.rows, w.summaries.columns) != nil {
 		return false, nil
 	}
 	minutes := *w.filter
 	if minutes.from > math.MinInt64 { // it may begin within the file's first minute, before the first record
 		minutes.from = floor(minutes.from, summaryStep)
 	}
-	if minutes.choose(&w.group) != nil {
+	if minutes.choose(&w.group) != nil || w.group.load(w.summaries.columns) != nil {
 		return false, nil
 	}
 	w.stats.Files++

@@ -166,6 +166,30 @@ func TestSummaryOfFirstMinute(t *testing.T) {
 	}
 }
 
+// Summaries of the format before Parquet are not used, and made again.
+func TestOldSummary(t *testing.T) {
+	s, dir := summarized(t, false)
+	want, _ := sums(t, dir, &history.Query{}, "1m,src,src_port")
+	file := summaries(t, dir)[0]
+	if err := os.WriteFile(file, []byte("PCSUMS\x00\x01 and so on"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir, history.Config{})
+	for _, summed := range []int{0, 1} {
+		got, stats := sums(t, dir, &history.Query{}, "1m,src,src_port")
+		if !slices.Equal(got, want) || stats.Summed != summed {
+			t.Errorf("got %d sums (%+v), want the %d of before, from %d summaries", len(got), stats, len(want), summed)
+		}
+		if err := s.Maintain(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // A summary that is damaged at any place is not believed.
 func TestDamagedSummary(t *testing.T) {
 	_, dir := summarized(t, false)

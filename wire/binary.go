@@ -28,7 +28,7 @@ const flagRelayed = 1
 const (
 	nsPerSec  = 1_000_000_000
 	nsPerUsec = 1_000
-	maxSec    = 1<<32 - 1
+	endOfTime = nsPerSec << 32 // the first that 32 bits of seconds cannot hold; as an unsigned number no time before 1970 is below it
 )
 
 // AppendBinary appends r's 28-byte encoding to dst. It reports false, and appends
@@ -36,13 +36,10 @@ const (
 // time before 1970 or after 2106, or a record that is [NotTraffic]. Values are never
 // truncated or wrapped.
 func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
-	if r.Flags&(IPv6|NotTraffic) != 0 || r.Length > 0xffff || r.Time < 0 {
+	if r.Flags&(IPv6|NotTraffic) != 0 || r.Length > 0xffff || uint64(r.Time) >= endOfTime {
 		return dst, false
 	}
 	sec := uint64(r.Time) / nsPerSec
-	if sec > maxSec {
-		return dst, false
-	}
 	usec := (uint64(r.Time) - sec*nsPerSec) / nsPerUsec
 	n := len(dst)
 	if cap(dst)-n >= Size {

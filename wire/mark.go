@@ -35,7 +35,7 @@ func ParseMark(b []byte) (boot, number uint64, ok bool) {
 // Numbered reports whether r has a number in the agent's stream: it fits in 28 bytes
 // and is not a host statistic.
 func (r *Record) Numbered() bool {
-	if r.Flags&(IPv6|NotTraffic|HostStat) != 0 || r.Length > 0xffff || r.Time < 0 || uint64(r.Time)/nsPerSec > maxSec {
+	if r.Flags&(IPv6|NotTraffic|HostStat) != 0 || r.Length > 0xffff || uint64(r.Time) >= endOfTime {
 		return false
 	}
 	return r.Proto != ProtoHostStat || !r.looksLikeHostStat()

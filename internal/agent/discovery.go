@@ -43,10 +43,11 @@ const (
 	retryInterval = 100 * time.Millisecond
 	// With many interfaces, the kernel and readers get less memory for each than a
 	// single agent has: the traffic of one host is spread over all of them.
-	sharedRing  = 1 << 20 // bytes, ring engine
-	sharedQueue = 4 << 20 // bytes, see capture.Shared
-	sharedChunk = 256     // records in a chunk of the hub
-	sharedTable = 512     // entries of the decoder's tables
+	sharedRing   = 1 << 20 // bytes, ring engine
+	sharedQueue  = 4 << 20 // bytes, see capture.Shared
+	sharedChunk  = 256     // records in a chunk of the hub
+	sharedChunks = 64      // chunks in the hub
+	sharedTable  = 512     // entries of the decoder's tables
 )
 
 // discovery is the membership of interfaces that come and go. It retries interfaces

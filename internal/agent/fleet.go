@@ -25,6 +25,7 @@ type fleet struct {
 	out      printer
 	members  membership
 	chunk    int           // records in a chunk of an agent's hub
+	chunks   int           // chunks in a hub
 	table    int           // entries in a decoder's tables; 0 for its default
 	certs    *certs.Server // nil without TLS
 	tracer   dropTracer
@@ -130,9 +131,9 @@ func openFleet(ctx context.Context, cfg Config) (*fleet, error) {
 	}
 	f := &fleet{cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now()}
 	f.out.w = cfg.Stderr
-	f.members, f.chunk = &single{fleet: f}, hubChunk
+	f.members, f.chunk, f.chunks = &single{fleet: f}, hubChunk, hubChunks
 	if cfg.Several() {
-		f.members, f.chunk, f.table = newDiscovery(f), sharedChunk, sharedTable
+		f.members, f.chunk, f.chunks, f.table = newDiscovery(f), sharedChunk, sharedChunks, sharedTable
 	}
 	if err := f.open(ctx); err != nil {
 		f.close()

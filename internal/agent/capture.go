@@ -347,6 +347,10 @@ func (c *capturer) decode(block *capture.Block, frame *packet.Frame, recs []wire
 		from := n
 		if d := c.decoderOf(frame); d.Pending() {
 			n += d.Drain(recs[n:])
+		} else if parsed, offset := block.Parsed(len(recs) - n); len(parsed) > 0 {
+			c.decoder.DecodeParsed(parsed, offset, recs[n:])
+			n += len(parsed)
+			continue
 		} else if block.Next(frame) {
 			n += c.decoderOf(frame).Decode(frame, recs[n:])
 		} else {

@@ -215,7 +215,7 @@ func wifiLink(typ uint16) packet.LinkType {
 func (t *watchedInterface) captureConfig(cfg *Config) capture.Config {
 	c := capture.Config{
 		Interface: t.iface.Name, Index: t.iface.Index, Ethernet: t.iface.Ethernet, WiFi: wifiLink(t.iface.Type),
-		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(),
+		Filter: t.filter.Instructions(), RingBytes: cfg.RingBytes, Inside: cfg.lookInside(), Parse: cfg.decoder().NoDigest,
 		Point: points[cfg.Point],
 		// A host's own frames are captured in any case.
 		Promiscuous: strings.TrimSpace(cfg.Mode) != "src",

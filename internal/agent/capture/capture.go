@@ -61,6 +61,9 @@ type Config struct {
 	// more bytes of those that may contain some. Only the eBPF engine keeps fewer bytes
 	// otherwise.
 	Inside bool
+	// Parse means that only the headers of a plain UDP datagram that is not MGEN's are
+	// needed, and no digest. A Tap may then parse it in the kernel; see Block.Parsed.
+	Parse bool
 	// Moved is called by an attached Tap when it starts to see frames at another
 	// position, with the position and the reason. It is called from another goroutine.
 	Moved func(position string)
@@ -241,6 +244,16 @@ func (b *Block) Next(f *packet.Frame) bool {
 	*f = b.frames[len(b.frames)-int(b.left)]
 	b.left--
 	return true
+}
+
+// Parsed returns the next frames, at most n, if the kernel has parsed them. Adding offset
+// to their times gives UTC. They are valid until the block is released. With
+// Config.Parse, the caller must call it before each Next, until it returns none.
+func (b *Block) Parsed(n int) (frames []packet.Parsed, offset int64) {
+	if b.tap == nil || b.left == 0 || !b.tap.parsing {
+		return nil, 0
+	}
+	return b.tap.parsed(n), b.tap.offset
 }
 
 // Len returns an upper bound on the number of frames that Next will still return.

@@ -37,6 +37,7 @@ const (
 	kernelVarLook         = "look"
 	kernelVarMask         = "mask"
 	kernelVarOwnPorts     = "own_ports"
+	kernelVarParse        = "parse"
 	kernelVarRelease      = "release"
 	kernelVarTurn         = "turn"
 )
@@ -116,6 +117,7 @@ type kernelVariableSpecs struct {
 	Look      *ebpf.VariableSpec `ebpf:"look"`
 	Mask      *ebpf.VariableSpec `ebpf:"mask"`
 	OwnPorts  *ebpf.VariableSpec `ebpf:"own_ports"`
+	Parse     *ebpf.VariableSpec `ebpf:"parse"`
 	Release   *ebpf.VariableSpec `ebpf:"release"`
 	Turn      *ebpf.VariableSpec `ebpf:"turn"`
 }
@@ -171,6 +173,7 @@ type kernelVariables struct {
 	Look      *ebpf.Variable `ebpf:"look"`
 	Mask      *ebpf.Variable `ebpf:"mask"`
 	OwnPorts  *ebpf.Variable `ebpf:"own_ports"`
+	Parse     *ebpf.Variable `ebpf:"parse"`
 	Release   *ebpf.Variable `ebpf:"release"`
 	Turn      *ebpf.Variable `ebpf:"turn"`
 }

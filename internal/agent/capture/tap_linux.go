@@ -96,6 +96,7 @@ type Tap struct {
 	since   int64         // when, by tapClock
 	ready   func() bool   // arm
 	shared  bool          // it reads for a Shared
+	parsing bool          // the programs parse
 	id      uint32        // of the interface of the frame that was read last, see Shared
 
 	draining atomic.Bool
@@ -155,7 +156,10 @@ const (
 	tapTagged   = 4
 	tapEarly    = 8
 	tapTwice    = 16
+	tapParsed   = 32 // a packet.Parsed instead of a slot
 )
+
+const tapParsedLen = uint64(unsafe.Sizeof(packet.Parsed{}))
 
 // Taps opens one tap after another on the same interface and reuses the programs of
 // closed ones: collectors that come and go must not make the kernel load and free
@@ -202,6 +206,7 @@ func (t *Tap) open(ringSize int) (err error) {
 	}
 	t.view(t.progs.mem, ringSize)
 	t.before = t.counters()
+	t.parsing = t.cfg.parses()
 	return nil
 }
 
@@ -505,7 +510,7 @@ func (b *Block) nextInTap(f *packet.Frame) bool {
 	units := uint64(s.units)
 	b.left -= uint32(units)
 	r.pos += units * tapUnit
-	if units == 0 || r.pos > r.end || int(s.cap) > tapSnap {
+	if units == 0 || r.pos > r.end || s.flags&tapParsed != 0 || int(s.cap) > tapSnap {
 		return t.abandon(r)
 	}
 	f.Time = int64(s.time) + t.offset
@@ -533,6 +538,43 @@ func (b *Block) nextInTap(f *packet.Frame) bool {
 	}
 	f.Data = unsafe.Slice((*byte)(data), min(int(s.cap), t.cfg.Snaplen))
 	return true
+}
+
+// parsed gives the next frames, at most n, if the programs have parsed them. Next gives what
+// follows.
+func (t *Tap) parsed(n int) []packet.Parsed {
+	r := t.run
+	if r == nil {
+		return nil
+	}
+	if r.pos == r.end || t.slot(r).time > t.until {
+		if !t.pick() {
+			t.block.left = 0
+			return nil
+		}
+		r = t.run
+	}
+	first := t.slot(r)
+	// As far as they are next to each other in memory.
+	at := uint64(uintptr(unsafe.Pointer(first)) - uintptr(r.data))
+	until, size := r.end, t.hot+1
+	if r.pos > r.grown {
+		size = t.mask + 1
+	} else if r.end > r.grown {
+		until = r.grown + 1
+	}
+	most := min((until-r.pos)/tapParsedLen, (size-at+tapParsedLen-1)/tapParsedLen, uint64(n))
+	frames := unsafe.Slice((*packet.Parsed)(unsafe.Pointer(first)), most)
+	for i := range frames {
+		if f := &frames[i]; f.Flags&tapParsed == 0 || uint64(f.Time) > t.until {
+			frames = frames[:i]
+			break
+		}
+	}
+	length := uint64(len(frames)) * tapParsedLen
+	r.pos += length
+	t.block.left -= uint32(length / tapUnit)
+	return frames
 }
 
 // abandon gives up what a ring holds. It takes a bug to come here.

@@ -71,12 +71,19 @@ func newTapSpec(cfg Config, ringSize, cpus int) (*tapSpec, error) {
 		"release":   b2u(runtime.GOARCH != "amd64" && runtime.GOARCH != "386"),
 		"own_ports": own,
 		"inside":    b2u(cfg.Inside),
+		"parse":     b2u(cfg.parses()),
 		"turn":      turnBeforeQueue,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return t, t.setFilter(cfg.Filter)
+}
+
+// parses reports whether the programs parse plain UDP datagrams. They load fields that are not
+// aligned, which the verifier allows on these machines.
+func (c *Config) parses() bool {
+	return c.Parse && c.Ethernet && c.Snaplen >= tapSnap && (runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64")
 }
 
 func (c *Config) linkLen() int {
@@ -269,7 +276,7 @@ func (p *tapPrograms) serve(cfg *Config, ringSize int) error {
 	name := cfg.Interface == "" || cfg.Interface == old.Interface
 	index := cfg.Index == 0 || cfg.Index == old.Index
 	if here.Inode() != p.ns.Inode() || !name || !index || cfg.Ethernet != old.Ethernet || cfg.Snaplen != old.Snaplen ||
-		cfg.Inside != old.Inside || cfg.WiFi != old.WiFi || cfg.Point != old.Point ||
+		cfg.Inside != old.Inside || cfg.Parse != old.Parse || cfg.WiFi != old.WiFi || cfg.Point != old.Point ||
 		ringSize != p.ringSize || !slices.Equal(cfg.OwnPorts, old.OwnPorts) {
 		return errors.New("these programs are for other frames")
 	}

@@ -3,6 +3,7 @@ package decode
 import (
 	"encoding/binary"
 
+	"github.com/pcapper/pcapper/internal/agent/mgen"
 	"github.com/pcapper/pcapper/internal/agent/packet"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -23,8 +24,9 @@ const (
 // keepRule gives the number of bytes to keep if all of its tests hold. The first
 // matching rule of a list decides.
 type keepRule struct {
-	when  []keepTest
-	bytes int
+	when   []keepTest
+	bytes  int
+	reason mgen.Reason // of parsedUDP: nothing but headers is needed; why the payload is not MGEN's
 }
 
 // keepTest compares two numbers with one of the operators ==, !=, and <.
@@ -76,35 +78,54 @@ const (
 // keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame. They test
 // a payload as mgen.UDP does.
 var keepIPv4 = append(append([]keepRule{
-	{[]keepTest{superPacket}, keepMost},
-	{[]keepTest{wordAt(ethernetType).isNot(etherIPv4)}, keepMost},
-	{[]keepTest{byteAt(plainIP).isNot(0x45)}, keepMost},
-	{[]keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}, keepMost},
-	{[]keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}, keepMost},
+	{when: []keepTest{superPacket}, bytes: keepMost},
+	{when: []keepTest{wordAt(ethernetType).isNot(etherIPv4)}, bytes: keepMost},
+	{when: []keepTest{byteAt(plainIP).isNot(0x45)}, bytes: keepMost},
+	{when: []keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}, bytes: keepMost},
+	{when: []keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}, bytes: keepMost},
 }, keepInsidePorts(plainUDP+2)...), []keepRule{
-	{[]keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, keepPlain},
-	{[]keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, keepPlain},
-	{[]keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, keepPlain},
-	{[]keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, keepPlain},
-	{[]keepTest{byteAt(plainPayload + mgenFlags).and(0x04).isNot(0)}, keepMost}, // a checksum to verify
-	{nil, keepHeaders},
+	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, bytes: keepPlain},
+	{when: []keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, bytes: keepPlain},
+	{when: []keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, bytes: keepPlain},
+	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, bytes: keepPlain},
+	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0x04).isNot(0)}, bytes: keepMost}, // a checksum to verify
+	{bytes: keepHeaders},
 }...)
 
 // keepIPv6 are the rules for the first keepHeaders bytes of frames for which keepIPv4
 // yields keepMost.
 var keepIPv6 = append(append([]keepRule{
-	{[]keepTest{superPacket}, keepMost},
-	{[]keepTest{wordAt(ethernetType).isNot(etherIPv6)}, keepMost},
-	{[]keepTest{byteAt(ethernetLen + 6).isNot(wire.ProtoUDP)}, keepMost},
+	{when: []keepTest{superPacket}, bytes: keepMost},
+	{when: []keepTest{wordAt(ethernetType).isNot(etherIPv6)}, bytes: keepMost},
+	{when: []keepTest{byteAt(ethernetLen + 6).isNot(wire.ProtoUDP)}, bytes: keepMost},
 }, keepInsidePorts(ethernetLen+ipv6Len+2)...), []keepRule{
-	{[]keepTest{byteAt(ethernetLen + ipv6Len + udpLen + mgenFlags).and(0x04).isNot(0)}, keepMost},
-	{nil, keepHeaders},
+	{when: []keepTest{byteAt(ethernetLen + ipv6Len + udpLen + mgenFlags).and(0x04).isNot(0)}, bytes: keepMost},
+	{bytes: keepHeaders},
+}...)
+
+// parsedUDP are the rules for what the kernel may parse itself where no digests are
+// wanted: datagrams that Decoder.plain decodes and that are certainly not MGEN's. They
+// give a reason why not, or mgen.Accepted for all else.
+var parsedUDP = append(append([]keepRule{
+	{when: []keepTest{superPacket}},
+	{when: []keepTest{wordAt(ethernetType).isNot(etherIPv4)}},
+	{when: []keepTest{byteAt(plainIP).isNot(0x45)}},
+	{when: []keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}},
+	{when: []keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}},
+	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen)}}},
+	{when: []keepTest{{wordAt(plainIP + 2), "<", wordAt(plainUDP + 4).plus(ipv4Len)}}},
+}, keepInsidePorts(plainUDP+2)...), []keepRule{
+	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, reason: mgen.Short},
+	{when: []keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, reason: mgen.BadVersion},
+	{when: []keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, reason: mgen.BadSize},
+	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, reason: mgen.BadFlags},
+	{}, // may be MGEN's
 }...)
 
 func keepInsidePorts(at int) []keepRule {
 	var rules []keepRule
 	for _, port := range insidePorts {
-		rules = append(rules, keepRule{[]keepTest{{keepValue{kind: keepInside}, "!=", number(0)}, wordAt(at).is(port)}, keepMost})
+		rules = append(rules, keepRule{when: []keepTest{{keepValue{kind: keepInside}, "!=", number(0)}, wordAt(at).is(port)}, bytes: keepMost})
 	}
 	return rules
 }
@@ -115,17 +136,39 @@ func kept(f *packet.Frame, inside bool) int {
 	if f.Link != packet.Ethernet || most < keepFirst {
 		return most
 	}
-	n := firstRule(keepIPv4, f, inside)
+	n := firstRule(keepIPv4, f, inside).bytes
 	if n == keepMost && most >= keepHeaders {
-		n = firstRule(keepIPv6, f, inside)
+		n = firstRule(keepIPv6, f, inside).bytes
 	}
 	return min(n, most)
 }
 
-func firstRule(rules []keepRule, f *packet.Frame, inside bool) int {
-	for _, r := range rules {
-		if r.holds(f, inside) {
-			return r.bytes
+// parse makes of a frame what the eBPF engine does if nothing but headers is wanted; nil if it
+// keeps the frame's bytes.
+func parse(f *packet.Frame, inside bool) *packet.Parsed {
+	b := f.Data
+	if f.Link != packet.Ethernet || len(b) < keepFirst || f.VLAN.Present || f.Direction == packet.Unknown || f.BeforeQueue {
+		return nil
+	}
+	reason := firstRule(parsedUDP, f, inside).reason
+	if reason == mgen.Accepted {
+		return nil
+	}
+	var flags uint8
+	if f.Direction == packet.Outgoing {
+		flags = packet.ParsedOutgoing
+	}
+	return &packet.Parsed{
+		Time: f.Time, Flags: flags, Source: [6]byte(b[6:]), TTL: b[plainIP+8],
+		Addrs: [8]byte(b[plainIP+12:]), Ports: [4]byte(b[plainUDP:]),
+		Length: binary.BigEndian.Uint16(b[plainIP+2:]), Reason: uint8(reason),
+	}
+}
+
+func firstRule(rules []keepRule, f *packet.Frame, inside bool) *keepRule {
+	for i := range rules {
+		if rules[i].holds(f, inside) {
+			return &rules[i]
 		}
 	}
 	panic("decode: no rule holds")

@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,6 +31,7 @@ func TestKeepHeader(t *testing.T) {
 	fmt.Fprintf(&b, "#define KEEP_PLAIN %d\n#define KEEP_HEADERS %d\n#define KEEP_MOST %d\n", keepPlain, keepHeaders, keepMost)
 	writeKeep(&b, "enough", "says how many bytes of an Ethernet frame a decoder can need, given the first 48.", keepIPv4)
 	writeKeep(&b, "enough6", "says it of a frame of which enough() said KEEP_MOST, given the first KEEP_HEADERS.", keepIPv6)
+	writeKeep(&b, "parsed", "says why a plain UDP datagram is not MGEN's, given its frame's first 48 bytes; 0 if it may be, or the frame is another.", parsedUDP)
 	if *updateKeep {
 		if err := os.WriteFile(keepHeader, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
@@ -47,7 +52,11 @@ func writeKeep(b *bytes.Buffer, name, does string, rules []keepRule) {
 		if when != nil {
 			fmt.Fprintf(b, "\tif (%s)\n\t", strings.Join(when, " && "))
 		}
-		fmt.Fprintf(b, "\treturn %s;\n", map[int]string{keepPlain: "KEEP_PLAIN", keepHeaders: "KEEP_HEADERS", keepMost: "KEEP_MOST"}[r.bytes])
+		value := map[int]string{keepPlain: "KEEP_PLAIN", keepHeaders: "KEEP_HEADERS", keepMost: "KEEP_MOST"}[r.bytes]
+		if name == "parsed" {
+			value = strconv.Itoa(int(r.reason))
+		}
+		fmt.Fprintf(b, "\treturn %s;\n", value)
 	}
 	b.WriteString("}\n")
 }
@@ -79,8 +88,18 @@ func (v keepValue) c() string {
 // TestKept decodes every frame of testdata, whole and as the eBPF engine keeps
 // it, alone and as a super-packet of every kind.
 func TestKept(t *testing.T) {
-	cut := 0
+	cut, parsed := 0, 0
 	for _, s := range keptSeeds(t) {
+		for _, mine := range []bool{false, true} {
+			p := s
+			if p.Direction = packet.Incoming; mine && len(p.Data) > 12 {
+				p.Direction = packet.Outgoing
+				p.Data = slices.Concat(p.Data[:6], keptMAC, p.Data[12:])
+			}
+			if checkParsed(t, p, false) {
+				parsed++
+			}
+		}
 		if s.GSOType == packet.GSONone && kept(&s, false) < min(len(s.Data), keepMost) {
 			cut++
 		}
@@ -93,8 +112,8 @@ func TestKept(t *testing.T) {
 			}
 		}
 	}
-	if cut == 0 {
-		t.Error("the rules cut nothing")
+	if cut == 0 || parsed == 0 {
+		t.Errorf("%d frames cut, %d parsed; want some of both", cut, parsed)
 	}
 }
 
@@ -131,21 +150,54 @@ func checkKept(t *testing.T, f packet.Frame, inside bool) {
 		f.GSOSize = 0 // as from the kernel, which tells both or neither
 	}
 	f.WireLen = max(f.WireLen, len(f.Data))
-	whole, n, counters := decodeSome(&f, inside)
+	for f.Direction = range packet.Outgoing + 1 {
+		checkParsed(t, f, inside)
+	}
+	f.Direction = packet.Unknown
+	whole, n, counters := decodeSome(&f, inside, false)
 	size := kept(&f, inside)
 	k := f
 	k.Data = f.Data[:size:size]
-	got, m, countersKept := decodeSome(&k, inside)
+	got, m, countersKept := decodeSome(&k, inside, false)
 	if n != m || whole != got || counters != countersKept {
 		t.Fatalf("%d bytes of %d, GSO %d %d, inside %v: %x\n%d records whole: %+v %+v\n%d records kept:  %+v %+v",
 			size, len(f.Data), f.GSOType, f.GSOSize, inside, f.Data, n, whole, counters, m, got, countersKept)
 	}
 }
 
+// checkParsed checks that a frame that the eBPF engine may parse gives the same record, and the
+// same counters, as when it is decoded here. It reports whether this is such a frame.
+func checkParsed(t *testing.T, f packet.Frame, inside bool) bool {
+	t.Helper()
+	p := parse(&f, inside)
+	if p == nil {
+		return false
+	}
+	f.WireLen = max(f.WireLen, len(f.Data))
+	want, n, counters := decodeSome(&f, inside, true)
+	var got [4]wire.Record
+	d := keptDecoder(inside, true)
+	p.Time -= 7
+	d.DecodeParsed([]packet.Parsed{*p}, 7, got[:])
+	m, countersParsed := 1, d.Counters()
+	if n != m || want != got || counters != countersParsed {
+		t.Fatalf("inside %v: %x\n%d records decoded: %+v %+v\n%d records parsed:  %+v %+v", inside, f.Data, n, want, counters, m, got, countersParsed)
+	}
+	return true
+}
+
+func keptDecoder(inside, noDigest bool) *Decoder {
+	d := New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: inside, Inner: inside, NoDigest: noDigest, MarkRelayed: true})
+	d.SetLocal(Local{MAC: keptMAC, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	return d
+}
+
+var keptMAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x0a}
+
 // decodeSome gives the first records of a frame, the number of all of them, and
 // the counters.
-func decodeSome(f *packet.Frame, inside bool) (first [4]wire.Record, n int, c Counters) {
-	d := New(Config{FragmentEntries: 2, TCPEntries: 2, BMF: inside, Inner: inside})
+func decodeSome(f *packet.Frame, inside, noDigest bool) (first [4]wire.Record, n int, c Counters) {
+	d := keptDecoder(inside, noDigest)
 	n = d.Decode(f, first[:])
 	if d.rest.left > 0 {
 		n += (d.rest.left + d.rest.size - 1) / d.rest.size

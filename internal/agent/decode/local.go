@@ -98,7 +98,14 @@ func (d *Decoder) direction(f *packet.Frame, r *wire.Record) {
 	case packet.Incoming:
 		r.Flags |= wire.Incoming
 	}
-	if !mine || !l.any || d.isOwn(&r.Src, r.Flags&wire.IPv6 != 0) {
+	if mine {
+		d.relayed(r)
+	}
+}
+
+// relayed marks a packet whose frame the host made, if it made it for another.
+func (d *Decoder) relayed(r *wire.Record) {
+	if !d.local.any || d.isOwn(&r.Src, r.Flags&wire.IPv6 != 0) {
 		return
 	}
 	r.Flags |= wire.Relayed

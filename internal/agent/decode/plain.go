@@ -37,8 +37,49 @@ func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	if d.inside && mayBeTunnel(uint16(ports)) {
 		return false
 	}
-	addrs := binary.LittleEndian.Uint64(b[plainIP+12:])
-	r.Time = f.Time
+	setDatagram(r, f.Time, binary.LittleEndian.Uint64(b[plainIP+12:]), ports, total, b[plainIP+8])
+	if !d.cfg.NoDigest {
+		r.Digest = plainDigest(b, total)
+	}
+	var h mgen.Header
+	reason := mgen.UDP(&h, b[plainPayload:min(len(b), plainIP+total)], size, &r.Dst, r.DstPort)
+	d.c.MGEN[reason]++
+	if reason == mgen.Accepted {
+		d.mgen(r, &h)
+	}
+	d.direction(f, r)
+	return true
+}
+
+// DecodeParsed writes the records of frames that the capture has parsed to the beginning of dst,
+// one for each. Adding offset to their times gives UTC.
+func (d *Decoder) DecodeParsed(frames []packet.Parsed, offset int64, dst []wire.Record) {
+	dst = dst[:len(frames)]
+	l := &d.local
+	for i := range frames {
+		p, r := &frames[i], &dst[i]
+		setDatagram(r, p.Time+offset, binary.LittleEndian.Uint64(p.Addrs[:]), binary.BigEndian.Uint32(p.Ports[:]), int(p.Length), p.TTL)
+		mine := p.Flags&packet.ParsedOutgoing != 0
+		r.Flags = wire.Incoming
+		if mine {
+			r.Flags = wire.Outgoing
+		}
+		if l.hasMAC {
+			mine = p.Source == l.mac
+		}
+		if mine {
+			d.relayed(r)
+		}
+		d.c.MGEN[p.Reason%uint8(mgen.Reasons)]++
+	}
+	d.c.Frames += uint64(len(frames))
+	d.c.Records += uint64(len(frames))
+}
+
+// setDatagram makes r the record of a UDP datagram over IPv4 that is not known to be MGEN's. The
+// addresses are as in the packet.
+func setDatagram(r *wire.Record, at int64, addrs uint64, ports uint32, total int, ttl uint8) {
+	r.Time = at
 	r.MGENTime = 0
 	binary.LittleEndian.PutUint64(r.Src[:], 0)
 	binary.LittleEndian.PutUint64(r.Src[8:], 0xffff0000|addrs<<32)
@@ -51,18 +92,7 @@ func (d *Decoder) plain(f *packet.Frame, r *wire.Record) bool {
 	r.Packets = 0
 	r.Flags = 0
 	r.Proto = wire.ProtoUDP
-	r.TTL = b[plainIP+8]
+	r.TTL = ttl
 	r.Digest = 0
-	if !d.cfg.NoDigest {
-		r.Digest = plainDigest(b, total)
-	}
 	r.Reason = 0
-	var h mgen.Header
-	reason := mgen.UDP(&h, b[plainPayload:min(len(b), plainIP+total)], size, &r.Dst, r.DstPort)
-	d.c.MGEN[reason]++
-	if reason == mgen.Accepted {
-		d.mgen(r, &h)
-	}
-	d.direction(f, r)
-	return true
 }

@@ -83,3 +83,22 @@ type Frame struct {
 	// GSOType is not GSONone.
 	GSOSize uint16
 }
+
+// Parsed is a whole UDP datagram over IPv4 without options, on Ethernet, of which
+// the capture has kept nothing but this. It certainly is not an MGEN message. Its layout is
+// that of struct parsed in capture/bpf/tap.c.
+type Parsed struct {
+	Time   int64   // of the capture, ns, by a clock of the capture's own
+	Source [6]byte // MAC address
+	TTL    uint8
+	Flags  uint8
+	Addrs  [8]byte // source and destination, as in the packet
+	Ports  [4]byte // likewise
+	Length uint16  // total length of the IP packet in bytes
+	Reason uint8   // mgen.Reason: why it is not an MGEN message
+	_      uint8
+}
+
+// ParsedOutgoing is set in Parsed.Flags if the host sent the frame; otherwise the interface
+// received it.
+const ParsedOutgoing = 1

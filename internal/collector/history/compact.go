@@ -3,9 +3,7 @@ package history
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,20 +175,12 @@ func (s *Store) distrusted(file string) bool {
 // compact makes one file of several in a directory. The error is a *FileError if
 // one of them is damaged.
 func (s *Store) compact(ctx context.Context, dir string, old []name) error {
-	id := fmt.Sprintf("m%x-%08x", time.Now().UnixNano(), rand.Uint32())
-	out, err := newOutput(filepath.Join(s.dir, tmpDir, id+suffix))
+	id := newID("m")
+	tmp := filepath.Join(s.dir, tmpDir, id+suffix)
+	n, err := s.merge(ctx, dir, old, tmp, id)
 	if err != nil {
 		return err
 	}
-	tmp := out.file.f.Name()
-	out.summary = s.summarizer
-	out.summary.reset()
-	n, err := mergeFiles(ctx, dir, old, id, out)
-	if err != nil {
-		out.file.remove()
-		return err
-	}
-	out.summary.write(summaryPath(dir, id))
 	if err := s.replace(dir, tmp, n, old); err != nil {
 		os.Remove(tmp)
 		if _, there := os.Lstat(filepath.Join(dir, n.String())); there != nil {
@@ -202,6 +192,26 @@ func (s *Store) compact(ctx context.Context, dir string, old []name) error {
 	s.status.Compacted += uint64(len(old))
 	s.mu.Unlock()
 	return nil
+}
+
+// merge makes a file of others, and of records its summary.
+func (s *Store) merge(ctx context.Context, dir string, old []name, tmp, id string) (name, error) {
+	if s.cfg.table != nil {
+		return s.cfg.table.merge(ctx, dir, old, tmp, id)
+	}
+	out, err := newOutput(tmp)
+	if err != nil {
+		return name{}, err
+	}
+	out.summary = s.summarizer
+	out.summary.reset()
+	n, err := mergeFiles(ctx, dir, old, id, out)
+	if err != nil {
+		out.file.remove()
+		return n, err
+	}
+	out.summary.write(summaryPath(dir, id))
+	return n, nil
 }
 
 // replace puts a file in the place of others, with one rename.

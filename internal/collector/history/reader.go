@@ -31,30 +31,36 @@ func openParquet(path string) (*reader, error) {
 }
 
 // readMetadata reads what an open file says of itself. The error is a *FileError.
-func readMetadata(f *os.File) (r *reader, err error) {
+func readMetadata(f *os.File) (*reader, error) {
+	p, err := parquetFile(f)
+	if err != nil {
+		return nil, &FileError{f.Name(), err}
+	}
+	if have := len(p.Root().Columns()); have != columns {
+		return nil, &FileError{f.Name(), fmt.Errorf("%d columns instead of %d", have, columns)}
+	}
+	return &reader{p, f, f.Name()}, nil
+}
+
+// parquetFile is an open file of ours, whatever its rows are.
+func parquetFile(f *os.File) (p *parquet.File, err error) {
 	defer func() {
 		if x := recover(); x != nil { // the library's answer to some garbage
-			err = fmt.Errorf("no Parquet file: %v", x)
-		}
-		if err != nil {
-			r, err = nil, &FileError{f.Name(), err}
+			p, err = nil, fmt.Errorf("no Parquet file: %v", x)
 		}
 	}()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	p, err := parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	p, err = parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, err
 	}
 	if version, _ := p.Lookup(metaVersion); version != "1" {
 		return nil, fmt.Errorf("not written by this version of recollect: %s is %q", metaVersion, version)
 	}
-	if have := len(p.Root().Columns()); have != columns {
-		return nil, fmt.Errorf("%d columns instead of %d", have, columns)
-	}
-	return &reader{p, f, f.Name()}, nil
+	return p, nil
 }
 
 // checkEnds checks that a file begins and ends as Parquet files do. The error is a

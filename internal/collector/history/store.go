@@ -23,6 +23,8 @@ type Config struct {
 	Keep Keep
 	// Logf is told what a user should know; nil is nobody.
 	Logf func(format string, args ...any)
+
+	table table // of a Table
 }
 
 // Store is a directory that records are written to. Its methods may be called by
@@ -329,7 +331,7 @@ func (s *Store) examine(file string, thorough bool) error {
 	err := checkEnds(filepath.Join(s.dir, file))
 	if err == nil && thorough {
 		var f *reader
-		if f, err = openParquet(filepath.Join(s.dir, file)); err == nil {
+		if f, err = s.openFile(filepath.Join(s.dir, file)); err == nil {
 			f.close()
 		}
 	}
@@ -343,6 +345,13 @@ func (s *Store) examine(file string, thorough bool) error {
 	s.cfg.Logf("%v: it is set aside as %s", err, aside)
 	s.status.Damaged = append(s.status.Damaged, file)
 	return move(filepath.Join(s.dir, file), aside)
+}
+
+func (s *Store) openFile(path string) (*reader, error) {
+	if s.cfg.table != nil {
+		return openTable(path, s.cfg.table.title())
+	}
+	return openParquet(path)
 }
 
 // Run compacts, and removes what is not to be kept, until ctx is done.

@@ -140,6 +140,7 @@ type Engine struct {
 	counters Counters
 	scratch  []seen
 	memory   memory
+	keeping  keeping
 }
 
 // Counters are of all observations since the start.
@@ -427,6 +428,7 @@ func (e *Engine) Tick(now int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.now = max(e.now, now)
+	e.keepUntil(e.now - e.window)
 	e.tick(e.now - e.window)
 	e.remember()
 	e.lower()
@@ -437,6 +439,12 @@ func (e *Engine) Flush() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.tick(1<<63 - 1)
+	if end := (e.now + 1e9 - 1) / 1e9; e.keeping.on && end > e.keeping.last {
+		if e.keeping.last == 0 {
+			e.keeping.last = end - int64(Interval/time.Second)
+		}
+		e.keep(end)
+	}
 }
 
 func (e *Engine) tick(until int64) {

@@ -44,6 +44,7 @@ type flow struct {
 	current []int32
 	nodes   map[int32]*role
 	told    told
+	noted   noted
 
 	members  []wanting // as of revision, iff revised
 	revision uint64
@@ -56,7 +57,9 @@ type hop struct {
 	stats
 	used                      int64 // when it was used last
 	lastFrom, lastTo, transit int64
-	told                      Counts
+	told, noted               Counts
+	notedDrops                map[wire.Reason]uint64
+	fresh                     *histogram // delays of the interval, iff rows are kept
 	any                       bool
 }
 
@@ -64,6 +67,7 @@ type hop struct {
 type end struct {
 	from        place
 	packets     uint64
+	noted       uint64
 	first, last int64
 }
 
@@ -79,6 +83,8 @@ type role struct {
 	tailAt                       int64  // when the first of these arrived elsewhere
 	// The flow's count of packets with the last one that it received, or sent on its own.
 	seenIn, seenOut uint64
+
+	noted notedRole
 }
 
 // Path is a way through the network.
@@ -88,6 +94,7 @@ type Path struct {
 	First   int64    `json:"first_ns"`
 	Last    int64    `json:"last_ns"`
 	ids     []int32
+	noted   uint64
 }
 
 // Change of a flow's path.
@@ -237,7 +244,7 @@ func (e *Engine) passed(f *flow, from, to *seen, at int64) {
 		}
 		s.Packets++
 		s.Bytes += uint64(to.length)
-		s.delay(at, d)
+		e.delayed(s, l, at, d)
 		if late {
 			s.Reordered++
 		}
@@ -248,6 +255,7 @@ func (e *Engine) passed(f *flow, from, to *seen, at int64) {
 	if !late {
 		h.lastFrom, h.lastTo = from.time, to.time
 	}
+	e.keepDelay(h, d)
 	h.transit, h.any, h.used = d, true, at
 }
 
@@ -375,7 +383,7 @@ func (f *flow) end(from place, at int64) {
 		}
 	}
 	if len(f.ends) < maxHops {
-		f.ends = append(f.ends, end{from, 1, at, at})
+		f.ends = append(f.ends, end{from: from, packets: 1, first: at, last: at})
 	}
 }
 

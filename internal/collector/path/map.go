@@ -243,6 +243,16 @@ func (f *flow) arrivals() uint64 {
 	return n
 }
 
+// unheard are packets that were seen last where nobody is known who comes next.
+func (f *flow) unheard() (n uint64) {
+	for _, en := range f.ends {
+		if en.from.stage() != in {
+			n += en.packets
+		}
+	}
+	return n
+}
+
 // Protocols of IP.
 const (
 	igmp   = 2
@@ -362,10 +372,8 @@ func (e *Engine) Brief() []Brief {
 			t, b.Members, b.Silent = e.delivered(f)
 			b.Delivered, b.Lost, b.Unobserved = t.delivered, t.lost, t.unobserved
 		}
-		for _, en := range f.ends {
-			if en.from.stage() != in && !b.Multicast {
-				b.Unheard += en.packets
-			}
+		if !b.Multicast {
+			b.Unheard = f.unheard()
 		}
 		list = append(list, b)
 	}

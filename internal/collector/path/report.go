@@ -91,6 +91,10 @@ type Query struct {
 
 func (q *Query) matches(k *flowKey) bool {
 	t := k.tuple()
+	return q.has(&t)
+}
+
+func (q *Query) has(t *Tuple) bool {
 	return (!q.Src.IsValid() || q.Src == t.Src) && (!q.Dst.IsValid() || q.Dst == t.Dst) && (q.MGEN == nil || t.MGEN != nil && *q.MGEN == *t.MGEN)
 }
 
@@ -144,12 +148,16 @@ type Role struct {
 
 // Report is what the engine knows.
 type Report struct {
-	Now      int64   `json:"now_ns"`
-	Sampled  float64 `json:"sampled"` // share of the packets that are looked at now
-	Window   int64   `json:"window_ns"`
-	Waiting  int     `json:"waiting"` // packets that are not counted yet
-	Counters         // since the start
-	Flows    []Flow  `json:"flows"`
+	Now     int64   `json:"now_ns"`
+	Sampled float64 `json:"sampled"` // share of the packets that are looked at now
+	Window  int64   `json:"window_ns"`
+	Waiting int     `json:"waiting"` // packets that are not counted yet
+	// Of a report of the past: when it begins, and how many seconds of the time up to Now there is
+	// something known of.
+	From     int64  `json:"from_ns,omitempty"`
+	Seconds  int64  `json:"seconds,omitempty"`
+	Counters        // since the start
+	Flows    []Flow `json:"flows"`
 }
 
 // Report tells of the flows that q asks for, those with most packets first, at most limit of them;
@@ -236,27 +244,41 @@ func (e *Engine) hopReport(l link, s *stats) Hop {
 	return h
 }
 
-// delay corrects a hop's delays if the clocks at its ends surely differ.
-func (e *Engine) delay(l link, s *stats) Delay {
+// hopClock says what a hop's delays depend on.
+type hopClock struct {
+	Clock               string
+	Offset, Uncertainty int64
+}
+
+// correction is what is to be taken off delays.
+func (c hopClock) correction() int64 {
+	if c.Clock == "estimated" {
+		return c.Offset
+	}
+	return 0
+}
+
+// clockOf is how the clocks at a hop's ends compare.
+func (e *Engine) clockOf(l link) hopClock {
 	from, to := e.agents[l.from.agent()].node, e.agents[l.to.agent()].node
 	if from == to {
-		d := s.report(0)
-		d.Clock = "same"
-		return d
+		return hopClock{Clock: "same"}
 	}
 	offset, uncertainty, known := e.clocks.offset(from, to)
 	switch {
 	case !known:
-		d := s.report(0)
-		d.Clock = "unknown"
-		return d
+		return hopClock{Clock: "unknown"}
 	case offset <= uncertainty && -offset <= uncertainty:
-		d := s.report(0)
-		d.Clock, d.Offset, d.Uncertainty = "common", offset, uncertainty
-		return d
+		return hopClock{"common", offset, uncertainty}
 	}
-	d := s.report(offset)
-	d.Clock, d.Offset, d.Uncertainty = "estimated", offset, uncertainty
+	return hopClock{"estimated", offset, uncertainty}
+}
+
+// delay corrects a hop's delays if the clocks at its ends surely differ.
+func (e *Engine) delay(l link, s *stats) Delay {
+	c := e.clockOf(l)
+	d := s.report(c.correction())
+	d.Clock, d.Offset, d.Uncertainty = c.Clock, c.Offset, c.Uncertainty
 	return d
 }
 
@@ -291,23 +313,36 @@ func (e *Engine) roles(f *flow) (list []Role) {
 	e.membersOf(f) // those that have joined since the last packet
 	for n, r := range f.nodes {
 		role := Role{Node: e.nodes[n], Received: r.received, Copies: r.copies, Relayed: r.relayed, Share: float64(r.received) / float64(max(f.packets, 1))}
-		switch {
-		case r.sent > 0:
-			role.Role, role.Share = "source", 1
-		case r.member:
-			role.Role, role.Received, role.Expected, role.Unobserved = "member", r.wanted, r.expected, r.unobserved
+		switch role.Role = e.roleOf(n, r); role.Role {
+		case "source":
+			role.Share = 1
+		case "member":
+			role.Received, role.Expected, role.Unobserved = r.wanted, r.expected, r.unobserved
 			role.Share = float64(r.wanted) / float64(max(r.expected, 1))
-		case r.relayed > 0:
-			role.Role = "relay"
-		case e.telling[n]:
-			role.Role = "overhearer"
-		default:
-			role.Role = "receiver"
 		}
 		list = append(list, role)
 	}
-	slices.SortFunc(list, func(a, b Role) int { return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Node, b.Node)) })
+	sortRoles(list)
 	return list
+}
+
+func sortRoles(list []Role) {
+	slices.SortFunc(list, func(a, b Role) int { return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Node, b.Node)) })
+}
+
+// roleOf is what a node is in a multicast.
+func (e *Engine) roleOf(node int32, r *role) string {
+	switch {
+	case r.sent > 0:
+		return "source"
+	case r.member:
+		return "member"
+	case r.relayed > 0:
+		return "relay"
+	case e.telling[node]:
+		return "overhearer"
+	}
+	return "receiver"
 }
 
 // Hops are those of all flows together, with most packets first.
@@ -318,10 +353,14 @@ func (e *Engine) Hops() (list []Hop) {
 	for l, s := range e.links {
 		list = append(list, e.hopReport(l, s))
 	}
-	slices.SortFunc(list, func(a, b Hop) int {
-		return cmp.Or(cmp.Compare(b.Packets+b.Lost, a.Packets+a.Lost), cmp.Compare(a.From.Agent, b.From.Agent))
-	})
+	sortHops(list)
 	return list
+}
+
+func sortHops(list []Hop) {
+	slices.SortFunc(list, func(a, b Hop) int {
+		return cmp.Or(cmp.Compare(b.Packets+b.Lost, a.Packets+a.Lost), cmp.Compare(hopKey(&a), hopKey(&b)))
+	})
 }
 
 // Ended lists the newest packets of flows that q asks for that did not arrive, oldest first.

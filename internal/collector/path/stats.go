@@ -47,6 +47,7 @@ const (
 )
 
 type histogram struct {
+	base     int64 // is taken off before a bucket is chosen: how far the end's clock seems to be ahead
 	count    uint64
 	sum      float64
 	min, max int64
@@ -75,7 +76,46 @@ func (h *histogram) add(d int64) {
 	h.count++
 	h.sum += float64(d)
 	h.min, h.max = min(h.min, d), max(h.max, d)
-	h.buckets[bucketOf(d)]++
+	h.buckets[bucketOf(d-h.base)]++
+}
+
+// rebase takes something else off, of what there is as well as buckets allow.
+func (h *histogram) rebase(base int64) {
+	if base == h.base {
+		return
+	}
+	old := h.buckets
+	clear(h.buckets[:])
+	for i, n := range old {
+		if n == 0 {
+			continue
+		}
+		middle := int64(bucketStart(i)+bucketStart(i+1)) / 2
+		if i == 0 {
+			middle = min(middle, h.min-h.base)
+		}
+		h.buckets[bucketOf(middle+h.base-base)] += n
+	}
+	h.base = base
+}
+
+// join adds what another has.
+func (h *histogram) join(o *histogram) {
+	if o.count == 0 {
+		return
+	}
+	if h.count == 0 {
+		*h = *o
+		return
+	}
+	shifted := *o
+	shifted.rebase(h.base)
+	h.count += o.count
+	h.sum += o.sum
+	h.min, h.max = min(h.min, o.min), max(h.max, o.max)
+	for i, n := range shifted.buckets {
+		h.buckets[i] += n
+	}
 }
 
 // quantile interpolates within a bucket.
@@ -86,10 +126,10 @@ func (h *histogram) quantile(q float64) int64 {
 		if n > 0 && seen+float64(n) >= rank {
 			from := bucketStart(i)
 			if i == 0 {
-				from = float64(min(h.min, 0))
+				from = float64(min(h.min-h.base, 0))
 			}
 			v := from + (bucketStart(i+1)-from)*(rank-seen)/float64(n)
-			return min(max(int64(v), h.min), h.max)
+			return min(max(int64(v)+h.base, h.min), h.max)
 		}
 		seen += float64(n)
 	}
@@ -136,26 +176,56 @@ func (s *stats) drop(r wire.Reason) {
 func (s *stats) report(offset int64) (d Delay) {
 	var all histogram
 	for _, h := range s.recent {
-		if h == nil || h.count == 0 {
-			continue
-		}
-		if all.count == 0 {
-			all = *h
-			continue
-		}
-		all.count += h.count
-		all.sum += h.sum
-		all.min, all.max = min(all.min, h.min), max(all.max, h.max)
-		for i, n := range h.buckets {
-			all.buckets[i] += n
+		if h != nil {
+			all.join(h)
 		}
 	}
-	if all.count == 0 {
+	d = all.report(offset)
+	d.Jitter = int64(s.jitter)
+	return d
+}
+
+func (h *histogram) report(offset int64) (d Delay) {
+	if h.count == 0 {
 		return d
 	}
 	return Delay{
-		Count: all.count, Min: all.min - offset, Mean: int64(all.sum/float64(all.count)) - offset,
-		P50: all.quantile(.5) - offset, P95: all.quantile(.95) - offset, P99: all.quantile(.99) - offset,
-		Jitter: int64(s.jitter),
+		Count: h.count, Min: h.min - offset, Mean: int64(h.sum/float64(h.count)) - offset,
+		P50: h.quantile(.5) - offset, P95: h.quantile(.95) - offset, P99: h.quantile(.99) - offset,
+	}
+}
+
+// delayed adds a delay of a hop.
+func (e *Engine) delayed(s *stats, l link, at, d int64) {
+	s.delay(at, d)
+	e.adjust(s.recent[0], l)
+}
+
+// keepDelay adds a delay to the interval's.
+func (e *Engine) keepDelay(h *hop, d int64) {
+	k := &e.keeping
+	if !k.on {
+		return
+	}
+	if h.fresh == nil {
+		if n := len(k.spare); n > 0 {
+			h.fresh, k.spare = k.spare[n-1], k.spare[:n-1]
+		} else {
+			h.fresh = new(histogram)
+		}
+	}
+	h.fresh.add(d)
+	e.adjust(h.fresh, h.link)
+}
+
+// adjust has a histogram's buckets fine where the delays are, though the clocks at the hop's ends
+// differ: now and then the estimate of that is looked at.
+func (e *Engine) adjust(h *histogram, l link) {
+	if h.count&(h.count-1) != 0 {
+		return
+	}
+	c := e.clockOf(l)
+	if base := c.correction(); max(base-h.base, h.base-base) > c.Uncertainty/4 {
+		h.rebase(base)
 	}
 }

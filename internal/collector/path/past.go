@@ -1,0 +1,309 @@
+package path
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// Past adds up rows of intervals. It is for one goroutine.
+type Past struct {
+	q     Query
+	flows map[pastKey]*pastFlow
+	links map[pastLink]*pastHop // of all flows that q asks for
+	// Of the rows of all: from, to, and how many seconds of these there were.
+	from, to, seconds int64
+	sampled           float64
+	counters          Counters
+	other             uint64 // packets of flows for which there was no room
+}
+
+// maxPastFlows bounds a Past.
+const maxPastFlows = 1 << 16
+
+type pastKey struct {
+	src, dst         string
+	srcPort, dstPort uint16
+	proto            uint8
+	mgen             int64 // -1 is none
+}
+
+type pastLink struct{ from, to At }
+
+type pastFlow struct {
+	Flow
+	known bool // a row told the hops by TTL
+	hops  map[pastLink]*pastHop
+	nodes map[string]*Role
+	sent  map[string]bool
+}
+
+type pastHop struct {
+	Hop
+	histogram
+	clock  hopClock
+	jitter float64 // weighted by packets
+	weight float64
+}
+
+// NewPast begins a sum of flows that q asks for.
+func NewPast(q Query) *Past {
+	return &Past{q: q, flows: map[pastKey]*pastFlow{}, links: map[pastLink]*pastHop{}, sampled: 1}
+}
+
+// Add adds rows, in any order.
+func (p *Past) Add(rows []Row) {
+	for i := range rows {
+		p.add(&rows[i])
+	}
+}
+
+func (p *Past) add(r *Row) {
+	if r.Kind == KindAll {
+		if p.to == 0 || r.Time < p.from {
+			p.from = r.Time
+		}
+		p.to = max(p.to, r.Time+int64(r.Seconds)*1e9)
+		p.seconds += int64(r.Seconds)
+		p.sampled = min(p.sampled, r.Sampled)
+		p.counters.Packets += r.Packets
+		p.counters.NoDigest += r.NoDigest
+		p.counters.Ambiguous += r.Ambiguous
+		p.counters.NotSelected += r.NotSelected
+		return
+	}
+	if r.Src == "" { // of flows for which there was no room
+		p.other += r.Arrived
+		if r.Kind == KindHop && p.q == (Query{}) {
+			p.hop(p.links, r)
+		}
+		return
+	}
+	t := r.tuple()
+	if !p.q.has(&t) {
+		return
+	}
+	k := pastKey{r.Src, r.Dst, r.SrcPort, r.DstPort, r.Proto, -1}
+	if r.MGENFlow != nil {
+		k.mgen = int64(*r.MGENFlow)
+	}
+	if r.Kind == KindHop && (r.To != "" || r.Lost > 0) {
+		p.hop(p.links, r)
+	}
+	f := p.flows[k]
+	if f == nil {
+		if len(p.flows) >= maxPastFlows {
+			p.counters.FlowsInRest += r.Packets
+			return
+		}
+		f = &pastFlow{Flow: Flow{Tuple: t, Multicast: t.multicast()}, hops: map[pastLink]*pastHop{}, nodes: map[string]*Role{}}
+		p.flows[k] = f
+	}
+	switch r.Kind {
+	case KindFlow:
+		f.add(r)
+	case KindHop:
+		p.hop(f.hops, r)
+	case KindPath:
+		f.path(r)
+	case KindChange:
+		f.Changed++
+		f.Changes = append(f.Changes, Change{Time: r.Last, Old: r.OldPath, New: r.Path})
+	case KindNode:
+		f.node(r)
+	}
+}
+
+func (r *Row) tuple() Tuple {
+	t := Tuple{SrcPort: r.SrcPort, DstPort: r.DstPort, Proto: r.Proto}
+	t.Src, _ = netip.ParseAddr(r.Src) // we have written it
+	t.Dst, _ = netip.ParseAddr(r.Dst)
+	if r.MGENFlow != nil {
+		id := *r.MGENFlow
+		t.MGEN = &id
+	}
+	return t
+}
+
+func (t *Tuple) multicast() bool {
+	return t.Dst.IsMulticast() || t.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+func (f *pastFlow) add(r *Row) {
+	f.Packets += r.Packets
+	f.Bytes += r.Bytes
+	f.Arrived += r.Arrived
+	f.Lost += r.Lost
+	f.Unheard += r.Unheard
+	f.Unobserved += r.Unobserved
+	f.Loops += r.Loops
+	f.Drops = addDrops(f.Drops, r.Drops)
+	if !f.known && r.Arrived > 0 {
+		f.known, f.MinHops, f.MaxHops = true, r.MinHops, r.MaxHops
+	}
+	if r.Arrived > 0 {
+		f.MinHops, f.MaxHops = min(f.MinHops, r.MinHops), max(f.MaxHops, r.MaxHops)
+	}
+}
+
+func addDrops(to map[string]uint64, rows []DropRow) map[string]uint64 {
+	for _, d := range rows {
+		if to == nil {
+			to = map[string]uint64{}
+		}
+		to[d.Reason] += d.Packets
+	}
+	return to
+}
+
+func (p *Past) hop(hops map[pastLink]*pastHop, r *Row) {
+	k := pastLink{from: At{r.FromNode, r.From, r.FromStage}, to: At{r.ToNode, r.To, r.ToStage}}
+	h := hops[k]
+	if h == nil {
+		if len(hops) >= maxPastFlows {
+			return
+		}
+		h = &pastHop{Hop: Hop{From: k.from}}
+		if r.To != "" {
+			h.To = &k.to
+		}
+		hops[k] = h
+	}
+	h.Packets += r.Packets
+	h.Bytes += r.Bytes
+	h.Lost += r.Lost
+	h.Unobserved += r.Unobserved
+	h.Duplicates += r.Duplicates
+	h.Reordered += r.Reordered
+	h.Drops = addDrops(h.Drops, r.Drops)
+	if len(r.Delays) > 0 {
+		h.delays(r)
+	}
+}
+
+// delays adds a row's, which are corrected already.
+func (h *pastHop) delays(r *Row) {
+	o := histogram{min: r.DelayMin, max: r.DelayMax, sum: r.DelaySum}
+	for _, d := range r.Delays {
+		i := bucketOf(d.NS)
+		o.buckets[i] = uint32(min(uint64(o.buckets[i])+d.Packets, math.MaxUint32))
+		o.count += d.Packets
+	}
+	h.join(&o)
+	h.jitter += float64(r.Jitter) * float64(o.count)
+	h.weight += float64(o.count)
+	// The one that tells least of the delays' truth is told.
+	rank := map[string]int{"same": 1, "common": 2, "estimated": 3, "unknown": 4}
+	if is, was := rank[r.Clock], rank[h.clock.Clock]; is > was || is == was && r.Uncertain > h.clock.Uncertainty {
+		h.clock = hopClock{r.Clock, r.Offset, r.Uncertain}
+	}
+}
+
+func (f *pastFlow) path(r *Row) {
+	k := slices.IndexFunc(f.Paths, func(p Path) bool { return slices.Equal(p.Nodes, r.Path) })
+	if k < 0 {
+		k = len(f.Paths)
+		f.Paths = append(f.Paths, Path{Nodes: r.Path, First: r.Time, Last: r.Last})
+	}
+	p := &f.Paths[k]
+	p.Packets += r.Packets
+	p.First, p.Last = min(p.First, r.Time), max(p.Last, r.Last)
+}
+
+func (f *pastFlow) node(r *Row) {
+	n := f.nodes[r.FromNode]
+	if n == nil {
+		n = &Role{Node: r.FromNode}
+		f.nodes[r.FromNode] = n
+	}
+	// A source, or a member, stays one; others are what they were last.
+	if n.Role != "source" && (n.Role != "member" || r.Role == "source") {
+		n.Role = r.Role
+	}
+	n.Received += r.Packets
+	n.Copies += r.Copies
+	n.Relayed += r.Relayed
+	n.Expected += r.Expected
+	n.Unobserved += r.Unobserved
+}
+
+// Covered are the nanoseconds since 1970 from and up to which there were rows, and for how many
+// seconds of these.
+func (p *Past) Covered() (from, to, seconds int64) { return p.from, p.to, p.seconds }
+
+// Report is what the rows say, as Engine.Report has it: the flows with most packets first, at most
+// limit of them; 0 means all.
+func (p *Past) Report(limit int) Report {
+	r := Report{Now: p.to, Sampled: p.sampled, Counters: p.counters, From: p.from, Seconds: p.seconds, Flows: []Flow{}}
+	list := slices.SortedFunc(maps.Values(p.flows), func(a, b *pastFlow) int {
+		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.SrcPort, b.SrcPort), a.Src.Compare(b.Src), a.Dst.Compare(b.Dst))
+	})
+	if limit > 0 && len(list) > limit {
+		list = list[:limit]
+	}
+	for _, f := range list {
+		r.Flows = append(r.Flows, f.report())
+	}
+	return r
+}
+
+func (f *pastFlow) report() Flow {
+	r := f.Flow
+	r.Hops = []Hop{}
+	for _, h := range f.hops {
+		r.Hops = append(r.Hops, h.report())
+	}
+	slices.SortFunc(r.Hops, func(a, b Hop) int { return cmp.Compare(hopKey(&a), hopKey(&b)) })
+	order(r.Hops)
+	r.Paths, r.Changes = slices.Clone(f.Paths), slices.Clone(f.Changes)
+	slices.SortStableFunc(r.Paths, func(a, b Path) int { return cmp.Compare(a.First, b.First) })
+	slices.SortStableFunc(r.Changes, func(a, b Change) int { return cmp.Compare(a.Time, b.Time) })
+	for _, n := range f.nodes {
+		role := *n
+		switch role.Role {
+		case "source":
+			role.Share = 1
+		case "member":
+			role.Share = float64(role.Received) / float64(max(role.Expected, 1))
+		default:
+			role.Share, role.Expected, role.Unobserved = float64(role.Received)/float64(max(f.Packets, 1)), 0, 0
+		}
+		r.Nodes = append(r.Nodes, role)
+	}
+	sortRoles(r.Nodes)
+	return r
+}
+
+func hopKey(h *Hop) string {
+	key := h.From.Agent + " " + h.From.Stage
+	if h.To != nil {
+		key += " " + h.To.Agent + " " + h.To.Stage
+	}
+	return key
+}
+
+func (h *pastHop) report() Hop {
+	r := h.Hop
+	if n := r.Packets + r.Lost; n > 0 && (r.To != nil || r.Lost > 0) {
+		r.Delivered = float64(r.Packets) / float64(n)
+	}
+	if h.count > 0 {
+		d := h.histogram.report(0)
+		d.Jitter = int64(h.jitter / h.weight)
+		d.Clock, d.Offset, d.Uncertainty = h.clock.Clock, h.clock.Offset, h.clock.Uncertainty
+		r.Delay = &d
+	}
+	return r
+}
+
+// Hops are those of all flows together, as Engine.Hops has them.
+func (p *Past) Hops() (list []Hop) {
+	list = []Hop{}
+	for _, h := range p.links {
+		list = append(list, h.report())
+	}
+	sortHops(list)
+	return list
+}

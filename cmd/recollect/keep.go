@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -9,17 +10,72 @@ import (
 	"github.com/pcapper/pcapper/internal/collector"
 	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/collector/keep"
+	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/clickhouse"
+	"github.com/pcapper/pcapper/internal/transport/ledger"
 	"github.com/pcapper/pcapper/internal/transport/spool"
 	"github.com/pcapper/pcapper/wire"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // keepOptions are what the command line says about what is kept, and shared.
 type keepOptions struct {
 	dir, bus, keep string
+	digests        string // of packets: how long; "" is not at all
 	spool          spool.Spec
 	table          *clickhouse.Store // nil: none
+}
+
+// openPaths has what an engine joins kept beside the records, if there is a history. On a bus one that shows
+// a page does, or that is to keep packets: others have the same agents.
+func (o *options) openPaths(cfg *collector.Config, list sinks) (sinks, error) {
+	if o.keep.dir == "" || o.http == "" && (o.keep.bus != "" && o.keep.digests == "" || !collecting(cfg)) {
+		return list, nil
+	}
+	cfg.Paths = path.New(path.Config{})
+	c := keep.PathsConfig{Dir: o.keep.dir, Engine: cfg.Paths, Say: say}
+	var err error
+	if c.Keep, err = history.ParseKeep(o.keep.keep); err != nil {
+		return list, err // openKeeper has told the hint
+	}
+	if o.keep.digests != "" {
+		digests, err := history.ParseKeep(o.keep.digests)
+		if err != nil {
+			return list, fault.WithHint(err, "an age, a size, or both: -keep-digests 1h,5GB")
+		}
+		digests.Size = cmp.Or(digests.Size, c.Keep.Size)
+		c.Digests = &digests
+	}
+	p, err := keep.OpenPaths(c)
+	if err != nil {
+		return list, err
+	}
+	cfg.Ledger.Watch(p.Health)
+	list = append(list, pathKeeper{p, o.keep.dir})
+	cfg.Report = list.done
+	cfg.Ledger.Add(func() []ledger.Entry { return p.Account() })
+	return list, nil
+}
+
+// pathKeeper is keep.Paths as a sink, of no batches.
+type pathKeeper struct {
+	*keep.Paths
+	dir string
+}
+
+func (pathKeeper) Publish(*batch.Batch)    {}
+func (pathKeeper) measure(meter)           {}             // the ledger has it all
+func (pathKeeper) account() []ledger.Entry { return nil } // it has an entry of its own
+
+// past is what was kept of paths, or nil.
+func (s sinks) past() path.Archive {
+	for _, one := range s {
+		if p, ok := one.(pathKeeper); ok {
+			return keep.Past{Dir: p.dir}
+		}
+	}
+	return nil
 }
 
 const defaultKeep = "7d,50GB"

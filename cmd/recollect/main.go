@@ -95,6 +95,7 @@ func newFlags(o *options) *flag.FlagSet {
 	flags.StringVar(&o.keep.dir, "store", "", "")
 	flags.StringVar(&o.keep.bus, "bus", "", "")
 	flags.StringVar(&o.keep.keep, "keep", defaultKeep, "")
+	flags.StringVar(&o.keep.digests, "keep-digests", "", "")
 	flags.Func("spool", "", func(text string) (err error) {
 		o.keep.spool, err = spool.Parse(text)
 		return err
@@ -146,8 +147,8 @@ func parse(command string, args []string) (*options, error) {
 		if o.http == "" && strings.HasPrefix(f.Name, "http-") && f.Name != "http-password" {
 			err = fmt.Errorf("-%s without -http: want an address for the page", f.Name)
 		}
-		if f.Name == "keep" && o.keep.dir == "" {
-			err = errors.New("-keep without -store: want a directory for what is kept")
+		if strings.HasPrefix(f.Name, "keep") && o.keep.dir == "" {
+			err = fmt.Errorf("-%s without -store: want a directory for what is kept", f.Name)
 		}
 		if f.Name == "spool" && o.keep.bus == "" {
 			err = errors.New("-spool without -bus: want a bus that may be away")
@@ -289,6 +290,10 @@ func run(args []string) int {
 	if err != nil {
 		return explain(err)
 	}
+	if sinks, err = o.openPaths(&cfg, sinks); err != nil {
+		sinks.abandon()
+		return explain(err)
+	}
 	if o.http != "" {
 		if err := addPage(&cfg, o.http, o.page, sinks); err != nil {
 			sinks.abandon()
@@ -307,7 +312,7 @@ func (o *options) limitMemory() {
 	case o.http != "":
 		limit = 400 << 20
 	case o.keep.dir != "":
-		limit = 160 << 20
+		limit = 256 << 20
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)

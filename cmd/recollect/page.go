@@ -33,9 +33,11 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 		cfg.Ledger = new(ledger.Book)
 	}
 	server.Account(cfg.Ledger)
-	cfg.Paths = path.New(path.Config{})
+	if cfg.Paths == nil {
+		cfg.Paths = path.New(path.Config{})
+	}
 	server.Measure(path.Metrics{Engine: cfg.Paths})
-	server.Add(path.Endpoints(cfg.Paths))
+	server.Add(path.Endpoints(cfg.Paths, s.past()))
 	server.Judge((&pathJudge{engine: cfg.Paths}).judge)
 	cfg.Page = server.URL()
 	say("page at %s", cfg.Page)

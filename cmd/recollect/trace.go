@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pcapper/pcapper/internal/collector"
+	"github.com/pcapper/pcapper/internal/collector/keep"
 	"github.com/pcapper/pcapper/internal/collector/path"
 )
 
@@ -34,6 +35,7 @@ type tracing struct {
 	every, end time.Duration
 	window     time.Duration
 	top        int
+	from, to   time.Time // of what -store has kept; from zero: live
 
 	engine *path.Engine
 	out    io.Writer
@@ -66,6 +68,9 @@ func newTraceFlags(t *tracing) *flag.FlagSet {
 	flags.Func("src", "", address(&t.query.Src))
 	flags.Func("dst", "", address(&t.query.Dst))
 	flags.Func("group", "", address(&t.query.Dst))
+	flags.StringVar(&t.keep.dir, "store", "", "")
+	flags.Func("from", "", func(text string) (err error) { t.from, err = parseTime(text, time.Now()); return err })
+	flags.Func("to", "", func(text string) (err error) { t.to, err = parseTime(text, time.Now()); return err })
 	flags.Func("packets", "", word(&t.lost, "lost", ""))
 	flags.Func("format", "", word(&t.json, "json", "text"))
 	return flags
@@ -87,7 +92,12 @@ func parseTrace(args []string) (*tracing, error) {
 		}
 		t.hosts = append(t.hosts, host)
 	}
-	flags.Visit(func(f *flag.Flag) { t.named = t.named || f.Name == "c" })
+	var given []string
+	flags.Visit(func(f *flag.Flag) { given = append(given, f.Name) })
+	t.named = slices.Contains(given, "c")
+	if !t.from.IsZero() || !t.to.IsZero() || t.keep.dir != "" {
+		return t, t.checkPast(given)
+	}
 	if t.window <= 0 || t.every < 0 || t.end < 0 || t.top < 1 {
 		return nil, errors.New("-window, -every, -for and -top: want more than 0")
 	}
@@ -96,6 +106,77 @@ func parseTrace(args []string) (*tracing, error) {
 		t.every = 2 * time.Second
 	}
 	return t, t.checkHosts()
+}
+
+// checkPast returns an error if what is asked of the past does not go together.
+func (t *tracing) checkPast(given []string) error {
+	if t.to.IsZero() {
+		t.to = time.Now()
+	}
+	for _, name := range []string{"c", "every", "for", "window"} {
+		if slices.Contains(given, name) {
+			return fmt.Errorf("-%s and -from: want one of them; what was kept is printed once", name)
+		}
+	}
+	switch {
+	case t.keep.dir == "":
+		return errors.New("-from without -store: want the directory that recollect -store keeps")
+	case t.from.IsZero():
+		return errors.New("-store without -from: want a time, as 15:00 or -90m")
+	case t.hosts != nil:
+		return fmt.Errorf("%q and -from: want agents to dial, or what was kept", t.hosts[0])
+	case !t.from.Before(t.to):
+		return fmt.Errorf("-from %v is not before -to %v", t.from.Format(time.DateTime), t.to.Format(time.DateTime))
+	case t.top < 1:
+		return errors.New("-top: want more than 0")
+	}
+	return nil
+}
+
+// printPast prints what was kept.
+func (t *tracing) printPast(ctx context.Context) error {
+	kept := keep.Past{Dir: t.keep.dir}
+	from, to := t.from.UnixNano(), t.to.UnixNano()
+	if t.lost {
+		list, err := kept.Ended(ctx, from, to, t.query, 0)
+		if err != nil {
+			return err
+		}
+		return t.writeLost(list)
+	}
+	p, err := kept.Paths(ctx, from, to, t.query)
+	if err != nil {
+		return err
+	}
+	for _, bad := range p.Damaged {
+		say("%v", bad)
+	}
+	r := p.Report(t.top)
+	if t.json {
+		err = t.printJSON(&r)
+	} else {
+		var b strings.Builder
+		writeSpan(&b, &r)
+		writeReport(&b, &r)
+		_, err = io.WriteString(t.out, b.String())
+	}
+	if err == nil && p.Damaged != nil {
+		err = fmt.Errorf("%d files could not be read, or not completely", len(p.Damaged))
+	}
+	return err
+}
+
+// writeSpan says of which time something is known.
+func writeSpan(b *strings.Builder, r *path.Report) {
+	if r.Seconds == 0 {
+		return
+	}
+	at := func(ns int64) string { return time.Unix(0, ns).UTC().Format(time.DateTime) }
+	fmt.Fprintf(b, "from %s to %s UTC", at(r.From), at(r.Now))
+	if missing := time.Duration(r.Now-r.From).Truncate(time.Second) - time.Duration(r.Seconds)*time.Second; missing > 0 {
+		fmt.Fprintf(b, "; of %v of that nothing is known", missing)
+	}
+	b.WriteByte('\n')
 }
 
 func (t *tracing) setFlow(text string) error {
@@ -131,6 +212,11 @@ func word(to *bool, yes, no string) func(string) error {
 }
 
 func (t *tracing) run() error {
+	if !t.from.IsZero() {
+		ctx, stop := untilSignal(true)
+		defer stop()
+		return t.printPast(ctx)
+	}
 	cfg := collector.Config{Stderr: os.Stderr, Lines: true}
 	if err := t.read(&cfg); err != nil {
 		return err
@@ -219,8 +305,11 @@ func (t *tracing) printJSON(r *path.Report) error {
 
 // printLost prints the packets that have not been printed yet.
 func (t *tracing) printLost() error {
+	return t.writeLost(t.engine.Ended(t.query))
+}
+
+func (t *tracing) writeLost(list []path.Ended) error {
 	e := json.NewEncoder(t.out)
-	list := t.engine.Ended(t.query)
 	kept := make(map[uint64]int64, len(list))
 	for i := range list {
 		w := &list[i]
@@ -285,7 +374,11 @@ func flowName(t *path.Tuple) string {
 }
 
 func writeReport(b *strings.Builder, r *path.Report) {
-	if len(r.Flows) == 0 {
+	switch {
+	case len(r.Flows) == 0 && r.Window == 0:
+		b.WriteString("no such packets were kept of that time\n")
+		return
+	case len(r.Flows) == 0:
 		fmt.Fprintf(b, "no packets yet: %d records", r.Observations)
 		if r.NoDigest > 0 {
 			fmt.Fprintf(b, ", %d of them of packets that cannot be recognized elsewhere", r.NoDigest)

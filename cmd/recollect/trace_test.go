@@ -94,6 +94,8 @@ func TestTrace(t *testing.T) {
 	text, textOut := trace("-dst", addr(1))
 	lines, linesOut := trace("-format", "json", "-every", "13s")
 	lost, lostOut := trace("-packets", "lost", "-dst", addr(1))
+	began := time.Now()
+	keeper := l.start(l.hosts[3], filepath.Join(l.bin, "recollect"), "ipfix://"+addr(0), "ipfix://"+addr(1), "ipfix://"+addr(2), "-lines", "-store", "kept", "-keep-digests", "1h", "-http", "127.0.0.1:7080")
 	time.Sleep(4 * time.Second)
 	const n = 1000
 	l.talk(0, addr(1)+":5000", n)
@@ -119,6 +121,53 @@ func TestTrace(t *testing.T) {
 		t.Errorf("%d lines, want %d:\n%s", strings.Count(s, ": lost behind "), dropped, s)
 	}
 	checkTrace(t, linesOut, addr(1), n, dropped)
+	l.checkKept(keeper, began, addr(1), n, dropped)
+}
+
+// checkKept checks what a collector has kept of the flow, while it runs by its API, and then by trace.
+func (l *lab) checkKept(keeper *nettest.Cmd, began time.Time, dst string, n, dropped int) {
+	l.t.Helper()
+	ask := func(what string, to any) bool {
+		out, err := l.hosts[3].Command(l.t.Context(), "curl", "-s", "http://127.0.0.1:7080/api/v1/"+what).Output()
+		return err == nil && json.Unmarshal(out, to) == nil
+	}
+	span := fmt.Sprintf("from=%d&to=%d&dst=%s", began.Unix(), time.Now().Unix()+1, dst)
+	var lost struct{ Packets []path.Ended }
+	var past path.Report
+	l.await("all that is kept", func() bool {
+		return ask("paths?"+span, &past) && len(past.Flows) == 1 && past.Flows[0].Packets == uint64(n) && ask("packets?"+span, &lost) && len(lost.Packets) == dropped
+	})
+	if f := past.Flows[0]; f.Lost != uint64(dropped) || f.Arrived != uint64(n-dropped) || past.From < began.UnixNano()-10e9 || past.Seconds < 10 {
+		l.t.Errorf("paths?%s: %+v", span, past)
+	}
+	var now, was path.Packet
+	if !ask(fmt.Sprintf("packet/%d", lost.Packets[0].Digest), &was) || was.Ended == nil || was.Ended.Towards.Node == "" || len(was.Seen) == 0 {
+		l.t.Errorf("a packet that was lost: %+v", was)
+	}
+	var before struct{ Error string }
+	if !ask(fmt.Sprintf("paths?from=%d&to=%d", began.Unix()-1000, began.Unix()-900), &now) || !ask("packet/12345", &before) || !strings.Contains(before.Error, "nor kept") {
+		l.t.Errorf("%+v, %q", now, before.Error)
+	}
+	_ = keeper.Process.Signal(os.Interrupt)
+	if err := keeper.Wait(); err != nil {
+		l.t.Error(err)
+	}
+	trace := func(args ...string) string {
+		cmd := l.hosts[3].Command(l.t.Context(), filepath.Join(l.bin, "recollect"), append([]string{"trace", "-store", "kept", "-from", fmt.Sprint(began.Unix()), "-dst", dst}, args...)...)
+		cmd.Dir = l.dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			l.t.Errorf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	if s := trace(); !strings.Contains(s, fmt.Sprintf("%d packets, %d arrived, %d lost", n, n-dropped, dropped)) || !strings.Contains(s, "90.0 %") || !strings.HasPrefix(s, "from 20") {
+		l.t.Errorf("%s", s)
+	}
+	if s := trace("-packets", "lost"); strings.Count(s, ": lost behind ") != dropped {
+		l.t.Errorf("%d lines, want %d:\n%s", strings.Count(s, ": lost behind "), dropped, s)
+	}
+	checkTrace(l.t, bytes.NewBufferString(trace("-format", "json")+trace("-dst", "239.1.1.1", "-format", "json")), dst, n, dropped)
 }
 
 // checkTrace checks the last JSON lines of both flows.
@@ -154,6 +203,12 @@ func TestTraceUsage(t *testing.T) {
 		{"-format xml", "want json or text"},
 		{"-packets all", "want lost"},
 		{"-top 0", "want more than 0"},
+		{"-from -1h", "-from without -store"},
+		{"-store h", "-store without -from"},
+		{"-store h -from -1h -every 5s", "-every and -from"},
+		{"-store h -from -1h n1", `"ipfix://n1" and -from`},
+		{"-store h -from -1h -to -2h", "is not before"},
+		{"-store h -from yesterday", "want a time"},
 	} {
 		if _, err := parseTrace(strings.Fields(tt.args)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.args, err, tt.want)

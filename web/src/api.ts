@@ -116,7 +116,7 @@ export interface Ended {
 	digest: string;
 	flow: PathTuple;
 	mgen_seq?: number;
-	outcome: 'delivered' | 'dropped' | 'lost' | 'unheard' | 'unobserved' | 'waiting';
+	outcome: 'delivered' | 'dropped' | 'lost' | 'unheard' | 'unobserved' | 'waiting' | 'ambiguous' | 'loop';
 	at: At;
 	towards?: At;
 	reason?: string;
@@ -318,23 +318,23 @@ export interface Ledger {
 	health: StageHealth[];
 }
 
-/** One hand-off. At every moment, but for what is being moved then, Received = Passed + all of Lost + Held */
+/** One hand-off. Except for items being moved at that moment, Received = Passed + all of Lost + Held */
 export interface LedgerEntry {
 	stage: string;
-	/** Of several at a stage; else "" */
+	/** To distinguish several of a stage; otherwise "" */
 	name: string;
 	/** What is counted: records, packets, rows, frames */
 	unit: string;
-	/** A stage whose Passed is Received here; "" if that need not be so. */
+	/** The stage whose Passed equals Received here, or "" if there is none. */
 	source: string;
 	received: number;
 	passed: number;
-	/** Without reasons that have no count */
+	/** Without reasons whose count is 0 */
 	lost: LedgerLoss[];
 	held: number;
 }
 
-/** What was lost for one reason. */
+/** The number of items lost for one reason. */
 export interface LedgerLoss {
 	reason: string;
 	count: number;
@@ -517,6 +517,8 @@ export interface PathPacket {
 	digest: string;
 	flow: PathTuple;
 	seen?: Sight[];
+	/** Known of packets that were kept. */
+	outcome?: 'delivered' | 'dropped' | 'lost' | 'unheard' | 'unobserved' | 'waiting' | 'ambiguous' | 'loop';
 	ended?: Ended;
 }
 
@@ -528,6 +530,11 @@ export interface PathReport {
 	window_ns: number;
 	/** Packets that are not counted yet */
 	waiting: number;
+	/** Of a report of the past: when it begins, and how many seconds of the time up to Now there is something known of. */
+	from_ns?: number;
+	seconds?: number;
+	/** Files that could not be read */
+	damaged?: number;
 	observations: number;
 	/** Packets whose digest is unknown */
 	no_digest: number;

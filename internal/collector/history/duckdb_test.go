@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector/history"
+	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/batch"
 )
@@ -167,6 +168,41 @@ func closeBoth(t *testing.T, p *history.Printer, f *os.File) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDuckDBPaths: another program adds up what was kept of paths, also delays and what was dropped.
+func TestDuckDBPaths(t *testing.T) {
+	dir := t.TempDir()
+	s, err := history.OpenTable(dir, "paths", history.Config{}, (*path.Row).Span)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range int64(10) {
+		r := path.Row{Time: start + i*10e9, Seconds: 10, Kind: path.KindHop, Src: "10.0.0.1", Dst: "10.0.0.2", From: "s", FromStage: "out", To: "d", ToStage: "in", Packets: 90, Lost: 10,
+			Drops: []path.DropRow{{Reason: "QDISC_DROP", Packets: 7}}, Delays: []path.DelayRow{{NS: 1 << 20, Packets: 80}, {NS: 1 << 21, Packets: 10}}}
+		way := path.Row{Time: r.Time, Seconds: 10, Kind: path.KindPath, Src: r.Src, Dst: r.Dst, Path: []string{"s", "d"}, Packets: 90}
+		if _, err := s.Add([]path.Row{r, way}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Maintain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	files := "'" + dir + "/2*/*/*.parquet'"
+	for _, q := range []struct{ ask, want string }{
+		{`SELECT "from", "to", sum(packets)::INT, sum(lost)::INT, 1 - sum(lost) / sum(packets + lost) FROM ` + files + " WHERE kind = 'hop' GROUP BY ALL", "[[s d 900 100 0.9]]"},
+		{`SELECT d.ns, sum(d.packets)::INT FROM (SELECT unnest(delays) AS d FROM ` + files + ") GROUP BY ALL ORDER BY ALL", "[[1048576 800] [2097152 100]]"},
+		{`SELECT d.reason, sum(d.packets)::INT FROM (SELECT unnest(drops) AS d FROM ` + files + ") GROUP BY ALL", "[[QDISC_DROP 70]]"},
+		{`SELECT array_to_string(path, ' > '), epoch_ns(min(time)), count(*)::INT FROM ` + files + " WHERE kind = 'path' GROUP BY ALL", fmt.Sprintf("[[s > d %d 10]]", start)},
+	} {
+		if got := fmt.Sprint(duckdb(t, q.ask)); got != q.want {
+			t.Errorf("%s: got %s, want %s", q.ask, got, q.want)
+		}
 	}
 }
 

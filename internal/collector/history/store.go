@@ -129,6 +129,9 @@ func (s *Store) explain(err error) error {
 	return fmt.Errorf("history %s: %w", s.dir, err)
 }
 
+// Logf says something to whom Config names.
+func (s *Store) Logf(format string, args ...any) { s.cfg.Logf(format, args...) }
+
 // Status may be called at any time.
 func (s *Store) Status() Status {
 	s.mu.Lock()

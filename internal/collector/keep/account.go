@@ -3,6 +3,7 @@ package keep
 import (
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/history"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
@@ -19,7 +20,7 @@ func (k *Keeper) Account() (list []ledger.Entry) {
 		list = append(list, accountWriter("history", k.writer.Status()))
 	}
 	if k.store != nil {
-		list = append(list, k.accountFiles()...)
+		list = append(list, accountFiles("", k.store)...)
 	}
 	if k.tables != nil {
 		list = append(list, accountWriter("table", k.tables.Status()))
@@ -72,13 +73,14 @@ func accountWriter(name string, s bus.WriterStatus) ledger.Entry {
 	return e
 }
 
-// accountFiles is of the history's files: what retention has removed was passed on, to nobody.
-func (k *Keeper) accountFiles() []ledger.Entry {
-	c, err := k.store.Count()
+// accountFiles is of the files of a history, or a table: what retention has removed was passed on, to
+// nobody.
+func accountFiles(name string, s *history.Store) []ledger.Entry {
+	c, err := s.Count()
 	if err != nil {
 		return nil // its health says so
 	}
-	e := ledger.Entry{Stage: ledger.Files, Unit: "rows", Received: c.AtOpen + c.Committed, Passed: c.Retired, Held: c.Held}
+	e := ledger.Entry{Stage: ledger.Files, Name: name, Unit: "rows", Received: c.AtOpen + c.Committed, Passed: c.Retired, Held: c.Held}
 	if gone := e.Unaccounted(); gone > 0 {
 		e.Lose("removed by others", uint64(gone))
 	}

@@ -141,6 +141,7 @@ type Engine struct {
 	scratch  []seen
 	memory   memory
 	keeping  keeping
+	kept     keptPackets
 }
 
 // Counters are of all observations since the start.
@@ -432,6 +433,13 @@ func (e *Engine) Tick(now int64) {
 	e.tick(e.now - e.window)
 	e.remember()
 	e.lower()
+}
+
+// now1970 is this host's time in seconds since 1970, as far as it was told.
+func (e *Engine) now1970() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.now / 1e9
 }
 
 // Flush finishes all packets.

@@ -149,6 +149,7 @@ func (e *Engine) finish(p *packet) {
 	list := e.gather(p)
 	if ambiguous(list) {
 		e.counters.Ambiguous++
+		e.keepPacket(p, list, Ambiguous)
 		return
 	}
 	e.counters.Packets++
@@ -174,6 +175,11 @@ func (e *Engine) finish(p *packet) {
 	if loops(list) {
 		f.loops++
 	}
+	outcome := Delivered
+	if p.flow.multicast() {
+		outcome = ""
+	}
+	e.keepPacket(p, list, outcome)
 }
 
 // overflowed counts a packet of which not all observations were kept: it went round in
@@ -186,6 +192,7 @@ func (e *Engine) overflowed(p *packet) {
 	for o := p.first; o >= 0; o = e.observations[o].next {
 		least, most = min(least, e.observations[o].ttl), max(most, e.observations[o].ttl)
 	}
+	e.keepPacket(p, e.gather(p), Loop)
 	if most-least < maxObservations/8 {
 		return
 	}
@@ -459,7 +466,7 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 	if h != nil && h.to != nowhere {
 		w.Towards = e.at(h.to)
 	}
-	e.ended.add(w)
+	e.end(w)
 }
 
 // ownedElsewhere reports whether another node has the packet's destination address. One that
@@ -528,7 +535,7 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 				f.dropped = map[wire.Reason]uint64{}
 			}
 			f.dropped[o.reason]++
-			e.ended.add(Ended{Time: o.time, Digest: p.digest, key: p.flow, seq: p.seq, At: e.at(o.place), Outcome: Dropped, Reason: o.reason.String()})
+			e.end(Ended{Time: o.time, Digest: p.digest, key: p.flow, seq: p.seq, At: e.at(o.place), Outcome: Dropped, Reason: o.reason.String()})
 		}
 		e.missing(f, p, list, i)
 	}

@@ -23,7 +23,7 @@ func TestAPI(t *testing.T) {
 	w.e.Flush()
 	waiting := w.packet("10.0.0.1", "10.0.0.2", 5000).sent("s")
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(w.e) {
+	for _, e := range Endpoints(w.e, nil) {
 		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	get := func(path string, code int, to any) {
@@ -63,7 +63,7 @@ func TestAPI(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	var fault struct{ Error string }
-	for path, code := range map[string]int{"packet/1": 404, "packet/x": 400, "paths?src=n1": 400, "paths?mgen=x": 400, "hops?limit=0": 400} {
+	for path, code := range map[string]int{"packet/1": 404, "paths?from=-60": 404, "packets?from=-60&to=0": 404, "packet/x": 400, "paths?src=n1": 400, "paths?mgen=x": 400, "hops?limit=0": 400} {
 		if get(path, code, &fault); fault.Error == "" {
 			t.Errorf("%s: no error is named", path)
 		}

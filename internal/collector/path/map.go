@@ -377,10 +377,14 @@ func (e *Engine) Brief() []Brief {
 		}
 		list = append(list, b)
 	}
+	sortBrief(list)
+	return list
+}
+
+func sortBrief(list []Brief) {
 	slices.SortFunc(list, func(a, b Brief) int {
 		return cmp.Or(cmp.Compare(b.badness(), a.badness()), cmp.Compare(b.Packets, a.Packets), a.Src.Compare(b.Src), a.Dst.Compare(b.Dst), cmp.Compare(a.SrcPort, b.SrcPort))
 	})
-	return list
 }
 
 // badness is the share that was lost, in percent. Of a few packets nothing is concluded.

@@ -95,7 +95,7 @@ func TestMap(t *testing.T) {
 	}
 
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(w.e) {
+	for _, e := range Endpoints(w.e, nil) {
 		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	get := func(path string, code int, to any) {
@@ -136,7 +136,7 @@ func TestMap(t *testing.T) {
 // TestNothingYet: lists of an engine that has seen nothing are empty, not null.
 func TestNothingYet(t *testing.T) {
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(New(Config{})) {
+	for _, e := range Endpoints(New(Config{}), nil) {
 		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	for _, path := range []string{"paths", "hops", "tree", "packets", "map", "flows"} {

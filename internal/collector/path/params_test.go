@@ -11,11 +11,11 @@ import (
 // TestParameters: what an address does not use is refused by name, as are things that contradict each other.
 func TestParameters(t *testing.T) {
 	mux := http.NewServeMux()
-	for _, e := range Endpoints(New(Config{})) {
+	for _, e := range Endpoints(New(Config{}), nil) {
 		mux.Handle(e.Pattern(), e.Handler(nil))
 	}
 	for path, want := range map[string]string{
-		"paths?grop=239.1.1.1": `"grop"`, "hops?dst=10.0.0.1": "takes only limit", "tree?limit=1&limit=2": "2 times", "packets?from=1": `"from"`,
+		"paths?grop=239.1.1.1": `"grop"`, "hops?dst=10.0.0.1": "takes only from, to, limit", "tree?limit=1&limit=2": "2 times", "packets?from=9&to=5": "from < to",
 		"packet/1?limit=1": "takes none", "paths?dst=10.0.0.1&group=239.1.1.1": "another name", "paths?src=%zz": "cannot be read",
 		"paths?limit=0": "from 1 to 200", "paths?mgen=x": "flow ID", "paths?src=x": "an IP address",
 	} {

@@ -17,7 +17,8 @@ type Past struct {
 	from, to, seconds int64
 	sampled           float64
 	counters          Counters
-	other             uint64 // packets of flows for which there was no room
+	// Damaged are the files of which some or all could not be read.
+	Damaged []error
 }
 
 // maxPastFlows bounds a Past.
@@ -60,6 +61,15 @@ func (p *Past) Add(rows []Row) {
 	}
 }
 
+// AddBetween adds those of the rows whose intervals have any of a time, in nanoseconds since 1970.
+func (p *Past) AddBetween(rows []Row, from, to int64) {
+	for i := range rows {
+		if first, last := rows[i].Span(); first < to && last >= from {
+			p.add(&rows[i])
+		}
+	}
+}
+
 func (p *Past) add(r *Row) {
 	if r.Kind == KindAll {
 		if p.to == 0 || r.Time < p.from {
@@ -75,7 +85,9 @@ func (p *Past) add(r *Row) {
 		return
 	}
 	if r.Src == "" { // of flows for which there was no room
-		p.other += r.Arrived
+		if r.Kind == KindFlow {
+			p.counters.FlowsInRest += r.Packets
+		}
 		if r.Kind == KindHop && p.q == (Query{}) {
 			p.hop(p.links, r)
 		}
@@ -236,7 +248,7 @@ func (p *Past) Covered() (from, to, seconds int64) { return p.from, p.to, p.seco
 // Report is what the rows say, as Engine.Report has it: the flows with most packets first, at most
 // limit of them; 0 means all.
 func (p *Past) Report(limit int) Report {
-	r := Report{Now: p.to, Sampled: p.sampled, Counters: p.counters, From: p.from, Seconds: p.seconds, Flows: []Flow{}}
+	r := Report{Now: p.to, Sampled: p.sampled, Counters: p.counters, From: p.from, Seconds: p.seconds, Damaged: len(p.Damaged), Flows: []Flow{}}
 	list := slices.SortedFunc(maps.Values(p.flows), func(a, b *pastFlow) int {
 		return cmp.Or(cmp.Compare(b.Packets, a.Packets), cmp.Compare(a.SrcPort, b.SrcPort), a.Src.Compare(b.Src), a.Dst.Compare(b.Dst))
 	})
@@ -296,6 +308,55 @@ func (h *pastHop) report() Hop {
 		r.Delay = &d
 	}
 	return r
+}
+
+// BriefOf tells of flows of the past, as Brief does.
+func (e *Engine) BriefOf(p *Past) []Brief {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := []Brief{}
+	for _, f := range p.flows {
+		k := f.key()
+		b := Brief{
+			Tuple: f.Tuple, Row: int(e.row(&k)), Multicast: f.Multicast, Packets: f.Packets, Bytes: f.Bytes,
+			Delivered: f.Arrived, Lost: f.Lost, Unobserved: f.Unobserved, Unheard: f.Unheard, Changes: f.Changed,
+		}
+		b.SrcName, b.DstName = e.called(b.Src), e.called(b.Dst)
+		if b.Multicast {
+			b.Delivered, b.Lost, b.Unobserved, b.Unheard = 0, 0, 0, 0
+			for _, n := range f.nodes {
+				b.member(n)
+			}
+		}
+		list = append(list, b)
+	}
+	sortBrief(list)
+	return list
+}
+
+// member counts a member of a multicast, unless it is what hosts tell routers of their memberships.
+func (b *Brief) member(n *Role) {
+	if n.Role != "member" || b.Proto == igmp || b.Proto == icmpv6 {
+		return
+	}
+	b.Delivered += n.Received
+	b.Lost += n.Expected - min(n.Expected, n.Received)
+	b.Unobserved += n.Unobserved
+	if n.Expected > 0 || n.Unobserved == 0 {
+		b.Members++
+	}
+	if n.Expected > 0 && n.Received == 0 {
+		b.Silent++
+	}
+}
+
+// key is the flow's.
+func (t *Tuple) key() flowKey {
+	k := flowKey{src: t.Src.As16(), dst: t.Dst.As16(), srcPort: t.SrcPort, dstPort: t.DstPort, proto: t.Proto, v6: t.Src.Is6()}
+	if t.MGEN != nil {
+		k.mgen, k.id = true, *t.MGEN
+	}
+	return k
 }
 
 // Hops are those of all flows together, as Engine.Hops has them.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/pcapper/pcapper/wire"
 )
 
 // kept runs a simulated network of several flows for a minute, with rows kept, which are taken now and
@@ -151,12 +153,62 @@ func TestSkewedDelays(t *testing.T) {
 					continue
 				}
 				d := hopOf(t, &f, "s out", "d in").Delay
-				near := func(got, want int64) bool { return got > want-want/8-2*d.Uncertainty && got < want+want/8+2*d.Uncertainty }
+				near := func(got, want int64) bool {
+					return got > want-want/8-2*d.Uncertainty && got < want+want/8+2*d.Uncertainty
+				}
 				if d.Clock != "estimated" || d.Uncertainty > 2e5 || d.Offset-skew > d.Uncertainty || skew-d.Offset > d.Uncertainty ||
 					!near(d.P50, 6e5) || !near(d.P95, 1.05e6) || !near(d.Mean, 6e5) {
 					t.Errorf("%s, clock %d ns ahead: %+v", name, skew, d)
 				}
 			}
 		}
+	}
+}
+
+// TestKeptPackets: each packet that was joined has a row, with all that was seen of it, and those that did not
+// arrive end as the engine says.
+func TestKeptPackets(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.e.KeepPackets()
+	for _, a := range []string{"s", "r1/a", "r1/b", "r2/a", "r2/b", "r3/a", "r3/b", "d"} {
+		w.e.Watch(w.e.Agent(a), start, true)
+	}
+	for i := range 100 {
+		switch {
+		case i%10 == 5:
+			w.chain(5000, "r3 wire")
+		case i%10 == 6:
+			w.packet("10.0.0.1", "10.0.9.9", 5000).sent("s").got("r1/a").drop("r1/a", "NETFILTER_DROP", wire.Incoming)
+		case i%10 == 7:
+			p := w.packet("10.0.0.1", "10.0.9.9", 5000).sent("s")
+			p.at += 1e6
+			p.sent("s")
+		default:
+			w.chain(5000, "")
+		}
+	}
+	r := w.report()
+	rows, shed := w.e.TakePackets()
+	if len(rows) != 100 || shed != 0 {
+		t.Fatalf("%d rows, %d given up", len(rows), shed)
+	}
+	outcomes := map[string]int{}
+	var ended []Ended
+	for i := range rows {
+		outcomes[rows[i].Outcome]++
+		if o, ok := rows[i].Ended(); ok {
+			ended = append(ended, o)
+		}
+		if p := rows[i].Packet(); p.Outcome == Delivered && (len(p.Seen) != 8 || p.Seen[7].Node != "d" || p.Seen[1].Agent != "r1/a" || p.Seen[7].TTL != 61 || p.Ended != nil) {
+			t.Errorf("%+v", p)
+		}
+	}
+	if fmt.Sprint(outcomes) != "map[ambiguous:10 delivered:70 dropped:10 lost:10]" || r.Ambiguous != 10 {
+		t.Errorf("outcomes %v", outcomes)
+	}
+	got, _ := json.Marshal(ended)
+	want, _ := json.Marshal(w.e.Ended(Query{}))
+	if string(got) != string(want) {
+		t.Errorf("rows: %s\nengine: %s", got, want)
 	}
 }

@@ -19,6 +19,8 @@ const (
 	Unheard    Outcome = "unheard"    // it was seen last leaving, or entering, and nobody is known who should have heard it
 	Unobserved Outcome = "unobserved" // who should have heard it was not watching
 	Waiting    Outcome = "waiting"    // others may still see it
+	Ambiguous  Outcome = "ambiguous"  // it looks like another one
+	Loop       Outcome = "loop"       // it was seen more often than observations are kept
 )
 
 // At is a place: an interface of a node, which an agent watches, and on which side of it.
@@ -156,6 +158,7 @@ type Report struct {
 	// something known of.
 	From     int64  `json:"from_ns,omitempty"`
 	Seconds  int64  `json:"seconds,omitempty"`
+	Damaged  int    `json:"damaged,omitempty"` // files that could not be read
 	Counters        // since the start
 	Flows    []Flow `json:"flows"`
 }
@@ -400,7 +403,9 @@ type Packet struct {
 	Digest uint64  `json:"digest,string"`
 	Flow   Tuple   `json:"flow"`
 	Seen   []Sight `json:"seen,omitempty"`
-	Ended  *Ended  `json:"ended,omitempty"`
+	// Outcome is known of packets that were kept.
+	Outcome Outcome `json:"outcome,omitempty"`
+	Ended   *Ended  `json:"ended,omitempty"`
 }
 
 // Packet finds one by its digest.

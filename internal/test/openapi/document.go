@@ -13,7 +13,7 @@ import (
 )
 
 // Endpoints are all that the page's server has. They describe; they cannot answer.
-func Endpoints() []api.Endpoint { return append(web.Endpoints(nil), path.Endpoints(nil)...) }
+func Endpoints() []api.Endpoint { return append(web.Endpoints(nil), path.Endpoints(nil, nil)...) }
 
 // names are what the description calls types whose name is taken, or says too little outside their package.
 var names = map[string]string{

@@ -3,7 +3,6 @@ package rollup
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,8 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/pcapper/pcapper/wire"
 )
 
 // ArchiveConfig is a directory where history is kept.
@@ -254,22 +251,6 @@ func (a *Archive) Missing(late time.Duration) (holes []Hole) {
 		}
 	}
 	return holes
-}
-
-// Refill counts records of a time that is Missing, up to to, and writes them; Run must be
-// running, and the archive's store not closed before it returns. The order of
-// records matters within a minute only as far as MGEN's numbers go. cfg is the
-// store's.
-func (a *Archive) Refill(cfg Config, hole Hole, to int64, records iter.Seq2[int, *wire.Record]) {
-	cfg.Archive, cfg.Clock, cfg.Late = a, ByNewest, maxOpen*time.Second
-	cfg.Budget = DefaultBudget / 4 // little is kept: it is for one minute
-	s := New(cfg)
-	s.patient = true
-	for host, r := range records {
-		s.Add(0, host, r)
-	}
-	s.sealAll()
-	a.jobs <- job{refilled: to, hole: hole}
 }
 
 // fileTime is how a file is named: by its first second, UTC.

@@ -10,14 +10,6 @@ import (
 	"sync"
 )
 
-// Row is a flow as the configuration names it.
-type Row struct {
-	Name   string `json:"name"`   // by which it is known again
-	Detail string `json:"detail"` // what it looks for, for people
-	// Former: the configuration does not have it any more.
-	Former bool `json:"-"`
-}
-
 // names are the hosts and flows that an archive has ever had, and what numbers
 // the store gives them. A host is known by its label, and by its address among
 // those with the same label; a flow by its name.

@@ -12,10 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Run is a time when the history was being written: seconds from From to To,
-// without To.
-type Run struct{ From, To int64 }
-
 // runLog is a file with a line of runSize bytes for each run: from and to,
 // 8 bytes each, and the CRC-32C of both in 8, all little endian. The last one is
 // written over and over. It is locked (flock(2)) while the archive is open.
@@ -124,24 +120,4 @@ func (l *runLog) put(at int64, r Run, whole bool) error {
 	binary.LittleEndian.PutUint64(b[16:], sum)
 	_, err := l.file.WriteAt(b[:], at)
 	return err
-}
-
-// Gaps are the times in w, from Oldest to Complete, when nobody wrote the
-// history: seconds of which nothing is known, which is not the same as no traffic.
-func (s *Snapshot) Gaps(w Window) (gaps []Run) {
-	if len(s.Runs) == 0 || s.Oldest == 0 {
-		return nil
-	}
-	known := max(w.From, s.Oldest)
-	end := min(w.To, s.Complete+1)
-	for _, r := range s.Runs {
-		if r.From > known && known < end {
-			gaps = append(gaps, Run{known, min(r.From, end)})
-		}
-		known = max(known, r.To)
-	}
-	if known < end {
-		gaps = append(gaps, Run{known, end})
-	}
-	return gaps
 }

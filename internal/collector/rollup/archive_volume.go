@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -70,70 +69,6 @@ func nextBlock(b []byte) (kind byte, payload, rest []byte, ok bool) {
 	return b[0], b[blockHead:end], b[end:], true
 }
 
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
-}
-
-func (u *unpacker) string() string {
-	n := min(u.uint(), uint64(len(u.b)))
-	s := string(u.b[:n])
-	u.b = u.b[n:]
-	return s
-}
-
-// How a key is packed: kind, side, and which addresses it has.
-const (
-	keyKind  = 0x03
-	keySide  = 0x0c
-	keyV6    = 0x10
-	keyShort = 0x20 // both addresses are IPv4's, in IPv6 (RFC 4291, 2.5.5.2)
-)
-
-func mapped(a [16]byte) bool { return netip.AddrFrom16(a).Is4In6() }
-
-// appendKey packs k, whose host and row are the file's.
-func appendKey(b []byte, k *entryKey) []byte {
-	flags := byte(k.kind) | byte(k.side)<<2
-	if k.v6 {
-		flags |= keyV6
-	}
-	short := mapped(k.src) && mapped(k.dst)
-	if short {
-		flags |= keyShort
-	}
-	b = append(b, flags, k.proto)
-	for _, v := range [...]uint32{k.host, k.row, k.flow, uint32(k.sport), uint32(k.dport)} {
-		b = binary.AppendUvarint(b, uint64(v))
-	}
-	if short {
-		return append(append(b, k.src[12:]...), k.dst[12:]...)
-	}
-	return append(append(b, k.src[:]...), k.dst[:]...)
-}
-
-func (u *unpacker) key() (k entryKey) {
-	flags := u.b[0]
-	k.kind, k.side, k.v6 = entryKind(flags&keyKind), Side(flags&keySide>>2), flags&keyV6 != 0
-	k.proto = u.b[1]
-	u.b = u.b[2:]
-	k.host, k.row, k.flow = uint32(u.uint()), uint32(u.uint()), uint32(u.uint())
-	k.sport, k.dport = uint16(u.uint()), uint16(u.uint())
-	k.src, k.dst = u.address(flags), u.address(flags)
-	return k
-}
-
-func (u *unpacker) address(flags byte) (a [16]byte) {
-	if flags&keyShort == 0 {
-		n := copy(a[:], u.b)
-		u.b = u.b[n:]
-		return a
-	}
-	a[10], a[11] = 0xff, 0xff
-	n := copy(a[12:], u.b)
-	u.b = u.b[n:]
-	return a
-}
-
 // appendTo is the frame as a block's payload.
 func (f *frame) appendTo(b []byte) []byte {
 	b = binary.AppendVarint(b, f.start)
@@ -156,72 +91,18 @@ func (u *unpacker) frame() (*frame, bool) {
 	return f, f.rows <= f.cells && f.cells <= f.pairs && f.pairs <= f.talks && int64(f.talks) <= int64(len(f.data))
 }
 
-// chunk is what a volume has, in the store's numbers. It is valid as long as its
-// buffer is.
-type chunk struct {
-	names       *names
-	hosts, rows []uint32 // the file's numbers -> the store's, or unknown
-	keyBlocks   [][]byte
-	keys        []entryKey // of keyBlocks[:0], see loadKeys
-	frames      []*frame   // by start
-	size        int64      // of what is whole
-}
-
-// unknown is a host or row that is not in the archive's list.
-const unknown = 1<<32 - 2
-
-// renameHost makes a file's number the store's. c may be nil.
-func (c *chunk) renameHost(host *uint32) bool {
-	return c == nil || rename(c.hosts, host)
-}
-
-func (c *chunk) renameRow(row *uint32) bool {
-	return c == nil || *row == allRows || rename(c.rows, row)
-}
-
-func rename(list []uint32, n *uint32) bool {
-	if int64(*n) >= int64(len(list)) || list[*n] == unknown {
-		return false
-	}
-	*n = list[*n]
-	return true
-}
-
-// key is what an entry's number stands for, or nil.
-func (c *chunk) key(id uint32) *entryKey {
-	if int64(id) >= int64(len(c.keys)) || c.keys[id].host == unknown {
-		return nil
-	}
-	return &c.keys[id]
-}
-
-// loadKeys reads the keys, which not every question needs, while there is the
-// buffer.
-func (c *chunk) loadKeys() {
-	for _, block := range c.keyBlocks {
-		for u := (unpacker{block}); len(u.b) > 0; {
-			k := u.key()
-			if !c.renameHost(&k.host) || k.kind == talks && !c.renameRow(&k.row) {
-				k.host = unknown
-			}
-			c.keys = append(c.keys, k)
-		}
-	}
-	c.keyBlocks = nil
-}
-
 var errNoVolume = errors.New("not a file of rollups")
 
 // parse reads a volume as far as it is whole.
-func (n *names) parse(b []byte) (*chunk, error) {
+func (n *names) parse(b []byte) (*contents, error) {
 	if len(b) < len(volumeMagic) || string(b[:len(volumeMagic)]) != volumeMagic {
 		return nil, errNoVolume
 	}
-	c := &chunk{names: n}
+	c := &contents{}
 	rest := b[len(volumeMagic):]
 	for {
 		kind, payload, after, ok := nextBlock(rest)
-		if !ok || !c.take(kind, payload) {
+		if !ok || !n.take(c, kind, payload) {
 			break
 		}
 		rest = after
@@ -232,16 +113,17 @@ func (n *names) parse(b []byte) (*chunk, error) {
 	return c, nil
 }
 
-func (c *chunk) take(kind byte, payload []byte) bool {
+// take adds a block to c.
+func (n *names) take(c *contents, kind byte, payload []byte) bool {
 	u := unpacker{payload}
 	switch kind {
 	case hostsBlock:
 		for len(u.b) > 0 {
-			c.hosts = append(c.hosts, c.names.host(Host{Label: u.string(), Address: u.string()}))
+			c.hosts = append(c.hosts, n.host(Host{Label: u.string(), Address: u.string()}))
 		}
 	case rowsBlock:
 		for len(u.b) > 0 {
-			c.rows = append(c.rows, c.names.row(Row{Name: u.string(), Detail: u.string()}))
+			c.rows = append(c.rows, n.row(Row{Name: u.string(), Detail: u.string()}))
 		}
 	case keysBlock:
 		c.keyBlocks = append(c.keyBlocks, payload)
@@ -283,7 +165,7 @@ type part struct {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // load reads a part. release gives its buffer back.
-func (n *names) load(p part) (c *chunk, release func(), err error) {
+func (n *names) load(p part) (c *contents, release func(), err error) {
 	buf := buffers.Get().(*[]byte)
 	release = func() { buffers.Put(buf) }
 	if *buf, err = readFile(*buf, p); err == nil {

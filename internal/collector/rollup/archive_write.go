@@ -274,43 +274,6 @@ func (g *gathering) frame(start, span int64) *frame {
 	return f
 }
 
-// take adds a frame that is later than all before and whose entries have other
-// numbers: key is what they stand for, id the number here.
-func (t *tally) take(f *frame, key func(uint32) *entryKey, id func(*entryKey) uint32) {
-	t.total = t.total.Plus(f.total)
-	t.other.add(&f.other)
-	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
-	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
-	for kind, entries := range t.entries {
-		f.eachEntry(entryKind(kind), func(n uint32, o observed) {
-			k := key(n)
-			if k == nil {
-				t.other.forgot(entryKind(kind), o.once)
-				return
-			}
-			to := id(k)
-			e := entries[to]
-			entries[to] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
-		})
-	}
-	f.eachMGEN(func(n uint32, m *mgenStat) {
-		k := key(n)
-		if k == nil {
-			t.other.forgot(mgens, Counts{m.packets, m.bytes})
-			return
-		}
-		to := id(k)
-		e := t.mgens[to]
-		e.add(m)
-		t.mgens[to] = e
-	})
-}
-
-func (o *others) forgot(kind entryKind, c Counts) {
-	to := [...]*Counts{pairs: &o.pairs, talks: &o.talks, mgens: &o.mgens}[kind]
-	*to = to.Plus(c)
-}
-
 // appender writes to one volume.
 type appender struct {
 	part
@@ -385,7 +348,7 @@ func newAppender(n *names, p part) *appender {
 }
 
 // read learns what the file has.
-func (o *appender) read(c *chunk) {
+func (o *appender) read(c *contents) {
 	for i, host := range c.hosts {
 		o.hosts[host] = uint32(i)
 	}

@@ -6,6 +6,17 @@
 // Tick publishes a Snapshot, which never changes; any number of goroutines
 // may ask it anything, and none of them ever makes the owner wait.
 //
+// # Parts
+//
+// Files are named by their part, and none uses anything of a later one:
+//
+//   - what all share: counts.go (what results are made of), key.go and directory.go (what is
+//     counted, and its number), frame.go and tally.go (the counts of a span of time, packed and
+//     while they are added up), spans.go (how long spans are, and how long they are kept);
+//   - archive*.go: an Archive writes frames to disk and reads them;
+//   - query*.go: a Snapshot answers questions from frames, wherever they are;
+//   - store*.go: a Store makes frames of records, and publishes Snapshots.
+//
 // # What is counted, and where it was seen
 //
 // Each record comes from one agent, the observer, who saw a packet as its

@@ -11,8 +11,8 @@ import (
 // (encoding/binary), names as differences. It takes about 7 bytes for a host's
 // flow and 10 for a pair. It never changes.
 type frame struct {
-	in          *chunk // of an archive, whose names and numbers it has; or nil
-	start, span int64  // seconds
+	in          *contents // of an archive, whose names and numbers it has; or nil
+	start, span int64     // seconds
 	total       Counts
 	other       others
 	data        []byte
@@ -24,7 +24,8 @@ type frame struct {
 const frameOverhead = 200
 
 func (f *frame) size() int64 { return frameOverhead + int64(cap(f.data)) }
-func (f *frame) end() int64  { return f.start + f.span }
+
+func (f *frame) end() int64 { return f.start + f.span }
 
 func compareCells(a, b cellKey) int {
 	return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.row, b.row), cmp.Compare(a.which, b.which))
@@ -221,68 +222,55 @@ func (f *frame) eachMGEN(yield func(id uint32, m *mgenStat)) {
 	}
 }
 
-// add merges a frame that is later than all before.
-func (t *tally) add(f *frame) {
-	t.total = t.total.Plus(f.total)
-	t.other.add(&f.other)
-	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
-	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
-	for kind, entries := range t.entries {
-		f.eachEntry(entryKind(kind), func(id uint32, o observed) {
-			e := entries[id]
-			entries[id] = observed{e.seen.Plus(o.seen), e.once.Plus(o.once)}
-		})
+// contents are what a volume of an archive has, in the store's numbers. It is valid as long as its
+// buffer is.
+type contents struct {
+	hosts, rows []uint32 // the file's numbers -> the store's, or unknown
+	keyBlocks   [][]byte
+	keys        []entryKey // of keyBlocks[:0], see loadKeys
+	frames      []*frame   // by start
+	size        int64      // of what is whole
+}
+
+// unknown is a host or row that is not in the archive's list.
+const unknown = 1<<32 - 2
+
+// renameHost makes a file's number the store's. c may be nil.
+func (c *contents) renameHost(host *uint32) bool {
+	return c == nil || rename(c.hosts, host)
+}
+
+func (c *contents) renameRow(row *uint32) bool {
+	return c == nil || *row == allRows || rename(c.rows, row)
+}
+
+func rename(list []uint32, n *uint32) bool {
+	if int64(*n) >= int64(len(list)) || list[*n] == unknown {
+		return false
 	}
-	f.eachMGEN(func(id uint32, m *mgenStat) {
-		e := t.mgens[id]
-		e.add(m)
-		t.mgens[id] = e
-	})
+	*n = list[*n]
+	return true
 }
 
-// sizes are how many entries of each kind there are.
-func (t *tally) sizes() [nkinds]int {
-	return [...]int{pairs: len(t.entries[pairs]), talks: len(t.entries[talks]), mgens: len(t.mgens)}
+// key is what an entry's number stands for, or nil.
+func (c *contents) key(id uint32) *entryKey {
+	if int64(id) >= int64(len(c.keys)) || c.keys[id].host == unknown {
+		return nil
+	}
+	return &c.keys[id]
 }
 
-// prune puts all but the heaviest entries aside.
-func (t *tally) prune(limits *[nkinds]int) (forgotten uint64) {
-	for kind, entries := range t.entries {
-		if len(entries) <= limits[kind] {
-			continue
-		}
-		ids := slices.SortedFunc(maps.Keys(entries), func(a, b uint32) int {
-			return cmp.Or(cmp.Compare(entries[b].seen.Bytes, entries[a].seen.Bytes), cmp.Compare(a, b))
-		})
-		for _, id := range ids[limits[kind]:] {
-			if entryKind(kind) == pairs {
-				t.other.pairs = t.other.pairs.Plus(entries[id].once)
-			} else {
-				t.other.talks = t.other.talks.Plus(entries[id].once)
+// loadKeys reads the keys, which not every question needs, while there is the
+// buffer.
+func (c *contents) loadKeys() {
+	for _, block := range c.keyBlocks {
+		for u := (unpacker{block}); len(u.b) > 0; {
+			k := u.key()
+			if !c.renameHost(&k.host) || k.kind == talks && !c.renameRow(&k.row) {
+				k.host = unknown
 			}
-			delete(entries, id)
-			forgotten++
+			c.keys = append(c.keys, k)
 		}
 	}
-	if len(t.mgens) > limits[mgens] {
-		ids := slices.SortedFunc(maps.Keys(t.mgens), func(a, b uint32) int {
-			return cmp.Or(cmp.Compare(t.mgens[b].bytes, t.mgens[a].bytes), cmp.Compare(a, b))
-		})
-		for _, id := range ids[limits[mgens]:] {
-			t.other.mgens = t.other.mgens.Plus(Counts{t.mgens[id].packets, t.mgens[id].bytes})
-			delete(t.mgens, id)
-			forgotten++
-		}
-	}
-	return forgotten
-}
-
-// heaviest moves the heaviest entries of list to its front, if it has more than
-// so many, and says how many they are.
-func heaviest(list []weighted, most int) int {
-	if len(list) <= most {
-		return len(list)
-	}
-	slices.SortFunc(list, func(a, b weighted) int { return cmp.Compare(b.weight, a.weight) })
-	return most
+	c.keyBlocks = nil
 }

@@ -79,7 +79,8 @@ func (k *connKey) is(o *connKey) bool {
 	return (k[0]^o[0])|(k[1]^o[1])|(k[2]^o[2])|(k[3]^o[3])|(k[4]^o[4])|(k[5]^o[5]) == 0
 }
 
-func (k *connKey) host() int         { return int(k[5] >> 32) }
+func (k *connKey) host() int { return int(k[5] >> 32) }
+
 func (k *connKey) flags() wire.Flags { return wire.Flags(k[5] >> 8) }
 
 func (k *connKey) src() (a [16]byte) {
@@ -131,4 +132,68 @@ func isGroup(a [16]byte, v6 bool) bool {
 	}
 	return a[12]>>4 == 0xe || // RFC 1112, 4
 		a[12] == 255 && a[13] == 255 && a[14] == 255 && a[15] == 255
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func (u *unpacker) string() string {
+	n := min(u.uint(), uint64(len(u.b)))
+	s := string(u.b[:n])
+	u.b = u.b[n:]
+	return s
+}
+
+// How a key is packed: kind, side, and which addresses it has.
+const (
+	keyKind  = 0x03
+	keySide  = 0x0c
+	keyV6    = 0x10
+	keyShort = 0x20 // both addresses are IPv4's, in IPv6 (RFC 4291, 2.5.5.2)
+)
+
+func mapped(a [16]byte) bool { return netip.AddrFrom16(a).Is4In6() }
+
+// appendKey packs k, whose host and row are the file's.
+func appendKey(b []byte, k *entryKey) []byte {
+	flags := byte(k.kind) | byte(k.side)<<2
+	if k.v6 {
+		flags |= keyV6
+	}
+	short := mapped(k.src) && mapped(k.dst)
+	if short {
+		flags |= keyShort
+	}
+	b = append(b, flags, k.proto)
+	for _, v := range [...]uint32{k.host, k.row, k.flow, uint32(k.sport), uint32(k.dport)} {
+		b = binary.AppendUvarint(b, uint64(v))
+	}
+	if short {
+		return append(append(b, k.src[12:]...), k.dst[12:]...)
+	}
+	return append(append(b, k.src[:]...), k.dst[:]...)
+}
+
+func (u *unpacker) key() (k entryKey) {
+	flags := u.b[0]
+	k.kind, k.side, k.v6 = entryKind(flags&keyKind), Side(flags&keySide>>2), flags&keyV6 != 0
+	k.proto = u.b[1]
+	u.b = u.b[2:]
+	k.host, k.row, k.flow = uint32(u.uint()), uint32(u.uint()), uint32(u.uint())
+	k.sport, k.dport = uint16(u.uint()), uint16(u.uint())
+	k.src, k.dst = u.address(flags), u.address(flags)
+	return k
+}
+
+func (u *unpacker) address(flags byte) (a [16]byte) {
+	if flags&keyShort == 0 {
+		n := copy(a[:], u.b)
+		u.b = u.b[n:]
+		return a
+	}
+	a[10], a[11] = 0xff, 0xff
+	n := copy(a[12:], u.b)
+	u.b = u.b[n:]
+	return a
 }

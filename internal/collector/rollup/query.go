@@ -26,7 +26,7 @@ func (s *Snapshot) Span() Window {
 }
 
 // Owner is the agent whose address it is, or -1.
-func (s *Snapshot) Owner(a netip.Addr) int { return s.history.owner(a.As16()) }
+func (s *Snapshot) Owner(a netip.Addr) int { return s.timeline.owner(a.As16()) }
 
 // Fit is the window that a result for w has.
 func (s *Snapshot) Fit(w Window) Window {
@@ -42,11 +42,11 @@ func (s *Snapshot) Fit(w Window) Window {
 	}
 	length := w.To - w.From
 	if w.Step <= 0 {
-		w.Step = s.history.cheap((length + maxPoints - 1) / maxPoints)
+		w.Step = s.timeline.cheap((length + maxPoints - 1) / maxPoints)
 	}
 	w.Step = max(w.Step, (length+mostPoints-1)/mostPoints, 1)
-	w.Step = roundUp(w.Step, s.history.finest(w.From))
-	for i := s.history.kinds() - 1; i > 0; i-- {
+	w.Step = roundUp(w.Step, s.timeline.finest(w.From))
+	for i := s.timeline.kinds() - 1; i > 0; i-- {
 		if w.Step > tierSpecs[i].span {
 			w.Step = roundUp(w.Step, tierSpecs[i].span)
 			break
@@ -60,7 +60,7 @@ func (s *Snapshot) Fit(w Window) Window {
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // kinds is how many tiers there are.
-func (h *history) kinds() int {
+func (h *timeline) kinds() int {
 	if h.disk == nil {
 		return memoryTiers
 	}
@@ -69,7 +69,7 @@ func (h *history) kinds() int {
 
 // cheap is a step of at least so many seconds, longer where that makes much less
 // to look at.
-func (h *history) cheap(step int64) int64 {
+func (h *timeline) cheap(step int64) int64 {
 	for i := h.kinds() - 1; i > 0; i-- {
 		if span := tierSpecs[i].span; step > span/2 && i != 2 {
 			return roundUp(step, span)
@@ -80,7 +80,7 @@ func (h *history) cheap(step int64) int64 {
 
 // finest is the span of the finest frames that reach back to from, or as far as
 // any do.
-func (h *history) finest(from int64) int64 {
+func (h *timeline) finest(from int64) int64 {
 	for i := range tierSpecs {
 		first, ok := h.first(i)
 		if ok && (first <= from || !h.knowsBefore(i+1, first)) {
@@ -91,7 +91,7 @@ func (h *history) finest(from int64) int64 {
 }
 
 // knowsBefore: one of the tiers from i on has a frame that ends by t.
-func (h *history) knowsBefore(i int, t int64) bool {
+func (h *timeline) knowsBefore(i int, t int64) bool {
 	for ; i < len(tierSpecs); i++ {
 		if first, ok := h.first(i); ok && first+tierSpecs[i].span <= t {
 			return true
@@ -100,7 +100,7 @@ func (h *history) knowsBefore(i int, t int64) bool {
 	return false
 }
 
-func (h *history) oldest() int64 {
+func (h *timeline) oldest() int64 {
 	oldest := int64(math.MaxInt64)
 	for i := range tierSpecs {
 		if first, ok := h.first(i); ok {

@@ -21,7 +21,7 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	sums := make(map[uint32]*mgenFound)
 	of := make(map[entryKey]*mgenFound)
 	blind := s.blindness(w)
-	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+	s.timeline.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
 		hosts := blind.during(f)
 		m.Other = m.Other.Plus(f.other.mgens)
 		f.eachMGEN(func(id uint32, n *mgenStat) {
@@ -49,11 +49,11 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 		subject := x.key.subject()
 		n := len(m.Flows)
 		if n == 0 || m.Flows[n-1].ID != x.key.flow || m.Flows[n-1].Tuple != subject.tuple() {
-			m.Flows = append(m.Flows, MGENFlow{ID: x.key.flow, Tuple: subject.tuple(), SrcHost: s.history.owner(x.key.src)})
+			m.Flows = append(m.Flows, MGENFlow{ID: x.key.flow, Tuple: subject.tuple(), SrcHost: s.timeline.owner(x.key.src)})
 			flows = append(flows, &mgenParts{})
 			n++
 		}
-		m.Flows[n-1].add(x, flows[n-1], s.history.sends(int(x.key.host), x.key.src))
+		m.Flows[n-1].add(x, flows[n-1], s.timeline.sends(int(x.key.host), x.key.src))
 	}
 	receives := make(map[int]bool)
 	for i := range m.Flows {
@@ -63,7 +63,7 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	}
 	for i := range m.Flows {
 		f := &m.Flows[i]
-		dst := s.history.owner(f.Dst.As16())
+		dst := s.timeline.owner(f.Dst.As16())
 		if f.Watched && len(f.Receivers) == 0 && receives[dst] && !f.Dst.IsMulticast() {
 			f.Receivers = []MGENReceiver{{Host: dst}} // nothing has arrived
 			flows[i].received = []*mgenFound{{}}
@@ -198,7 +198,7 @@ func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 		}
 		return points[*k]
 	}
-	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+	s.timeline.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
 		at := w.point(f)
 		f.eachMGEN(func(number uint32, x *mgenStat) {
 			p, ok := series[number]

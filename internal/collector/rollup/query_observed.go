@@ -1,90 +1,8 @@
 package rollup
 
 import (
-	"math"
 	"slices"
 )
-
-// Blank is a time when a host's agent was not watching, or not all of the time:
-// seconds From to To, without To. What happened on the host then is unknown,
-// which is not the same as nothing.
-type Blank struct {
-	Run
-	// Partial: the agent was watching, but some of its records were lost. What
-	// is left is shown, but not compared with what other agents saw.
-	Partial bool
-}
-
-// forever is the end of a Blank that is not over.
-const forever = math.MaxInt64
-
-// mostBlanks bounds the blanks of a host that are remembered; the oldest go first.
-const mostBlanks = 1024
-
-// Watch says whether a host's agent is being watched from now (nanoseconds since
-// the epoch) on. A host of which Watch never says anything is taken for watched.
-// It is called by who calls Add. The second in which an agent comes or goes is
-// unknown too, as only a part of it was seen.
-func (s *Store) Watch(now int64, host int, watching bool) {
-	list := s.hosts[host].blanks
-	n := len(list)
-	open := n > 0 && list[n-1].To == forever
-	switch {
-	case watching && open:
-		s.setBlanks(host, append(slices.Clone(list[:n-1]), Blank{Run: Run{list[n-1].From, floorSec(now) + 1}}))
-		s.hosts[host].epoch++
-	case !watching && !open:
-		from := floorSec(now)
-		if n > 0 && list[n-1].To >= from && !list[n-1].Partial { // it came back and went within a second
-			from, list = list[n-1].From, list[:n-1]
-		}
-		s.setBlanks(host, append(slices.Clone(list), Blank{Run: Run{from, forever}}))
-		s.hosts[host].epoch++
-	}
-}
-
-// Missed says that some records of a host's agent, of seconds from to to, without
-// to, were lost on their way. It is called by who calls Add.
-func (s *Store) Missed(host int, from, to int64) {
-	list := s.hosts[host].blanks
-	n := len(list)
-	if n > 0 && list[n-1].To == forever {
-		return
-	}
-	s.hosts[host].epoch++
-	if n > 0 && list[n-1].Partial && from <= list[n-1].To {
-		list = slices.Clone(list)
-		list[n-1].From, list[n-1].To = min(list[n-1].From, from), max(list[n-1].To, to)
-		s.setBlanks(host, list)
-		return
-	}
-	s.setBlanks(host, append(slices.Clone(list), Blank{Run{from, to}, true}))
-}
-
-// unwatch adds a time, until now, in which nobody was watching a host's agent.
-func (s *Store) unwatch(host int, r Run) {
-	list := s.hosts[host].blanks
-	s.hosts[host].epoch++
-	if n := len(list); n == 0 || list[n-1].To < r.From {
-		s.setBlanks(host, append(slices.Clone(list), Blank{Run: r}))
-	}
-}
-
-// Newest is the newest packet's time of a host, nanoseconds since the epoch. It is
-// called by who calls Add.
-func (s *Store) Newest(host int) int64 { return s.hosts[host].Newest }
-
-// setBlanks replaces the list, which snapshots have too, and tells the archive of
-// its last entry.
-func (s *Store) setBlanks(host int, list []Blank) {
-	if len(list) > mostBlanks {
-		list = list[len(list)-mostBlanks:]
-	}
-	s.hosts[host].blanks = list
-	if s.cfg.Archive != nil {
-		s.cfg.Archive.blankLog.add(s.cfg.Archive.names.at(uint32(host)), list[len(list)-1])
-	}
-}
 
 // hostBlank is a Blank of a host.
 type hostBlank struct {
@@ -96,7 +14,7 @@ type hostBlank struct {
 // in order, without those when nobody wrote the history; see Gaps.
 func (s *Snapshot) Blanks(host int, w Window) (list []Blank) {
 	end := min(w.To, s.Complete+1)
-	for _, b := range s.history.blanksOf(host) {
+	for _, b := range s.timeline.blanksOf(host) {
 		if b.From < end && b.To > w.From {
 			b.From, b.To = max(b.From, w.From), min(b.To, end)
 			list = append(list, b)
@@ -105,7 +23,7 @@ func (s *Snapshot) Blanks(host int, w Window) (list []Blank) {
 	return list
 }
 
-func (h *history) blanksOf(host int) []Blank {
+func (h *timeline) blanksOf(host int) []Blank {
 	if host < 0 || host >= len(h.blanks) {
 		return nil
 	}
@@ -143,7 +61,7 @@ func covered(runs []Run, from, to int64) bool {
 func (s *Snapshot) Unobserved(w Window, hosts ...int) []Run {
 	gaps := s.Gaps(w)
 	if len(hosts) == 0 {
-		for host := range s.history.blanks {
+		for host := range s.timeline.blanks {
 			hosts = append(hosts, host)
 		}
 	}
@@ -165,7 +83,7 @@ func (s *Snapshot) Unobserved(w Window, hosts ...int) []Run {
 // the seconds in which it came or went, whose packets are counted.
 func (s *Snapshot) unwatched(host int, w Window) (runs []Run) {
 	end := min(w.To, s.Complete+1)
-	for _, b := range s.history.blanksOf(host) {
+	for _, b := range s.timeline.blanksOf(host) {
 		from, to := b.From+1, b.To-1
 		if b.To == forever {
 			to = end
@@ -215,7 +133,7 @@ type blindness struct {
 
 func (s *Snapshot) blindness(w Window) *blindness {
 	b := &blindness{}
-	for host := range s.history.blanks {
+	for host := range s.timeline.blanks {
 		for _, blank := range s.Blanks(host, w) {
 			b.blanks = append(b.blanks, hostBlank{host, blank})
 		}
@@ -300,4 +218,24 @@ func (m *mgenStat) uncount(n *mgenStat) {
 	m.messages -= n.messages
 	m.expected -= n.expected
 	m.duplicates -= n.duplicates
+}
+
+// Gaps are the times in w, from Oldest to Complete, when nobody wrote the
+// history: seconds of which nothing is known, which is not the same as no traffic.
+func (s *Snapshot) Gaps(w Window) (gaps []Run) {
+	if len(s.Runs) == 0 || s.Oldest == 0 {
+		return nil
+	}
+	known := max(w.From, s.Oldest)
+	end := min(w.To, s.Complete+1)
+	for _, r := range s.Runs {
+		if r.From > known && known < end {
+			gaps = append(gaps, Run{known, min(r.From, end)})
+		}
+		known = max(known, r.To)
+	}
+	if known < end {
+		gaps = append(gaps, Run{known, end})
+	}
+	return gaps
 }

@@ -32,7 +32,7 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 	of := make(map[entryKey]*found)
 	asides := make(map[uint32]*aside)
 	blind := s.blindness(w)
-	s.history.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+	s.timeline.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
 		hosts := blind.during(f)
 		if kind == pairs {
 			other = other.Plus(f.other.pairs)
@@ -155,7 +155,7 @@ func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 		}
 		c := Cell{
 			Src: x.key.addr(&x.key.src), Dst: x.key.addr(&x.key.dst),
-			SrcHost: s.history.owner(x.key.src), DstHost: s.history.owner(x.key.dst), Once: x.once,
+			SrcHost: s.timeline.owner(x.key.src), DstHost: s.timeline.owner(x.key.dst), Once: x.once,
 		}
 		var sender, receiver *foundBy
 		c.Sent, c.Relayed, c.Received, sender, receiver = x.counts(c.DstHost)
@@ -184,10 +184,10 @@ func receivers(list []*found) map[int]bool {
 // sent: it says on which side it sees packets, or src is an address of its host.
 // A 28-byte feed of somebody else's packets looks like one of a sender.
 func (s *Snapshot) watches(sender *foundBy, src [16]byte) bool {
-	return sender != nil && s.history.sends(int(sender.host), src)
+	return sender != nil && s.timeline.sends(int(sender.host), src)
 }
 
-func (h *history) sends(host int, src [16]byte) bool {
+func (h *timeline) sends(host int, src [16]byte) bool {
 	if host < len(h.directions) && h.directions[host] {
 		return true
 	}
@@ -235,7 +235,7 @@ func (s *Snapshot) Groups(w Window) *Groups {
 }
 
 func (s *Snapshot) groupSender(x *found) GroupSender {
-	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.history.owner(x.key.src), Once: x.once}
+	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.timeline.owner(x.key.src), Once: x.once}
 	_, _, _, sender, best := x.counts(-1)
 	m.Watched = s.watches(sender, x.key.src)
 	if m.Watched {
@@ -269,7 +269,7 @@ func (s *Snapshot) Talkers(w Window, most int) *Talkers {
 			continue
 		}
 		k := Talker{Tuple: x.key.tuple(), Once: x.once, Row: int(x.key.row)}
-		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.history.owner(x.key.dst))
+		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.timeline.owner(x.key.dst))
 		t.Talkers = append(t.Talkers, k)
 	}
 	return t

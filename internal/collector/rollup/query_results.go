@@ -3,111 +3,7 @@ package rollup
 import (
 	"net/netip"
 	"time"
-
-	"github.com/pcapper/pcapper/wire"
 )
-
-// Clock says what "now" is for a Store.
-type Clock uint8
-
-const (
-	// ByWall: the time that Tick is given. For live agents.
-	ByWall Clock = iota
-	// ByNewest: the newest packet's time. For replayed logs.
-	ByNewest
-)
-
-// Host is an agent: one line of the collector's configuration.
-type Host struct {
-	Label string
-	// Addr is where the agent is dialled, if that is an address: it is one of
-	// the host's own. It may be invalid.
-	Addr netip.Addr
-	// Address is the same as the configuration has it, which tells hosts with one
-	// label apart. It may be empty.
-	Address string
-	// Former: the configuration does not have it any more; see Archive.Hosts.
-	Former bool
-}
-
-// Config of a Store.
-type Config struct {
-	// Hosts are the agents; a record's host is an index into them.
-	Hosts []Host
-	// Rows is how many flows there are. Row numbers 0 to Rows-1 are flows;
-	// row Rows is the traffic of no flow.
-	Rows int
-	// Classify appends to rows the flows that a packet belongs to, the primary
-	// one first, and none if it belongs to no flow. Add calls it once per
-	// conversation, not per packet: it may look at addresses, ports, protocol
-	// and MGEN flow ID only.
-	Classify func(rows []int, r *wire.Record) []int
-	Clock    Clock
-	// Late is for how long a second waits for its packets; 0 is 5 s. It is
-	// rounded up to whole seconds, and 60 s at most.
-	Late time.Duration
-	// Future is how far ahead of now a packet may be; 0 is 2 s. Rounded and
-	// bounded like Late.
-	Future time.Duration
-	// Budget bounds the history's memory in bytes; 0 is DefaultBudget. The
-	// oldest seconds, or spans, go first; Snapshot.Span says how far it reaches.
-	Budget int64
-	// Archive keeps the history on disk. It may be nil. With one, Hosts and Rows
-	// must be what it says, and a quarter of Budget is used: the rest of what it
-	// stands for is read from disk.
-	Archive *Archive
-}
-
-// DefaultBudget is the most memory that history takes unless the
-// configuration says otherwise. What else a store needs is about 80 MiB at most,
-// and some 600 bytes for each flow of a host that has traffic.
-const DefaultBudget = 192 << 20
-
-// Side is where an observer saw a packet.
-type Side uint8
-
-const (
-	// Sent by the observer as its own.
-	Sent Side = iota
-	// Relayed by the observer for another host.
-	Relayed
-	// Received by the observer.
-	Received
-)
-
-func (s Side) String() string { return [...]string{"sent", "relayed", "received"}[s] }
-
-// Counts of packets.
-type Counts struct {
-	Packets uint64
-	Bytes   uint64 // of whole IP packets, header included
-}
-
-// Bits are what rates are made of: bits = 8 x bytes.
-func (c Counts) Bits() uint64 { return 8 * c.Bytes }
-
-// Plus is the sum.
-func (c Counts) Plus(d Counts) Counts { return Counts{c.Packets + d.Packets, c.Bytes + d.Bytes} }
-
-// Window is the time from From to To, without To, in seconds since the UNIX
-// epoch. Step is how many seconds one point of a series stands for; 0 lets
-// the query choose, so that there are at most 600 points.
-//
-// A result holds the window that it really covers: ends moved outwards to
-// whole steps, Step no finer than what is still kept for From. Rates are counts
-// divided by Seconds, or by Step for a point.
-type Window struct{ From, To, Step int64 }
-
-// Points is the length of each series in a result with this window.
-func (w Window) Points() int {
-	if w.Step <= 0 || w.To <= w.From {
-		return 0
-	}
-	return int((w.To - w.From + w.Step - 1) / w.Step)
-}
-
-// Seconds is the window's length.
-func (w Window) Seconds() int64 { return max(w.To-w.From, 0) }
 
 // Snapshot is everything known at one moment. It never changes.
 type Snapshot struct {
@@ -150,7 +46,7 @@ type Snapshot struct {
 	// of single seconds that were put into Other because there were too many.
 	Forgotten uint64
 
-	history *history
+	timeline *timeline
 }
 
 // HostStatus is what is known of an agent's records as such.
@@ -351,13 +247,6 @@ type Talker struct {
 	Once                    Counts
 	Sent, Relayed, Received Counts // as in Cell
 	Row                     int
-}
-
-// Tuple names a conversation. Ports are 0 for protocols without ports.
-type Tuple struct {
-	Src, Dst         netip.Addr
-	SrcPort, DstPort uint16
-	Proto            uint8
 }
 
 // MGEN is all MGEN flows of a window.

@@ -12,7 +12,7 @@ func (s *Snapshot) Overview(w Window) *Overview {
 	o := &Overview{Window: w, Series: make([]Counts, w.Points())}
 	rows := make(map[uint32]*FlowSeries)
 	cells := make(map[cellKey]Counts)
-	s.history.each(w, func(f *frame) {
+	s.timeline.each(w, func(f *frame) {
 		at := w.point(f)
 		o.Total = o.Total.Plus(f.total)
 		o.Series[at] = o.Series[at].Plus(f.total)
@@ -116,7 +116,7 @@ func (s *Snapshot) Cells(w Window) *Cells {
 
 func (s *Snapshot) cells(w Window) []CellSeries {
 	series := make(map[cellKey]*CellSeries)
-	s.history.each(w, func(f *frame) {
+	s.timeline.each(w, func(f *frame) {
 		at := w.point(f)
 		f.eachCell(func(k cellKey, c Counts) {
 			if k.row == allRows {
@@ -146,7 +146,7 @@ func (s *Snapshot) Flow(row int, w Window) *FlowView {
 	w = s.Fit(w)
 	v := &FlowView{Window: w, Flow: *newFlowSeries(row, w)}
 	cells := make(map[cellKey]Counts)
-	s.history.each(w, func(f *frame) {
+	s.timeline.each(w, func(f *frame) {
 		at := w.point(f)
 		f.eachRow(func(k rowKey, c Counts) {
 			if k.row == uint32(row) {
@@ -171,7 +171,7 @@ func (s *Snapshot) HostViews(w Window) []HostView {
 	w = s.Fit(w)
 	views := make(map[uint32]*HostView)
 	cells := make(map[cellKey]Counts)
-	s.history.each(w, func(f *frame) {
+	s.timeline.each(w, func(f *frame) {
 		at := w.point(f)
 		f.eachCell(func(k cellKey, c Counts) {
 			cells[k] = cells[k].Plus(c)

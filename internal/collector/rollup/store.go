@@ -10,13 +10,54 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
+// Clock says what "now" is for a Store.
+type Clock uint8
+
+const (
+	// ByWall: the time that Tick is given. For live agents.
+	ByWall Clock = iota
+	// ByNewest: the newest packet's time. For replayed logs.
+	ByNewest
+)
+
+// Config of a Store.
+type Config struct {
+	// Hosts are the agents; a record's host is an index into them.
+	Hosts []Host
+	// Rows is how many flows there are. Row numbers 0 to Rows-1 are flows;
+	// row Rows is the traffic of no flow.
+	Rows int
+	// Classify appends to rows the flows that a packet belongs to, the primary
+	// one first, and none if it belongs to no flow. Add calls it once per
+	// conversation, not per packet: it may look at addresses, ports, protocol
+	// and MGEN flow ID only.
+	Classify func(rows []int, r *wire.Record) []int
+	Clock    Clock
+	// Late is for how long a second waits for its packets; 0 is 5 s. It is
+	// rounded up to whole seconds, and 60 s at most.
+	Late time.Duration
+	// Future is how far ahead of now a packet may be; 0 is 2 s. Rounded and
+	// bounded like Late.
+	Future time.Duration
+	// Budget bounds the history's memory in bytes; 0 is DefaultBudget. The
+	// oldest seconds, or spans, go first; Snapshot.Span says how far it reaches.
+	Budget int64
+	// Archive keeps the history on disk. It may be nil. With one, Hosts and Rows
+	// must be what it says, and a quarter of Budget is used: the rest of what it
+	// stands for is read from disk.
+	Archive *Archive
+}
+
+// DefaultBudget is the most memory that history takes unless the
+// configuration says otherwise. What else a store needs is about 80 MiB at most,
+// and some 600 bytes for each flow of a host that has traffic.
+const DefaultBudget = 192 << 20
+
 const (
 	nsPerSec = int64(time.Second)
 	// silence is for how many seconds a sender's agent that reports nothing is
 	// still expected to.
 	silence = 10
-	// maxOpen bounds Config.Late and Config.Future, in seconds.
-	maxOpen = 60
 	// reportDelay is how long after its end a second counts as complete: an
 	// agent of ours sends records at once, and the rest is the way.
 	reportDelay = 250 * time.Millisecond
@@ -124,13 +165,6 @@ func New(cfg Config) *Store {
 
 func (s *Store) newSecond() *second {
 	return newSecond(func(set uint32) []int { return s.rowSets[set] })
-}
-
-func wholeSeconds(d time.Duration, otherwise int64) int64 {
-	if d <= 0 {
-		return otherwise
-	}
-	return min(int64((d+time.Second-1)/time.Second), maxOpen)
 }
 
 // forget is the part of Reset that New needs too.
@@ -385,24 +419,6 @@ func (s *Store) finish(i int) {
 	s.push(i, packed)
 }
 
-// archive hands a frame over to the archive, if there is one.
-func (s *Store) archive(i int, f *frame) {
-	if s.cfg.Archive == nil {
-		return
-	}
-	j := job{tier: i, frame: f, keys: s.dir.keys}
-	if s.addrs.unsaved {
-		j.owners = s.addrs.certain()
-		s.addrs.unsaved = false
-	}
-	if s.patient {
-		s.cfg.Archive.handed.Add(1)
-		s.cfg.Archive.jobs <- j
-		return
-	}
-	s.cfg.Archive.offer(j)
-}
-
 // sealAll puts all that is counted into history, and into the archive.
 func (s *Store) sealAll() {
 	s.flushAll()
@@ -417,25 +433,6 @@ func (s *Store) sealAll() {
 			s.finish(i)
 		}
 	}
-}
-
-// Close puts all that is counted into the archive, and waits until it is written.
-// Nothing may be added after.
-func (s *Store) Close() {
-	if s.cfg.Archive == nil {
-		return
-	}
-	s.sealAll()
-	close(s.cfg.Archive.jobs)
-	<-s.cfg.Archive.done
-}
-
-func floorTo(t, span int64) int64 {
-	r := t % span
-	if r < 0 {
-		r += span
-	}
-	return t - r
 }
 
 // freeze brings the frame of a second up to date.

@@ -6,44 +6,6 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// mgenStat is what is counted of one MGEN flow at one observer in some time.
-type mgenStat struct {
-	packets, bytes, messages        uint64
-	expected                        uint64
-	duplicates, reordered, restarts uint64
-	delayed, negative               uint64
-	delaySum, delayMin, delayMax    int64 // ns; valid iff delayed > 0
-	jitter                          int64 // ns, after the last message
-}
-
-// add merges what came after.
-func (m *mgenStat) add(n *mgenStat) {
-	m.packets += n.packets
-	m.bytes += n.bytes
-	m.messages += n.messages
-	m.expected += n.expected
-	m.duplicates += n.duplicates
-	m.reordered += n.reordered
-	m.restarts += n.restarts
-	m.negative += n.negative
-	if n.delayed == 0 {
-		return
-	}
-	if m.delayed == 0 {
-		m.delayMin, m.delayMax = n.delayMin, n.delayMax
-	}
-	m.delayMin, m.delayMax = min(m.delayMin, n.delayMin), max(m.delayMax, n.delayMax)
-	m.delayed += n.delayed
-	m.delaySum += n.delaySum
-	m.jitter = n.jitter
-}
-
-// lost is how many messages are missing; in a short time it may be negative,
-// when some come that were missed earlier.
-func (m *mgenStat) lost() int64 {
-	return int64(m.expected) - int64(m.messages-m.duplicates)
-}
-
 // seqWindow is how many sequence numbers back a message is recognised as a
 // duplicate. One that is even later counts as reordered.
 const seqWindow = 4096

@@ -1,6 +1,10 @@
 package rollup
 
-import "maps"
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
 
 // How many entries of each kind a second keeps while it is open.
 var openEntries = [nkinds]int{pairs: 8192, talks: 4096, mgens: 2048}
@@ -23,29 +27,6 @@ type second struct {
 	dropped   uint64 // evicted, or not in frame
 
 	rows func(set uint32) []int
-}
-
-// others is what was put aside for want of room, as far as it counts once.
-type others struct {
-	pairs, talks, mgens Counts
-}
-
-func (o *others) add(p *others) {
-	o.pairs, o.talks, o.mgens = o.pairs.Plus(p.pairs), o.talks.Plus(p.talks), o.mgens.Plus(p.mgens)
-}
-
-// cellKey is host, row and level; or host, allRows and side.
-type cellKey struct {
-	host, row uint32
-	which     uint8
-}
-
-const allRows = 1<<32 - 1
-
-// rowKey is a row and a level.
-type rowKey struct {
-	row   uint32
-	level uint8
 }
 
 func newSecond(rows func(set uint32) []int) *second {
@@ -128,40 +109,6 @@ func (s *second) add(k *connKey, side Side, set uint32, mgen bool, c Counts, mes
 func (s *second) addMGEN(k *entryKey, m *mgenStat) {
 	s.used, s.dirty = true, true
 	s.mgens.add(k, 0).add(m)
-}
-
-// observed is what one observer saw in some time, and how much of that counts
-// once.
-type observed struct {
-	seen, once Counts
-}
-
-// tally is the contents of a frame while they are being added up. Entries are
-// named by their number in the directory.
-type tally struct {
-	total   Counts // once
-	rows    map[rowKey]Counts
-	cells   map[cellKey]Counts
-	entries [2]map[uint32]observed // pairs, talks
-	mgens   map[uint32]mgenStat
-	other   others
-}
-
-func newTally() *tally {
-	return &tally{
-		rows: make(map[rowKey]Counts), cells: make(map[cellKey]Counts),
-		entries: [2]map[uint32]observed{make(map[uint32]observed), make(map[uint32]observed)},
-		mgens:   make(map[uint32]mgenStat),
-	}
-}
-
-func (t *tally) reset() {
-	clear(t.rows)
-	clear(t.cells)
-	clear(t.entries[pairs])
-	clear(t.entries[talks])
-	clear(t.mgens)
-	t.total, t.other = Counts{}, others{}
 }
 
 // observer is one of those who saw the same traffic.
@@ -318,4 +265,14 @@ func (f *freezer) keepMGEN(s *sketch[entryKey, mgenStat]) (forgotten uint64) {
 		f.tally.other.mgens = f.tally.other.mgens.Plus(x.seen)
 	}
 	return forgotten
+}
+
+// heaviest moves the heaviest entries of list to its front, if it has more than
+// so many, and says how many they are.
+func heaviest(list []weighted, most int) int {
+	if len(list) <= most {
+		return len(list)
+	}
+	slices.SortFunc(list, func(a, b weighted) int { return cmp.Compare(b.weight, a.weight) })
+	return most
 }

@@ -21,10 +21,10 @@ func (s *Store) Tick(now int64) {
 }
 
 func (s *Store) snapshot() *Snapshot {
-	h := &history{rows: s.cfg.Rows}
+	h := &timeline{rows: s.cfg.Rows}
 	snap := &Snapshot{
 		Seq: 1, Now: s.nowNS, Records: s.records, Late: s.lateSum, Future: s.futureSum, Unplaced: s.unplaced,
-		Budget: s.cfg.Budget, Hosts: make([]HostStatus, len(s.hosts)), history: h,
+		Budget: s.cfg.Budget, Hosts: make([]HostStatus, len(s.hosts)), timeline: h,
 	}
 	if old := s.last.Load(); old != nil {
 		snap.Seq = old.Seq + 1
@@ -82,40 +82,9 @@ func (s *Store) snapshot() *Snapshot {
 	return snap
 }
 
-// showArchive adds what is on disk.
-func (s *Store) showArchive(snap *Snapshot) {
-	snap.Since = s.since
-	a := s.cfg.Archive
-	if a == nil {
-		return
-	}
-	snap.Budget /= archivedTo
-	h, v := snap.history, a.view.Load()
-	h.disk = v
-	for i := range tierSpecs {
-		t := &v.tiers[i]
-		switch {
-		case i >= memoryTiers:
-			h.begun[i], h.until[i] = t.begun, t.current
-		case !h.begun[i] && len(t.parts) > 0:
-			h.begun[i], h.until[i] = true, t.last+tierSpecs[i].span
-		}
-	}
-	status := v.status
-	status.Lost, status.Damaged = a.shed.Load()+a.refused.Load(), a.damaged.Load()
-	snap.Archive = &status
-	snap.Runs = v.runs
-	if s.started {
-		a.began.Store(s.began)
-		a.sealed.Store(s.first)
-		a.now.Store(s.nowSec)
-		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
-	}
-}
-
 // oldest is the first second that is known: a frame of a long span may begin
 // before it.
-func (s *Store) oldest(h *history, runs []Run) int64 {
+func (s *Store) oldest(h *timeline, runs []Run) int64 {
 	oldest, first := h.oldest(), s.kept
 	if h.disk != nil && len(runs) > 0 {
 		first = runs[0].From

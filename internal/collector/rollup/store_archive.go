@@ -1,0 +1,85 @@
+package rollup
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/pcapper/pcapper/wire"
+)
+
+// Refill counts records of a time that is Missing, up to to, and writes them; Run must be
+// running, and the archive's store not closed before it returns. The order of
+// records matters within a minute only as far as MGEN's numbers go. cfg is the
+// store's.
+func (a *Archive) Refill(cfg Config, hole Hole, to int64, records iter.Seq2[int, *wire.Record]) {
+	cfg.Archive, cfg.Clock, cfg.Late = a, ByNewest, maxOpen*time.Second
+	cfg.Budget = DefaultBudget / 4 // little is kept: it is for one minute
+	s := New(cfg)
+	s.patient = true
+	for host, r := range records {
+		s.Add(0, host, r)
+	}
+	s.sealAll()
+	a.jobs <- job{refilled: to, hole: hole}
+}
+
+// archive hands a frame over to the archive, if there is one.
+func (s *Store) archive(i int, f *frame) {
+	if s.cfg.Archive == nil {
+		return
+	}
+	j := job{tier: i, frame: f, keys: s.dir.keys}
+	if s.addrs.unsaved {
+		j.owners = s.addrs.certain()
+		s.addrs.unsaved = false
+	}
+	if s.patient {
+		s.cfg.Archive.handed.Add(1)
+		s.cfg.Archive.jobs <- j
+		return
+	}
+	s.cfg.Archive.offer(j)
+}
+
+// Close puts all that is counted into the archive, and waits until it is written.
+// Nothing may be added after.
+func (s *Store) Close() {
+	if s.cfg.Archive == nil {
+		return
+	}
+	s.sealAll()
+	close(s.cfg.Archive.jobs)
+	<-s.cfg.Archive.done
+}
+
+// showArchive adds what is on disk.
+func (s *Store) showArchive(snap *Snapshot) {
+	snap.Since = s.since
+	a := s.cfg.Archive
+	if a == nil {
+		return
+	}
+	snap.Budget /= archivedTo
+	h, v := snap.timeline, a.view.Load()
+	h.disk = v
+	for i := range tierSpecs {
+		t := &v.tiers[i]
+		switch {
+		case i >= memoryTiers:
+			h.begun[i], h.until[i] = t.begun, t.current
+		case !h.begun[i] && len(t.parts) > 0:
+			h.begun[i], h.until[i] = true, t.last+tierSpecs[i].span
+		}
+	}
+	status := v.status
+	status.Lost, status.Damaged = a.shed.Load()+a.refused.Load(), a.damaged.Load()
+	snap.Archive = &status
+	snap.Runs = v.runs
+	if s.started {
+		a.began.Store(s.began)
+		a.sealed.Store(s.first)
+		a.now.Store(s.nowSec)
+		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
+	}
+}

@@ -1,0 +1,71 @@
+package rollup
+
+import "slices"
+
+// mostBlanks bounds the blanks of a host that are remembered; the oldest go first.
+const mostBlanks = 1024
+
+// Watch says whether a host's agent is being watched from now (nanoseconds since
+// the epoch) on. A host of which Watch never says anything is taken for watched.
+// It is called by who calls Add. The second in which an agent comes or goes is
+// unknown too, as only a part of it was seen.
+func (s *Store) Watch(now int64, host int, watching bool) {
+	list := s.hosts[host].blanks
+	n := len(list)
+	open := n > 0 && list[n-1].To == forever
+	switch {
+	case watching && open:
+		s.setBlanks(host, append(slices.Clone(list[:n-1]), Blank{Run: Run{list[n-1].From, floorSec(now) + 1}}))
+		s.hosts[host].epoch++
+	case !watching && !open:
+		from := floorSec(now)
+		if n > 0 && list[n-1].To >= from && !list[n-1].Partial { // it came back and went within a second
+			from, list = list[n-1].From, list[:n-1]
+		}
+		s.setBlanks(host, append(slices.Clone(list), Blank{Run: Run{from, forever}}))
+		s.hosts[host].epoch++
+	}
+}
+
+// Missed says that some records of a host's agent, of seconds from to to, without
+// to, were lost on their way. It is called by who calls Add.
+func (s *Store) Missed(host int, from, to int64) {
+	list := s.hosts[host].blanks
+	n := len(list)
+	if n > 0 && list[n-1].To == forever {
+		return
+	}
+	s.hosts[host].epoch++
+	if n > 0 && list[n-1].Partial && from <= list[n-1].To {
+		list = slices.Clone(list)
+		list[n-1].From, list[n-1].To = min(list[n-1].From, from), max(list[n-1].To, to)
+		s.setBlanks(host, list)
+		return
+	}
+	s.setBlanks(host, append(slices.Clone(list), Blank{Run{from, to}, true}))
+}
+
+// unwatch adds a time, until now, in which nobody was watching a host's agent.
+func (s *Store) unwatch(host int, r Run) {
+	list := s.hosts[host].blanks
+	s.hosts[host].epoch++
+	if n := len(list); n == 0 || list[n-1].To < r.From {
+		s.setBlanks(host, append(slices.Clone(list), Blank{Run: r}))
+	}
+}
+
+// Newest is the newest packet's time of a host, nanoseconds since the epoch. It is
+// called by who calls Add.
+func (s *Store) Newest(host int) int64 { return s.hosts[host].Newest }
+
+// setBlanks replaces the list, which snapshots have too, and tells the archive of
+// its last entry.
+func (s *Store) setBlanks(host int, list []Blank) {
+	if len(list) > mostBlanks {
+		list = list[len(list)-mostBlanks:]
+	}
+	s.hosts[host].blanks = list
+	if s.cfg.Archive != nil {
+		s.cfg.Archive.blankLog.add(s.cfg.Archive.names.at(uint32(host)), list[len(list)-1])
+	}
+}

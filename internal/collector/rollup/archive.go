@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -53,13 +52,10 @@ type Archive struct {
 	holes []Hole
 	done  chan struct{} // closed when Run has ended
 
-	// These are Run's alone.
-	tiers [len(tierSpecs)]archiveTier
-	runs  *runLog
+	writer *archiveWriter
 	// blanks are those of earlier runs, by host; they do not change.
 	blanks   [][]Blank
 	blankLog *blankLog
-	buf      []byte
 
 	view atomic.Pointer[archived]
 	// The store's first second and its newest; 0 before there are any.
@@ -71,18 +67,6 @@ type Archive struct {
 	shed       atomic.Uint64 // and those that found the queue full
 	refused    atomic.Uint64 // could not be written
 	reading    chan struct{} // as many as may read at once
-}
-
-// archiveTier is the files of one tier.
-type archiveTier struct {
-	parts   []part // by their first frames, whose spans do not overlap
-	open    *appender
-	size    int64
-	last    int64 // start of the latest frame; valid iff parts is not empty
-	current int64 // start of the span, of a tier that is made of another, that is not over
-	begun   bool  // current is valid
-	// due are spans that are over, but could not be written.
-	due []int64
 }
 
 // ArchiveStatus is how an archive does.
@@ -142,43 +126,29 @@ func (a *Archive) open() (err error) {
 	if err := os.MkdirAll(a.cfg.Dir, 0o750); err != nil {
 		return err
 	}
-	if a.runs, err = openRuns(a.cfg.Dir); err != nil { // it has the lock
+	w := &archiveWriter{Archive: a}
+	a.writer = w
+	if w.runs, err = openRuns(a.cfg.Dir); err != nil { // it has the lock
 		return err
 	}
 	defer func() {
 		if err != nil {
-			a.runs.file.Close()
+			w.runs.file.Close()
 		}
 	}()
 	var known bool
 	if a.names, known, err = openNames(a.cfg.Dir, a.cfg.Hosts, a.cfg.Rows); err != nil {
 		return err
 	}
-	for i := range a.tiers {
-		if err := a.list(i); err != nil {
-			return err
-		}
+	if err := w.recoverFiles(known); err != nil {
+		return err
 	}
-	if !known {
-		a.learnNames()
-	}
-	for i := range a.tiers {
-		if err := a.repair(i); err != nil {
-			return err
-		}
-	}
-	for i := 1; i < len(a.tiers); i++ {
-		a.catchUp(i)
-	}
-	if t := &a.tiers[0]; len(t.parts) > 0 {
-		a.runs.extend(t.last + 1)
-	}
-	a.findHoles()
-	a.blankLog, a.blanks, err = openBlanks(a.cfg.Dir, a.names, a.runs.past, time.Now().Add(-a.cfg.Keep).Unix())
+	a.findHoles(w.runs)
+	a.blankLog, a.blanks, err = openBlanks(a.cfg.Dir, a.names, w.runs.past, time.Now().Add(-a.cfg.Keep).Unix())
 	if err != nil {
 		return err
 	}
-	a.publish(nil)
+	w.publish(nil)
 	return nil
 }
 
@@ -186,6 +156,47 @@ func (a *Archive) open() (err error) {
 // many wait in the queue. Refused ones could not be written. A frame that is being written just now is
 // in none of the counts but Handed.
 type Frames struct{ Handed, Written, Shed, Refused, Queued uint64 }
+
+// setHost makes h the host with a number, and setRow r the flow: another one, or a new one with
+// the next number.
+func (a *Archive) setHost(host int, h Host) { a.names.setHost(host, h) }
+func (a *Archive) setRow(row int, r Row)    { a.names.setRow(row, r) }
+
+// noteBlank is told of a host's newest Blank, and again when it is over.
+func (a *Archive) noteBlank(host int, b Blank) { a.blankLog.add(a.names.at(uint32(host)), b) }
+
+// earlierBlanks are those of a host in earlier runs.
+func (a *Archive) earlierBlanks(host int) []Blank {
+	if host >= len(a.blanks) {
+		return nil
+	}
+	return slices.Clip(a.blanks[host])
+}
+
+// noteTime is told the first second of the store, its newest, and its oldest that is open.
+func (a *Archive) noteTime(began, now, sealed int64) {
+	a.began.Store(began)
+	a.sealed.Store(sealed)
+	a.now.Store(now)
+}
+
+// latest is what is on disk, and how the archive does.
+func (a *Archive) latest() (*archived, ArchiveStatus) {
+	v := a.view.Load()
+	status := v.status
+	status.Lost, status.Damaged = a.shed.Load()+a.refused.Load(), a.damaged.Load()
+	return v, status
+}
+
+// finish has all that was handed over written, and returns when it is.
+func (a *Archive) finish() {
+	close(a.jobs)
+	<-a.done
+}
+
+// Run writes what the store hands over until the store is closed, and returns
+// when all is on disk.
+func (a *Archive) Run() { a.writer.writeAll() }
 
 // Frames may be called by any goroutine.
 func (a *Archive) Frames() Frames {
@@ -200,9 +211,9 @@ const holesFor = day
 
 // findHoles is for what Missing says. Each begins where its run has certainly
 // written all, and ends where the next run begins, or is math.MaxInt64.
-func (a *Archive) findHoles() {
-	past := a.runs.past
-	for _, h := range a.runs.holes {
+func (a *Archive) findHoles(runs *runLog) {
+	past := runs.past
+	for _, h := range runs.holes {
 		h.Run = Run{past[h.past].To, math.MaxInt64}
 		if h.past+1 < len(past) {
 			h.To = past[h.past+1].From
@@ -260,114 +271,12 @@ func (a *Archive) tierDir(i int) string {
 	return filepath.Join(a.cfg.Dir, strconv.FormatInt(tierSpecs[i].span, 10)+"s")
 }
 
-// list finds a tier's files.
-func (a *Archive) list(i int) error {
-	dir := a.tierDir(i)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	t := &a.tiers[i]
-	for _, e := range entries {
-		first, err := time.Parse(fileTime, e.Name())
-		info, statErr := e.Info()
-		if err != nil || statErr != nil || !strings.HasSuffix(e.Name(), ".roll") {
-			continue // not ours
-		}
-		t.parts = append(t.parts, part{&volume{filepath.Join(dir, e.Name()), first.Unix()}, info.Size()})
-		t.size += info.Size()
-	}
-	slices.SortFunc(t.parts, func(a, b part) int { return int(a.first - b.first) })
-	return nil
-}
-
-// learnNames reads all files, for an archive whose list of names is gone.
-func (a *Archive) learnNames() {
-	for i := range a.tiers {
-		for _, p := range a.tiers[i].parts {
-			buf, err := readFile(nil, p)
-			if err != nil || len(buf) < len(volumeMagic) {
-				continue
-			}
-			kind, payload, rest, ok := nextBlock(buf[len(volumeMagic):])
-			for ; ok; kind, payload, rest, ok = nextBlock(rest) {
-				u := unpacker{payload}
-				for len(u.b) > 0 && kind == hostsBlock {
-					a.names.rememberHost(Host{Label: u.string(), Address: u.string()})
-				}
-				for len(u.b) > 0 && kind == rowsBlock {
-					a.names.rememberRow(Row{Name: u.string(), Detail: u.string()})
-				}
-			}
-		}
-	}
-}
-
-// repair finds out what the newest file of a tier has, and cuts off what is not
-// whole: only there may somebody have been writing.
-func (a *Archive) repair(i int) error {
-	t := &a.tiers[i]
-	for n := len(t.parts) - 1; n >= 0; n-- {
-		p := &t.parts[n]
-		c, release, err := a.names.load(*p)
-		if err != nil || len(c.frames) == 0 {
-			if err == nil {
-				release()
-			}
-			a.setAside(p.path, err)
-			t.size -= p.size
-			t.parts = t.parts[:n]
-			continue
-		}
-		t.last = c.frames[len(c.frames)-1].start
-		whole := c.size
-		release()
-		if whole == p.size {
-			return nil
-		}
-		a.damaged.Add(1)
-		t.size -= p.size - whole
-		p.size = whole
-		return os.Truncate(p.path, whole)
-	}
-	return nil
-}
-
-// setAside renames what is no file of ours, or has nothing in it.
-func (a *Archive) setAside(path string, err error) {
-	if err == nil {
-		os.Remove(path)
-		return
-	}
-	a.damaged.Add(1)
-	os.Rename(path, path+".bad")
-}
-
 // fail notes why something could not be written.
 func failure(err error) (text string, full bool) {
 	if err == nil {
 		return "", false
 	}
 	return err.Error(), errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
-// publish makes what is written visible to the next snapshot. err is what came of
-// the last write.
-func (a *Archive) publish(err error) {
-	v := &archived{archive: a, owners: a.names.owners}
-	v.runs = a.runs.past
-	for i := range a.tiers {
-		t := &a.tiers[i]
-		to := &v.tiers[i]
-		to.parts, to.last, to.current, to.begun = slices.Clone(t.parts), t.last, t.current, t.begun
-		v.status.Size += t.size
-	}
-	v.status.Dir, v.status.Most, v.status.Cut = a.cfg.Dir, a.cfg.Size, a.runs.cut
-	v.status.Err, v.status.Full = failure(err)
-	a.view.Store(v)
 }
 
 // parts are a tier's files. v may be nil, for no archive.

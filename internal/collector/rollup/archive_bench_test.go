@@ -60,10 +60,10 @@ func BenchmarkArchive(b *testing.B) {
 	put := func(i int, start int64) {
 		f := *minute
 		f.start, f.span = start, tierSpecs[i].span
-		if err := a.put(i, &f, key, true); err != nil {
+		if err := a.writer.put(i, &f, key, true); err != nil {
 			b.Fatal(err)
 		}
-		if err := a.sumUp(i+1, start); err != nil {
+		if err := a.writer.sumUp(i+1, start); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -76,7 +76,7 @@ func BenchmarkArchive(b *testing.B) {
 		put(2, t)
 	}
 	each := time.Since(written) / (25 * 60)
-	a.publish(nil)
+	a.writer.publish(nil)
 	size := a.view.Load().status.Size
 	go a.Run()
 	s := New(Config{Hosts: a.Hosts(), Rows: 3, Classify: testRows, Archive: a})

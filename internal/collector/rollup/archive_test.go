@@ -656,7 +656,7 @@ func TestArchiveRefillsAllHoles(t *testing.T) {
 		}
 		settle(t, s, (start+19)*1e9+5e8)
 		crashed := filepath.Join(t.TempDir(), "crashed")
-		s.cfg.Archive.beat(false)
+		s.cfg.Archive.writer.beat(false)
 		if err := os.CopyFS(crashed, os.DirFS(cfg.Dir)); err != nil {
 			t.Fatal(err)
 		}

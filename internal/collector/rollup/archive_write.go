@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,9 +22,13 @@ type job struct {
 	hole     Hole
 }
 
-// offer hands a frame over without waiting.
-func (a *Archive) offer(j job) {
+// offer hands a frame over, without waiting unless wait is set.
+func (a *Archive) offer(j job, wait bool) {
 	a.handed.Add(1)
+	if wait {
+		a.jobs <- j
+		return
+	}
 	select {
 	case a.jobs <- j:
 	default:
@@ -38,81 +43,112 @@ const (
 	syncEvery = time.Minute
 )
 
-// Run writes what the store hands over until the store is closed, and returns
-// when all is on disk.
-func (a *Archive) Run() {
-	defer close(a.done)
+// archiveWriter is the part of an Archive that only OpenArchive and Run may touch.
+type archiveWriter struct {
+	*Archive
+	tiers [len(tierSpecs)]archiveTier
+	runs  *runLog
+	buf   []byte
+}
+
+// recoverFiles finds the files that there are, and repairs them. known: all names in them are known, too.
+func (w *archiveWriter) recoverFiles(known bool) error {
+	for i := range w.tiers {
+		if err := w.list(i); err != nil {
+			return err
+		}
+	}
+	if !known {
+		w.learnNames()
+	}
+	for i := range w.tiers {
+		if err := w.repair(i); err != nil {
+			return err
+		}
+	}
+	for i := 1; i < len(w.tiers); i++ {
+		w.catchUp(i)
+	}
+	if t := &w.tiers[0]; len(t.parts) > 0 {
+		w.runs.extend(t.last + 1)
+	}
+	return nil
+}
+
+// writeAll writes what the store hands over until the store is closed.
+func (w *archiveWriter) writeAll() {
+	defer close(w.done)
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	synced := time.Now()
-	a.retain()
+	w.retain()
 	for {
 		select {
-		case j, ok := <-a.jobs:
+		case j, ok := <-w.jobs:
 			if !ok {
-				a.end()
+				w.end()
 				return
 			}
-			if a.runs.now.From == 0 {
-				a.beat(false)
+			if w.runs.now.From == 0 {
+				w.beat(false)
 			}
-			a.publish(a.write(j))
+			w.publish(w.write(j))
 		case <-beat.C:
-			a.beat(false)
+			w.beat(false)
 		}
 		if time.Since(synced) >= syncEvery {
 			synced = time.Now()
-			a.sync()
+			w.sync()
 		}
 	}
 }
 
 // beat notes that the history is written at this time.
-func (a *Archive) beat(last bool) {
-	if now := a.now.Load(); now != 0 {
-		_ = a.runs.beat(a.began.Load(), now, a.sealed.Load(), last) // the next one tries again
+func (w *archiveWriter) beat(last bool) {
+	if now := w.now.Load(); now != 0 {
+		_ = w.runs.beat(w.began.Load(), now, w.sealed.Load(), last) // the next one tries again
 	}
-	_ = a.blankLog.write() // likewise
+	_ = w.blankLog.write() // likewise
 }
 
-func (a *Archive) end() {
-	a.beat(true)
-	a.sync()
-	for i := range a.tiers {
-		a.closeOpen(i)
+func (w *archiveWriter) end() {
+	w.beat(true)
+	w.sync()
+	for i := range w.tiers {
+		w.closeOpen(i)
 	}
-	a.names.file.Close()
-	a.blankLog.file.Close()
-	a.runs.file.Close()
+	w.names.file.Close()
+	w.blankLog.file.Close()
+	w.runs.file.Close()
 }
 
-func (a *Archive) sync() {
-	for i := range a.tiers {
-		if o := a.tiers[i].open; o != nil {
+func (w *archiveWriter) sync() {
+	for i := range w.tiers {
+		if o := w.tiers[i].open; o != nil {
 			_ = o.file.Sync() // what it cannot write, writing will find out
 		}
 	}
-	_ = a.runs.file.Sync()
-	_ = a.names.file.Sync()
+	_ = w.runs.file.Sync()
+	_ = w.names.file.Sync()
 }
 
-func (a *Archive) closeOpen(i int) {
-	if o := a.tiers[i].open; o != nil {
+func (w *archiveWriter) closeOpen(i int) {
+	if o := w.tiers[i].open; o != nil {
 		o.file.Close()
-		a.tiers[i].open = nil
+		w.tiers[i].open = nil
 	}
 }
 
 // write puts a frame of the store's into its tier, and makes the sums that are due.
-func (a *Archive) write(j job) error {
+func (w *archiveWriter) write(j job) error {
 	if j.frame == nil {
 		if j.refilled == 0 {
 			return nil
 		}
-		return a.runs.heal(j.hole, j.refilled)
+		return w.runs.heal(j.hole, j.refilled)
 	}
-	if err := a.names.save(j.owners); err != nil {
-		a.refused.Add(1)
+	if err := w.names.save(j.owners); err != nil {
+		w.refused.Add(1)
 		return err
 	}
 	key := func(id uint32) *entryKey {
@@ -121,35 +157,35 @@ func (a *Archive) write(j job) error {
 		}
 		return nil
 	}
-	if err := a.put(j.tier, j.frame, key, true); err != nil {
-		a.refused.Add(1)
+	if err := w.put(j.tier, j.frame, key, true); err != nil {
+		w.refused.Add(1)
 		return err
 	}
-	a.written.Add(1)
+	w.written.Add(1)
 	if j.tier != memoryTiers-1 {
 		return nil
 	}
-	return a.sumUp(j.tier+1, j.frame.start)
+	return w.sumUp(j.tier+1, j.frame.start)
 }
 
 // put writes a frame. If there is one of the same start, which an earlier run has
 // written or one before the clock was set back, both are added up or, if not
 // add, it is replaced.
-func (a *Archive) put(i int, f *frame, key func(uint32) *entryKey, add bool) error {
-	o, err := a.appender(i, f.start)
+func (w *archiveWriter) put(i int, f *frame, key func(uint32) *entryKey, add bool) error {
+	o, err := w.appender(i, f.start)
 	if err != nil {
 		return err
 	}
 	if add && o.starts[f.start] {
-		if f, key, err = a.join(o.part, f, key); err != nil {
+		if f, key, err = w.join(o.part, f, key); err != nil {
 			return err
 		}
 	}
-	if a.buf, err = o.write(a.buf, f, key); err != nil {
-		a.closeOpen(i) // its lists have what the file has not
+	if w.buf, err = o.write(w.buf, f, key); err != nil {
+		w.closeOpen(i) // its lists have what the file has not
 		return err
 	}
-	t := &a.tiers[i]
+	t := &w.tiers[i]
 	at := slices.IndexFunc(t.parts, func(p part) bool { return p.volume == o.volume })
 	t.size += o.size - t.parts[at].size
 	t.parts[at].size = o.size
@@ -158,9 +194,9 @@ func (a *Archive) put(i int, f *frame, key func(uint32) *entryKey, add bool) err
 }
 
 // join adds f to what a file has of its span.
-func (a *Archive) join(p part, f *frame, key func(uint32) *entryKey) (*frame, func(uint32) *entryKey, error) {
+func (w *archiveWriter) join(p part, f *frame, key func(uint32) *entryKey) (*frame, func(uint32) *entryKey, error) {
 	sum := newGathering()
-	c, release, err := a.names.load(p)
+	c, release, err := w.names.load(p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -177,11 +213,11 @@ func (a *Archive) join(p part, f *frame, key func(uint32) *entryKey) (*frame, fu
 
 // sumUp is told that the tier before has a new frame: what that ends is written
 // as a frame of tier i, and so on.
-func (a *Archive) sumUp(i int, start int64) error {
-	if i == len(a.tiers) {
+func (w *archiveWriter) sumUp(i int, start int64) error {
+	if i == len(w.tiers) {
 		return nil
 	}
-	t := &a.tiers[i]
+	t := &w.tiers[i]
 	from := floorTo(start, tierSpecs[i].span)
 	ended, was := t.begun && from != t.current, t.current
 	t.begun, t.current = true, from
@@ -193,11 +229,11 @@ func (a *Archive) sumUp(i int, start int64) error {
 	}
 	for len(t.due) > 0 {
 		was := t.due[0]
-		if err := a.build(i, was); err != nil {
+		if err := w.build(i, was); err != nil {
 			return err
 		}
 		t.due = t.due[1:]
-		if err := a.sumUp(i+1, was); err != nil {
+		if err := w.sumUp(i+1, was); err != nil {
 			return err
 		}
 	}
@@ -208,23 +244,23 @@ func (a *Archive) sumUp(i int, start int64) error {
 const mostDue = 1008
 
 // build makes a frame of those of the tier before.
-func (a *Archive) build(i int, start int64) error {
+func (w *archiveWriter) build(i int, start int64) error {
 	sum := newGathering()
-	a.publish(nil) // each looks at what is published
-	a.view.Load().each(i-1, start, start+tierSpecs[i].span, func(f *frame) {
+	w.publish(nil) // each looks at what is published
+	w.view.Load().each(i-1, start, start+tierSpecs[i].span, func(f *frame) {
 		f.in.loadKeys()
 		sum.add(f, f.in.key)
 	})
 	if sum.frames == 0 {
 		return nil
 	}
-	return a.put(i, sum.frame(start, tierSpecs[i].span), sum.key, false)
+	return w.put(i, sum.frame(start, tierSpecs[i].span), sum.key, false)
 }
 
 // catchUp builds what is missing in tier i of what the tier before has: after a
 // crash, or if sums could not be written.
-func (a *Archive) catchUp(i int) {
-	t, finer := &a.tiers[i], &a.tiers[i-1]
+func (w *archiveWriter) catchUp(i int) {
+	t, finer := &w.tiers[i], &w.tiers[i-1]
 	if len(finer.parts) == 0 {
 		return
 	}
@@ -236,14 +272,14 @@ func (a *Archive) catchUp(i int) {
 		}
 	}
 	for ; from <= finer.last; from += span {
-		if a.build(i, from) != nil {
+		if w.build(i, from) != nil {
 			break // it is tried again at the next start
 		}
 	}
 	if i >= memoryTiers {
 		t.begun, t.current = true, floorTo(finer.last, span)
 	}
-	a.closeOpen(i)
+	w.closeOpen(i)
 }
 
 // gathering adds up frames of several files.
@@ -295,41 +331,41 @@ const maxVolumeKeys = 1 << 15
 
 // appender is the file that a frame belongs into: the one that is open, an older
 // one, or a new one.
-func (a *Archive) appender(i int, start int64) (*appender, error) {
-	t := &a.tiers[i]
+func (w *archiveWriter) appender(i int, start int64) (*appender, error) {
+	t := &w.tiers[i]
 	at, found := slices.BinarySearchFunc(t.parts, start, func(p part, t int64) int { return int(p.first - t) })
 	if !found {
 		at--
 	}
 	length := tierSpecs[i].span * tierSpecs[i].disk.frames
 	if at >= 0 && (found || floorTo(t.parts[at].first, length) == floorTo(start, length)) {
-		o, err := a.reopen(i, t.parts[at])
+		o, err := w.reopen(i, t.parts[at])
 		if err != nil || start <= o.last || o.nkeys < maxVolumeKeys {
 			return o, err
 		}
 	}
-	return a.create(i, at+1, start)
+	return w.create(i, at+1, start)
 }
 
 // reopen goes on with a volume.
-func (a *Archive) reopen(i int, p part) (*appender, error) {
-	t := &a.tiers[i]
+func (w *archiveWriter) reopen(i int, p part) (*appender, error) {
+	t := &w.tiers[i]
 	if t.open != nil && t.open.volume == p.volume {
 		return t.open, nil
 	}
-	a.closeOpen(i)
-	c, release, err := a.names.load(p)
+	w.closeOpen(i)
+	c, release, err := w.names.load(p)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	if c.size < p.size {
-		a.damaged.Add(1)
+		w.damaged.Add(1)
 		if err := os.Truncate(p.path, c.size); err != nil {
 			return nil, err
 		}
 	}
-	o := newAppender(a.names, p)
+	o := newAppender(w.names, p)
 	o.size = c.size
 	c.loadKeys()
 	o.read(c)
@@ -366,9 +402,9 @@ func (o *appender) read(c *contents) {
 }
 
 // create begins a volume, as the tier's part number at.
-func (a *Archive) create(i, at int, start int64) (*appender, error) {
-	a.closeOpen(i)
-	path := filepath.Join(a.tierDir(i), time.Unix(start, 0).UTC().Format(fileTime))
+func (w *archiveWriter) create(i, at int, start int64) (*appender, error) {
+	w.closeOpen(i)
+	path := filepath.Join(w.tierDir(i), time.Unix(start, 0).UTC().Format(fileTime))
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return nil, err
@@ -378,16 +414,16 @@ func (a *Archive) create(i, at int, start int64) (*appender, error) {
 		os.Remove(path)
 		return nil, err
 	}
-	o := newAppender(a.names, part{&volume{path, start}, int64(len(volumeMagic))})
+	o := newAppender(w.names, part{&volume{path, start}, int64(len(volumeMagic))})
 	o.file, o.last = file, start-1
-	t := &a.tiers[i]
+	t := &w.tiers[i]
 	t.parts = slices.Insert(slices.Clone(t.parts), at, o.part)
 	t.size += o.size
 	if len(t.parts) == 1 {
 		t.last = start
 	}
 	t.open = o
-	a.retain()
+	w.retain()
 	return o, nil
 }
 
@@ -480,22 +516,22 @@ func (o *appender) id(k *entryKey) uint32 {
 // retain gives up what is too old, and then, while the archive is too large, the
 // oldest of the tier that has most beyond its share. A file goes once no
 // snapshot knows it any more.
-func (a *Archive) retain() {
-	now := a.now.Load()
+func (w *archiveWriter) retain() {
+	now := w.now.Load()
 	total := int64(0)
-	for i := range a.tiers {
-		keep := int64(a.cfg.Keep / time.Second)
+	for i := range w.tiers {
+		keep := int64(w.cfg.Keep / time.Second)
 		if own := tierSpecs[i].disk.keep; own != 0 {
 			keep = min(keep, own)
 		}
-		t := &a.tiers[i]
+		t := &w.tiers[i]
 		for now != 0 && t.canDrop() && t.parts[1].first <= now-keep {
 			t.dropOldest()
 		}
 		total += t.size
 	}
-	for total > a.cfg.Size {
-		t := a.largest()
+	for total > w.cfg.Size {
+		t := w.largest()
 		if t == nil {
 			return
 		}
@@ -506,11 +542,11 @@ func (a *Archive) retain() {
 
 // largest is the tier that has most beyond its share, of those that can give up
 // a file.
-func (a *Archive) largest() (largest *archiveTier) {
+func (w *archiveWriter) largest() (largest *archiveTier) {
 	most := int64(0)
-	for i := range a.tiers {
-		t := &a.tiers[i]
-		over := t.size - a.cfg.Size*tierSpecs[i].disk.share/100
+	for i := range w.tiers {
+		t := &w.tiers[i]
+		over := t.size - w.cfg.Size*tierSpecs[i].disk.share/100
 		if t.canDrop() && (largest == nil || over > most) {
 			largest, most = t, over
 		}
@@ -528,4 +564,118 @@ func (t *archiveTier) dropOldest() {
 	t.parts = slices.Clone(t.parts[1:])
 	t.size -= p.size
 	runtime.AddCleanup(p.volume, func(path string) { os.Remove(path) }, p.path)
+}
+
+// archiveTier is the files of one tier.
+type archiveTier struct {
+	parts   []part // by their first frames, whose spans do not overlap
+	open    *appender
+	size    int64
+	last    int64 // start of the latest frame; valid iff parts is not empty
+	current int64 // start of the span, of a tier that is made of another, that is not over
+	begun   bool  // current is valid
+	// due are spans that are over, but could not be written.
+	due []int64
+}
+
+// list finds a tier's files.
+func (w *archiveWriter) list(i int) error {
+	dir := w.tierDir(i)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	t := &w.tiers[i]
+	for _, e := range entries {
+		first, err := time.Parse(fileTime, e.Name())
+		info, statErr := e.Info()
+		if err != nil || statErr != nil || !strings.HasSuffix(e.Name(), ".roll") {
+			continue // not ours
+		}
+		t.parts = append(t.parts, part{&volume{filepath.Join(dir, e.Name()), first.Unix()}, info.Size()})
+		t.size += info.Size()
+	}
+	slices.SortFunc(t.parts, func(a, b part) int { return int(a.first - b.first) })
+	return nil
+}
+
+// learnNames reads all files, for an archive whose list of names is gone.
+func (w *archiveWriter) learnNames() {
+	for i := range w.tiers {
+		for _, p := range w.tiers[i].parts {
+			buf, err := readFile(nil, p)
+			if err != nil || len(buf) < len(volumeMagic) {
+				continue
+			}
+			kind, payload, rest, ok := nextBlock(buf[len(volumeMagic):])
+			for ; ok; kind, payload, rest, ok = nextBlock(rest) {
+				u := unpacker{payload}
+				for len(u.b) > 0 && kind == hostsBlock {
+					w.names.rememberHost(Host{Label: u.string(), Address: u.string()})
+				}
+				for len(u.b) > 0 && kind == rowsBlock {
+					w.names.rememberRow(Row{Name: u.string(), Detail: u.string()})
+				}
+			}
+		}
+	}
+}
+
+// repair finds out what the newest file of a tier has, and cuts off what is not
+// whole: only there may somebody have been writing.
+func (w *archiveWriter) repair(i int) error {
+	t := &w.tiers[i]
+	for n := len(t.parts) - 1; n >= 0; n-- {
+		p := &t.parts[n]
+		c, release, err := w.names.load(*p)
+		if err != nil || len(c.frames) == 0 {
+			if err == nil {
+				release()
+			}
+			w.setAside(p.path, err)
+			t.size -= p.size
+			t.parts = t.parts[:n]
+			continue
+		}
+		t.last = c.frames[len(c.frames)-1].start
+		whole := c.size
+		release()
+		if whole == p.size {
+			return nil
+		}
+		w.damaged.Add(1)
+		t.size -= p.size - whole
+		p.size = whole
+		return os.Truncate(p.path, whole)
+	}
+	return nil
+}
+
+// setAside renames what is no file of ours, or has nothing in it.
+func (w *archiveWriter) setAside(path string, err error) {
+	if err == nil {
+		os.Remove(path)
+		return
+	}
+	w.damaged.Add(1)
+	os.Rename(path, path+".bad")
+}
+
+// publish makes what is written visible to the next snapshot. err is what came of
+// the last write.
+func (w *archiveWriter) publish(err error) {
+	v := &archived{archive: w.Archive, owners: w.names.owners}
+	v.runs = w.runs.past
+	for i := range w.tiers {
+		t := &w.tiers[i]
+		to := &v.tiers[i]
+		to.parts, to.last, to.current, to.begun = slices.Clone(t.parts), t.last, t.current, t.begun
+		v.status.Size += t.size
+	}
+	v.status.Dir, v.status.Most, v.status.Cut = w.cfg.Dir, w.cfg.Size, w.runs.cut
+	v.status.Err, v.status.Full = failure(err)
+	w.view.Store(v)
 }

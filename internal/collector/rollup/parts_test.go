@@ -37,7 +37,7 @@ func TestParts(t *testing.T) {
 		part := max(slices.Index(parts, prefix), 0)
 		parsed[f] = part
 		counts[part]++
-		for declared := range f.Scope.Objects { //lint:ignore SA1019 the names that a file declares are all that is needed
+		for declared := range f.Scope.Objects {
 			home[declared] = part
 		}
 	}
@@ -45,7 +45,7 @@ func TestParts(t *testing.T) {
 		t.Fatalf("got %v files of the parts %q, want some of each", counts, parts)
 	}
 	for f, part := range parsed {
-		for _, id := range f.Unresolved { //lint:ignore SA1019 likewise: names that other files declare
+		for _, id := range f.Unresolved { // by this file: another one declares it
 			if home[id.Name] > part {
 				t.Errorf("%v: %q uses %s, which belongs to %q", set.Position(id.Pos()), parts[part], id.Name, parts[home[id.Name]])
 			}

@@ -199,7 +199,7 @@ func (s *Store) SetHost(host int, h Host) {
 	}
 	s.addrs.set(host, h)
 	if s.cfg.Archive != nil {
-		s.cfg.Archive.names.setHost(host, h)
+		s.cfg.Archive.setHost(host, h)
 	}
 }
 
@@ -207,7 +207,7 @@ func (s *Store) SetHost(host int, h Host) {
 // whose number is the next, above Config.Rows. It is called by who calls Add.
 func (s *Store) SetRow(row int, r Row) {
 	if s.cfg.Archive != nil {
-		s.cfg.Archive.names.setRow(row, r)
+		s.cfg.Archive.setRow(row, r)
 	}
 }
 

@@ -34,12 +34,7 @@ func (s *Store) archive(i int, f *frame) {
 		j.owners = s.addrs.certain()
 		s.addrs.unsaved = false
 	}
-	if s.patient {
-		s.cfg.Archive.handed.Add(1)
-		s.cfg.Archive.jobs <- j
-		return
-	}
-	s.cfg.Archive.offer(j)
+	s.cfg.Archive.offer(j, s.patient)
 }
 
 // Close puts all that is counted into the archive, and waits until it is written.
@@ -49,8 +44,7 @@ func (s *Store) Close() {
 		return
 	}
 	s.sealAll()
-	close(s.cfg.Archive.jobs)
-	<-s.cfg.Archive.done
+	s.cfg.Archive.finish()
 }
 
 // showArchive adds what is on disk.
@@ -61,7 +55,8 @@ func (s *Store) showArchive(snap *Snapshot) {
 		return
 	}
 	snap.Budget /= archivedTo
-	h, v := snap.timeline, a.view.Load()
+	h := snap.timeline
+	v, status := a.latest()
 	h.disk = v
 	for i := range tierSpecs {
 		t := &v.tiers[i]
@@ -72,14 +67,10 @@ func (s *Store) showArchive(snap *Snapshot) {
 			h.begun[i], h.until[i] = true, t.last+tierSpecs[i].span
 		}
 	}
-	status := v.status
-	status.Lost, status.Damaged = a.shed.Load()+a.refused.Load(), a.damaged.Load()
 	snap.Archive = &status
 	snap.Runs = v.runs
 	if s.started {
-		a.began.Store(s.began)
-		a.sealed.Store(s.first)
-		a.now.Store(s.nowSec)
+		a.noteTime(s.began, s.nowSec, s.first)
 		snap.Runs = append(slices.Clip(v.runs), Run{s.began, max(snap.Complete+1, s.began)})
 	}
 }

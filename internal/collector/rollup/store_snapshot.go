@@ -2,7 +2,6 @@ package rollup
 
 import (
 	"context"
-	"slices"
 )
 
 // Tick publishes a new snapshot. It is to be called about once a second, best a
@@ -100,8 +99,10 @@ func (s *Store) oldest(h *timeline, runs []Run) int64 {
 
 // blanks are those of an agent, those of earlier runs first.
 func (s *Store) blanks(host int) []Blank {
-	if a := s.cfg.Archive; a != nil && host < len(a.blanks) && len(a.blanks[host]) > 0 {
-		return append(slices.Clip(a.blanks[host]), s.hosts[host].blanks...)
+	if a := s.cfg.Archive; a != nil {
+		if earlier := a.earlierBlanks(host); len(earlier) > 0 {
+			return append(earlier, s.hosts[host].blanks...)
+		}
 	}
 	return s.hosts[host].blanks
 }

@@ -66,6 +66,6 @@ func (s *Store) setBlanks(host int, list []Blank) {
 	}
 	s.hosts[host].blanks = list
 	if s.cfg.Archive != nil {
-		s.cfg.Archive.blankLog.add(s.cfg.Archive.names.at(uint32(host)), list[len(list)-1])
+		s.cfg.Archive.noteBlank(host, list[len(list)-1])
 	}
 }

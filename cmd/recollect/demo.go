@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"time"
 
@@ -23,6 +22,7 @@ var demoUsage string
 type demonstration struct {
 	http        string
 	once, lines bool
+	hosts       int
 	length      time.Duration // with once
 }
 
@@ -30,6 +30,7 @@ func newDemoFlags(d *demonstration) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect demo", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&d.http, "http", "", "")
+	flags.IntVar(&d.hosts, "hosts", 20, "")
 	flags.BoolVar(&d.once, "once", false, "")
 	flags.BoolVar(&d.lines, "lines", false, "")
 	return flags
@@ -50,6 +51,9 @@ func runDemo(args []string) int {
 	if err == nil && flags.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	if err == nil && (d.hosts < 1 || d.hosts > demo.Most) {
+		err = fmt.Errorf("-hosts %d: want a number from 1 to %d", d.hosts, demo.Most)
+	}
 	if err != nil {
 		return misused("demo", err)
 	}
@@ -58,8 +62,8 @@ func runDemo(args []string) int {
 	return explain(d.run(ctx))
 }
 
-// demoFlows are flows of the demo, and their names.
-func demoFlows() (*collector.File, *collector.Palette) {
+// demoFlows are flows of a demo with so many hosts, and their names.
+func demoFlows(network *demo.Network) (*collector.File, *collector.Palette) {
 	f, p := &collector.File{Name: "demo"}, &collector.Palette{}
 	for _, flow := range []struct {
 		name        string
@@ -77,25 +81,32 @@ func demoFlows() (*collector.File, *collector.Palette) {
 		{"routing", collector.Service, 698, 698},
 	} {
 		p.Flows = append(p.Flows, collector.FlowStyle{Name: flow.name})
-		f.Flows = append(f.Flows, collector.Flow{ID: uint32(len(p.Flows)), Kind: flow.kind, First: flow.first, Last: flow.last})
+		apart := uint32(0)
+		for range network.Columns() {
+			f.Flows = append(f.Flows, collector.Flow{ID: uint32(len(p.Flows)), Kind: flow.kind, First: flow.first + apart, Last: flow.last + apart})
+			if flow.kind != collector.MGEN {
+				break
+			}
+			apart += demo.FlowsApart
+		}
 	}
 	return f, p
 }
 
 func (d *demonstration) run(ctx context.Context) error {
 	cfg := collector.Config{Stdout: os.Stdout, Stderr: os.Stderr, Lines: d.lines, Source: &collector.Source{Run: d.play}}
-	names := &collector.NameFile{Addrs: demo.Names()}
-	for _, h := range demo.Hosts() {
+	network := demo.New(d.hosts)
+	names := &collector.NameFile{Addrs: network.Names()}
+	for _, h := range network.Hosts() {
 		cfg.Source.Hosts = append(cfg.Source.Hosts, collector.Host{Label: h.Name, Name: h.Addr.String(), From: true, IPFIX: true})
-		names.Addrs[h.Addr] = h.Name
 	}
-	cfg.File, cfg.Palette = demoFlows()
+	cfg.File, cfg.Palette = demoFlows(network)
 	cfg.Names = collector.NewNames(names, false)
 	if err := addLocalPage(&cfg, d.http); err != nil {
 		return err
 	}
-	for _, host := range demo.Members() {
-		cfg.Paths.Join(0, cfg.Paths.Agent(demo.Hosts()[host].Name), netip.AddrFrom4(demo.Group).As16(), true)
+	for _, m := range network.Members() {
+		cfg.Paths.Join(0, cfg.Paths.Agent(network.Hosts()[m.Agent].Name), m.Group.As16(), true)
 	}
 	return collector.Run(ctx, cfg)
 }
@@ -114,6 +125,7 @@ func (d *demonstration) play(ctx context.Context, take func(host int, records []
 	defer tick.Stop()
 	from := time.Now().Add(-demoLag)
 	end := from.Add(d.length)
+	network := demo.New(d.hosts)
 	var list []demo.Record
 	one := make([]wire.Record, 1)
 	for {
@@ -128,7 +140,7 @@ func (d *demonstration) play(ctx context.Context, take func(host int, records []
 			if d.once && to.After(end) {
 				to = end
 			}
-			list = demo.Records(list[:0], from, to)
+			list = network.Records(list[:0], from, to)
 			for i := range list {
 				one[0] = list[i].Record
 				take(list[i].Agent, one)

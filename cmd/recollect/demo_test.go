@@ -101,7 +101,7 @@ func TestDemo(t *testing.T) {
 
 // TestDemoOnce: with -once the records end after a while, all of them given out once.
 func TestDemoOnce(t *testing.T) {
-	d := &demonstration{once: true, length: 300 * time.Millisecond}
+	d := &demonstration{hosts: 20, once: true, length: 300 * time.Millisecond}
 	n := 0
 	begin := time.Now()
 	if err := d.play(t.Context(), func(int, []wire.Record) { n++ }); err != nil {
@@ -112,7 +112,7 @@ func TestDemoOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := (&demonstration{}).play(ctx, func(int, []wire.Record) {}); err != nil {
+	if err := (&demonstration{hosts: 20}).play(ctx, func(int, []wire.Record) {}); err != nil {
 		t.Errorf("told to end: %v", err)
 	}
 }
@@ -122,18 +122,19 @@ func TestDemoOnce(t *testing.T) {
 func TestDemoPaths(t *testing.T) {
 	t.Parallel()
 	e := path.New(path.Config{})
-	hosts := demo.Hosts()
+	network := demo.New(20)
+	hosts := network.Hosts()
 	var numbers []int
 	noon := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	for _, h := range hosts {
 		numbers = append(numbers, e.Agent(h.Name))
 		e.Watch(numbers[len(numbers)-1], noon.Add(-time.Second).UnixNano(), true)
 	}
-	for _, m := range demo.Members() {
-		e.Join(0, e.Agent(hosts[m].Name), netip.AddrFrom4(demo.Group).As16(), true)
+	for _, m := range network.Members() {
+		e.Join(0, e.Agent(hosts[m.Agent].Name), m.Group.As16(), true)
 	}
 	for at := noon; at.Before(noon.Add(demo.Period)); at = at.Add(50 * time.Millisecond) {
-		for _, r := range demo.Records(nil, at, at.Add(50*time.Millisecond)) {
+		for _, r := range network.Records(nil, at, at.Add(50*time.Millisecond)) {
 			e.AddOne(at.UnixNano(), numbers[r.Agent], &r.Record)
 		}
 		e.Tick(at.UnixNano())

@@ -2,7 +2,9 @@
 // of vehicles and scouts, their relays, and a gateway. The records are a function of
 // time alone, so that pictures and tests are reproducible.
 //
-// In each minute ([Period]) there is:
+// A [Network] of more hosts is several such columns, one of fewer has agents on some hosts only.
+//
+// What there is to see in each minute ([Period]):
 //
 //   - The video of camera-1 goes to base through relay-1, and from second 30 on through
 //     relay-2.
@@ -17,6 +19,7 @@ package demo
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -43,40 +46,107 @@ const (
 	truck1
 	scout1  = truck1 + 6
 	camera1 = scout1 + 6
-	hosts   = camera1 + 3
+	hosts   = camera1 + 3 // of a column
 )
 
-// Hosts returns the hosts with agents. The index is the agent's number.
-func Hosts() []Host {
-	list := []Host{{Name: "base"}, {Name: "relay-1"}, {Name: "relay-2"}, {Name: "mast"}, {Name: "gateway"}}
-	for _, group := range []struct {
-		name string
-		n    int
-	}{{"truck-", 6}, {"scout-", 6}, {"camera-", 3}} {
-		for i := range group.n {
-			list = append(list, Host{Name: group.name + string(rune('1'+i))})
+// smallest are the hosts with agents in a small network, in the order in which they get one.
+var smallest = []int{base, relay1, camera1, truck1, scout1, relay2, mast, scout1 + 5, gateway, truck1 + 1}
+
+// Most hosts of a Network.
+const Most = 500
+
+// Network is one of a number of hosts, from 1 to Most.
+type Network struct {
+	list  []Host
+	agent map[int]int // by the host's number, a column's behind the one before
+}
+
+// New is a network of so many hosts with agents.
+func New(n int) *Network {
+	w := &Network{agent: make(map[int]int)}
+	number := func(i int) int { return i }
+	if n <= len(smallest) {
+		number = func(i int) int { return smallest[i] }
+	}
+	for i := range n {
+		host := number(i)
+		w.agent[host] = i
+		name := nameOf(host % hosts)
+		if column := host / hosts; column > 0 {
+			name = fmt.Sprintf("%d-%s", column+1, name)
+		}
+		w.list = append(w.list, Host{name, netip.AddrFrom4(addrOf(host/hosts, host%hosts))})
+	}
+	return w
+}
+
+// Hosts are those with agents. The index is the agent's number.
+func (w *Network) Hosts() []Host { return w.list }
+
+// Columns is how many there are, of which the last may lack some agents.
+func (w *Network) Columns() int { return (len(w.list) + hosts - 1) / hosts }
+
+func nameOf(host int) string {
+	switch {
+	case host >= camera1:
+		return fmt.Sprint("camera-", host-camera1+1)
+	case host >= scout1:
+		return fmt.Sprint("scout-", host-scout1+1)
+	case host >= truck1:
+		return fmt.Sprint("truck-", host-truck1+1)
+	}
+	return [...]string{"base", "relay-1", "relay-2", "mast", "gateway"}[host]
+}
+
+// Names are those of the addresses without agents.
+func (w *Network) Names() map[netip.Addr]string {
+	names := map[netip.Addr]string{
+		netip.AddrFrom4(maps):  "maps.example",
+		netip.AddrFrom4(mail):  "mail.example",
+		netip.AddrFrom4(hello): "neighbours",
+	}
+	for column := range w.Columns() {
+		for host := range hosts {
+			names[netip.AddrFrom4(addrOf(column, host))] = nameOf(host)
+		}
+		names[netip.AddrFrom4(groupOf(column))] = "orders"
+		if column > 0 {
+			names[netip.AddrFrom4(groupOf(column))] = fmt.Sprintf("%d-orders", column+1)
 		}
 	}
-	for i := range list {
-		list[i].Addr = netip.AddrFrom4(addrOf(i))
+	for _, h := range w.list {
+		names[h.Addr] = h.Name
+	}
+	return names
+}
+
+// FlowsApart is by how much the MGEN flows of a column differ from those of the one before.
+const FlowsApart = 100
+
+func addrOf(column, host int) [4]byte { return [4]byte{10, 20, byte(column), byte(host + 1)} }
+
+// Group is the multicast group of the orders, in the first column.
+var Group = groupOf(0)
+
+func groupOf(column int) [4]byte { return [4]byte{239, 20, byte(column), 1} }
+
+// Member is an agent's number, and the group that its host has joined.
+type Member struct {
+	Agent int
+	Group netip.Addr
+}
+
+// Members of the groups.
+func (w *Network) Members() (list []Member) {
+	for column := range w.Columns() {
+		for _, host := range members() {
+			if agent, ok := w.agent[column*hosts+host]; ok {
+				list = append(list, Member{agent, netip.AddrFrom4(groupOf(column))})
+			}
+		}
 	}
 	return list
 }
-
-// Names returns the names of the hosts without agents.
-func Names() map[netip.Addr]string {
-	return map[netip.Addr]string{
-		netip.AddrFrom4(maps):  "maps.example",
-		netip.AddrFrom4(mail):  "mail.example",
-		netip.AddrFrom4(Group): "orders",
-		netip.AddrFrom4(hello): "neighbours",
-	}
-}
-
-func addrOf(host int) [4]byte { return [4]byte{10, 20, 0, byte(host + 1)} }
-
-// Group is the multicast group of the orders.
-var Group = [4]byte{239, 20, 0, 1}
 
 var (
 	hello = [4]byte{224, 0, 0, 109} // LL-MANET-Routers (RFC 5498)
@@ -90,13 +160,15 @@ type Record struct {
 	wire.Record
 }
 
-// Records appends to list the records of packets that are first sent in [from, to),
-// ordered by time. Those of later hops may be up to 50 ms later.
-func Records(list []Record, from, to time.Time) []Record {
-	g := generator{list: list, from: from.UnixNano(), to: to.UnixNano()}
+// Records are those of packets that were first sent in [from, to), ordered by time. Those of later
+// hops may be up to 50 ms later. The result is appended to list.
+func (w *Network) Records(list []Record, from, to time.Time) []Record {
+	g := generator{network: w, list: list, from: from.UnixNano(), to: to.UnixNano()}
 	begin := len(list)
-	for i := range streams {
-		g.stream(&streams[i], i)
+	for g.column = range w.Columns() {
+		for i := range streams {
+			g.stream(&streams[i], g.column*len(streams)+i)
+		}
 	}
 	slices.SortStableFunc(g.list[begin:], func(a, b Record) int { return cmp.Compare(a.Time, b.Time) })
 	return g.list
@@ -104,11 +176,16 @@ func Records(list []Record, from, to time.Time) []Record {
 
 // generator collects records.
 type generator struct {
+	network  *Network
+	column   int
 	list     []Record
 	from, to int64
 }
 
-// stream is a periodic stream of packets.
+// addr is a host's in the column.
+func (g *generator) addr(host int) [4]byte { return addrOf(g.column, host) }
+
+// stream makes a packet every so often.
 type stream struct {
 	every time.Duration
 	make  func(g *generator, p *packet)
@@ -165,20 +242,23 @@ func (p *packet) ip(proto uint8, src, dst [4]byte, srcPort, dstPort uint16, leng
 	return p
 }
 
-// mgen makes p, a UDP packet, a message of an MGEN flow.
-func (p *packet) mgen(flow uint32) *packet {
+// mgen makes p a message of an MGEN flow of the column, which its UDP packet is.
+func (g *generator) mgen(p *packet, flow uint32) {
 	p.Flags |= wire.MGEN | wire.MGENHeader
-	p.FlowID, p.MGENSeq = flow, uint32(p.seq)
+	p.FlowID, p.MGENSeq = flow+uint32(g.column*FlowsApart), uint32(p.seq)
 	p.MGENTime = p.Time/1000 - 40
-	return p
 }
 
-// seen adds a record of p by a host's agent, after a delay.
+// seen is a record of p by a host's agent, if it has one, after a time.
 func (g *generator) seen(p *packet, host int, flags wire.Flags, after time.Duration) {
+	agent, ok := g.network.agent[g.column*hosts+host]
+	if !ok {
+		return
+	}
 	r := p.Record
 	r.Time += int64(after)
 	r.Flags |= flags
-	g.list = append(g.list, Record{host, r})
+	g.list = append(g.list, Record{agent, r})
 }
 
 // hop returns the delay of the packet to the next host, which varies from packet to

@@ -1,6 +1,8 @@
 package demo
 
 import (
+	"math"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 var noon = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 
 // minute is a whole period from noon on.
-func minute() []Record { return Records(nil, noon, noon.Add(Period)) }
+func minute() []Record { return New(20).Records(nil, noon, noon.Add(Period)) }
 
 // TestRepeatable: records are the same whenever they are made, and in whatever pieces.
 func TestRepeatable(t *testing.T) {
@@ -19,10 +21,11 @@ func TestRepeatable(t *testing.T) {
 	if !slices.Equal(whole, minute()) {
 		t.Error("the second time there are other records")
 	}
+	network := New(20)
 	var pieces []Record
 	for at := time.Duration(0); at < Period; {
 		next := min(at+37*time.Millisecond+at%11, Period)
-		pieces = Records(pieces, noon.Add(at), noon.Add(next))
+		pieces = network.Records(pieces, noon.Add(at), noon.Add(next))
 		at = next
 	}
 	seen := make(map[Record]int)
@@ -42,7 +45,7 @@ func TestRepeatable(t *testing.T) {
 // TestContents: what the package's comment promises is there: each host has records, which are
 // complete and on time, flows lose what they should, and the silent member gets no order.
 func TestContents(t *testing.T) {
-	hosts := Hosts()
+	hosts := New(20).Hosts()
 	if len(hosts) != 20 {
 		t.Fatalf("%d hosts", len(hosts))
 	}
@@ -96,5 +99,38 @@ func TestContents(t *testing.T) {
 	}
 	if first, second := relays[relay1], relays[relay2]; first[0] < 1400 || first[1] > 1 || second[0] > 1 || second[1] < 1400 {
 		t.Errorf("the video is relayed %v and %v times", first, second)
+	}
+}
+
+// TestSizes: networks of any size have as many agents, each with a name and an address of its own, and
+// no records of others; the columns of a large one are alike.
+func TestSizes(t *testing.T) {
+	for _, n := range []int{1, 3, 10, 11, 20, 33, 200, Most} {
+		w := New(n)
+		names, addrs := map[string]bool{}, map[netip.Addr]bool{}
+		for _, h := range w.Hosts() {
+			names[h.Name], addrs[h.Addr] = true, true
+			if w.Names()[h.Addr] != h.Name {
+				t.Errorf("%d hosts: %s is called %q", n, h.Name, w.Names()[h.Addr])
+			}
+		}
+		if len(names) != n || len(addrs) != n {
+			t.Errorf("%d hosts have %d names and %d addresses", n, len(names), len(addrs))
+		}
+		by := make([]int, n)
+		for _, r := range w.Records(nil, noon, noon.Add(8*time.Second)) {
+			by[r.Agent]++
+		}
+		if i := slices.Index(by, 0); i >= 0 {
+			t.Errorf("%d hosts: none of the records is of %s", n, w.Hosts()[i].Name)
+		}
+		if n >= 40 && math.Abs(float64(by[0])/float64(by[hosts])-1) > 0.1 {
+			t.Errorf("%d records of base, %d of the second column's", by[0], by[hosts])
+		}
+		for _, m := range w.Members() {
+			if m.Agent < 0 || m.Agent >= n || !m.Group.IsMulticast() {
+				t.Errorf("%d hosts: member %+v", n, m)
+			}
+		}
 	}
 }

@@ -36,7 +36,8 @@ var streams = []stream{
 }
 
 func video(g *generator, p *packet) {
-	p.udp(addrOf(camera1), addrOf(base), 5101, 5001, 1228).mgen(Video)
+	p.udp(g.addr(camera1), g.addr(base), 5101, 5001, 1228)
+	g.mgen(p, Video)
 	relay := relay1
 	if p.second >= routeChange {
 		relay = relay2
@@ -54,11 +55,12 @@ var (
 	hearMast = []int{truck1 + 3, truck1 + 4, truck1 + 5, scout1 + 2, scout1 + 3, scout1 + 4}
 )
 
-// Members returns the agent numbers of the group's members.
-func Members() []int { return slices.Concat([]int{Silent}, hearBase, hearMast) }
+// members are those of a column's group.
+func members() []int { return slices.Concat([]int{Silent}, hearBase, hearMast) }
 
 func orders(g *generator, p *packet) {
-	p.udp(addrOf(base), Group, 5102, 5002, 828).mgen(Orders)
+	p.udp(g.addr(base), groupOf(g.column), 5102, 5002, 828)
+	g.mgen(p, Orders)
 	p.TTL = 8
 	g.seen(p, base, wire.Outgoing, 0)
 	for i, host := range hearBase {
@@ -82,7 +84,8 @@ func voice(g *generator, p *packet) {
 	if p.second%20 >= 12 { // they also listen
 		return
 	}
-	p.udp(addrOf(truck1), addrOf(scout1), 5103, 5003, 228).mgen(Voice)
+	p.udp(g.addr(truck1), g.addr(scout1), 5103, 5003, 228)
+	g.mgen(p, Voice)
 	lost := 0
 	if p.chance(8, 1) {
 		lost = 1
@@ -93,7 +96,8 @@ func voice(g *generator, p *packet) {
 // reports sends reports of all scouts in turn; relay-2 cannot send all of them in time.
 func reports(g *generator, p *packet) {
 	scout := scout1 + int(p.seq%6)
-	p.udp(addrOf(scout), addrOf(base), 5104, 5004, 428).mgen(Reports)
+	p.udp(g.addr(scout), g.addr(base), 5104, 5004, 428)
+	g.mgen(p, Reports)
 	p.MGENSeq = uint32(p.seq / 6)
 	if !p.chance(3, 1) {
 		g.along(p, 0, scout, relay2, base)
@@ -110,10 +114,10 @@ func reports(g *generator, p *packet) {
 // membership sends the reports of the group's members (IGMPv2, RFC 2236), all but one
 // of which are also receivers.
 func membership(g *generator, p *packet) {
-	for i, host := range Members() {
+	for i, host := range members() {
 		m := packet{seq: p.seq, second: p.second}
 		m.Time = p.Time
-		m.ip(2, addrOf(host), Group, 0, 0, 32)
+		m.ip(2, g.addr(host), groupOf(g.column), 0, 0, 32)
 		m.TTL = 1
 		g.seen(&m, host, wire.Outgoing, 0)
 		g.seen(&m, mast, wire.Incoming, m.hop(i))
@@ -128,11 +132,11 @@ func download(g *generator, p *packet) {
 		return
 	}
 	if p.seq%4 == 0 {
-		p.ip(wire.ProtoTCP, addrOf(truck), maps, port, 443, 52)
+		p.ip(wire.ProtoTCP, g.addr(truck), maps, port, 443, 52)
 		g.along(p, 0, truck, gateway)
 		return
 	}
-	p.ip(wire.ProtoTCP, maps, addrOf(truck), 443, port, 1480)
+	p.ip(wire.ProtoTCP, maps, g.addr(truck), 443, port, 1480)
 	g.along(p, 0, gateway, truck)
 }
 
@@ -140,9 +144,9 @@ func download(g *generator, p *packet) {
 func lookup(g *generator, p *packet) {
 	host := truck1 + int(p.seq%12)
 	port := uint16(50000 + p.seq%997)
-	p.udp(addrOf(host), addrOf(gateway), port, 53, 61)
+	p.udp(g.addr(host), g.addr(gateway), port, 53, 61)
 	g.along(p, 0, host, gateway)
-	p.udp(addrOf(gateway), addrOf(host), 53, port, 125)
+	p.udp(g.addr(gateway), g.addr(host), 53, port, 125)
 	p.Time += int64(6 * time.Millisecond)
 	g.along(p, 0, gateway, host)
 }
@@ -150,9 +154,9 @@ func lookup(g *generator, p *packet) {
 // login is a user at base who works on a truck.
 func login(g *generator, p *packet) {
 	host := truck1 + 2
-	p.ip(wire.ProtoTCP, addrOf(base), addrOf(host), 41022, 22, 88)
+	p.ip(wire.ProtoTCP, g.addr(base), g.addr(host), 41022, 22, 88)
 	g.along(p, 0, base, host)
-	p.ip(wire.ProtoTCP, addrOf(host), addrOf(base), 22, 41022, 148+uint32(p.seq%5)*100)
+	p.ip(wire.ProtoTCP, g.addr(host), g.addr(base), 22, 41022, 148+uint32(p.seq%5)*100)
 	p.Time += int64(5 * time.Millisecond)
 	g.along(p, 0, host, base)
 }
@@ -162,7 +166,7 @@ func post(g *generator, p *packet) {
 	for i := range uint64(8) {
 		m := packet{seq: p.seq*8 + i, second: p.second}
 		m.Time = p.Time + int64(i)*int64(time.Millisecond)
-		m.ip(wire.ProtoTCP, addrOf(base), mail, 42587, 587, 1200)
+		m.ip(wire.ProtoTCP, g.addr(base), mail, 42587, 587, 1200)
 		g.along(&m, 0, base, gateway)
 	}
 }
@@ -170,7 +174,7 @@ func post(g *generator, p *packet) {
 // greeting is what each host sends to its neighbors every two seconds (OLSR's HELLO).
 func greeting(g *generator, p *packet) {
 	host := int(p.seq % hosts)
-	p.udp(addrOf(host), hello, 698, 698, 96)
+	p.udp(g.addr(host), hello, 698, 698, 96)
 	p.TTL = 1
 	g.seen(p, host, wire.Outgoing, 0)
 	for i := 1; i <= 3; i++ {

@@ -21,7 +21,7 @@ type Config struct {
 	// 0 means DefaultWindow.
 	Window time.Duration
 	// Memory is how many bytes packets may take that are waited for; 0 means DefaultMemory.
-	// Flows and hops take up to 40 MiB beside it, and the past of the map 16.
+	// Flows and hops take up to 50 MiB beside it, and the past of the map 16.
 	Memory int
 	// Node is the node that an agent is of; nil means [NodeOf].
 	Node func(agent string) string
@@ -98,6 +98,7 @@ type agent struct {
 	gaps    []span
 	open    bool // the last gap has no end
 	hasOut  bool // it reports what is behind the queue
+	drops   bool // it has reported a drop
 	records uint64
 	groups  memberships
 }
@@ -132,6 +133,7 @@ type Engine struct {
 	lowered  bool
 	flows    map[flowKey]*flow
 	others   flow
+	transits int // how many there are
 	links    map[link]*stats
 	clocks   clocks
 	groups   groups
@@ -317,9 +319,8 @@ func (e *Engine) add(now int64, number int32, r *wire.Record) {
 	a.records++
 	s := stageOf(r)
 	origin := r.Flags&(wire.Outgoing|wire.Relayed|wire.Dropped) == wire.Outgoing
-	if s == out {
-		a.hasOut = true
-	}
+	a.hasOut = a.hasOut || s == out
+	a.drops = a.drops || s == dropped
 	if r.Digest>>(64-e.shift) != 0 {
 		e.counters.NotSelected++
 		return

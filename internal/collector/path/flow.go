@@ -20,6 +20,7 @@ const (
 	maxPaths   = 16 // of a flow
 	maxChanges = 32
 	maxNodes   = 256 // of a multicast flow
+	maxTransit = 4096
 	idle       = int64(60e9)
 )
 
@@ -44,7 +45,7 @@ type flow struct {
 	current []int32
 	nodes   map[int32]*role
 	told    told
-	noted   noted
+	transit *transit // to the destination; not of multicast
 
 	members  []wanting // as of revision, iff revised
 	revision uint64
@@ -61,6 +62,13 @@ type hop struct {
 	notedDrops                map[wire.Reason]uint64
 	fresh                     *histogram // delays of the interval, iff rows are kept
 	any                       bool
+}
+
+// transit is the delay from where a flow was sent to where it was received.
+type transit struct {
+	link
+	stats
+	last int64
 }
 
 // end is where packets were seen last, while no hop from there is known.
@@ -81,6 +89,7 @@ type role struct {
 	expected, wanted, unobserved uint64
 	tail                         uint64 // of expected, the last ones, which it has not received
 	tailAt                       int64  // when the first of these arrived elsewhere
+	transit                      *transit
 	// The flow's count of packets with the last one that it received, or sent on its own.
 	seenIn, seenOut uint64
 
@@ -134,6 +143,14 @@ func (e *Engine) evict() bool {
 	had := len(e.flows)
 	for k, f := range e.flows {
 		if e.now-f.last > idle {
+			if f.transit != nil {
+				e.transits--
+			}
+			for _, r := range f.nodes {
+				if r.transit != nil {
+					e.transits--
+				}
+			}
 			delete(e.flows, k)
 		}
 	}
@@ -372,12 +389,42 @@ func (e *Engine) arrived(f *flow, p *packet, list []seen, i int32) {
 	} else {
 		f.end(list[i].place, p.arrived) // or it turns out that this node forwards
 	}
+	e.crossed(&f.transit, list, i)
 	hops := max(list[0].ttl, list[i].ttl) - list[i].ttl
 	if f.reached+uint64(len(f.ends)) == 1 {
 		f.hopsTTL = [2]uint8{hops, hops}
 	}
 	f.hopsTTL[0], f.hopsTTL[1] = min(f.hopsTTL[0], hops), max(f.hopsTTL[1], hops)
 	e.took(f, list, i)
+}
+
+// crossed counts how long a packet took from its sender to list[i], if both were seen.
+func (e *Engine) crossed(t **transit, list []seen, i int32) {
+	root := i
+	for n := 0; list[root].parent >= 0 && n < len(list); n++ {
+		root = list[root].parent
+	}
+	from, to := &list[root], &list[i]
+	if from.place.stage() == in || root == i {
+		return
+	}
+	l := link{from.place, to.place}
+	switch {
+	case *t == nil && e.transits == maxTransit:
+		return
+	case *t == nil:
+		e.transits++
+		*t = &transit{link: l}
+	case (*t).link != l: // received by another interface, or sent by another
+		**t = transit{link: l}
+	}
+	d := to.time - from.time
+	if (*t).Packets > 0 {
+		(*t).jitter += (abs(float64(d-(*t).last)) - (*t).jitter) / 16
+	}
+	(*t).Packets++
+	(*t).last = d
+	(*t).delay(e.now, d)
 }
 
 // end counts a packet that was seen last at a place.
@@ -518,6 +565,9 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 			} else {
 				r.seenIn = f.packets
 				r.received++
+				if r.member || !e.telling[o.node] {
+					e.crossed(&r.transit, list, int32(i))
+				}
 			}
 		case out:
 			if o.parent >= 0 && upTo(list, o.parent) {

@@ -11,6 +11,7 @@ const (
 	maxGroups     = 512     // of an agent
 	maxAllMembers = 1 << 17 // of all groups
 	maxChanging   = 1 << 16
+	maxLeft       = 1 << 12 // memberships that have ended
 )
 
 // joining is how long after it is told a new member is expected to receive packets. Those that
@@ -24,6 +25,7 @@ const forgiven = int64(2e9)
 // memberships of an agent's interface.
 type memberships struct {
 	known   bool       // it has told all of them
+	toldAt  int64      // when that became so
 	groups  [][16]byte // in force, once the changes have had their turn
 	listed  [][16]byte // of a list that has not ended
 	listing int64      // the list's time
@@ -33,19 +35,32 @@ type memberships struct {
 // between those that arrived before and after.
 type groups struct {
 	members  map[[16]byte][]member
+	ended    []ended // the newest, in a ring
+	at       int     // where the oldest of a full one is
 	count    int
 	changes  []membership
 	revision uint64 // grows with each change of members
 }
 
 // member is an agent whose interface is in a group.
-type member struct{ agent, node int32 }
+type member struct {
+	agent, node int32
+	since       int64 // 0: from the first that its agent told
+}
+
+// ended is a membership that was.
+type ended struct {
+	member
+	group [16]byte
+	until int64
+}
 
 type membership struct {
 	at     int64 // when it takes effect: after it arrived
 	agent  int32
 	group  [16]byte
 	joined bool
+	old    bool // joined before its agent began to tell
 	first  bool // not a change: the agent has told all of its groups for the first time
 }
 
@@ -65,7 +80,8 @@ func (g *groups) tell(a *agent, number int32, now int64, r *wire.Record) {
 	if int(r.Length) != len(m.listed) {
 		return
 	}
-	if !m.known {
+	old := !m.known
+	if old {
 		m.known = true
 		g.change(membership{at: now, agent: number, first: true})
 	}
@@ -76,7 +92,7 @@ func (g *groups) tell(a *agent, number int32, now int64, r *wire.Record) {
 	}
 	for _, group := range m.listed {
 		if !slices.Contains(m.groups, group) {
-			g.change(membership{at: now, agent: number, group: group, joined: true})
+			g.change(membership{at: now, agent: number, group: group, joined: true, old: old})
 		}
 	}
 	m.groups = append(m.groups[:0], m.listed...)
@@ -107,11 +123,12 @@ func (e *Engine) Join(now int64, agent int, group [16]byte, member bool) {
 	default:
 		return
 	}
-	if !m.known {
+	old := !m.known
+	if old {
 		m.known = true
 		e.groups.change(membership{at: now, agent: int32(agent), first: true})
 	}
-	e.groups.change(membership{at: now, agent: int32(agent), group: group, joined: member})
+	e.groups.change(membership{at: now, agent: int32(agent), group: group, joined: member, old: old})
 }
 
 // turn makes the changes of memberships that came until then.
@@ -129,18 +146,23 @@ func (e *Engine) turn(until int64) {
 
 func (e *Engine) apply(c *membership) {
 	g := &e.groups
-	m := member{c.agent, e.agents[c.agent].node}
+	m := member{c.agent, e.agents[c.agent].node, c.at}
+	if c.old {
+		m.since = 0
+	}
 	if c.first {
 		e.telling[m.node] = true
+		e.agents[c.agent].groups.toldAt = c.at
 		return
 	}
 	list := g.members[c.group]
-	at := slices.Index(list, m)
+	at := slices.IndexFunc(list, func(o member) bool { return o.agent == m.agent })
 	switch {
 	case c.joined && at < 0 && g.count < maxAllMembers:
 		g.members[c.group] = append(list, m)
 		g.count++
 	case !c.joined && at >= 0:
+		g.end(ended{list[at], c.group, c.at})
 		g.members[c.group] = slices.Delete(list, at, at+1)
 		g.count--
 		if len(list) == 1 {
@@ -150,6 +172,15 @@ func (e *Engine) apply(c *membership) {
 			e.left(c, m.node)
 		}
 	}
+}
+
+func (g *groups) end(m ended) {
+	if len(g.ended) < maxLeft {
+		g.ended = append(g.ended, m)
+		return
+	}
+	g.ended[g.at] = m
+	g.at = (g.at + 1) % maxLeft
 }
 
 // left forgives a node that is no longer a member the packets that it has missed in the end.

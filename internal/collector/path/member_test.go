@@ -84,8 +84,22 @@ func TestMemberships(t *testing.T) {
 			"hears":  {Role: "overhearer", Received: 207, Share: 1},
 		}[r.Node]
 		want.Node = r.Node
+		if measured := r.Received > 0 && r.Role != "overhearer"; measured != (r.Delay != nil) {
+			t.Errorf("%s: a %s's delay is %+v", r.Node, r.Role, r.Delay)
+		}
+		r.Delay = nil
 		if !ok || r != want {
 			t.Errorf("got %+v, want %+v", r, want)
+		}
+	}
+	for _, test := range []struct {
+		from, to int64
+		member   string
+		want     bool
+	}{{0, 1 << 40, "always/a", true}, {0, 1 << 40, "always/b", true}, {0, 1 << 40, "left", true}, {1 << 39, 1 << 40, "left", false}, {1 << 39, 1 << 40, "always/a", false}, {1 << 39, 1 << 40, "always/b", true}, {0, 1 << 40, "hears", false}} {
+		members, telling := w.e.Membership(netip.MustParseAddr("239.1.2.3"), test.from, test.to)
+		if _, is := members[test.member]; is != test.want || telling["unsure"] || !telling["always/b"] {
+			t.Errorf("from %d to %d, %s is a member: %v, want %v; telling: %v", test.from, test.to, test.member, is, test.want, telling)
 		}
 	}
 	if len(f.Nodes) != 9 {

@@ -438,9 +438,14 @@ func TestMulticast(t *testing.T) {
 		"n5": {Role: "overhearer", Received: 100, Share: 1}, "n9": {Role: "member", Expected: 100},
 	} {
 		want.Node = n
-		if got[n] != want {
-			t.Errorf("%+v, want %+v", got[n], want)
+		is := got[n]
+		is.Delay = nil
+		if is != want {
+			t.Errorf("%+v, want %+v", is, want)
 		}
+	}
+	if d := got["n4"].Delay; d == nil || d.Count != 75 || sumOf(d.Histogram) != 75 || d.Min > d.P50 || d.Histogram[0].From != d.Min {
+		t.Errorf("n4's delay from end to end is %+v", d)
 	}
 	if h := hopOf(t, &f, "n2 out", "n4 in"); h.Packets != 75 || h.Lost != 24 {
 		t.Errorf("%+v", h.Counts) // the first was before the hop was known
@@ -568,4 +573,11 @@ func BenchmarkAdd(b *testing.B) {
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 		})
 	}
+}
+
+func sumOf(list []Bucket) (n uint64) {
+	for _, b := range list {
+		n += b.Count
+	}
+	return n
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/pcapper/pcapper/wire"
 )
@@ -132,6 +133,8 @@ type Flow struct {
 	Changes    []Change          `json:"changes,omitempty"`
 	Changed    uint64            `json:"changed,omitempty"`
 	Nodes      []Role            `json:"nodes,omitempty"` // of a multicast
+	// Delay from the sender to the destination; not of a multicast. That of its nodes is theirs.
+	Delay *Delay `json:"delay,omitempty"`
 }
 
 // Role is what a node has to do with a multicast.
@@ -146,6 +149,8 @@ type Role struct {
 	// whether they came.
 	Expected   uint64 `json:"expected,omitempty"`
 	Unobserved uint64 `json:"unobserved,omitempty"`
+	// Delay from the sender; not of overhearers.
+	Delay *Delay `json:"delay,omitempty"`
 }
 
 // Report is what the engine knows.
@@ -213,7 +218,26 @@ func (e *Engine) report(f *flow) Flow {
 	}
 	order(r.Hops)
 	r.Nodes = e.roles(f)
+	r.Delay = e.crossing(f.transit)
 	return r
+}
+
+// crossing is a delay from end to end, with its histogram; nil if there is none.
+func (e *Engine) crossing(t *transit) *Delay {
+	if t == nil {
+		return nil
+	}
+	d := e.delay(t.link, &t.stats)
+	if d.Count == 0 {
+		return nil
+	}
+	offset := int64(0)
+	if d.Clock == "estimated" {
+		offset = d.Offset
+	}
+	all := t.sum()
+	d.Histogram = all.list(offset)
+	return &d
 }
 
 func reasons(m map[wire.Reason]uint64) map[string]uint64 {
@@ -323,6 +347,9 @@ func (e *Engine) roles(f *flow) (list []Role) {
 			role.Received, role.Expected, role.Unobserved = r.wanted, r.expected, r.unobserved
 			role.Share = float64(r.wanted) / float64(max(r.expected, 1))
 		}
+		if role.Role != "overhearer" && role.Role != "source" {
+			role.Delay = e.crossing(r.transit)
+		}
 		list = append(list, role)
 	}
 	sortRoles(list)
@@ -387,6 +414,67 @@ func (w Ended) named() Ended {
 	}
 	return w
 }
+
+// DropKey is an agent, and an MGEN flow whose packets it has received.
+type DropKey struct {
+	Agent            string
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+	MGEN             uint32
+}
+
+// SocketDrops are MGEN packets sent in a time (seconds since 1970) that an interface has received, and the
+// kernel did not pass on to an application. There may be more that were dropped before since.
+// An agent that is not among reporting has never told of drops: its host's are not known.
+func (e *Engine) SocketDrops(from, to int64) (counts map[DropKey]uint64, since int64, reporting map[string]bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counts, reporting = map[DropKey]uint64{}, map[string]bool{}
+	for i := range e.agents {
+		reporting[e.agents[i].label] = e.agents[i].drops
+	}
+	if len(e.ended.list) == ringSize {
+		since = e.ended.list[e.ended.next].Time / 1e9
+	}
+	for i := range e.ended.list {
+		w := &e.ended.list[i]
+		if at := w.Time / 1e9; at < from || at >= to || w.Outcome != Dropped || !w.key.mgen || strings.HasPrefix(w.Reason, "QDISC") {
+			continue
+		}
+		t := w.key.tuple()
+		counts[DropKey{w.At.Agent, t.Src, t.Dst, t.SrcPort, t.DstPort, t.Proto, w.key.id}]++
+	}
+	return counts, since, reporting
+}
+
+// Membership is who was in a multicast group at some time in [from, to) (seconds since 1970; from 0 is ever), by the
+// labels of the agents on their interfaces: since when, or 0 if that was before the agent began to tell. A
+// member that has left is so since to. Telling are the agents of nodes whose memberships are known of that time.
+func (e *Engine) Membership(group netip.Addr, from, to int64) (members map[string]int64, telling map[string]bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	members, telling = map[string]int64{}, map[string]bool{}
+	key := group.As16()
+	for i := range e.groups.ended {
+		if m := &e.groups.ended[i]; m.group == key && m.until/1e9 >= from && m.since/1e9 < to {
+			members[e.agents[m.agent].label] = to
+		}
+	}
+	for _, m := range e.groups.members[key] {
+		if m.since/1e9 < to {
+			members[e.agents[m.agent].label] = m.since / 1e9
+		}
+	}
+	for i := range e.agents {
+		a := &e.agents[i]
+		telling[a.label] = e.telling[a.node] && (from <= 0 || a.groups.toldAt/1e9 <= from+toldSlack)
+	}
+	return members, telling
+}
+
+// toldSlack is how long after packets of an agent its first memberships may be told, in seconds.
+const toldSlack = 10
 
 // Sight is one observation of a packet.
 type Sight struct {

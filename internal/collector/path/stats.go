@@ -35,6 +35,16 @@ type Delay struct {
 	// Valid unless Clock is "same" or "unknown".
 	Offset      int64 `json:"offset_ns,omitempty"`
 	Uncertainty int64 `json:"uncertainty_ns,omitempty"`
+	// Histogram of a flow's delay from end to end; not of a hop's.
+	Histogram []Bucket `json:"histogram,omitempty"`
+}
+
+// Bucket is how many packets took From to To nanoseconds. The first one's From, and the last one's
+// To, are those of the extremes.
+type Bucket struct {
+	From  int64  `json:"from_ns"`
+	To    int64  `json:"to_ns"`
+	Count uint64 `json:"count"`
 }
 
 // histogram of delays: 8 buckets for each power of two, from 1 µs to 275 s. What is less,
@@ -136,6 +146,28 @@ func (h *histogram) quantile(q float64) int64 {
 	return h.max
 }
 
+// list is all buckets from the first to the last that is not empty, less an offset.
+func (h *histogram) list(offset int64) (list []Bucket) {
+	empty := uint64(0)
+	for i, n := range h.buckets {
+		switch {
+		case n == 0 && len(list) == 0:
+		case n == 0:
+			empty++
+		default:
+			for ; empty > 0; empty-- {
+				k := i - int(empty)
+				list = append(list, Bucket{int64(bucketStart(k)) - offset, int64(bucketStart(k+1)) - offset, 0})
+			}
+			list = append(list, Bucket{int64(bucketStart(i)) - offset, int64(bucketStart(i+1)) - offset, uint64(n)})
+		}
+	}
+	if n := len(list); n > 0 {
+		list[0].From, list[n-1].To = h.min-offset, max(h.max, h.min+1)-offset
+	}
+	return list
+}
+
 // recentSpan is how long one of the two histograms of a hop is filled.
 const recentSpan = int64(time.Minute)
 
@@ -172,21 +204,20 @@ func (s *stats) drop(r wire.Reason) {
 	s.drops[r]++
 }
 
-// report of the delays, corrected by how far the end's clock is ahead.
-func (s *stats) report(offset int64) (d Delay) {
-	var all histogram
+// sum of the newest delays.
+func (s *stats) sum() (all histogram) {
 	for _, h := range s.recent {
 		if h != nil {
 			all.join(h)
 		}
 	}
-	d = all.report(offset)
-	d.Jitter = int64(s.jitter)
-	return d
+	return all
 }
 
-func (h *histogram) report(offset int64) (d Delay) {
-	if h.count == 0 {
+// report of the delays, corrected by how far the end's clock is ahead.
+func (s *stats) report(offset int64) (d Delay) {
+	all := s.sum()
+	if all.count == 0 {
 		return d
 	}
 	return Delay{

@@ -73,8 +73,12 @@ func (l *liveView) updateMGEN() {
 	}
 }
 
-// addQuality adds a receiver's part of a flow to all flow numbers that it belongs to.
+// addQuality counts a receiver's part of a flow for all flow numbers that it
+// belongs to, unless it only relays or overhears it.
 func (l *liveView) addQuality(f *rollup.MGENFlow, r *rollup.MGENReceiver) {
+	if !r.Role.Wants() {
+		return
+	}
 	record := wire.Record{DstPort: f.DstPort, Proto: f.Proto, FlowID: f.ID, Flags: wire.MGEN}
 	lines := l.classes.lines(l.classes.match(&record), l.scratch)
 	if len(lines) == 0 {
@@ -106,12 +110,11 @@ func (l *liveView) addTo(row int, r *rollup.MGENReceiver) {
 // mgenRows returns the table rows of a flow: one per receiver, or a single one.
 func (l *liveView) mgenRows(f *rollup.MGENFlow, seconds float64) (rows []screen.MGENFlow) {
 	row := screen.MGENFlow{ID: f.ID, Path: l.endpoint(f.Src, f.SrcHost, f.SrcPort) + " → " + l.endpoint(f.Dst, -1, f.DstPort)}
-	if len(f.Receivers) == 0 {
-		row.Rate = rateOf(f.Sent.Plus(f.Relayed), seconds)
-		return append(rows, row)
-	}
 	for i := range f.Receivers {
 		r := &f.Receivers[i]
+		if !r.Role.Wants() {
+			continue
+		}
 		row.At = l.c.all()[r.Host].host.Label
 		row.Rate = rateOf(r.Received.Counts, seconds)
 		row.Loss = screen.Gauge{Value: 100 * r.Loss.Fraction(), Valid: r.Loss.Valid && r.Loss.Expected > 0}
@@ -119,6 +122,10 @@ func (l *liveView) mgenRows(f *rollup.MGENFlow, seconds float64) (rows []screen.
 		row.Jitter = screen.Seconds(r.Jitter, r.Delayed > 0)
 		row.Reordered = screen.Gauge{Value: float64(r.Reordered), Valid: r.Received.Messages > 0}
 		row.Duplicates = screen.Gauge{Value: float64(r.Duplicates), Valid: r.Received.Messages > 0}
+		rows = append(rows, row)
+	}
+	if len(rows) == 0 {
+		row.Rate = rateOf(f.Sent.Plus(f.Relayed), seconds)
 		rows = append(rows, row)
 	}
 	return rows

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/collector/path"
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
@@ -172,7 +173,7 @@ func newView(c *collector, archive *Archive) (*View, error) {
 	if c.player != nil {
 		clock = rollup.ByNewest
 	}
-	v.config = rollup.Config{Hosts: hosts, Rows: v.none, Clock: clock, Archive: v.archive, Classify: v.classify()}
+	v.config = rollup.Config{Hosts: hosts, Rows: v.none, Clock: clock, Archive: v.archive, Classify: v.classify(), Members: v.members}
 	if c.follow != nil {
 		v.config.Late = followLate
 	}
@@ -180,7 +181,36 @@ func newView(c *collector, archive *Archive) (*View, error) {
 	return v, nil
 }
 
-// counted returns the host in the store's representation.
+// members are a multicast group's in a window, as agents tell. Replayed logs have times of their own: whoever was a
+// member is one.
+func (v *View) members(group netip.Addr, w rollup.Window) rollup.Membership {
+	m := rollup.Membership{Joined: map[int]int64{}, Told: map[int]bool{}, Node: map[int]int{}}
+	if v.c.paths == nil {
+		return m
+	}
+	if v.c.player != nil {
+		w.From = 0
+	}
+	joined, told := v.c.paths.engine.Membership(group, w.From, max(w.To, 1))
+	first := map[string]int{}
+	for i, a := range v.c.all() {
+		node := path.NodeOf(a.host.Label)
+		if j, ok := first[node]; ok {
+			m.Node[i] = j
+		} else {
+			first[node] = i
+		}
+		if since, ok := joined[a.host.Label]; ok {
+			m.Joined[i] = since
+		}
+		if told[a.host.Label] {
+			m.Told[i] = true
+		}
+	}
+	return m
+}
+
+// counted is the host as a store knows it.
 func (h *Host) counted() rollup.Host {
 	host := rollup.Host{Label: h.Label, Address: h.Address()}
 	host.Addr, _ = netip.ParseAddr(h.Name) // invalid for a host name

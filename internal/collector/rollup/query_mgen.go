@@ -21,7 +21,9 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	sums := make(map[uint32]*mgenFound)
 	of := make(map[entryKey]*mgenFound)
 	blind := s.blindness(w)
+	receives := make(map[int]bool) // agents that report what they receive
 	s.timeline.eachKeyed(w, func(f *frame, key func(uint32) *entryKey) {
+		f.receiving(receives)
 		hosts := blind.during(f)
 		m.Other = m.Other.Plus(f.other.mgens)
 		f.eachMGEN(func(id uint32, n *mgenStat) {
@@ -55,22 +57,36 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 		}
 		m.Flows[n-1].add(x, flows[n-1], s.timeline.sends(int(x.key.host), x.key.src))
 	}
-	receives := make(map[int]bool)
-	for i := range m.Flows {
-		for _, r := range m.Flows[i].Receivers {
-			receives[r.Host] = true
-		}
-	}
 	for i := range m.Flows {
 		f := &m.Flows[i]
-		dst := s.timeline.owner(f.Dst.As16())
-		if f.Watched && len(f.Receivers) == 0 && receives[dst] && !f.Dst.IsMulticast() {
-			f.Receivers = []MGENReceiver{{Host: dst}} // nothing has arrived
-			flows[i].received = []*mgenFound{{}}
+		who := s.audience(f.Dst, f.SrcHost, w)
+		for j := range f.Receivers {
+			r := &f.Receivers[j]
+			r.Role = who.role(r.Host, slices.Contains(flows[i].relays, r.Host))
+		}
+		if f.Watched {
+			for _, host := range who.silent(receives, max(w.From, s.Oldest), func(host int) bool {
+				return slices.ContainsFunc(f.Receivers, func(r MGENReceiver) bool { return r.Host == host })
+			}) {
+				f.Receivers = append(f.Receivers, MGENReceiver{Host: host, Role: who.role(host, false)})
+				flows[i].received = append(flows[i].received, &mgenFound{})
+			}
 		}
 		f.setLoss(flows[i], time.Duration(w.Seconds())*time.Second)
+		slices.SortStableFunc(f.Receivers, func(a, b MGENReceiver) int {
+			return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Host, b.Host))
+		})
 	}
 	return m
+}
+
+// receiving notes the agents that have received something.
+func (f *frame) receiving(hosts map[int]bool) {
+	f.eachCell(func(k cellKey, c Counts) {
+		if k.row == allRows && Side(k.which) == Received && c.Packets > 0 {
+			hosts[int(k.host)] = true
+		}
+	})
 }
 
 // resolve adds the sums of entries to those of keys.
@@ -113,6 +129,7 @@ func sortedIDs(sums map[uint32]*mgenFound) []uint32 {
 type mgenParts struct {
 	sent     *mgenFound
 	received []*mgenFound // as MGENFlow.Receivers
+	relays   []int        // agents that sent it on
 }
 
 // add takes what an observer saw. watched: if it was the sender's agent that saw
@@ -127,6 +144,7 @@ func (f *MGENFlow) add(x *mgenFound, parts *mgenParts, watched bool) {
 		}
 	case Relayed:
 		f.Relayed = f.Relayed.Plus(c)
+		parts.relays = append(parts.relays, int(x.key.host))
 	case Received:
 		f.Receivers = append(f.Receivers, newReceiver(x))
 		parts.received = append(parts.received, x)
@@ -175,7 +193,9 @@ func (f *MGENFlow) setLoss(parts *mgenParts, window time.Duration) {
 		// Of those sent in the window some may still be on their way; and what
 		// sequence numbers tell is not given up for a few.
 		way := min(max(r.MaxDelay, 0)+time.Second, window)
-		if on := uint64(float64(sent.messages) * way.Seconds() / window.Seconds()); missing > r.Loss.Lost+on+sent.messages/50+5 {
+		doubt := uint64(float64(sent.messages)*way.Seconds()/window.Seconds()) + sent.messages/50 + 5
+		skipped := r.Loss.Lost > missing+doubt && got.messages == received.stat.messages // both watched all the time
+		if skipped || missing > r.Loss.Lost+doubt {
 			r.Loss = lossByCounts(sent.messages, arrived)
 		}
 	}

@@ -3,6 +3,7 @@ package rollup
 import (
 	"bytes"
 	"cmp"
+	"net/netip"
 	"slices"
 )
 
@@ -101,10 +102,9 @@ func putAside(asides map[uint32]*aside, id, host uint32, blind []uint32, m *mgen
 }
 
 // counts are what was sent, relayed and received. Of several agents that saw the
-// same as senders or receivers, it is that of the destination, or the one that saw
-// most; sender and receiver are their parts, or nil.
-func (x *found) counts(dstHost int) (sent, relayed, received Counts, sender, receiver *foundBy) {
-	atDst := false
+// same as senders or receivers, it is the one that saw most; if dstHost, the destination's, is known, no
+// other is a receiver. sender and receiver are their parts, or nil.
+func (x *found) counts(dstHost int, hostOf []int) (sent, relayed, received Counts, sender, receiver *foundBy) {
 	for i := range x.by {
 		b := &x.by[i]
 		switch b.side {
@@ -115,9 +115,8 @@ func (x *found) counts(dstHost int) (sent, relayed, received Counts, sender, rec
 		case Relayed:
 			relayed = relayed.Plus(b.seen)
 		case Received:
-			if int(b.host) == dstHost {
-				received, receiver, atDst = b.seen, b, true
-			} else if !atDst && b.seen.Packets > received.Packets {
+			at := dstHost < 0 || int(b.host) == dstHost || int(b.host) < len(hostOf) && hostOf[b.host] == dstHost
+			if at && (receiver == nil || b.seen.Packets > received.Packets) {
 				received, receiver = b.seen, b
 			}
 		}
@@ -158,7 +157,7 @@ func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 			SrcHost: s.timeline.owner(x.key.src), DstHost: s.timeline.owner(x.key.dst), Once: x.once,
 		}
 		var sender, receiver *foundBy
-		c.Sent, c.Relayed, c.Received, sender, receiver = x.counts(c.DstHost)
+		c.Sent, c.Relayed, c.Received, sender, receiver = x.counts(c.DstHost, s.timeline.hostOf)
 		if !isGroup(x.key.dst, x.key.v6) && s.watches(sender, x.key.src) && (receiver != nil || receives[c.DstHost]) {
 			c.Loss = lossBetween(sender, receiver, c.DstHost)
 		}
@@ -213,6 +212,8 @@ func lossByCounts(sent, received uint64) Loss {
 func (s *Snapshot) Groups(w Window) *Groups {
 	w = s.Fit(w)
 	list, _ := s.find(pairs, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) })
+	receives := make(map[int]bool)
+	s.timeline.each(w, func(f *frame) { f.receiving(receives) })
 	slices.SortFunc(list, heavierFirst)
 	of := make(map[[16]byte]*Group)
 	g := &Groups{Window: w}
@@ -225,7 +226,7 @@ func (s *Snapshot) Groups(w Window) *Groups {
 			order = append(order, group)
 		}
 		group.Once = group.Once.Plus(x.once)
-		group.Senders = append(group.Senders, s.groupSender(x))
+		group.Senders = append(group.Senders, s.groupSender(x, group.Addr, receives, w))
 	}
 	slices.SortStableFunc(order, func(a, b *Group) int { return cmp.Compare(b.Once.Bytes, a.Once.Bytes) })
 	for _, group := range order {
@@ -234,25 +235,37 @@ func (s *Snapshot) Groups(w Window) *Groups {
 	return g
 }
 
-func (s *Snapshot) groupSender(x *found) GroupSender {
+func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool, w Window) GroupSender {
 	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.timeline.owner(x.key.src), Once: x.once}
-	_, _, _, sender, best := x.counts(-1)
+	_, _, _, sender, best := x.counts(-1, nil)
 	m.Watched = s.watches(sender, x.key.src)
 	if m.Watched {
 		best = sender
 	}
+	who := s.audience(addr, m.Host, w)
 	for i := range x.by {
 		b := &x.by[i]
 		if b.side != Received {
 			continue
 		}
-		r := GroupReceiver{Host: int(b.host), Received: b.seen}
+		relays := slices.ContainsFunc(x.by, func(o foundBy) bool { return o.host == b.host && o.side == Relayed })
+		r := GroupReceiver{Host: int(b.host), Role: who.role(int(b.host), relays), Received: b.seen}
 		if of := best.with(r.Host).Packets; of > 0 {
 			r.Compared = true
 			r.Fraction = min(float64(b.with(int(best.host)).Packets)/float64(of), 1)
 		}
 		m.Receivers = append(m.Receivers, r)
 	}
+	if m.Watched {
+		for _, host := range who.silent(receives, max(w.From, s.Oldest), func(host int) bool {
+			return slices.ContainsFunc(m.Receivers, func(r GroupReceiver) bool { return r.Host == host })
+		}) {
+			m.Receivers = append(m.Receivers, GroupReceiver{Host: host, Role: Member, Compared: sender.with(host).Packets > 0})
+		}
+	}
+	slices.SortStableFunc(m.Receivers, func(a, b GroupReceiver) int {
+		return cmp.Or(cmp.Compare(a.Role, b.Role), cmp.Compare(a.Host, b.Host))
+	})
 	return m
 }
 
@@ -269,7 +282,7 @@ func (s *Snapshot) Talkers(w Window, most int) *Talkers {
 			continue
 		}
 		k := Talker{Tuple: x.key.tuple(), Once: x.once, Row: int(x.key.row)}
-		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.timeline.owner(x.key.dst))
+		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.timeline.owner(x.key.dst), s.timeline.hostOf)
 		t.Talkers = append(t.Talkers, k)
 	}
 	return t

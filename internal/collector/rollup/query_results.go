@@ -173,8 +173,8 @@ type Cell struct {
 	SrcHost, DstHost int
 	Once             Counts
 	// Sent is what the sender's own agent saw, Received what the destination's
-	// agent saw, or of several receivers the one who saw most, Relayed what all
-	// relays sent.
+	// agent saw, or, if that is nobody's address, of several receivers the one who saw most,
+	// Relayed what all relays sent.
 	Sent, Relayed, Received Counts
 	// Loss: valid iff both ends were watched at the same time and Dst is not a
 	// multicast group. It is of that time alone.
@@ -217,9 +217,11 @@ type GroupSender struct {
 	Receivers []GroupReceiver // ordered by host
 }
 
-// GroupReceiver is an agent that saw packets of a group arrive.
+// GroupReceiver is an agent that saw packets of a group arrive, or a member that saw none although it
+// reports what it receives.
 type GroupReceiver struct {
 	Host     int
+	Role     Role
 	Received Counts
 	// Fraction, 0 to 1, of the packets that were sent while both agents were
 	// watching; valid iff Compared: there were some.
@@ -267,8 +269,8 @@ type MGENFlow struct {
 	Sent    MGENCounts
 	Watched bool
 	Relayed Counts
-	// Receivers are those that have received some, ordered by host; or the
-	// destination's host, if its agent reports what it receives, but none of this.
+	// Receivers are those that have received some, ordered by role and host; and the
+	// destination's host, or members, whose agents report what they receive, but none of this.
 	Receivers []MGENReceiver
 }
 
@@ -283,10 +285,12 @@ type MGENCounts struct {
 // sequence numbers and transmit times: valid iff Received.Messages > 0.
 type MGENReceiver struct {
 	Host     int
+	Role     Role
 	Received MGENCounts
 	// Loss is by sequence if the feed tells. It is by counts, if the sender is
-	// watched, where the feed does not tell, and where more than may be on its way
-	// is missing before the first or after the last message of the window.
+	// watched, where the feed does not tell, where more than may be on its way
+	// is missing before the first or after the last message of the window, and
+	// where the sender has skipped numbers.
 	Loss Loss
 	// Duplicates are messages that had come before; Reordered those that came
 	// after one with a higher number (RFC 4737, 3: "type-P-reordered").
@@ -303,6 +307,40 @@ type MGENReceiver struct {
 	// NegativeDelays counts delays below 0: the clocks of the two hosts differ by
 	// at least -MinDelay, and no delay of this flow can be trusted.
 	NegativeDelays uint64
+}
+
+// Arrived is how many different messages came, or packets if the feed does not tell.
+func (r *MGENReceiver) Arrived() uint64 {
+	if r.Received.Messages == 0 {
+		return r.Received.Packets
+	}
+	return r.Received.Messages - min(r.Duplicates, r.Received.Messages)
+}
+
+// Delivery is what became of what was sent: Sent = Arrived + Lost + Unobserved.
+type Delivery struct {
+	Sent, Arrived, Lost, Unobserved uint64
+	// Unseen of Sent were not seen by the sender's agent; others prove that they were sent.
+	Unseen uint64
+}
+
+// Delivery to one of f's receivers.
+func (f *MGENFlow) Delivery(r *MGENReceiver) Delivery {
+	d := Delivery{Arrived: r.Arrived()}
+	if r.Loss.Valid {
+		d.Lost = r.Loss.Lost
+	}
+	sent := f.Sent.Packets
+	if f.Sent.Messages > 0 && (r.Received.Messages > 0 || r.Received.Packets == 0) {
+		sent = f.Sent.Messages
+	}
+	if !f.Watched {
+		sent = 0
+	}
+	d.Sent = max(sent, d.Arrived+d.Lost)
+	d.Unobserved = d.Sent - d.Arrived - d.Lost
+	d.Unseen = d.Sent - sent
+	return d
 }
 
 // MGENSeries is one flow at one receiver (or its sender) over time. All slices

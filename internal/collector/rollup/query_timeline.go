@@ -2,6 +2,7 @@ package rollup
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 )
 
@@ -22,6 +23,8 @@ type timeline struct {
 	hostOf []int
 	// directions: the agent says on which side packets were seen.
 	directions []bool
+	// members is Config.Members.
+	members func(netip.Addr, Window) Membership
 	// blanks of each agent.
 	blanks [][]Blank
 	rows   int

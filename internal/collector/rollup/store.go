@@ -42,6 +42,9 @@ type Config struct {
 	// Budget bounds the history's memory in bytes; 0 is DefaultBudget. The
 	// oldest seconds, or spans, go first; Snapshot.Span says how far it reaches.
 	Budget int64
+	// Members is who was in a multicast group at some time of a window, as far as is known; nil: nothing
+	// is. It may be called by any goroutine.
+	Members func(group netip.Addr, w Window) Membership
 	// Archive keeps the history on disk. It may be nil. With one, Hosts and Rows
 	// must be what it says, and a quarter of Budget is used: the rest of what it
 	// stands for is read from disk.

@@ -71,6 +71,7 @@ func (s *Store) snapshot() *Snapshot {
 	s.showArchive(snap)
 	h.keys = s.dir.keys
 	h.owners = s.ownersNow()
+	h.members = s.cfg.Members
 	snap.Oldest = s.oldest(h, snap.Runs)
 	h.blanks, h.hostOf, h.directions = make([][]Blank, len(s.hosts)), make([]int, len(s.hosts)), make([]bool, len(s.hosts))
 	for i := range s.hosts {

@@ -51,7 +51,7 @@ func TestContents(t *testing.T) {
 	}
 	by := make(map[int]int)
 	var sent, received [Reports + 1]int
-	var drops, members int
+	var drops, slow, members int
 	relays := map[int][2]int{}
 	for _, r := range minute() {
 		by[r.Agent]++
@@ -62,6 +62,8 @@ func TestContents(t *testing.T) {
 			t.Fatalf("at %v: %+v", time.Unix(0, r.Time), r)
 		}
 		switch {
+		case r.Flags&wire.Dropped != 0 && r.Flow() == Voice:
+			slow++
 		case r.Flags&wire.Dropped != 0:
 			drops++
 		case r.Flow() == 0:
@@ -93,6 +95,9 @@ func TestContents(t *testing.T) {
 	}
 	if drops != sent[Reports]-received[Reports] {
 		t.Errorf("%d drops, %d reports lost", drops, sent[Reports]-received[Reports])
+	}
+	if share := float64(slow) / float64(received[Voice]); share < 0.01 || share > 0.03 {
+		t.Errorf("%d of %d voice packets are too many for the application", slow, received[Voice])
 	}
 	if members == 0 {
 		t.Error("the silent member has not joined the group")

@@ -86,11 +86,16 @@ func voice(g *generator, p *packet) {
 	}
 	p.udp(g.addr(truck1), g.addr(scout1), 5103, 5003, 228)
 	g.mgen(p, Voice)
+	p.MGENSeq = uint32(p.seq/1000*600 + p.seq%1000) // of 20 s with 12 s of messages
 	lost := 0
 	if p.chance(8, 1) {
 		lost = 1
 	}
 	g.along(p, lost, truck1, scout1)
+	if lost == 0 && p.chance(2, 9) { // its application is too slow
+		p.Reason = wire.ReasonNamed("SOCKET_RCVBUFF")
+		g.seen(p, scout1, wire.Incoming|wire.Dropped, p.hop(0)+20*time.Microsecond)
+	}
 }
 
 // reports sends reports of all scouts in turn; relay-2 cannot send all of them in time.

@@ -144,6 +144,21 @@ func (s *pageSource) Steer(c web.Command, by time.Duration) {
 	}[c], by)
 }
 
+// SocketDrops is of a web.DropSource.
+func (s *pageSource) SocketDrops(w rollup.Window) func(*rollup.MGENFlow, int) (uint64, bool) {
+	if s.files.Paths == nil {
+		return func(*rollup.MGENFlow, int) (uint64, bool) { return 0, false }
+	}
+	counts, since, reporting := s.files.Paths.SocketDrops(w.From, w.To)
+	hosts := s.view.Hosts()
+	return func(f *rollup.MGENFlow, host int) (uint64, bool) {
+		if host >= len(hosts) || since > w.From || !reporting[hosts[host].Label] {
+			return 0, false
+		}
+		return counts[path.DropKey{Agent: hosts[host].Label, Src: f.Src, Dst: f.Dst, SrcPort: f.SrcPort, DstPort: f.DstPort, Proto: f.Proto, MGEN: f.ID}], true
+	}
+}
+
 func (s *pageSource) Lost() uint64 { return s.view.Counting().Lost }
 
 func (s *pageSource) Name(a netip.Addr) string { return s.names.Addr(a) }

@@ -194,7 +194,7 @@ func matrixOf(source Source, snap *rollup.Snapshot, m *rollup.Matrix, g *rollup.
 			return groupJSON{n.text(g.Addr), countOf(g.Once), each(g.Senders, func(s *rollup.GroupSender) senderJSON {
 				return senderJSON{n.text(s.Src), s.Host, s.Watched, countOf(s.Once),
 					each(s.Receivers, func(r *rollup.GroupReceiver) receiverJSON {
-						return receiverJSON{r.Host, countOf(r.Received), fractionOf(r)}
+						return receiverJSON{r.Host, r.Role.String(), countOf(r.Received), fractionOf(r)}
 					})}
 			})}
 		}),
@@ -234,14 +234,33 @@ func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN, limit int) *mg
 		list, more = list[:limit], len(list)-limit
 	}
 	n := newNamer(source)
+	dropped := func(*rollup.MGENFlow, int) (uint64, bool) { return 0, false }
+	if s, ok := source.(DropSource); ok {
+		dropped = s.SocketDrops(m.Window)
+	}
 	return &mgenJSON{windowOf(snap, m.Window), countOf(m.Other), more, each(list, func(f *rollup.MGENFlow) mgenFlowJSON {
 		return mgenFlowJSON{f.ID, n.tuple(f.Tuple), f.SrcHost, f.Watched, messagesOf(f.Sent), countOf(f.Relayed),
-			each(f.Receivers, mgenReceiver)}
+			each(f.Receivers, func(r *rollup.MGENReceiver) mgenReceiverJSON {
+				j := mgenReceiver(r)
+				if r.Role.Wants() {
+					j.Delivery = deliveryOf(f, r)
+					if lost, known := dropped(f, r.Host); known {
+						got := j.Delivery.Arrived - min(lost, j.Delivery.Arrived)
+						j.Delivery.Application = &got
+					}
+				}
+				return j
+			})}
 	}), n.names}
 }
 
+func deliveryOf(f *rollup.MGENFlow, r *rollup.MGENReceiver) *deliveryJSON {
+	d := f.Delivery(r)
+	return &deliveryJSON{Sent: d.Sent, Arrived: d.Arrived, Lost: d.Lost, Unobserved: d.Unobserved, Unseen: d.Unseen}
+}
+
 func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {
-	j := mgenReceiverJSON{Host: r.Host, Received: messagesOf(r.Received), Loss: lossOf(r.Loss), Negative: r.NegativeDelays}
+	j := mgenReceiverJSON{Host: r.Host, Role: r.Role.String(), Received: messagesOf(r.Received), Loss: lossOf(r.Loss), Negative: r.NegativeDelays}
 	if r.Received.Messages > 0 {
 		j.Duplicates, j.Reordered, j.Restarts = &r.Duplicates, &r.Reordered, &r.Restarts
 	}

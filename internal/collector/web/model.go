@@ -25,6 +25,13 @@ type Source interface {
 	Lost() uint64
 }
 
+// DropSource is a Source that knows what hosts have dropped of what they had received.
+type DropSource interface {
+	// SocketDrops finds the messages of an MGEN flow, sent in w, that a host has received and not given to
+	// an application; known is false unless its agent tells of drops, and of all in w.
+	SocketDrops(w rollup.Window) func(f *rollup.MGENFlow, host int) (lost uint64, known bool)
+}
+
 // Setup is what stays the same until the configuration changes. Numbers of flows
 // and hosts stay what they are even then.
 type Setup struct {
@@ -301,6 +308,7 @@ type senderJSON struct {
 
 type receiverJSON struct {
 	Host     int       `json:"host"`
+	Role     string    `json:"role"` // receiver, member, relay, overhearer
 	Received countJSON `json:"received"`
 	Fraction *float64  `json:"fraction"` // null if it could not be compared
 }
@@ -355,14 +363,28 @@ type messagesJSON struct {
 
 type mgenReceiverJSON struct {
 	Host     int          `json:"host"`
+	Role     string       `json:"role"` // receiver, member, relay, overhearer
 	Received messagesJSON `json:"received"`
-	Loss     *lostJSON    `json:"loss"`
+	// Delivery says what became of what was sent to it; null of relays and overhearers.
+	Delivery *deliveryJSON `json:"delivery"`
+	Loss     *lostJSON     `json:"loss"`
 	// The rest is null unless the feed tells of messages.
 	Duplicates *uint64    `json:"duplicates"`
 	Reordered  *uint64    `json:"reordered"`
 	Restarts   *uint64    `json:"restarts"`
 	Delay      *delayJSON `json:"delay"`
 	Negative   uint64     `json:"negativeDelays"`
+}
+
+// deliveryJSON counts messages, or packets: sent = arrived + lost + unobserved.
+type deliveryJSON struct {
+	Sent       uint64 `json:"sent"`
+	Arrived    uint64 `json:"arrived"` // at the interface, each once
+	Lost       uint64 `json:"lost"`
+	Unobserved uint64 `json:"unobserved"` // on their way, or an agent was not watching
+	Unseen     uint64 `json:"unseen"`     // of sent: not seen by the sender's agent
+	// Application is how many of arrived an application got; null if its host does not tell of drops.
+	Application *uint64 `json:"application"`
 }
 
 // delayJSON is in milliseconds.

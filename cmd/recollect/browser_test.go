@@ -515,18 +515,23 @@ func TestPage(t *testing.T) {
 	})
 	t.Run("mgen", func(t *testing.T) {
 		p.show("mgen?" + all)
-		p.await(`document.querySelectorAll('tr[data-flow]').length >= 4`)
+		p.await(`document.querySelectorAll('tr[data-flow]').length >= 3`)
+		p.do(chromedp.Evaluate(`document.querySelector('tr[data-flow="201"] .fold').click()`, nil))
+		p.await(`document.querySelector('tr.child[data-flow="201"][data-receiver="2"]')`)
 		for _, test := range []struct{ flow, receiver int }{{101, 1}, {102, 2}, {201, 1}, {201, 2}} {
 			name := fmt.Sprintf("flow %d at agent %d", test.flow, test.receiver)
 			cell := func(column string) string {
-				return p.text(fmt.Sprintf(`document.querySelector('tr[data-flow="%d"][data-receiver="%d"] [data-column="%s"]').innerText`, test.flow, test.receiver, column))
+				return p.text(fmt.Sprintf(`document.querySelector('tr[data-flow="%d"][data-receiver="%d"] [data-column="%s"]').textContent`, test.flow, test.receiver, column))
 			}
 			got := tr.received[test.receiver][test.flow]
 			lost, delay := loss(got)
 			near(t, name+", sent", cell("sent"), sent(test.flow), 0)
 			near(t, name+", received", cell("received"), float64(len(got)), 0)
 			near(t, name+", rate", cell("rate"), float64(len(got))*bits[test.flow]/seconds, 0)
-			near(t, name+", loss", cell("loss"), lost, 0.0006)
+			near(t, name+", delivered", cell("delivered"), 1-lost, 0.0006)
+			if all, arrived, lost, unseen := number(t, cell("sent")), number(t, cell("received")), number(t, cell("lost")), number(t, cell("unobserved")); all != arrived+lost+unseen {
+				t.Errorf("%s: sent %g is not %g on the interface + %g lost + %g not observed", name, all, arrived, lost, unseen)
+			}
 			// mgen stamps a message some time after the kernel has seen it.
 			near(t, name+", delay", cell("delay"), delay, 0.0005)
 			near(t, name+", reordered", cell("reordered"), reordered(got), 0)

@@ -56,6 +56,13 @@ export interface Briefs {
 	more: number;
 }
 
+/** How many packets took From to To nanoseconds. The first one's From, and the last one's To, are those of the extremes. */
+export interface Bucket {
+	from_ns: number;
+	to_ns: number;
+	count: number;
+}
+
 export interface Cell {
 	src: string;
 	dst: string;
@@ -237,6 +244,8 @@ export interface HopDelay {
 	/** How far the end's clock is ahead, and Uncertainty how far off that may be. Valid unless Clock is "same" or "unknown". */
 	offset_ns?: number;
 	uncertainty_ns?: number;
+	/** Histogram of a flow's delay from end to end; not of a hop's. */
+	histogram?: Bucket[];
 }
 
 /** The answer of /api/v1/hops. */
@@ -373,6 +382,20 @@ export interface MGEN {
 	names: Record<string, string>;
 }
 
+/** MgenDeliveryJSON counts messages, or packets: sent = arrived + lost + unobserved. */
+export interface MGENDelivery {
+	sent: number;
+	/** At the interface, each once */
+	arrived: number;
+	lost: number;
+	/** On their way, or an agent was not watching */
+	unobserved: number;
+	/** Of sent: not seen by the sender's agent */
+	unseen: number;
+	/** How many of arrived an application got; null if its host does not tell of drops. */
+	application: number | null;
+}
+
 export interface MGENFlow {
 	id: number;
 	src: string;
@@ -395,7 +418,10 @@ export interface MGENHistory {
 
 export interface MGENReceiver {
 	host: number;
+	role: 'receiver' | 'member' | 'relay' | 'overhearer';
 	received: Messages;
+	/** What became of what was sent to it; null of relays and overhearers. */
+	delivery: MGENDelivery | null;
 	loss: Lost | null;
 	/** The rest is null unless the feed tells of messages. */
 	duplicates: number | null;
@@ -489,6 +515,8 @@ export interface PathFlow {
 	changed?: number;
 	/** Of a multicast */
 	nodes?: Role[];
+	/** Delay from the sender to the destination; not of a multicast. That of its nodes is theirs. */
+	delay?: HopDelay;
 }
 
 /** What went directly from one node to another in a time. Within a node it is what went through it and its queues. */
@@ -597,6 +625,7 @@ export interface Problems {
 
 export interface Receiver {
 	host: number;
+	role: 'receiver' | 'member' | 'relay' | 'overhearer';
 	received: Count;
 	/** Null if it could not be compared */
 	fraction: number | null;
@@ -632,6 +661,8 @@ export interface Role {
 	/** Of a member: packets that were sent meanwhile, and those of which it was not observed whether they came. */
 	expected?: number;
 	unobserved?: number;
+	/** Delay from the sender; not of overhearers. */
+	delay?: HopDelay;
 }
 
 export interface Sender {

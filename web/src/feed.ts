@@ -15,6 +15,8 @@ export interface Needs {
 	map?: boolean;
 	/** It lists flows, the worst first, and shows one in detail. */
 	paths?: boolean;
+	/** It shows the ways of one flow. */
+	picked?: boolean;
 	/** It lists hops, and packets that did not arrive. */
 	hops?: boolean;
 }
@@ -178,6 +180,7 @@ export class Feed {
 		if (problems) this.loadProblems();
 		if (this.needs(view).map) this.loadMap();
 		if (this.needs(view).paths) this.loadPaths();
+		else if (this.needs(view).picked) this.loadPicked();
 		if (overview) {
 			void this.get<Overview>('overview', range, (data) => { this.overview = data; });
 		}
@@ -235,9 +238,10 @@ export class Feed {
 
 	/** Asks for the ways of packets again, some more often than others. */
 	private followPaths(frame: Frame): void {
-		const { map, paths } = this.needs(this.state.view);
+		const { map, paths, picked } = this.needs(this.state.view);
 		if (map && this.state.end === null && frame.seq % (this.state.window > 900 ? 10 : 2) === 0) this.loadMap();
 		if (paths && frame.seq % 4 === 0) this.loadPaths();
+		else if (picked && frame.seq % 4 === 0) this.loadPicked();
 	}
 
 	private loadMap(): void {

@@ -169,3 +169,19 @@ export function csv(rows: Value[][]): string {
 	};
 	return rows.map((row) => row.map(field).join(',')).join('\r\n') + '\r\n';
 }
+
+/** The beginning and the end of a long name, of which the middle is left out: both tell it from others. */
+export function middle(name: string, most = 28): string {
+	const letters = [...name];
+	if (letters.length <= most) return name;
+	const end = Math.floor((most - 1) / 2);
+	return `${letters.slice(0, most - 1 - end).join('')}…${letters.slice(-end).join('')}`;
+}
+
+/** Whether all words of a filter are somewhere in what something is called. */
+export function matches(filter: string, ...names: (string | number | null | undefined)[]): boolean {
+	const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+	if (!words.length) return true;
+	const text = names.filter((n) => n !== null && n !== undefined).join('\n').toLowerCase();
+	return words.every((w) => text.includes(w));
+}

@@ -254,9 +254,9 @@ func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN, limit int) *mg
 	}), n.names}
 }
 
-func deliveryOf(f *rollup.MGENFlow, r *rollup.MGENReceiver) *deliveryJSON {
+func deliveryOf(f *rollup.MGENFlow, r *rollup.MGENReceiver) *mgenDeliveryJSON {
 	d := f.Delivery(r)
-	return &deliveryJSON{Sent: d.Sent, Arrived: d.Arrived, Lost: d.Lost, Unobserved: d.Unobserved, Unseen: d.Unseen}
+	return &mgenDeliveryJSON{Sent: d.Sent, Arrived: d.Arrived, Lost: d.Lost, Unobserved: d.Unobserved, Unseen: d.Unseen}
 }
 
 func mgenReceiver(r *rollup.MGENReceiver) mgenReceiverJSON {

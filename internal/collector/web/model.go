@@ -308,7 +308,7 @@ type senderJSON struct {
 
 type receiverJSON struct {
 	Host     int       `json:"host"`
-	Role     string    `json:"role"` // receiver, member, relay, overhearer
+	Role     string    `json:"role" enum:"receiver,member,relay,overhearer"`
 	Received countJSON `json:"received"`
 	Fraction *float64  `json:"fraction"` // null if it could not be compared
 }
@@ -363,11 +363,11 @@ type messagesJSON struct {
 
 type mgenReceiverJSON struct {
 	Host     int          `json:"host"`
-	Role     string       `json:"role"` // receiver, member, relay, overhearer
+	Role     string       `json:"role" enum:"receiver,member,relay,overhearer"`
 	Received messagesJSON `json:"received"`
 	// Delivery says what became of what was sent to it; null of relays and overhearers.
-	Delivery *deliveryJSON `json:"delivery"`
-	Loss     *lostJSON     `json:"loss"`
+	Delivery *mgenDeliveryJSON `json:"delivery"`
+	Loss     *lostJSON         `json:"loss"`
 	// The rest is null unless the feed tells of messages.
 	Duplicates *uint64    `json:"duplicates"`
 	Reordered  *uint64    `json:"reordered"`
@@ -376,8 +376,8 @@ type mgenReceiverJSON struct {
 	Negative   uint64     `json:"negativeDelays"`
 }
 
-// deliveryJSON counts messages, or packets: sent = arrived + lost + unobserved.
-type deliveryJSON struct {
+// mgenDeliveryJSON counts messages, or packets: sent = arrived + lost + unobserved.
+type mgenDeliveryJSON struct {
 	Sent       uint64 `json:"sent"`
 	Arrived    uint64 `json:"arrived"` // at the interface, each once
 	Lost       uint64 `json:"lost"`

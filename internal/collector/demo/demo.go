@@ -4,15 +4,17 @@
 //
 // A [Network] of more hosts is several such columns, one of fewer has agents on some hosts only.
 //
-// What there is to see in each minute ([Period]):
+// In each minute ([Period]) there is:
 //
-//   - The video of camera-1 goes to base by relay-1, and from second 30 on by relay-2.
-//   - On the radio link from truck-1 to scout-1 one in twelve packets is lost, and one in fifty at scout-1,
-//     whose application is too slow; relay-2 drops some of what it cannot send in time.
-//   - The orders that base sends to a multicast group reach trucks and scouts, some of them by
-//     mast. All of them have told the group's relay that they are members, scout-6 too, which
-//     receives nothing.
-//   - Web pages, names, and remote logins, with a world behind the gateway.
+//   - The video of camera-1 goes to base through relay-1, and from second 30 on through
+//     relay-2.
+//   - The radio link from truck-1 to scout-1 loses one in twelve packets, and scout-1's
+//     application one in fifty, as it is too slow; relay-2 drops some of what it cannot
+//     send in time.
+//   - The orders that base sends to a multicast group reach trucks and scouts, some of
+//     them through mast. All of them have told the group's relay that they are members,
+//     including scout-6, which receives nothing.
+//   - Web pages, name lookups, and remote logins, with a world behind the gateway.
 package demo
 
 import (

@@ -46,6 +46,7 @@ type flow struct {
 	nodes   map[int32]*role
 	told    told
 	transit *transit // to the destination; not of multicast
+	noted   noted
 
 	members  []wanting // as of revision, iff revised
 	revision uint64

@@ -149,6 +149,7 @@ func (h *histogram) quantile(q float64) int64 {
 // list is all buckets from the first to the last that is not empty, less an offset.
 func (h *histogram) list(offset int64) (list []Bucket) {
 	empty := uint64(0)
+	offset -= h.base
 	for i, n := range h.buckets {
 		switch {
 		case n == 0 && len(list) == 0:
@@ -163,6 +164,7 @@ func (h *histogram) list(offset int64) (list []Bucket) {
 		}
 	}
 	if n := len(list); n > 0 {
+		offset += h.base
 		list[0].From, list[n-1].To = h.min-offset, max(h.max, h.min+1)-offset
 	}
 	return list
@@ -217,7 +219,13 @@ func (s *stats) sum() (all histogram) {
 // report of the delays, corrected by how far the end's clock is ahead.
 func (s *stats) report(offset int64) (d Delay) {
 	all := s.sum()
-	if all.count == 0 {
+	d = all.report(offset)
+	d.Jitter = int64(s.jitter)
+	return d
+}
+
+func (h *histogram) report(offset int64) (d Delay) {
+	if h.count == 0 {
 		return d
 	}
 	return Delay{

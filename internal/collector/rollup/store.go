@@ -3,6 +3,7 @@ package rollup
 import (
 	"math"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"

@@ -123,7 +123,7 @@ func (s *Store) pick(hour string, names []name, over bool) []name {
 		byAge[g] = append(byAge[g], n)
 	}
 	for _, list := range byAge {
-		some := take(list)
+		some := fitOneFile(list)
 		if len(some) >= fanIn || len(some) > 1 && (over || len(some) < len(list)) {
 			return some
 		}
@@ -131,8 +131,8 @@ func (s *Store) pick(hour string, names []name, over bool) []name {
 	return nil
 }
 
-// take is as many of list, from the first, as can be one file.
-func take(list []name) []name {
+// fitOneFile returns as many of list, from the first, as can become one file.
+func fitOneFile(list []name) []name {
 	var rows int64
 	runs := 0
 	for i, n := range list {

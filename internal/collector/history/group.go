@@ -51,7 +51,7 @@ type textCol struct {
 
 // open makes g the file's i-th row group. It is false for one that is too large to
 // be ours.
-func (g *group) open(f *reader, i int) bool {
+func (g *group) open(f *dataFile, i int) bool {
 	rg := f.RowGroups()[i]
 	g.chunks, g.rows, g.have = rg.ColumnChunks(), int(rg.NumRows()), 0
 	return g.rows > 0 && g.rows <= groupRows && len(g.chunks) == columns
@@ -97,7 +97,7 @@ func (g *group) decode(c int) error {
 	case colHost, colLevel, colSrc, colDst:
 		t := &g.texts[c]
 		t.at, t.dict, t.seen = t.at[:0], t.dict[:0], nil
-		if err := g.pages(c, t.add); err != nil {
+		if err := g.pages(c, t.addPage); err != nil {
 			return err
 		}
 		n = len(t.at)
@@ -203,7 +203,7 @@ func spread[T int64 | uint32](dst *[]T, levels []byte, values []T) error {
 	return nil
 }
 
-func (t *textCol) add(p parquet.Page) error {
+func (t *textCol) addPage(p parquet.Page) error {
 	data := p.Data()
 	d := p.Dictionary()
 	if d == nil {

@@ -9,7 +9,7 @@ import (
 
 // cursor is at a row of a sorted run of row groups.
 type cursor struct {
-	file        *reader
+	file        *dataFile
 	next, until int // row groups
 	group       group
 	at          int
@@ -55,7 +55,7 @@ func mergeFiles(ctx context.Context, dir string, names []name, id string, out *o
 			return name{}, err
 		}
 	}
-	if err := m.run(ctx, out); err != nil {
+	if err := m.mergeRuns(ctx, out); err != nil {
 		return name{}, err
 	}
 	if out.rows != m.rows {
@@ -66,7 +66,7 @@ func mergeFiles(ctx context.Context, dir string, names []name, id string, out *o
 
 // merger merges sorted runs.
 type merger struct {
-	files    []*reader
+	files    []*dataFile
 	cursors  []*cursor
 	rows     int64
 	ranges   ranges
@@ -109,7 +109,7 @@ func (m *merger) open(path string, several bool) error {
 	return nil
 }
 
-func (m *merger) run(ctx context.Context, out *output) error {
+func (m *merger) mergeRuns(ctx context.Context, out *output) error {
 	for len(m.cursors) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -143,7 +143,7 @@ func (m *merger) least() (first int, second *cursor) {
 // drain writes rows until other's would be first. ok is false behind the last.
 func (c *cursor) drain(other *cursor, out *output) (ok bool, err error) {
 	for {
-		if err := out.add(&c.row.Record, c.row.Host, c.row.Level); err != nil {
+		if err := out.addRecord(&c.row.Record, c.row.Host, c.row.Level); err != nil {
 			return false, err
 		}
 		if ok, err := c.advance(); !ok {
@@ -156,7 +156,7 @@ func (c *cursor) drain(other *cursor, out *output) (ok bool, err error) {
 }
 
 // ranges are what the file says that it has.
-func (r *reader) ranges() (list []Range, err error) {
+func (r *dataFile) ranges() (list []Range, err error) {
 	text, _ := r.Lookup(metaRanges)
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
 		return nil, &FileError{r.path, fmt.Errorf("its %s: %w", metaRanges, err)}

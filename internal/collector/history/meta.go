@@ -41,7 +41,7 @@ func (h *hex) UnmarshalText(text []byte) error {
 // ranges gather what a file has, of batches in any order.
 type ranges struct{ list []Range }
 
-func (r *ranges) add(b *batch.Batch) {
+func (r *ranges) addBatch(b *batch.Batch) {
 	r.list = append(r.list, Range{b.Agent, hex(b.Boot), b.First, b.Next(), b.Dropped})
 	if n := len(r.list); n >= 64 && n&(n-1) == 0 {
 		r.join()

@@ -96,7 +96,7 @@ func (p *Printer) Rows(rows []Row) error {
 	for i := range rows {
 		r := &rows[i]
 		if p.rows != nil {
-			if err := p.rows.add(&r.Record, r.Host, r.Level); err != nil {
+			if err := p.rows.addRecord(&r.Record, r.Host, r.Level); err != nil {
 				return err
 			}
 			continue

@@ -76,19 +76,19 @@ func (s *Store) Query(ctx context.Context, q *Query, each func(rows []Row) error
 func Read(ctx context.Context, dir string, q *Query, each func(rows []Row) error) (Stats, error) {
 	s := &scanner{ctx: ctx, filter: newFilter(q), want: allColumns}
 	s.workers = []*worker{{scanner: s, each: each}}
-	return s.run(dir)
+	return s.scan(dir)
 }
 
-// run reads a directory with as many goroutines as there are workers.
-func (s *scanner) run(dir string) (Stats, error) {
+// scan reads a directory with as many goroutines as there are workers.
+func (s *scanner) scan(dir string) (Stats, error) {
 	err := s.hours(dir)
 	for _, w := range s.workers {
-		s.stats.add(&w.stats)
+		s.stats.addStats(&w.stats)
 	}
 	return s.stats, err
 }
 
-func (s *Stats) add(t *Stats) {
+func (s *Stats) addStats(t *Stats) {
 	s.Files += t.Files
 	s.Passed += t.Passed
 	s.Summed += t.Summed
@@ -249,7 +249,7 @@ func (w *worker) file(ctx context.Context, open *os.File) error {
 }
 
 // emit makes rows of those that were chosen.
-func (w *worker) emit(f *reader) error {
+func (w *worker) emit(f *dataFile) error {
 	if len(w.group.chosen) == 0 {
 		return nil
 	}

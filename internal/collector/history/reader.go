@@ -9,8 +9,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// reader is an open file.
-type reader struct {
+// dataFile is an open Parquet file of a store.
+type dataFile struct {
 	*parquet.File
 	f    *os.File
 	path string
@@ -18,7 +18,7 @@ type reader struct {
 
 // openParquet opens a file and reads what it says of itself. The error is a
 // *FileError if the file is there and no whole Parquet file of ours.
-func openParquet(path string) (*reader, error) {
+func openParquet(path string) (*dataFile, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func openParquet(path string) (*reader, error) {
 }
 
 // readMetadata reads what an open file says of itself. The error is a *FileError.
-func readMetadata(f *os.File) (*reader, error) {
+func readMetadata(f *os.File) (*dataFile, error) {
 	p, err := parquetFile(f)
 	if err != nil {
 		return nil, &FileError{f.Name(), err}
@@ -39,7 +39,7 @@ func readMetadata(f *os.File) (*reader, error) {
 	if have := len(p.Root().Columns()); have != columns {
 		return nil, &FileError{f.Name(), fmt.Errorf("%d columns instead of %d", have, columns)}
 	}
-	return &reader{p, f, f.Name()}, nil
+	return &dataFile{p, f, f.Name()}, nil
 }
 
 // parquetFile is an open file of ours, whatever its rows are.
@@ -94,10 +94,10 @@ func checkEnds(path string) error {
 
 const magic = "PAR1"
 
-func (r *reader) close() { r.f.Close() }
+func (r *dataFile) close() { r.f.Close() }
 
 // segments are the IDs of those that the file is made of.
-func (r *reader) segments() []string {
+func (r *dataFile) segments() []string {
 	text, _ := r.Lookup(metaSegments)
 	return splitIDs(text)
 }

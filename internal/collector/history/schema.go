@@ -98,7 +98,7 @@ func writerOptions(more ...parquet.WriterOption) []parquet.WriterOption {
 // sortedRows says so, of every row group.
 var sortedRows = parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("host"), parquet.Ascending("time")))
 
-func (w *rowWriter) add(rec *wire.Record, host string, level batch.Level) error {
+func (w *rowWriter) addRecord(rec *wire.Record, host string, level batch.Level) error {
 	n := len(w.buf)
 	w.buf = w.buf[:n+1]
 	w.buf[n].fill(rec, host, level, w.texts, &w.values[n])

@@ -50,8 +50,8 @@ func (g *Segment) Add(b *batch.Batch) error {
 	if !g.any {
 		g.any, g.at = true, b.Records[0].Time
 	}
-	g.ranges.add(b)
-	g.buf.add(b)
+	g.ranges.addBatch(b)
+	g.buf.addBatch(b)
 	if len(g.buf.records) >= sortRows {
 		g.err = g.store.explain(g.flush())
 	}
@@ -61,7 +61,7 @@ func (g *Segment) Add(b *batch.Batch) error {
 func (g *Segment) flush() error {
 	for _, k := range g.buf.sorted() {
 		r := &g.buf.runs[k.run]
-		if err := g.out.add(&g.buf.records[k.at], r.host, r.level); err != nil {
+		if err := g.out.addRecord(&g.buf.records[k.at], r.host, r.level); err != nil {
 			return err
 		}
 	}
@@ -145,8 +145,8 @@ type key struct {
 
 var sorters = sync.Pool{New: func() any { return new(sorter) }}
 
-// add takes a batch's traffic: a segment's rows add up to what interfaces carried.
-func (s *sorter) add(b *batch.Batch) {
+// addBatch takes a batch's traffic: a segment's rows add up to what interfaces carried.
+func (s *sorter) addBatch(b *batch.Batch) {
 	for i := range b.Records {
 		if b.Records[i].IsTraffic() {
 			s.records = append(s.records, b.Records[i])
@@ -216,16 +216,16 @@ func newOutput(path string) (*output, error) {
 	return &output{rowWriter: newRowWriter(f, sortedRows), file: f}, nil
 }
 
-func (o *output) add(rec *wire.Record, host string, level batch.Level) error {
+func (o *output) addRecord(rec *wire.Record, host string, level batch.Level) error {
 	if o.rows == 0 {
 		o.min, o.max = rec.Time, rec.Time
 	}
 	o.min, o.max = min(o.min, rec.Time), max(o.max, rec.Time)
 	o.rows++
 	if o.summary != nil {
-		o.summary.add(rec, host, level)
+		o.summary.addRecord(rec, host, level)
 	}
-	return o.rowWriter.add(rec, host, level)
+	return o.rowWriter.addRecord(rec, host, level)
 }
 
 // finish has the file on disk, and tells what it is to be named.

@@ -333,7 +333,7 @@ func removeLoneSummaries(dir string) error {
 func (s *Store) examine(file string, thorough bool) error {
 	err := checkEnds(filepath.Join(s.dir, file))
 	if err == nil && thorough {
-		var f *reader
+		var f *dataFile
 		if f, err = s.openFile(filepath.Join(s.dir, file)); err == nil {
 			f.close()
 		}
@@ -350,7 +350,7 @@ func (s *Store) examine(file string, thorough bool) error {
 	return move(filepath.Join(s.dir, file), aside)
 }
 
-func (s *Store) openFile(path string) (*reader, error) {
+func (s *Store) openFile(path string) (*dataFile, error) {
 	if s.cfg.table != nil {
 		return openTable(path, s.cfg.table.title())
 	}

@@ -104,7 +104,7 @@ var cubes = [][]columnSet{
 // counted is what a sum has.
 type counted struct{ records, packets, bytes uint64 }
 
-func (c *counted) add(d counted) {
+func (c *counted) addCounts(d counted) {
 	c.records += d.records
 	c.packets += d.packets
 	c.bytes += d.bytes
@@ -208,7 +208,7 @@ func (d *dictionary) index(text string) uint32 {
 	return i
 }
 
-func (s *summarizer) add(rec *wire.Record, host string, level batch.Level) {
+func (s *summarizer) addRecord(rec *wire.Record, host string, level batch.Level) {
 	s.rows++
 	k := summaryKey{
 		minute: floor(rec.Time, summaryStep), src: rec.Src, dst: rec.Dst, host: s.hosts.index(host), mgen: rec.Flow(),
@@ -216,12 +216,12 @@ func (s *summarizer) add(rec *wire.Record, host string, level batch.Level) {
 	}
 	n := counted{1, rec.Count(), uint64(rec.Length)}
 	for _, c := range s.cubes {
-		c.add(k, n)
+		c.addSum(k, n)
 	}
 }
 
-// add counts in a cube that is not given up.
-func (c *cube) add(k summaryKey, n counted) {
+// addSum counts in a cube that is not given up.
+func (c *cube) addSum(k summaryKey, n counted) {
 	for len(c.by) > 0 {
 		if c.count(k.of(c.by[0]), n) {
 			return
@@ -265,7 +265,7 @@ func (c *cube) count(k summaryKey, n counted) bool {
 		}
 		c.last = int(c.table[slot] - 1)
 	}
-	c.sums[c.last].add(n)
+	c.sums[c.last].addCounts(n)
 	return true
 }
 
@@ -417,7 +417,7 @@ func (s *summarizer) readFile(ctx context.Context, path string) error {
 		if err != nil || !ok {
 			return err
 		}
-		s.add(&c.row.Record, c.row.Host, c.row.Level)
+		s.addRecord(&c.row.Record, c.row.Host, c.row.Level)
 	}
 	return ctx.Err()
 }

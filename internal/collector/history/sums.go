@@ -79,13 +79,13 @@ func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error
 	s := &scanner{ctx: ctx, filter: newFilter(q)}
 	for i := range adders {
 		adders[i] = newAdder(by, &total)
-		s.workers = append(s.workers, &worker{scanner: s, each: adders[i].add, tally: adders[i].tally})
+		s.workers = append(s.workers, &worker{scanner: s, each: adders[i].addRows, tally: adders[i].tally})
 	}
 	s.want, s.summaries = adders[0].want, newSummaries(q, by, adders[0].want)
 	if q.Match != nil {
 		s.want = allColumns
 	}
-	stats, err := s.run(dir)
+	stats, err := s.scan(dir)
 	if err != nil {
 		return nil, stats, err
 	}
@@ -192,7 +192,7 @@ var sumParts = map[string]struct {
 	}},
 }
 
-func (a *adder) add(rows []Row) error {
+func (a *adder) addRows(rows []Row) error {
 	for i := range rows {
 		r := &rows[i].Record
 		if err := a.row(&rows[i], counted{1, r.Count(), uint64(r.Length)}); err != nil {

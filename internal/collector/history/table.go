@@ -163,7 +163,7 @@ func (t titled[T]) merge(ctx context.Context, dir string, old []name, out, id st
 }
 
 // eachRows gives a file's rows, some at a time. The error is a *FileError if the file is damaged.
-func eachRows[T any](ctx context.Context, r *reader, each func(rows []T) error) (err error) {
+func eachRows[T any](ctx context.Context, r *dataFile, each func(rows []T) error) (err error) {
 	defer func() {
 		if x := recover(); x != nil { // the library's answer to some garbage
 			err = &FileError{r.path, fmt.Errorf("no such rows: %v", x)}
@@ -192,7 +192,7 @@ func eachRows[T any](ctx context.Context, r *reader, each func(rows []T) error) 
 }
 
 // openTable opens a file of a table.
-func openTable(path, table string) (*reader, error) {
+func openTable(path, table string) (*dataFile, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func openTable(path, table string) (*reader, error) {
 	return r, err
 }
 
-func readTable(f *os.File, table string) (*reader, error) {
+func readTable(f *os.File, table string) (*dataFile, error) {
 	p, err := parquetFile(f)
 	if err != nil {
 		return nil, &FileError{f.Name(), err}
@@ -212,7 +212,7 @@ func readTable(f *os.File, table string) (*reader, error) {
 	if have, _ := p.Lookup(metaTable); have != table {
 		return nil, &FileError{f.Name(), fmt.Errorf("its %s is %q instead of %q", metaTable, have, table)}
 	}
-	return &reader{p, f, f.Name()}, nil
+	return &dataFile{p, f, f.Name()}, nil
 }
 
 // ReadTable calls each with the committed rows of files of a table that have any of a time, from the

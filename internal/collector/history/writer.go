@@ -311,7 +311,7 @@ func (w *Writer) write(ctx context.Context) error {
 		err := w.cfg.Queue.Wait(wait)
 		stop()
 		if err == nil {
-			if _, err := w.take(); err != nil {
+			if _, err := w.addNextEntry(); err != nil {
 				return err
 			}
 		}
@@ -330,7 +330,7 @@ func (w *Writer) drain(ctx context.Context) error {
 		return err
 	}
 	for ctx.Err() == nil {
-		ok, err := w.take()
+		ok, err := w.addNextEntry()
 		if err != nil {
 			return err
 		}
@@ -363,8 +363,8 @@ func (w *Writer) full() bool {
 	return w.pending.entries > 0 && (w.pending.rows >= w.cfg.Rows || time.Since(w.pending.since) >= w.cfg.Age)
 }
 
-// take adds the queue's next entry to the segment, if there is one.
-func (w *Writer) take() (ok bool, err error) {
+// addNextEntry adds the queue's next entry to the segment, if there is one.
+func (w *Writer) addNextEntry() (ok bool, err error) {
 	var weight uint32
 	w.data, weight, ok = w.cfg.Queue.Next(w.data[:0])
 	if !ok {
@@ -392,7 +392,7 @@ func (w *Writer) take() (ok bool, err error) {
 	if at.Life == w.last.Life {
 		p.missing += w.gap(&w.batch)
 	}
-	if err := w.add(&w.batch, at); err != nil {
+	if err := w.addBatch(&w.batch, at); err != nil {
 		return true, err
 	}
 	p.next = position{at.Life, at.Number + 1}
@@ -452,7 +452,7 @@ func (w *Writer) whyMissing(then int64) string {
 	return "more than the queue holds"
 }
 
-func (w *Writer) add(b *batch.Batch, at position) (err error) {
+func (w *Writer) addBatch(b *batch.Batch, at position) (err error) {
 	if w.segment == nil {
 		w.attempt++
 		w.id = fmt.Sprintf("%s%d.%d.%d", segmentPrefix, w.last.Life, at.Number, w.attempt)

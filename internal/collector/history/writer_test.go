@@ -184,7 +184,7 @@ func TestWriterKilled(t *testing.T) {
 func fill(t *testing.T, l *local) {
 	t.Helper()
 	for {
-		ok, err := l.take()
+		ok, err := l.addNextEntry()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -103,8 +103,8 @@ type archived struct {
 // queue is how many frames may wait for the disk: some minutes.
 const queue = 512
 
-// readers is how many questions read files at once; others wait.
-const readers = 3
+// maxReading is how many queries read files at once; others wait.
+const maxReading = 3
 
 // OpenArchive opens a directory, or makes it. Files whose end is missing are
 // repaired. Run must follow, and a Store that has it.
@@ -115,7 +115,7 @@ func OpenArchive(cfg ArchiveConfig) (*Archive, error) {
 	if cfg.Size <= 0 {
 		cfg.Size = DefaultArchiveSize
 	}
-	a := &Archive{cfg: cfg, jobs: make(chan job, queue), done: make(chan struct{}), reading: make(chan struct{}, readers)}
+	a := &Archive{cfg: cfg, jobs: make(chan job, queue), done: make(chan struct{}), reading: make(chan struct{}, maxReading)}
 	if err := a.open(); err != nil {
 		return nil, fmt.Errorf("history in %q: %w", cfg.Dir, err)
 	}
@@ -163,7 +163,7 @@ func (a *Archive) setHost(host int, h Host) { a.names.setHost(host, h) }
 func (a *Archive) setRow(row int, r Row)    { a.names.setRow(row, r) }
 
 // noteBlank is told of a host's newest Blank, and again when it is over.
-func (a *Archive) noteBlank(host int, b Blank) { a.blankLog.add(a.names.at(uint32(host)), b) }
+func (a *Archive) noteBlank(host int, b Blank) { a.blankLog.note(a.names.at(uint32(host)), b) }
 
 // earlierBlanks are those of a host in earlier runs.
 func (a *Archive) earlierBlanks(host int) []Blank {

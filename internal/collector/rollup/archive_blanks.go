@@ -111,8 +111,8 @@ func insertBlank(list []Blank, b Blank) []Blank {
 	return append(list, b)
 }
 
-// add notes what is to be written.
-func (l *blankLog) add(h Host, b Blank) {
+// note keeps what is to be written.
+func (l *blankLog) note(h Host, b Blank) {
 	line := blankLine{Label: h.Label, Address: h.Address, From: b.From, To: b.To, Partial: b.Partial}
 	if b.To == forever {
 		line.To = 0

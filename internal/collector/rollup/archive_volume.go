@@ -102,7 +102,7 @@ func (n *names) parse(b []byte) (*contents, error) {
 	rest := b[len(volumeMagic):]
 	for {
 		kind, payload, after, ok := nextBlock(rest)
-		if !ok || !n.take(c, kind, payload) {
+		if !ok || !n.addBlock(c, kind, payload) {
 			break
 		}
 		rest = after
@@ -113,8 +113,8 @@ func (n *names) parse(b []byte) (*contents, error) {
 	return c, nil
 }
 
-// take adds a block to c.
-func (n *names) take(c *contents, kind byte, payload []byte) bool {
+// addBlock adds a block to c.
+func (n *names) addBlock(c *contents, kind byte, payload []byte) bool {
 	u := unpacker{payload}
 	switch kind {
 	case hostsBlock:

@@ -204,10 +204,10 @@ func (w *archiveWriter) join(p part, f *frame, key func(uint32) *entryKey) (*fra
 	c.loadKeys()
 	for _, old := range c.frames {
 		if old.start == f.start {
-			sum.add(old, c.key)
+			sum.addFrame(old, c.key)
 		}
 	}
-	sum.add(f, key)
+	sum.addFrame(f, key)
 	return sum.frame(f.start, f.span), sum.key, nil
 }
 
@@ -249,7 +249,7 @@ func (w *archiveWriter) build(i int, start int64) error {
 	w.publish(nil) // each looks at what is published
 	w.view.Load().each(i-1, start, start+tierSpecs[i].span, func(f *frame) {
 		f.in.loadKeys()
-		sum.add(f, f.in.key)
+		sum.addFrame(f, f.in.key)
 	})
 	if sum.frames == 0 {
 		return nil
@@ -298,9 +298,9 @@ func (g *gathering) key(id uint32) *entryKey {
 	return nil
 }
 
-func (g *gathering) add(f *frame, key func(uint32) *entryKey) {
+func (g *gathering) addFrame(f *frame, key func(uint32) *entryKey) {
 	g.frames++
-	g.tally.take(f, key, g.dir.id)
+	g.tally.addRenumbered(f, key, g.dir.id)
 }
 
 func (g *gathering) frame(start, span int64) *frame {
@@ -431,7 +431,7 @@ func (w *archiveWriter) create(i, at int, start int64) (*appender, error) {
 // file is as long as before.
 func (o *appender) write(buf []byte, f *frame, key func(uint32) *entryKey) ([]byte, error) {
 	named := newTally()
-	named.take(f, key, o.id)
+	named.addRenumbered(f, key, o.id)
 	o.rename(named)
 	f, _ = named.pack(f.start, f.span, nil)
 	b := buf[:0]

@@ -25,7 +25,7 @@ func TestSketch(t *testing.T) {
 	for range 20000 {
 		k := int(rng.ExpFloat64() * rng.ExpFloat64() * 100)
 		w := uint64(rng.IntN(1500))
-		*s.add(&k, w) += w
+		*s.addWeight(&k, w) += w
 		truth[k] += w
 		total += w
 		if len(truth) <= most && len(s.slots) != len(truth) {
@@ -57,7 +57,7 @@ func TestSketch(t *testing.T) {
 	}
 	s.reset()
 	k := 7
-	if v := s.add(&k, 1); *v != 0 || len(s.slots) != 1 {
+	if v := s.addWeight(&k, 1); *v != 0 || len(s.slots) != 1 {
 		t.Errorf("after reset: value %d, %d slots", *v, len(s.slots))
 	}
 }

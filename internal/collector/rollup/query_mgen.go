@@ -32,7 +32,7 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 				e = new(mgenFound)
 				sums[id] = e
 			}
-			e.stat.add(n)
+			e.stat.addStat(n)
 			if len(hosts) > 0 {
 				if k := key(id); k != nil {
 					e.put(k.host, hosts, n)
@@ -55,7 +55,7 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 			flows = append(flows, &mgenParts{})
 			n++
 		}
-		m.Flows[n-1].add(x, flows[n-1], s.timeline.sends(int(x.key.host), x.key.src))
+		m.Flows[n-1].addObserver(x, flows[n-1], s.timeline.sends(int(x.key.host), x.key.src))
 	}
 	for i := range m.Flows {
 		f := &m.Flows[i]
@@ -98,7 +98,7 @@ func resolve(of map[entryKey]*mgenFound, sums map[uint32]*mgenFound, key func(ui
 			continue
 		}
 		if e := of[*k]; e != nil {
-			e.stat.add(&sums[id].stat)
+			e.stat.addStat(&sums[id].stat)
 			e.merge(&sums[id].aside)
 		} else {
 			sums[id].key = *k
@@ -132,9 +132,9 @@ type mgenParts struct {
 	relays   []int        // agents that sent it on
 }
 
-// add takes what an observer saw. watched: if it was the sender's agent that saw
+// addObserver takes what an observer saw. watched: if it was the sender's agent that saw
 // the flow being sent, it certainly was.
-func (f *MGENFlow) add(x *mgenFound, parts *mgenParts, watched bool) {
+func (f *MGENFlow) addObserver(x *mgenFound, parts *mgenParts, watched bool) {
 	c := Counts{x.stat.packets, x.stat.bytes}
 	switch x.key.side {
 	case Sent:
@@ -227,7 +227,7 @@ func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 				series[number] = p
 			}
 			if p != nil {
-				p[at].add(x)
+				p[at].addStat(x)
 			}
 		})
 	}, func(func(uint32) *entryKey) { clear(series) })

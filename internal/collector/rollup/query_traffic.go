@@ -22,7 +22,7 @@ func (s *Snapshot) Overview(w Window) *Overview {
 				r = newFlowSeries(int(k.row), w)
 				rows[k.row] = r
 			}
-			r.add(at, k.level, c)
+			r.addCounts(at, k.level, c)
 		})
 		f.eachCell(func(k cellKey, c Counts) { cells[k] = cells[k].Plus(c) })
 	})
@@ -43,7 +43,7 @@ func newFlowSeries(row int, w Window) *FlowSeries {
 	return &FlowSeries{Row: row, PrimarySeries: make([]Counts, n), SecondarySeries: make([]Counts, n)}
 }
 
-func (r *FlowSeries) add(at int, level uint8, c Counts) {
+func (r *FlowSeries) addCounts(at int, level uint8, c Counts) {
 	if level == 0 {
 		r.Primary = r.Primary.Plus(c)
 		r.PrimarySeries[at] = r.PrimarySeries[at].Plus(c)
@@ -62,12 +62,12 @@ func hostCounts(cells map[cellKey]Counts) []HostCounts {
 			hosts = append(hosts, HostCounts{Host: int(k.host)})
 			n++
 		}
-		hosts[n-1].add(k, cells[k])
+		hosts[n-1].addCell(k, cells[k])
 	}
 	return hosts
 }
 
-func (h *HostCounts) add(k cellKey, c Counts) {
+func (h *HostCounts) addCell(k cellKey, c Counts) {
 	if k.row == allRows {
 		*h.side(Side(k.which)) = c
 		return
@@ -150,7 +150,7 @@ func (s *Snapshot) Flow(row int, w Window) *FlowView {
 		at := w.point(f)
 		f.eachRow(func(k rowKey, c Counts) {
 			if k.row == uint32(row) {
-				v.Flow.add(at, k.level, c)
+				v.Flow.addCounts(at, k.level, c)
 			}
 		})
 		f.eachCell(func(k cellKey, c Counts) {

@@ -403,7 +403,7 @@ func (s *Store) push(i int, f *frame) {
 		s.finish(i + 1)
 	}
 	t.begun, t.from = true, from
-	t.sum.add(f)
+	t.sum.addFrame(f)
 }
 
 // finish makes a frame of what a tier has collected.

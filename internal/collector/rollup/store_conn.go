@@ -180,7 +180,7 @@ func (s *Store) flush(c *conn) {
 	}
 	side := s.addrs.side(&c.key)
 	n := Counts{uint64(c.packets), c.bytes}
-	s.second(c.sec).add(&c.key, side, c.set, c.key.flags()&wire.MGEN != 0, n, uint64(c.messages))
+	s.second(c.sec).addPackets(&c.key, side, c.set, c.key.flags()&wire.MGEN != 0, n, uint64(c.messages))
 	if side == Sent {
 		s.sent(pairKey{c.key.src(), c.key.dst()}, c.sec)
 	}

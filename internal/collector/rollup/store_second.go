@@ -75,8 +75,8 @@ func (s *second) addRows(to map[rowKey]Counts, k *entryKey, c Counts) {
 	}
 }
 
-// add counts packets of one conversation.
-func (s *second) add(k *connKey, side Side, set uint32, mgen bool, c Counts, messages uint64) {
+// addPackets counts packets of one conversation.
+func (s *second) addPackets(k *connKey, side Side, set uint32, mgen bool, c Counts, messages uint64) {
 	s.used, s.dirty = true, true
 	host := uint32(k.host())
 	rows := s.rows(set)
@@ -92,23 +92,23 @@ func (s *second) add(k *connKey, side Side, set uint32, mgen bool, c Counts, mes
 
 	e := k.entry(pairs, side)
 	e.row = set
-	v := s.pairs.add(&e, c.Bytes)
+	v := s.pairs.addWeight(&e, c.Bytes)
 	*v = v.Plus(c)
 	e = k.entry(talks, side)
 	e.row = uint32(rows[0])
-	v = s.talks.add(&e, c.Bytes)
+	v = s.talks.addWeight(&e, c.Bytes)
 	*v = v.Plus(c)
 	if mgen {
 		e = k.entry(mgens, side)
-		m := s.mgens.add(&e, c.Bytes)
-		m.add(&mgenStat{packets: c.Packets, bytes: c.Bytes, messages: messages})
+		m := s.mgens.addWeight(&e, c.Bytes)
+		m.addStat(&mgenStat{packets: c.Packets, bytes: c.Bytes, messages: messages})
 	}
 }
 
 // addMGEN counts what a tracker found out.
 func (s *second) addMGEN(k *entryKey, m *mgenStat) {
 	s.used, s.dirty = true, true
-	s.mgens.add(k, 0).add(m)
+	s.mgens.addWeight(k, 0).addStat(m)
 }
 
 // observer is one of those who saw the same traffic.

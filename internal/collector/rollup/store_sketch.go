@@ -28,9 +28,9 @@ func newSketch[K comparable, V any](most int, evicted func(*K, *V)) *sketch[K, V
 	return &sketch[K, V]{most: most, index: make(map[K]int32), evicted: evicted}
 }
 
-// add gives the value of key, which grew by a weight. It is valid until the
-// next add.
-func (s *sketch[K, V]) add(key *K, weight uint64) *V {
+// addWeight gives the value of key, which grew by a weight. It is valid until the
+// next call.
+func (s *sketch[K, V]) addWeight(key *K, weight uint64) *V {
 	i, ok := s.index[*key]
 	switch {
 	case ok:

@@ -11,7 +11,7 @@ type others struct {
 	pairs, talks, mgens Counts
 }
 
-func (o *others) add(p *others) {
+func (o *others) addOthers(p *others) {
 	o.pairs, o.talks, o.mgens = o.pairs.Plus(p.pairs), o.talks.Plus(p.talks), o.mgens.Plus(p.mgens)
 }
 
@@ -73,8 +73,8 @@ type mgenStat struct {
 	jitter                          int64 // ns, after the last message
 }
 
-// add merges what came after.
-func (m *mgenStat) add(n *mgenStat) {
+// addStat merges what came after.
+func (m *mgenStat) addStat(n *mgenStat) {
 	m.packets += n.packets
 	m.bytes += n.bytes
 	m.messages += n.messages
@@ -101,10 +101,10 @@ func (m *mgenStat) lost() int64 {
 	return int64(m.expected) - int64(m.messages-m.duplicates)
 }
 
-// add merges a frame that is later than all before.
-func (t *tally) add(f *frame) {
+// addFrame merges a frame that is later than all before.
+func (t *tally) addFrame(f *frame) {
 	t.total = t.total.Plus(f.total)
-	t.other.add(&f.other)
+	t.other.addOthers(&f.other)
 	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
 	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
 	for kind, entries := range t.entries {
@@ -115,7 +115,7 @@ func (t *tally) add(f *frame) {
 	}
 	f.eachMGEN(func(id uint32, m *mgenStat) {
 		e := t.mgens[id]
-		e.add(m)
+		e.addStat(m)
 		t.mgens[id] = e
 	})
 }
@@ -157,11 +157,11 @@ func (t *tally) prune(limits *[nkinds]int) (forgotten uint64) {
 	return forgotten
 }
 
-// take adds a frame that is later than all before and whose entries have other
+// addRenumbered adds a frame that is later than all before and whose entries have other
 // numbers: key is what they stand for, id the number here.
-func (t *tally) take(f *frame, key func(uint32) *entryKey, id func(*entryKey) uint32) {
+func (t *tally) addRenumbered(f *frame, key func(uint32) *entryKey, id func(*entryKey) uint32) {
 	t.total = t.total.Plus(f.total)
-	t.other.add(&f.other)
+	t.other.addOthers(&f.other)
 	f.eachRow(func(k rowKey, c Counts) { t.rows[k] = t.rows[k].Plus(c) })
 	f.eachCell(func(k cellKey, c Counts) { t.cells[k] = t.cells[k].Plus(c) })
 	for kind, entries := range t.entries {
@@ -184,7 +184,7 @@ func (t *tally) take(f *frame, key func(uint32) *entryKey, id func(*entryKey) ui
 		}
 		to := id(k)
 		e := t.mgens[to]
-		e.add(m)
+		e.addStat(m)
 		t.mgens[to] = e
 	})
 }

@@ -52,8 +52,7 @@ func OpenTable[T any](dir, name string, cfg Config, span func(*T) (from, to int6
 }
 
 func newTableWriter[T any](w io.Writer, name string) *parquet.GenericWriter[T] {
-	p := parquet.NewGenericWriter[T](w, parquet.CreatedBy("pcapper", "1", ""), parquet.MaxRowsPerRowGroup(groupRows),
-		parquet.PageBufferSize(pageBytes), parquet.DictionaryMaxBytes(dictBytes), parquet.Compression(&parquet.Snappy))
+	p := parquet.NewGenericWriter[T](w, writerOptions(parquet.MaxRowsPerRowGroup(groupRows))...)
 	p.SetKeyValueMetadata(metaVersion, "1")
 	p.SetKeyValueMetadata(metaTable, name)
 	return p

@@ -11,21 +11,22 @@ import (
 )
 
 const (
-	// maintainEvery is how often Run looks.
+	// maintainEvery is the interval at which Run calls Maintain.
 	maintainEvery = 10 * time.Second
-	// fanIn is how many files of a generation become one of the next.
+	// fanIn is the number of files of a generation that are compacted into one of the
+	// next.
 	fanIn = 8
-	// maxCursors bounds how many sorted runs are merged at once: each has a row group
+	// maxCursors bounds the number of sorted runs merged at once: each has a row group
 	// in memory, of 5 MB.
 	maxCursors = 12
-	// compactRows is the most rows that compaction makes a file of.
+	// compactRows is the maximum number of rows in a file created by compaction.
 	compactRows = 1 << 22
-	// settle is how long after its end an hour is taken to be over.
+	// settle is how long after its end an hour is considered complete.
 	settle = 2 * time.Minute
 )
 
-// Maintain compacts what can be, and removes what is not to be kept: what Run does
-// every ten seconds. It is for one goroutine.
+// Maintain compacts files where possible, and removes what is beyond the limits of
+// Keep. Run calls it every ten seconds. It must not be called concurrently.
 func (s *Store) Maintain(ctx context.Context) error {
 	now := time.Now()
 	err := errors.Join(s.retain(now), s.pruneGaps(now))
@@ -79,7 +80,7 @@ func (s *Store) summarize(ctx context.Context, file, summary string) error {
 	return os.Remove(summary) // there is none to be made
 }
 
-// compactHour compacts until there is nothing to.
+// compactHour compacts until there is nothing left to compact.
 func (s *Store) compactHour(ctx context.Context, hour string, now time.Time) error {
 	dir := filepath.Join(s.dir, hour)
 	start, _ := parseHour(hour)
@@ -108,8 +109,8 @@ func (s *Store) compactHour(ctx context.Context, hour string, now time.Time) err
 	return ctx.Err()
 }
 
-// pick are files to be made one: fanIn of the same generation, or, in an hour that
-// is over, any. Nil: none.
+// pick returns files to compact into one: fanIn of the same generation or, in a
+// complete hour, any. It returns nil if there are none.
 func (s *Store) pick(hour string, names []name, over bool) []name {
 	byAge := make(map[int][]name)
 	for _, n := range names {
@@ -145,7 +146,7 @@ func fitOneFile(list []name) []name {
 	return list
 }
 
-// runs is how many sorted runs a file has: see Segment.
+// runs returns the number of sorted runs in a file: see Segment.
 func (n name) runs() int {
 	if n.generation > 0 {
 		return 1
@@ -153,7 +154,7 @@ func (n name) runs() int {
 	return int((n.rows + sortRows - 1) / sortRows)
 }
 
-// distrust is for a file that turned out to be damaged: it stays as it is.
+// distrust marks a file that turned out to be damaged, which is then left alone.
 func (s *Store) distrust(bad *FileError) {
 	file, err := filepath.Rel(s.dir, bad.File)
 	if err != nil {
@@ -172,7 +173,7 @@ func (s *Store) distrusted(file string) bool {
 	return s.broken[file]
 }
 
-// compact makes one file of several in a directory. The error is a *FileError if
+// compact compacts several files in a directory into one. The error is a *FileError if
 // one of them is damaged.
 func (s *Store) compact(ctx context.Context, dir string, old []name) error {
 	id := newID("m")
@@ -214,7 +215,7 @@ func (s *Store) merge(ctx context.Context, dir string, old []name, tmp, id strin
 	return n, nil
 }
 
-// replace puts a file in the place of others, with one rename.
+// replace replaces files with another one, with a single rename.
 func (s *Store) replace(dir, tmp string, n name, old []name) error {
 	ids := make([]string, len(old))
 	for i := range old {
@@ -228,7 +229,7 @@ func (s *Store) replace(dir, tmp string, n name, old []name) error {
 		return err
 	}
 	if err := move(tmp, filepath.Join(dir, n.String())); err != nil {
-		if _, there := os.Lstat(tmp); there == nil { // nothing happened
+		if _, there := os.Lstat(tmp); there == nil { // nothing has happened yet
 			os.Remove(filepath.Join(dir, list))
 		}
 		return err
@@ -236,8 +237,8 @@ func (s *Store) replace(dir, tmp string, n name, old []name) error {
 	return s.endReplacing(dir, list)
 }
 
-// endReplacing ends a compaction: what a list names is removed, then the list. A
-// list whose file is not there means nothing.
+// endReplacing completes a compaction: it removes the files on a list, then the list. A
+// list whose file does not exist is void.
 func (s *Store) endReplacing(dir, list string) error {
 	entries, err := readNames(dir)
 	if err != nil {

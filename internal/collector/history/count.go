@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Count is the rows of a store's committed files, and where they came from. Unless somebody else removes
-// files,
+// Count is the number of rows in a store's committed files, and their origin. Unless
+// another program removes files,
 //
 //	AtOpen + Committed = Retired + Held
 //
-// whatever is compacted meanwhile.
+// regardless of compaction.
 type Count struct{ AtOpen, Committed, Retired, Held uint64 }
 
-// Count counts the rows in the names of all files. It may be called by any goroutine.
+// Count counts the rows by the names of all files. It is safe for concurrent use.
 func (s *Store) Count() (c Count, err error) {
 	for range countTries {
 		before := s.Status()
@@ -31,19 +31,22 @@ func (s *Store) Count() (c Count, err error) {
 	return c, nil
 }
 
-// countTries is how often Count begins again if files come or go meanwhile.
+// countTries is how often Count starts over if files change meanwhile.
 const countTries = 5
 
-// hourRows are the rows of an hour's files when its directory was of that time.
+// hourRows is the number of rows of an hour's files when its directory had this
+// modification time.
 type hourRows struct {
 	changed time.Time
 	rows    uint64
 }
 
-// stableAfter is when a directory's time tells of every change since: the kernel's clock ticks.
+// stableAfter is the age from which a directory's modification time reveals every later
+// change, given the resolution of the kernel's clock.
 const stableAfter = time.Second
 
-// rows counts the rows of all committed files. It reads only directories that have changed.
+// rows counts the rows of all committed files. It reads only directories that have
+// changed.
 func (s *Store) rows() (sum uint64, err error) {
 	s.counting.Lock()
 	defer s.counting.Unlock()

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// file is one that is being written. All errors stay: once one has happened,
-// nothing else is written.
+// file is a file being written. Its first error is permanent: nothing is written after
+// it.
 type file struct {
 	f   *os.File
 	w   *bufio.Writer
@@ -34,7 +34,7 @@ func (f *file) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// finish has all on disk, and closes.
+// finish synchronizes the file to disk and closes it.
 func (f *file) finish() error {
 	err := f.err
 	if err == nil {
@@ -46,13 +46,13 @@ func (f *file) finish() error {
 	return errors.Join(err, f.f.Close())
 }
 
-// remove closes it and removes it.
+// remove closes and removes the file.
 func (f *file) remove() {
 	f.f.Close() // a second time does nothing
 	os.Remove(f.f.Name())
 }
 
-// syncDir makes what was renamed in dir outlive loss of power.
+// syncDir makes renames in dir durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -65,7 +65,7 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// move renames a file for good; to's directory is made if need be.
+// move renames a file durably, and creates the target directory if necessary.
 func move(from, to string) error {
 	if err := makeDirs(filepath.Dir(to)); err != nil {
 		return err
@@ -76,7 +76,7 @@ func move(from, to string) error {
 	return errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from)))
 }
 
-// makeDirs is os.MkdirAll, for good.
+// makeDirs is a durable os.MkdirAll.
 func makeDirs(dir string) error {
 	if _, err := os.Stat(dir); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -90,13 +90,13 @@ func makeDirs(dir string) error {
 	return syncDir(filepath.Dir(dir))
 }
 
-// writeFile makes a file that is on disk.
+// writeFile creates a durable file.
 func writeFile(path, text string) error {
 	f, err := createFile(path)
 	if err != nil {
 		return err
 	}
-	f.Write([]byte(text)) // finish tells
+	f.Write([]byte(text)) // finish reports errors
 	if err := f.finish(); err != nil {
 		f.remove()
 		return err

@@ -8,10 +8,10 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// filter is a Query, made ready.
+// filter is a prepared Query.
 type filter struct {
 	q        *Query
-	from, to int64 // nanoseconds; to is not included
+	from, to int64 // nanoseconds; to is exclusive
 	hosts    []string
 	match    func(host string, r *wire.Record) bool
 }
@@ -28,11 +28,11 @@ func newFilter(q *Query) *filter {
 	return f
 }
 
-// overlaps reports whether there may be records from min to before max.
+// overlaps reports whether there may be matching records with times in [min, max).
 func (f *filter) overlaps(min, max int64) bool { return min < f.to && max > f.from }
 
-// mayHave reports whether a row group may have something, by what the file tells of
-// it.
+// mayHave reports whether a row group may contain matching records, according to the
+// file's statistics.
 func (f *filter) mayHave(g *group) bool {
 	if lo, hi, ok := g.bounds(colTime); ok && (lo.Int64() >= f.to || hi.Int64() < f.from) {
 		return false
@@ -45,7 +45,7 @@ func (f *filter) mayHave(g *group) bool {
 	return slices.ContainsFunc(f.hosts, func(h string) bool { return h >= first && h <= last })
 }
 
-// choose has in g.chosen which rows match, but for Match.
+// choose stores in g.chosen the rows that match everything except Match.
 func (f *filter) choose(g *group) error {
 	g.chosen = slices.Grow(g.chosen[:0], g.rows)[:g.rows]
 	for i := range g.chosen {
@@ -59,7 +59,7 @@ func (f *filter) choose(g *group) error {
 	return nil
 }
 
-// keep leaves those of the chosen rows that pass.
+// keep removes the chosen rows that do not pass.
 func (g *group) keep(pass func(at uint32) bool) {
 	n := 0
 	for _, at := range g.chosen {
@@ -71,7 +71,8 @@ func (g *group) keep(pass func(at uint32) bool) {
 	g.chosen = g.chosen[:n]
 }
 
-// keepTexts leaves those whose text in a column passes; each is asked about once.
+// keepTexts removes the rows whose text in a column does not pass. pass is called once
+// per text.
 func (g *group) keepTexts(c int, pass func(i int) bool) {
 	t := &g.texts[c]
 	good := goodOf(t, pass)
@@ -194,8 +195,8 @@ func (f *filter) byAddr(g *group) error {
 	return nil
 }
 
-// inAny tests the i-th text of a column of addresses. IPv6 addresses that hold IPv4
-// ones are none of IPv4's prefixes.
+// inAny returns a test of the i-th text of a column of addresses. IPv6 addresses that
+// contain IPv4 ones do not match IPv4 prefixes.
 func (g *group) inAny(c int, prefixes []netip.Prefix) func(i int) bool {
 	return func(i int) bool {
 		a, err := netip.ParseAddr(g.texts[c].dict[i])

@@ -17,13 +17,14 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// Gap is records of an agent that were received and are not in the history.
+// Gap is a run of an agent's records that were received but are not in the history.
 type Gap struct {
 	Agent string `json:"agent"`
-	// Boot and First number the first of them, so that a gap that was noted twice counts once.
+	// Boot and First identify the first of them, so that a gap recorded twice counts
+	// once.
 	Boot  hex    `json:"boot"`
 	First uint64 `json:"first"`
-	// From and To are the times of the agent's records before and after them.
+	// From and To are the times of the agent's records before and after the gap.
 	From    time.Time `json:"from"`
 	To      time.Time `json:"to"`
 	Records uint64    `json:"records"`
@@ -31,13 +32,14 @@ type Gap struct {
 }
 
 const (
-	// gapFile has a line of JSON for each gap. It is only added to, or replaced by a shorter one.
+	// gapFile has one JSON line per gap. It is only appended to, or replaced with a
+	// shorter one.
 	gapFile = "gaps.jsonl"
-	// gapFileMost is the size from which on the gaps of an hour are put together.
+	// gapFileMost is the size from which the gaps within an hour are merged.
 	gapFileMost = 1 << 20
 )
 
-// gapLines are gaps as the file has them.
+// gapLines formats gaps as lines of the file.
 func gapLines(gaps []Gap) ([]byte, error) {
 	var b bytes.Buffer
 	for i := range gaps {
@@ -50,7 +52,7 @@ func gapLines(gaps []Gap) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// addGaps notes gaps, for good.
+// addGaps records gaps durably.
 func (s *Store) addGaps(gaps []Gap) error {
 	if len(gaps) == 0 {
 		return nil
@@ -71,7 +73,7 @@ func (s *Store) addGaps(gaps []Gap) error {
 	return errors.Join(err, f.Close())
 }
 
-// pruneGaps forgets gaps of times that are not kept any more, and shortens a long file.
+// pruneGaps removes gaps in times that are no longer kept, and shortens a long file.
 func (s *Store) pruneGaps(now time.Time) error {
 	s.gaps.Lock()
 	defer s.gaps.Unlock()
@@ -108,7 +110,7 @@ func (s *Store) pruneGaps(now time.Time) error {
 	return move(tmp, path)
 }
 
-// readGaps reads a file of gaps, each once. Lines that were cut off are left out.
+// readGaps reads a file of gaps, without duplicates. Truncated lines are skipped.
 func readGaps(path string) (gaps []Gap, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,8 +140,8 @@ func readGaps(path string) (gaps []Gap, err error) {
 	return gaps, lines.Err()
 }
 
-// joinGaps makes one of gaps of an agent that have the same reason and are less than apart from each
-// other, in order of agents and times.
+// joinGaps merges an agent's gaps with the same reason that are less than apart from
+// each other, and sorts them by agent and time.
 func joinGaps(gaps []Gap, apart time.Duration) (joined []Gap) {
 	slices.SortStableFunc(gaps, func(a, b Gap) int {
 		return cmp.Or(cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.Why, b.Why), a.From.Compare(b.From))
@@ -164,8 +166,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// ReadGaps returns what is known to be missing from a store's directory, of the query's times and hosts;
-// all its other fields do not matter. Gaps that follow each other are one.
+// ReadGaps returns what is known to be missing from a store's directory, for the times
+// and hosts of the query; its other fields are ignored. Consecutive gaps are merged.
 func ReadGaps(dir string, q *Query) ([]Gap, error) {
 	gaps, err := readGaps(filepath.Join(dir, gapFile))
 	if err != nil {
@@ -177,7 +179,7 @@ func ReadGaps(dir string, q *Query) ([]Gap, error) {
 	return joinGaps(gaps, time.Second), nil
 }
 
-// reason is why nothing can be written, in words that a user knows.
+// reason describes why nothing can be written, in terms that users know.
 func reason(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

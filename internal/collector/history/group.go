@@ -13,7 +13,7 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// columnSet is columns as bits.
+// columnSet is a set of columns as a bit mask.
 type columnSet uint32
 
 const allColumns columnSet = 1<<columns - 1
@@ -25,7 +25,7 @@ func setOf(columns ...int) (s columnSet) {
 	return s
 }
 
-// group is a row group of which columns are decoded when they are wanted.
+// group is a row group whose columns are decoded on demand.
 type group struct {
 	chunks []parquet.ColumnChunk
 	rows   int
@@ -33,20 +33,20 @@ type group struct {
 	times  [columns][]int64  // of colTime, colMGENTime
 	texts  [columns]textCol  // of colHost, colLevel, colSrc, colDst
 	ints   [columns][]uint32 // of the others
-	// chosen are the rows that match, ascending.
+	// chosen are the matching rows, in ascending order.
 	chosen []uint32
-	table  []uint32   // of a dictionary
+	table  []uint32   // scratch, for a dictionary
 	src    [][16]byte // by index of texts[colSrc]
 	dst    [][16]byte
 	levels []batch.Level
-	sums   []counted // what rows stand for, if they are of a summary
+	sums   []counted // what rows stand for, if the group is from a summary
 }
 
-// textCol is a column of few texts: rows' indexes, and what they mean.
+// textCol is a column with few distinct texts: an index per row, and the texts.
 type textCol struct {
 	at   []uint32
 	dict []string
-	seen map[string]uint32 // of those that came without the file's dictionary
+	seen map[string]uint32 // texts that are not in the file's dictionary
 }
 
 // open makes g the file's i-th row group. It is false for one that is too large to
@@ -57,7 +57,7 @@ func (g *group) open(f *dataFile, i int) bool {
 	return g.rows > 0 && g.rows <= groupRows && len(g.chunks) == columns
 }
 
-// bounds are a column's least and greatest value, if the file tells.
+// bounds returns a column's minimum and maximum, if the file has them.
 func (g *group) bounds(column int) (lo, hi parquet.Value, ok bool) {
 	c, isFile := g.chunks[column].(*parquet.FileColumnChunk)
 	if !isFile {
@@ -66,10 +66,10 @@ func (g *group) bounds(column int) (lo, hi parquet.Value, ok bool) {
 	return c.Bounds()
 }
 
-// load decodes columns, unless they are.
+// load decodes columns that have not been decoded.
 func (g *group) load(want columnSet) (err error) {
 	defer func() {
-		if x := recover(); x != nil { // the library's answer to some garbage
+		if x := recover(); x != nil { // the library panics on some invalid input
 			err = fmt.Errorf("damaged: %v", x)
 		}
 	}()
@@ -104,7 +104,7 @@ func (g *group) decode(c int) error {
 		if err := g.translate(c); err != nil {
 			return err
 		}
-	case colDirection, colRelayed: // the flags have them
+	case colDirection, colRelayed: // part of the flags
 		return nil
 	default:
 		g.ints[c] = g.ints[c][:0]
@@ -168,7 +168,7 @@ func (g *group) addInts(c int, p parquet.Page) error {
 	return nil
 }
 
-// lookUp puts a dictionary into the table, and behind it what indexes mean.
+// lookUp stores a dictionary in the table, and appends what the indexes stand for.
 func (g *group) lookUp(d parquet.Dictionary, indexes []uint32) error {
 	g.table = g.table[:0]
 	for i := range d.Len() {
@@ -186,7 +186,7 @@ func (g *group) lookUp(d parquet.Dictionary, indexes []uint32) error {
 
 var errIndex = errors.New("an index that its dictionary does not have")
 
-// spread appends values where levels say that there are some, and zeros elsewhere.
+// spread appends values where the levels say that there are some, and zeros elsewhere.
 func spread[T int64 | uint32](dst *[]T, levels []byte, values []T) error {
 	at := 0
 	for _, level := range levels {
@@ -226,7 +226,7 @@ func (t *textCol) addPage(p parquet.Page) error {
 	return nil
 }
 
-// intern is the index of a text of a page that is not of the file's dictionary.
+// intern returns the index of a text that is not in the file's dictionary.
 func (t *textCol) intern(text []byte) uint32 {
 	i, ok := t.seen[string(text)]
 	if !ok {
@@ -240,7 +240,7 @@ func (t *textCol) intern(text []byte) uint32 {
 	return i
 }
 
-// translate makes of texts what records have.
+// translate converts texts to the values of records.
 func (g *group) translate(c int) (err error) {
 	dict := g.texts[c].dict
 	switch c {
@@ -272,7 +272,7 @@ func parseAddrs(dst [][16]byte, texts []string) ([][16]byte, error) {
 	return dst, nil
 }
 
-// ParseLevel is batch.Level.String's opposite.
+// ParseLevel is the inverse of batch.Level.String.
 func ParseLevel(text string) (batch.Level, bool) {
 	for l := batch.Packets; l <= batch.Top; l++ {
 		if l.String() == text {
@@ -282,7 +282,7 @@ func ParseLevel(text string) (batch.Level, bool) {
 	return 0, false
 }
 
-// row makes r of the columns that are decoded; other fields are zero.
+// row sets r from the decoded columns; other fields are zero.
 func (g *group) row(at int, r *Row) {
 	*r = Row{}
 	rec := &r.Record

@@ -12,16 +12,16 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Keep is what is kept: what is older, or more, is removed, the oldest first.
+// Keep limits what is kept: what exceeds a limit is removed, oldest first.
 type Keep struct {
-	// Age is since a file was committed: 0 is no limit. Whole hours are removed.
+	// Age since a file was committed; 0 means no limit. Whole hours are removed.
 	Age time.Duration
-	// Size of all committed files in bytes; 0 is any.
+	// Size of all committed files in bytes; 0 means no limit.
 	Size int64
 }
 
-// ParseKeep reads an age of at least an hour, a size, or both: 7d,50GB. Each has a unit,
-// as option.ParseDuration and option.ParseSize read them.
+// ParseKeep parses an age of at least an hour, a size, or both: 7d,50GB. Units are
+// those of option.ParseDuration and option.ParseSize.
 func ParseKeep(text string) (k Keep, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		age, notAge := option.ParseDuration(part)
@@ -44,8 +44,8 @@ type kept struct {
 	size int64
 }
 
-// retain removes whole hours that are too old, and files, oldest first, until the
-// rest is small enough.
+// retain removes whole hours that are too old, and then files, oldest first, until the
+// rest is within the size limit.
 func (s *Store) retain(now time.Time) error {
 	hours, err := listHours(s.dir)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *Store) retain(now time.Time) error {
 	return nil
 }
 
-// retire removes files of an hour, oldest first, until enough bytes are free.
+// retire removes files of an hour, oldest first, until enough bytes have been freed.
 func (s *Store) retire(h kept, enough int64) (freed int64, err error) {
 	delete(s.settled, h.hour)
 	dir := filepath.Join(s.dir, h.hour)
@@ -113,8 +113,8 @@ func (s *Store) retire(h kept, enough int64) (freed int64, err error) {
 	return freed, s.removeEmpty(h.hour)
 }
 
-// removeEmpty removes an hour's directory that has no files, and its day's. The
-// current hour's stays.
+// removeEmpty removes an hour's directory without files, and its day's if that is
+// empty. The current hour's is kept.
 func (s *Store) removeEmpty(hour string) error {
 	if hour >= time.Now().UTC().Format(hourLayout) {
 		return nil
@@ -122,7 +122,7 @@ func (s *Store) removeEmpty(hour string) error {
 	for _, dir := range []string{hour, filepath.Dir(hour)} {
 		err := os.Remove(filepath.Join(s.dir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil // not empty: the next hour's, or somebody else's files
+			return nil // not empty: another hour, or other files
 		}
 	}
 	return syncDir(s.dir)

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// listHours are the directories of a store that have committed files, relative to
-// it, by time.
+// listHours returns the directories of a store that have committed files, relative to
+// the store, by time.
 func listHours(dir string) ([]string, error) {
 	days, err := os.ReadDir(dir)
 	if err != nil {
@@ -38,12 +38,12 @@ func listHours(dir string) ([]string, error) {
 	return hours, nil
 }
 
-// listHour are the files of an hour's directory that are to be read, by time, while
-// others may compact it. A directory that is not there has none.
+// listHour returns the files to read in an hour's directory, by time, while others may
+// compact it. A directory that does not exist has none.
 //
-// A directory is not read at one moment. Once two readings in a row find the same
-// names, all of them were there at the moment between, and no others: a name is
-// never used again, and one that came during the first was seen by the second.
+// Reading a directory is not atomic. Once two consecutive reads find the same names,
+// those were exactly the names at the moment in between: a name is never reused, and
+// one that appeared during the first read was seen by the second.
 func listHour(dir string) ([]name, error) {
 	before, err := readNames(dir)
 	for err == nil {
@@ -56,7 +56,7 @@ func listHour(dir string) ([]name, error) {
 		if !vanished(err) {
 			return names, err
 		}
-		before = nil // a list was removed meanwhile
+		before = nil // a list was removed in the meantime
 	}
 	if vanished(err) {
 		return nil, nil
@@ -75,7 +75,7 @@ func readNames(dir string) ([]string, error) {
 	return names, err
 }
 
-// current are the files among entries that none of the others replaces.
+// current returns the files among entries that no other file replaces.
 func current(dir string, entries []string) ([]name, error) {
 	var names []name
 	for _, e := range entries {

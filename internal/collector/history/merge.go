@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// cursor is at a row of a sorted run of row groups.
+// cursor is a position in a sorted run of row groups.
 type cursor struct {
 	file        *dataFile
 	next, until int // row groups
@@ -16,7 +16,7 @@ type cursor struct {
 	row         Row
 }
 
-// advance goes to the next row; ok is false behind the last.
+// advance moves to the next row; ok is false after the last.
 func (c *cursor) advance() (ok bool, err error) {
 	c.at++
 	for c.at >= c.group.rows {
@@ -43,8 +43,7 @@ func (c *cursor) less(d *cursor) bool {
 	return c.row.Record.Time < d.row.Record.Time
 }
 
-// mergeFiles writes the rows of files of a directory, in order, and what their
-// metadata say.
+// mergeFiles writes the rows of files in a directory in order, with their metadata.
 func mergeFiles(ctx context.Context, dir string, names []name, id string, out *output) (n name, err error) {
 	var m merger
 	defer m.close()
@@ -79,7 +78,7 @@ func (m *merger) close() {
 	}
 }
 
-// open adds a file, whose runs may be of sortRows each.
+// open adds a file, whose runs may have sortRows rows each.
 func (m *merger) open(path string, several bool) error {
 	f, err := openParquet(path)
 	if err != nil {
@@ -127,8 +126,8 @@ func (m *merger) mergeRuns(ctx context.Context, out *output) error {
 	return nil
 }
 
-// least is the cursor at the first row of all, and the second, nil if there is
-// none.
+// least returns the cursor at the smallest row and the one at the second smallest,
+// which is nil if there is none.
 func (m *merger) least() (first int, second *cursor) {
 	for i, c := range m.cursors[1:] {
 		if c.less(m.cursors[first]) {
@@ -140,7 +139,8 @@ func (m *merger) least() (first int, second *cursor) {
 	return first, second
 }
 
-// drain writes rows until other's would be first. ok is false behind the last.
+// drain writes rows until the next one is larger than other's. ok is false after the
+// last.
 func (c *cursor) drain(other *cursor, out *output) (ok bool, err error) {
 	for {
 		if err := out.addRecord(&c.row.Record, c.row.Host, c.row.Level); err != nil {

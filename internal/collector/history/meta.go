@@ -17,10 +17,11 @@ const (
 	metaVersion  = "pcapper.version"
 )
 
-// Range is records of one stream of an agent, of which a file has each once.
+// Range is a run of records of one stream of an agent, each of which a file contains
+// once.
 type Range struct {
 	Agent string `json:"agent"`
-	// Boot is hexadecimal, since JSON's numbers are too short for it.
+	// Boot is hexadecimal, because JSON numbers are not precise enough for it.
 	Boot  hex    `json:"boot"`
 	First uint64 `json:"first"`
 	Next  uint64 `json:"next"` // after the last
@@ -38,7 +39,7 @@ func (h *hex) UnmarshalText(text []byte) error {
 	return err
 }
 
-// ranges gather what a file has, of batches in any order.
+// ranges collects what a file contains, from batches in any order.
 type ranges struct{ list []Range }
 
 func (r *ranges) addBatch(b *batch.Batch) {
@@ -48,7 +49,7 @@ func (r *ranges) addBatch(b *batch.Batch) {
 	}
 }
 
-// join sorts them, and makes one of those that follow each other.
+// join sorts the ranges and merges consecutive ones.
 func (r *ranges) join() {
 	slices.SortFunc(r.list, func(a, b Range) int {
 		return cmp.Or(cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.Boot, b.Boot), cmp.Compare(a.First, b.First))
@@ -69,7 +70,7 @@ func (r *ranges) text() string {
 	r.join()
 	text, err := json.Marshal(r.list)
 	if err != nil {
-		panic(err) // of strings and numbers
+		panic(err) // cannot fail for strings and numbers
 	}
 	return string(text)
 }

@@ -19,9 +19,9 @@ const (
 	maxID      = 100
 )
 
-// name is what a file's name says.
+// name is the parsed name of a file.
 type name struct {
-	min, max   int64 // seconds: earliest record's, and the one after the latest's
+	min, max   int64 // in seconds: earliest record, and the second after the latest
 	generation int   // how often compacted
 	rows       int64
 	id         string
@@ -38,7 +38,7 @@ func (n name) String() string {
 		"_" + strconv.Itoa(n.generation) + "_" + strconv.FormatInt(n.rows, 10) + "_" + n.id + suffix
 }
 
-// parseName is String's opposite; ok is false for any other file.
+// parseName is the inverse of String; ok is false for other files.
 func parseName(text string) (n name, ok bool) {
 	base, found := strings.CutSuffix(text, suffix)
 	parts := strings.SplitN(base, "_", 5)
@@ -74,13 +74,13 @@ func splitIDs(text string) []string {
 	return strings.Split(text, "\n")
 }
 
-// parseHour reads a directory's name, as 2026-11-25/15.
+// parseHour parses a directory's name, such as 2026-11-25/15.
 func parseHour(text string) (time.Time, bool) {
 	t, err := time.Parse(hourLayout, text)
 	return t, err == nil && t.Format(hourLayout) == text
 }
 
-// FileError is a file that cannot be read.
+// FileError is the error for a file that cannot be read.
 type FileError struct {
 	File string
 	Err  error

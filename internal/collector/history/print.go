@@ -14,33 +14,33 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Formats are what a Printer prints.
+// Formats are the output formats of a Printer.
 var Formats = []string{"csv", "json", "parquet"}
 
-// Printer prints what a query finds: CSV with a line of names (RFC 4180), JSON with
-// an object for each line, or Parquet. Times are UTC as RFC 3339 has them; what a
-// record has not is empty, or null.
+// Printer prints the results of a query: CSV with a header (RFC 4180), JSON with one
+// object per line, or Parquet. Times are UTC in the format of RFC 3339; missing values
+// are empty, or null.
 type Printer struct {
 	w       *bufio.Writer
 	json    bool
-	rows    *rowWriter // of Parquet's records
-	sums    *sumWriter // of Parquet's sums
+	rows    *rowWriter // for records as Parquet
+	sums    *sumWriter // for sums as Parquet
 	columns []column
 	line    []byte
 	texts   *texts
 }
 
-// column is one of what is printed.
+// column is a column of the output.
 type column struct {
 	name string
-	// row and sum append a value; json wants it quoted if need be. One of them is
-	// there.
+	// row and sum append a value, which json requires to be quoted if necessary.
+	// Exactly one of them is set.
 	row func(p *Printer, dst []byte, r *Row) []byte
 	sum func(p *Printer, dst []byte, s *Sum) []byte
 }
 
-// NewRowPrinter prints records. If flows is not nil, it names each record's flows for
-// a column more, which Parquet has not.
+// NewRowPrinter prints records. If flows is not nil, it provides the names of each
+// record's flows for an additional column, except in Parquet.
 func NewRowPrinter(w io.Writer, format string, flows func(r *wire.Record) []string) *Printer {
 	p := newPrinter(w, format)
 	if format == "parquet" {
@@ -88,7 +88,7 @@ func (p *Printer) header() {
 	for i, c := range p.columns {
 		names[i] = c.name
 	}
-	p.w.WriteString(strings.Join(names, ",") + "\n") // Close tells
+	p.w.WriteString(strings.Join(names, ",") + "\n") // Close reports errors
 }
 
 // Rows prints records.
@@ -135,7 +135,7 @@ func (p *Printer) Close() (err error) {
 	return p.w.Flush()
 }
 
-// print prints a line of what value appends for each column.
+// print prints a line with what value appends for each column.
 func (p *Printer) print(value func(dst []byte, c *column) []byte) error {
 	b := p.line[:0]
 	for i := range p.columns {
@@ -160,14 +160,14 @@ func (p *Printer) print(value func(dst []byte, c *column) []byte) error {
 	return err
 }
 
-// text appends a text that may have any character.
+// text appends a text that may contain any characters.
 func (p *Printer) text(dst []byte, s string) []byte {
-	s = wire.Printable(s) // whoever wrote the file
+	s = wire.Printable(s) // the file may come from anywhere
 	switch {
 	case p.json:
 		quoted, err := json.Marshal(s)
 		if err != nil {
-			panic(err) // of a string
+			panic(err) // cannot fail for a string
 		}
 		return append(dst, quoted...)
 	case strings.ContainsAny(s, ",\"\r\n"):
@@ -176,7 +176,7 @@ func (p *Printer) text(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// plain appends a text without special characters, null if it is empty.
+// plain appends a text without special characters, or null if it is empty.
 func (p *Printer) plain(dst []byte, s string) []byte {
 	if !p.json || s == "" {
 		return append(dst, s...)
@@ -200,7 +200,7 @@ func number[T uint8 | uint16 | uint32 | uint64](dst []byte, n T) []byte {
 	return strconv.AppendUint(dst, uint64(n), 10)
 }
 
-// rowColumns are those of the files.
+// rowColumns are the columns of the files.
 var rowColumns = []column{
 	{name: "time", row: func(p *Printer, b []byte, r *Row) []byte { return p.time(b, time.Unix(0, r.Record.Time), nanoLayout) }},
 	{name: "host", row: func(p *Printer, b []byte, r *Row) []byte { return p.text(b, r.Host) }},
@@ -241,7 +241,7 @@ var rowColumns = []column{
 	{name: "flags", row: func(p *Printer, b []byte, r *Row) []byte { return number(b, uint16(r.Record.Flags)) }},
 }
 
-// sumColumns by name.
+// sumColumns maps names to columns.
 var sumColumns = map[string]column{
 	"time":      {name: "time", sum: func(p *Printer, b []byte, s *Sum) []byte { return p.time(b, time.Unix(0, s.Time), nanoLayout) }},
 	"host":      {sum: func(p *Printer, b []byte, s *Sum) []byte { return p.text(b, s.Host) }},
@@ -272,7 +272,7 @@ func addrText(a netip.Addr) string {
 	return a.String()
 }
 
-// CheckFormat is for the one who names it.
+// CheckFormat returns an error for an unknown format.
 func CheckFormat(format string) error {
 	if !slices.Contains(Formats, format) {
 		return fmt.Errorf("format %q: want %s", format, strings.Join(Formats, ", "))

@@ -7,14 +7,14 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// sumWriter makes Parquet of sums. Its columns are by name.
+// sumWriter writes sums as Parquet. Its columns are sorted by name.
 type sumWriter struct {
 	w      *parquet.GenericWriter[any]
 	values []func(s *Sum) parquet.Value
 	row    parquet.Row
 }
 
-// sumCell is how a column of sums is kept.
+// sumCell describes how a column of sums is stored.
 type sumCell struct {
 	node parquet.Node
 	get  func(s *Sum) parquet.Value
@@ -27,7 +27,7 @@ func newSumWriter(w io.Writer, columns []column) *sumWriter {
 		names[i] = c.name
 		group[c.name] = sumCells[c.name].node
 	}
-	slices.Sort(names) // as a Group has them
+	slices.Sort(names) // the order in a Group
 	sw := &sumWriter{w: parquet.NewGenericWriter[any](w, parquet.NewSchema("sums", group), parquet.Compression(&parquet.Snappy), parquet.MaxRowsPerRowGroup(groupRows))}
 	for _, name := range names {
 		sw.values = append(sw.values, sumCells[name].get)
@@ -65,7 +65,7 @@ func integer(get func(s *Sum) uint64) sumCell {
 	return sumCell{parquet.Uint(64), func(s *Sum) parquet.Value { return parquet.Int64Value(int64(get(s))) }}
 }
 
-// sumCells by name.
+// sumCells maps names to columns.
 var sumCells = map[string]sumCell{
 	"time":      {parquet.Timestamp(parquet.Nanosecond), func(s *Sum) parquet.Value { return parquet.Int64Value(s.Time) }},
 	"host":      text(func(s *Sum) string { return s.Host }),

@@ -16,63 +16,64 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Query says which records are wanted: those that match every field that is set.
+// Query selects records: those that match every field that is set.
 type Query struct {
-	// From and To are times of records, To not included. The zero time is no limit.
+	// From and To are times of records; To is exclusive. A zero time means no limit.
 	From, To time.Time
-	Hosts    []string // any of them
+	Hosts    []string // any of these
 	Levels   []batch.Level
-	// Addrs is for packets from or to any of them, Src from, Dst to.
+	// Addrs matches packets from or to any of the prefixes, Src those from, and Dst
+	// those to.
 	Addrs, Src, Dst []netip.Prefix
-	// Ports is likewise.
+	// Ports, SrcPorts, and DstPorts work likewise.
 	Ports, SrcPorts, DstPorts []Span
 	Protos                    []Span
-	// MGEN is for packets of MGEN flows with these IDs.
+	// MGEN matches packets of MGEN flows with these IDs.
 	MGEN []Span
-	// Flags and Not are bits that must be set, and must not: wire.Outgoing, say.
+	// Flags must be set, and Not must not be set, for example wire.Outgoing.
 	Flags, Not wire.Flags
-	// Match is asked last, about what matches everything else. It must be safe to
-	// call, and must not keep the record.
+	// Match is called last, for records that match everything else. It must be safe for
+	// concurrent use, and must not keep the record.
 	Match func(host string, r *wire.Record) bool
 }
 
-// Span is numbers from First to Last.
+// Span is the numbers from First to Last.
 type Span struct{ First, Last uint32 }
 
 func (s Span) has(n uint32) bool { return n >= s.First && n <= s.Last }
 
-// Row is a record and whose it is.
+// Row is a record and its host.
 type Row struct {
 	Host   string
 	Level  batch.Level
 	Record wire.Record
 }
 
-// Stats is what a query did.
+// Stats describes the execution of a query.
 type Stats struct {
 	Files  int // of which something was read
-	Passed int // files that are of other times, by their names
-	Summed int // of Files, those of which the summary told all
+	Passed int // files skipped because of the times in their names
+	Summed int // of Files, those answered from the summary alone
 	Groups int // row groups read
 	Read   int64
 	Rows   int64 // that match
-	// Damaged are files of which some or all could not be read.
+	// Damaged has an error for each file that could not be read completely.
 	Damaged []error
 }
 
-// Query is Read of the store's directory.
+// Query is Read for the store's directory.
 func (s *Store) Query(ctx context.Context, q *Query, each func(rows []Row) error) (Stats, error) {
 	return Read(ctx, s.dir, q, each)
 }
 
-// Read calls each with the committed records of a store's directory that match, some
-// at a time, which are each's until it returns. They come hour by hour as they were
-// committed, within an hour file by file, and within a file sorted by host, then time,
-// for each 65,536 rows. Others may write to the directory, and compact it, meanwhile:
-// each record comes once.
+// Read calls each with the matching committed records of a store's directory, some at a
+// time; the slice is valid until each returns. Records come hour by hour in the order
+// of commit, within an hour file by file, and within a file sorted by host and then
+// time, in runs of 65,536 rows. The directory may be written to and compacted at the
+// same time: each record is returned once.
 //
-// It ends with each's first error, or ctx's. Files that cannot be read are no error,
-// but in Stats.
+// It returns each's first error, or ctx's. Files that cannot be read are reported in
+// Stats instead.
 func Read(ctx context.Context, dir string, q *Query, each func(rows []Row) error) (Stats, error) {
 	s := &scanner{ctx: ctx, filter: newFilter(q), want: allColumns}
 	s.workers = []*worker{{scanner: s, each: each}}
@@ -102,13 +103,13 @@ func (s *Stats) addStats(t *Stats) {
 type scanner struct {
 	ctx       context.Context
 	filter    *filter
-	want      columnSet  // that records have
-	summaries *summaries // nil: it wants records
+	want      columnSet  // columns of the records that are needed
+	summaries *summaries // nil if records are needed
 	workers   []*worker
 	stats     Stats // what the workers do not count
 }
 
-// source is an open file, and its summary if it has one that is of use.
+// source is an open file, and its summary if it has a usable one.
 type source struct {
 	name          name
 	file, summary *os.File
@@ -134,8 +135,8 @@ func (s *scanner) hours(dir string) error {
 	return nil
 }
 
-// hour reads the files of a directory. All are opened before one is read, so that
-// none is compacted into one that was not.
+// hour reads the files of a directory. All are opened before the first is read, so that
+// none can be compacted into a file that was not opened.
 func (s *scanner) hour(dir string) error {
 	files, err := s.openHour(dir)
 	defer closeAll(files)
@@ -173,7 +174,7 @@ func (s *scanner) openHour(dir string) ([]source, error) {
 			s.stats.Passed += passed
 			return files, err
 		}
-		closeAll(files) // one went meanwhile: look again
+		closeAll(files) // one has disappeared in the meantime: list again
 	}
 }
 
@@ -192,20 +193,20 @@ func (s *scanner) tryHour(dir string) (files []source, passed int, err error) {
 			return files, 0, err
 		}
 		if s.summaries != nil && s.filter.suits(n) {
-			f.summary, _ = os.Open(summaryPath(dir, n.id)) // or the records tell
+			f.summary, _ = os.Open(summaryPath(dir, n.id)) // without it, the records are read
 		}
 		files = append(files, f)
 	}
 	return files, passed, nil
 }
 
-// worker reads files, one after the other.
+// worker reads files, one after another.
 type worker struct {
 	*scanner
 	each  func(rows []Row) error
-	tally func(g *group) error // takes a summary's sums, of which g.chosen match
+	tally func(g *group) error // receives a summary's sums, of which g.chosen match
 	stats Stats
-	group group // its memory is used again
+	group group // reused
 	rows  []Row
 }
 
@@ -217,7 +218,7 @@ func (w *worker) source(ctx context.Context, s *source) error {
 	return w.file(ctx, s.file)
 }
 
-// file reads the row groups that may have something.
+// file reads the row groups that may contain matching records.
 func (w *worker) file(ctx context.Context, open *os.File) error {
 	f, err := readMetadata(open)
 	if bad := new(FileError); errors.As(err, &bad) {

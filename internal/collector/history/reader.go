@@ -63,7 +63,7 @@ func parquetFile(f *os.File) (p *parquet.File, err error) {
 	return p, nil
 }
 
-// checkEnds checks that a file begins and ends as Parquet files do. The error is a
+// checkEnds checks that a file begins and ends like a Parquet file. The error is a
 // *FileError if it does not.
 func checkEnds(path string) error {
 	f, err := os.Open(path)

@@ -9,7 +9,8 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// row is what a file has of a record. docs/history.md explains the columns.
+// row is the representation of a record in a file. docs/history.md explains the
+// columns.
 type row struct {
 	Time      int64   `parquet:"time,timestamp(nanosecond)"`
 	Host      string  `parquet:"host,dict"`
@@ -29,7 +30,7 @@ type row struct {
 	Flags     uint16  `parquet:"flags,dict"`
 }
 
-// Columns in their order in row.
+// Columns in the order of row.
 const (
 	colTime = iota
 	colHost
@@ -50,21 +51,22 @@ const (
 	columns
 )
 
-// columnNames by column.
+// columnNames are the names by column.
 var columnNames = [columns]string{"time", "host", "level", "src", "dst", "src_port", "dst_port", "proto", "direction",
 	"bytes", "packets", "mgen_flow", "mgen_seq", "mgen_time", "relayed", "flags"}
 
 const (
-	// groupRows is the most rows of a row group: what a reader has in memory of a
-	// file, and the finest that it can leave out.
+	// groupRows is the maximum number of rows in a row group: what a reader has in
+	// memory per file, and the finest unit that it can skip.
 	groupRows = 1 << 16
-	// pageBytes is the most of a column's page before it is encoded.
+	// pageBytes is the maximum size of a column's page before encoding.
 	pageBytes = 128 << 10
-	// dictBytes is from where on a column of a row group is written plain.
+	// dictBytes is the dictionary size from which a column of a row group is written
+	// plain.
 	dictBytes = 1 << 20
 )
 
-// rowWriter makes Parquet of records.
+// rowWriter writes records as Parquet.
 type rowWriter struct {
 	parquet *parquet.GenericWriter[row]
 	texts   *texts
@@ -72,7 +74,7 @@ type rowWriter struct {
 	values  []mgenValues
 }
 
-// rowBuffer is how many rows are handed on at once.
+// rowBuffer is the number of rows passed on at once.
 const rowBuffer = 1024
 
 func newRowWriter(w io.Writer, options ...parquet.WriterOption) *rowWriter {
@@ -88,14 +90,14 @@ func writerOptions(more ...parquet.WriterOption) []parquet.WriterOption {
 		parquet.PageBufferSize(pageBytes),
 		parquet.DictionaryMaxBytes(dictBytes),
 		parquet.Compression(&parquet.Snappy),
-		// Texts' least and greatest values cost much, and tell something of the host only.
+		// The bounds of texts cost much, and are useful for the host only.
 		parquet.SkipPageBounds("src"), parquet.SkipPageBounds("dst"), parquet.SkipPageBounds("level"), parquet.SkipPageBounds("direction"),
 		parquet.DefaultEncodingFor(parquet.Int32, &parquet.DeltaBinaryPacked),
 		parquet.DefaultEncodingFor(parquet.Int64, &parquet.DeltaBinaryPacked),
 	}, more...)
 }
 
-// sortedRows says so, of every row group.
+// sortedRows declares the sort order of every row group.
 var sortedRows = parquet.SortingWriterConfig(parquet.SortingColumns(parquet.Ascending("host"), parquet.Ascending("time")))
 
 func (w *rowWriter) addRecord(rec *wire.Record, host string, level batch.Level) error {
@@ -121,13 +123,13 @@ func (w *rowWriter) close() error {
 	return w.parquet.Close()
 }
 
-// mgenValues is where rows' optional values are.
+// mgenValues holds the optional values of rows.
 type mgenValues struct {
 	flow, seq uint32
 	time      int64
 }
 
-// fill makes r a row. texts knows addresses; v is where r's values may be.
+// fill sets r from a record. texts caches addresses; v holds the optional values.
 func (r *row) fill(rec *wire.Record, host string, level batch.Level, texts *texts, v *mgenValues) {
 	r.Time, r.Host, r.Level = rec.Time, host, level.String()
 	r.Src, r.Dst = texts.addr(&rec.Src, rec.Flags&wire.IPv6 != 0), texts.addr(&rec.Dst, rec.Flags&wire.IPv6 != 0)
@@ -146,7 +148,7 @@ func (r *row) fill(rec *wire.Record, host string, level batch.Level, texts *text
 	}
 }
 
-// direction is which way a packet went, as its host saw it: "" is not known.
+// direction returns the direction of a packet relative to its host; "" if unknown.
 func direction(f wire.Flags) string {
 	switch f & (wire.Outgoing | wire.Incoming) {
 	case wire.Outgoing:

@@ -12,24 +12,25 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// sortRows is how many records are in memory before they are sorted and written.
-// A segment of more has several parts that are each sorted.
+// sortRows is the number of records that are sorted in memory before they are written.
+// A larger segment has several parts that are sorted separately.
 const sortRows = 1 << 18
 
-// Segment is records that become one file. It is for one goroutine.
+// Segment collects records that become one file. It must not be used by several
+// goroutines at once.
 type Segment struct {
 	store  *Store
 	id     string
 	out    *output
 	ranges ranges
 	buf    *sorter
-	at     int64 // a record's time, for a segment that has no traffic
+	at     int64 // time of a record, for a segment without traffic
 	any    bool  // a batch was added
-	err    error // stays
+	err    error // permanent
 }
 
-// NewSegment begins one. id is of letters, digits, "." and "-", and was not used
-// before.
+// NewSegment begins a segment. id consists of letters, digits, ".", and "-", and must
+// not have been used before.
 func (s *Store) NewSegment(id string) (*Segment, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("segment %q: want a name of 1 to 100 letters, digits, dots and dashes", id)
@@ -41,8 +42,8 @@ func (s *Store) NewSegment(id string) (*Segment, error) {
 	return &Segment{store: s, id: id, out: out, buf: sorters.Get().(*sorter)}, nil
 }
 
-// Add adds a batch's records, and keeps nothing of it. After an error the segment
-// is of no use: Abort it, and begin another with the same batches.
+// Add adds the records of a batch, which it does not retain. After an error the segment
+// is unusable: Abort it, and begin another with the same batches.
 func (g *Segment) Add(b *batch.Batch) error {
 	if g.err != nil {
 		return g.err
@@ -69,8 +70,8 @@ func (g *Segment) flush() error {
 	return nil
 }
 
-// Seal makes the segment pending: a file that outlives SIGKILL and loss of power.
-// After an error nothing is left of it.
+// Seal makes the segment pending: a file that survives SIGKILL and loss of power. After
+// an error nothing is left of it.
 func (g *Segment) Seal() error {
 	err := g.err
 	if err == nil {
@@ -106,7 +107,7 @@ func (g *Segment) seal() error {
 	return nil
 }
 
-// Abort discards it. After Seal it does nothing.
+// Abort discards the segment. After Seal it has no effect.
 func (g *Segment) Abort() {
 	if g.buf == nil {
 		return
@@ -122,21 +123,21 @@ func (g *Segment) release() {
 	g.buf = nil
 }
 
-// sorter brings records into order.
+// sorter sorts records.
 type sorter struct {
 	records []wire.Record
 	runs    []run
 	keys    []key
 }
 
-// run is records that follow each other and are of one batch.
+// run is a run of consecutive records of one batch.
 type run struct {
 	host  string
 	level batch.Level
 	end   int
 }
 
-// key is what a record is sorted by, and where it is.
+// key is the sort key of a record, and its position.
 type key struct {
 	host    uint32 // rank among the runs' hosts
 	at, run uint32
@@ -160,7 +161,7 @@ func (s *sorter) reset() {
 	s.records, s.runs = s.records[:0], s.runs[:0]
 }
 
-// sorted is the order by host and time. Valid until reset.
+// sorted returns the order by host and time. It is valid until reset.
 func (s *sorter) sorted() []key {
 	ranks := s.ranks()
 	s.keys = s.keys[:0]
@@ -203,9 +204,9 @@ func (s *sorter) ranks() map[string]uint32 {
 type output struct {
 	*rowWriter
 	file     *file
-	summary  *summarizer // nil: none is made
+	summary  *summarizer // nil if none is created
 	rows     int64
-	min, max int64 // times
+	min, max int64 // of times
 }
 
 func newOutput(path string) (*output, error) {
@@ -228,7 +229,7 @@ func (o *output) addRecord(rec *wire.Record, host string, level batch.Level) err
 	return o.rowWriter.addRecord(rec, host, level)
 }
 
-// finish has the file on disk, and tells what it is to be named.
+// finish completes the file on disk, and returns the name to give it.
 func (o *output) finish(generation int, id string, r *ranges, segments []string) (name, error) {
 	o.parquet.SetKeyValueMetadata(metaVersion, "1")
 	o.parquet.SetKeyValueMetadata(metaRanges, r.text())

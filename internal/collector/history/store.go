@@ -17,18 +17,17 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// Config of a Store.
+// Config configures a Store.
 type Config struct {
-	// Keep is what Run removes; the zero value keeps all.
+	// Keep limits what Run keeps; the zero value keeps everything.
 	Keep Keep
-	// Logf is told what a user should know; nil is nobody.
+	// Logf is called with messages for the user; it may be nil.
 	Logf func(format string, args ...any)
 
 	table table // of a Table
 }
 
-// Store is a directory that records are written to. Its methods may be called by
-// any goroutine.
+// Store is a directory to which records are written. It is safe for concurrent use.
 type Store struct {
 	dir  string
 	cfg  Config
@@ -40,13 +39,13 @@ type Store struct {
 	mu        sync.Mutex
 	pending   map[string]name
 	committed map[string]struct{} // by this Store
-	broken    map[string]bool     // files that are damaged, relative to dir
-	settled   map[string]int64    // sizes of hours that are over and compacted; Maintain's alone
+	broken    map[string]bool     // damaged files, relative to dir
+	settled   map[string]int64    // sizes of complete and compacted hours; used by Maintain only
 	status    Status
 	cause     string // of status.Failed
 
-	gaps   sync.Mutex // who writes their file
-	pruned time.Time  // when its old ones were removed last
+	gaps   sync.Mutex // guards writing their file
+	pruned time.Time  // when old ones were last removed
 
 	counting sync.Mutex
 	counted  map[string]hourRows // for Count
@@ -56,23 +55,23 @@ type Store struct {
 // maxRemembered bounds Store.committed.
 const maxRemembered = 10_000
 
-// Status is how a store does.
+// Status is the state of a store.
 type Status struct {
 	Segments, Rows uint64 // committed since Open
 	// Damaged are the files that could not be read and were set aside since Open.
 	Damaged []string
-	// Compacted files were replaced by fewer. Retired files and rows were removed
-	// since they were old, or too many.
+	// Compacted is the number of files that were replaced by compaction. Retired and
+	// RetiredRows are the numbers of files and rows removed because of Keep.
 	Compacted, Retired, RetiredRows uint64
-	// Size is of all committed files, in bytes, when Run looked last.
+	// Size is the size of all committed files, in bytes, when Run last checked.
 	Size int64
-	// Failed is why nothing can be written, compacted or removed now; "" if it can.
+	// Failed is why nothing can be written, compacted, or removed now, or "".
 	Failed string
 }
 
-// Open opens a directory to write to it, or makes it. It waits for no other Store
-// that has it open: that is an error. What a killed process left half-written is
-// removed, what cannot be read is set aside. Close it.
+// Open opens a directory for writing, and creates it if necessary. It fails if another
+// Store has it open. Files that a killed process left incomplete are removed, and
+// unreadable files are set aside. The caller must Close the store.
 func Open(dir string, cfg Config) (*Store, error) {
 	s := &Store{dir: dir, cfg: cfg, summarizer: newSummarizer(), pending: make(map[string]name), committed: make(map[string]struct{}), broken: make(map[string]bool), settled: make(map[string]int64)}
 	if s.cfg.Logf == nil {
@@ -98,7 +97,7 @@ func Open(dir string, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close lets others open the directory. Segments that are not sealed are lost.
+// Close releases the directory. Segments that are not sealed are lost.
 func (s *Store) Close() error { return s.lock.Close() }
 
 func (s *Store) takeLock() (err error) {
@@ -115,7 +114,7 @@ func (s *Store) takeLock() (err error) {
 	return err
 }
 
-// explain says what a failure is about.
+// explain adds the subject to an error.
 func (s *Store) explain(err error) error {
 	var known *fault.Error
 	switch {
@@ -132,7 +131,7 @@ func (s *Store) explain(err error) error {
 // Logf says something to whom Config names.
 func (s *Store) Logf(format string, args ...any) { s.cfg.Logf(format, args...) }
 
-// Status may be called at any time.
+// Status returns the state of the store.
 func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,15 +146,15 @@ func (s *Store) sealed(n name) {
 	s.pending[n.id] = n
 }
 
-// Pending are the IDs of the segments that are sealed and not committed.
+// Pending returns the IDs of the segments that are sealed but not committed.
 func (s *Store) Pending() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.pending))
 }
 
-// Commit makes a sealed segment part of what queries see, for good. One that was
-// committed before, and not removed since, is no error.
+// Commit makes a sealed segment visible to queries, durably. It is not an error if it
+// is committed already and has not been removed since.
 func (s *Store) Commit(id string) error {
 	s.mu.Lock()
 	n, ok := s.pending[id]
@@ -173,12 +172,12 @@ func (s *Store) Commit(id string) error {
 	if _, gone := os.Lstat(from); err != nil && !errors.Is(gone, fs.ErrNotExist) {
 		return s.explain(err)
 	}
-	// It is there, if perhaps not for good.
+	// The file is there, if perhaps not durably.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pending, id)
 	if len(s.committed) >= maxRemembered {
-		clear(s.committed) // the disk knows, too
+		clear(s.committed) // the disk has the information, too
 	}
 	s.committed[id] = struct{}{}
 	s.status.Segments++
@@ -186,7 +185,7 @@ func (s *Store) Commit(id string) error {
 	return s.explain(err)
 }
 
-// committedBefore looks for a segment that this Store has not committed.
+// committedBefore looks for a segment that was not committed by this Store.
 func (s *Store) committedBefore(id string) error {
 	hours, err := listHours(s.dir)
 	if err != nil {
@@ -206,7 +205,7 @@ func (s *Store) committedBefore(id string) error {
 	return fmt.Errorf("history %s: no segment %s is sealed or committed", s.dir, id)
 }
 
-// holds reports whether a compacted file is made of a segment, too.
+// holds reports whether a compacted file contains a segment.
 func holds(path, id string) bool {
 	f, err := openParquet(path)
 	if err != nil {
@@ -216,7 +215,7 @@ func holds(path, id string) bool {
 	return slices.Contains(f.segments(), id)
 }
 
-// Discard removes a sealed segment. One that is not there is no error.
+// Discard removes a sealed segment. It is not an error if it does not exist.
 func (s *Store) Discard(id string) error {
 	s.mu.Lock()
 	n, ok := s.pending[id]
@@ -232,7 +231,7 @@ func (s *Store) Discard(id string) error {
 	return s.explain(errors.Join(err, syncDir(filepath.Join(s.dir, pendingDir))))
 }
 
-// recover makes the directory whole.
+// recover repairs the directory.
 func (s *Store) recover() error {
 	tmp, err := os.ReadDir(filepath.Join(s.dir, tmpDir))
 	if err != nil {
@@ -258,8 +257,8 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// recentHours are those whose files Open reads the metadata of. Of older ones it
-// checks that they have their ends, which is enough for files that were cut.
+// recentHours is the number of hours for whose files Open reads the metadata. For older
+// files it only checks both ends, which detects truncated files.
 const recentHours = 2
 
 func (s *Store) recoverPending() error {
@@ -282,8 +281,8 @@ func (s *Store) recoverPending() error {
 	return nil
 }
 
-// recoverHour ends compactions of an hour that were cut short, and sets damaged
-// files aside.
+// recoverHour completes interrupted compactions of an hour, and sets damaged files
+// aside.
 func (s *Store) recoverHour(hour string, recent bool) error {
 	dir := filepath.Join(s.dir, hour)
 	entries, err := os.ReadDir(dir)
@@ -307,7 +306,8 @@ func (s *Store) recoverHour(hour string, recent bool) error {
 	return removeLoneSummaries(dir)
 }
 
-// removeLoneSummaries removes summaries whose file never came, or was set aside.
+// removeLoneSummaries removes summaries whose file was never completed, or was set
+// aside.
 func removeLoneSummaries(dir string) error {
 	entries, err := readNames(dir)
 	if err != nil {
@@ -329,7 +329,7 @@ func removeLoneSummaries(dir string) error {
 	return nil
 }
 
-// examine sets a file aside if it is not whole. Thorough is to read its metadata.
+// examine sets a file aside if it is damaged. If thorough, it reads the metadata.
 func (s *Store) examine(file string, thorough bool) error {
 	err := checkEnds(filepath.Join(s.dir, file))
 	if err == nil && thorough {
@@ -357,7 +357,7 @@ func (s *Store) openFile(path string) (*dataFile, error) {
 	return openParquet(path)
 }
 
-// Run compacts, and removes what is not to be kept, until ctx is done.
+// Run compacts files, and removes what is beyond the limits of Keep, until ctx is done.
 func (s *Store) Run(ctx context.Context) error {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
@@ -371,7 +371,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// note has a failure in the status, and says it once for each cause: each try may
+// note puts a failure in the status, and reports it once per cause: each attempt may
 // name another file.
 func (s *Store) note(err error) {
 	if errors.Is(err, context.Canceled) {

@@ -20,13 +20,25 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// A summary is a file next to a compacted one. It has the sums of its records by
-// minute, which most sums over days can be made of, in a hundredth of the time. It may be
-// missing, and is of no use without its file: if it cannot be read, the records
-// are.
+// A summary is a file next to a compacted one, with the sums of its records by minute:
+// it answers most queries for sums over days, in a hundredth of the time. It is
+// optional and useless without its file: if it cannot be read, the records are read
+// instead.
 //
-// It is a Parquet file, too. Each row group has sums of all records, by other columns than
-// the next one; docs/history.md explains them.
+// It has several sections, each with sums by other columns. All integers are
+// little-endian:
+//
+//	8 bytes  "PCSUMS\x00\x01"
+//	8        records in the file
+//	4        sections, at most maxSections
+//	16       of each: columns as bits, sums, bytes, CRC-32C of these
+//	4        CRC-32C of the above
+//	         sections, each a block of S2
+//
+// The plain text of a section has the dictionaries of host, src, and dst (number, then
+// the length and text of each), followed by each column for all sums, as varints:
+// minute (as the difference from the previous one), indexes, numbers, and finally
+// records, packets, and bytes. Columns by which the section does not group are omitted.
 const (
 	summarySuffix = ".sums"
 	summaryStep   = 60e9 // nanoseconds
@@ -63,7 +75,7 @@ type sumRow struct {
 
 var summaryColumns = parquet.SchemaOf(sumRow{}).Columns()
 
-// coarse is what there are always sums by.
+// coarse are the columns by which there are always sums.
 var coarse = setOf(colTime, colHost, colLevel, colProto, colDirection, colRelayed, colFlags)
 
 // setName is the value of summed_by.
@@ -90,7 +102,8 @@ func parseSetName(text string) (columnSet, bool) {
 	return set, true
 }
 
-// cubes are what there are sums by: of each list the first that is not too long.
+// cubes are the groupings of the sections: of each list, the first one with few enough
+// sums is used.
 var cubes = [][]columnSet{
 	{
 		coarse | setOf(colMGENFlow, colSrc, colDst, colDstPort, colSrcPort),
@@ -98,10 +111,10 @@ var cubes = [][]columnSet{
 		coarse | setOf(colMGENFlow, colSrc, colDst),
 	},
 	{coarse | setOf(colDstPort)},
-	{coarse | setOf(colMGENFlow), coarse}, // of the first, finish makes the second, too
+	{coarse | setOf(colMGENFlow), coarse}, // finish derives the second from the first
 }
 
-// counted is what a sum has.
+// counted holds the counters of a sum.
 type counted struct{ records, packets, bytes uint64 }
 
 func (c *counted) addCounts(d counted) {
@@ -110,7 +123,7 @@ func (c *counted) addCounts(d counted) {
 	c.bytes += d.bytes
 }
 
-// summaryKey is what a sum is of. Columns that it is not by are zero.
+// summaryKey is the key of a sum. Columns by which it does not group are zero.
 type summaryKey struct {
 	minute           int64
 	src, dst         [16]byte
@@ -121,30 +134,30 @@ type summaryKey struct {
 	level            batch.Level
 }
 
-// summarizer makes a summary of a file that is being written.
+// summarizer creates the summary of a file that is being written.
 type summarizer struct {
 	cubes []*cube
 	hosts dictionary
 	rows  int64
 }
 
-// cube is sums by some columns.
+// cube is a set of sums by some columns.
 type cube struct {
-	by   []columnSet // by[0], or else what follows; none: it is given up
+	by   []columnSet // by[0], and the fallbacks after it; empty if there is no such section
 	keys []summaryKey
 	sums []counted
-	last int // of sums: the row before had it
-	// table finds keys by their hash: it has indexes of keys, each one more, or 0, and
-	// is at most half full. (A map takes four times the memory.)
+	last int // index in sums for the previous row
+	// table is a hash table of keys: it holds indexes of keys plus 1, or 0, and is at
+	// most half full. (A map would take four times the memory.)
 	table []uint32
 }
 
-// minTable is a cube's table's least size.
+// minTable is the minimum size of a cube's table.
 const minTable = 1 << 10
 
 var summarySeed = maphash.MakeSeed()
 
-// reset makes it ready for another file.
+// reset prepares the cube for another file.
 func (c *cube) reset(by []columnSet) {
 	c.by, c.keys, c.sums, c.last = by, c.keys[:0], c.sums[:0], 0
 	if c.table == nil {
@@ -153,7 +166,7 @@ func (c *cube) reset(by []columnSet) {
 	clear(c.table)
 }
 
-// slot is where a key is in the table, or would be.
+// slot returns the position of a key in the table, or where it belongs.
 func (c *cube) slot(k *summaryKey) uint64 {
 	mask := uint64(len(c.table) - 1)
 	slot := maphash.Comparable(summarySeed, *k) & mask
@@ -179,7 +192,7 @@ func newSummarizer() *summarizer {
 	return s
 }
 
-// reset makes it ready for another file.
+// reset prepares the summarizer for another file.
 func (s *summarizer) reset() {
 	s.hosts, s.rows = newDictionary(), 0
 	for i, c := range s.cubes {
@@ -230,7 +243,7 @@ func (c *cube) addSum(k summaryKey, n counted) {
 	}
 }
 
-// of is k without what columns do not have.
+// of returns k without the values that are not in columns.
 func (k summaryKey) of(columns columnSet) summaryKey {
 	if columns&(1<<colMGENFlow) == 0 {
 		k.mgen = 0
@@ -247,7 +260,7 @@ func (k summaryKey) of(columns columnSet) summaryKey {
 	return k
 }
 
-// count is false if there is no room.
+// count reports false if there is no room.
 func (c *cube) count(k summaryKey, n counted) bool {
 	if c.last >= len(c.keys) || c.keys[c.last] != k {
 		slot := c.slot(&k)
@@ -269,14 +282,14 @@ func (c *cube) count(k summaryKey, n counted) bool {
 	return true
 }
 
-// coarsen leaves out more columns; after the last there is no such section.
+// coarsen falls back to fewer columns; after the last, there is no such section.
 func (c *cube) coarsen() {
 	keys, sums := c.keys, c.sums
 	c.reset(c.by[1:])
 	if len(c.by) == 0 {
 		return
 	}
-	for i := range keys { // what is added is never ahead of what is read
+	for i := range keys { // writing never overtakes reading
 		c.count(keys[i].of(c.by[0]), sums[i])
 	}
 }
@@ -379,8 +392,8 @@ func (c *cube) writeTo(w *parquet.GenericWriter[sumRow], hosts []string) error {
 	return w.Flush()
 }
 
-// write puts the summary next to where its file will be. It need not outlive a power
-// failure, and a disk that has no room for it may have some for the file.
+// write writes the summary to where its file will be. It need not be durable, and if
+// there is no room for it, there may still be room for the file.
 func (s *summarizer) write(path string) {
 	data, err := s.finish()
 	if err != nil || data == nil {
@@ -422,7 +435,7 @@ func (s *summarizer) readFile(ctx context.Context, path string) error {
 	return ctx.Err()
 }
 
-// summaryPath is where the summary of a file with that ID is.
+// summaryPath returns the path of the summary of the file with that ID.
 func summaryPath(dir, id string) string { return filepath.Join(dir, id+summarySuffix) }
 
 // removeFile removes a file of an hour, and its summary.
@@ -539,11 +552,11 @@ func (g *group) loadCounts(chunk parquet.ColumnChunk, at func(n *counted) *uint6
 	return err
 }
 
-// summaries is how a query uses them.
+// summaries describes how a query uses summaries.
 type summaries struct{ columns columnSet } // that it needs
 
-// newSummaries is nil if there is no use in them for a query and its sums, which want
-// columns.
+// newSummaries returns nil if summaries cannot answer a query, whose sums need the
+// columns in want.
 func newSummaries(q *Query, by By, want columnSet) *summaries {
 	if q.Match != nil || by.Step%summaryStep != 0 {
 		return nil
@@ -568,13 +581,13 @@ func newSummaries(q *Query, by By, want columnSet) *summaries {
 	return s
 }
 
-// suits reports whether a query cuts no minute of a file in two.
+// suits reports whether the query's time range splits no minute of a file.
 func (f *filter) suits(n name) bool {
 	whole := func(edge int64) bool { return edge%summaryStep == 0 }
 	return (f.from <= n.min*1e9 || whole(f.from)) && (f.to >= n.max*1e9 || whole(f.to))
 }
 
-// fromSummary answers for a file from its summary, if it can.
+// fromSummary answers the query for a file from its summary, if possible.
 func (w *worker) fromSummary(s *source) (bool, error) {
 	if s.summary == nil || w.group.openSummary(s.summary, s.name.rows, w.summaries.columns) != nil {
 		return false, nil

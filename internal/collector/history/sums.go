@@ -16,23 +16,24 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// By is what sums are made for: each combination of the columns' values.
+// By selects what is summed separately: each combination of the columns' values.
 type By struct {
-	// Step is how long a span of time is; 0 is all in one.
+	// Step is the length of a time span; 0 means a single one.
 	Step time.Duration
-	// Columns are of SumColumns.
+	// Columns are names from SumColumns.
 	Columns []string
-	// Flows names a record's flows, for the column flow: a record counts in each.
+	// Flows returns the names of a record's flows, for the column flow: a record counts
+	// in each.
 	Flows func(r *wire.Record) []string
 }
 
-// SumColumns are those that there may be sums by.
+// SumColumns are the columns by which records can be summed.
 var SumColumns = []string{"host", "level", "src", "dst", "src_port", "dst_port", "proto", "direction", "relayed", "mgen_flow", "flow"}
 
-// maxSums bounds a sum's memory, to some 200 MB.
+// maxSums bounds the memory of sums, at about 200 MB.
 const maxSums = 1 << 20
 
-// ParseBy reads columns and a step: 1m,host,proto.
+// ParseBy parses columns and a step: 1m,host,proto.
 func ParseBy(text string) (by By, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if slices.Contains(SumColumns, part) && !slices.Contains(by.Columns, part) {
@@ -48,31 +49,31 @@ func ParseBy(text string) (by By, err error) {
 	return by, nil
 }
 
-// Key is what a sum is of. Columns that were not asked for are zero.
+// Key identifies a sum. Columns that were not requested are zero.
 type Key struct {
-	Time             int64 // where the step begins, nanoseconds
+	Time             int64 // beginning of the step, nanoseconds
 	Host, Flow       string
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
 	Proto            uint8
 	Level            batch.Level
 	Direction        wire.Flags // Outgoing, Incoming, both or none
-	Relayed, MGEN    bool       // MGEN: MGENFlow is valid
+	Relayed, MGEN    bool       // MGEN means that MGENFlow is valid
 	MGENFlow         uint32
 }
 
-// Sum is of the records that have one Key.
+// Sum is the sum of the records with one Key.
 type Sum struct {
 	Key
 	Records, Packets, Bytes uint64
 }
 
-// Sums adds up the committed records of a store's directory that match, by time and
-// then the columns in the order of By.
+// Sums adds up the matching committed records of a store's directory, and returns the
+// sums ordered by time and then by the columns in the order of By.
 func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error) {
 	n := min(runtime.GOMAXPROCS(0), maxWorkers)
 	if q.Match != nil || by.Flows != nil {
-		n = 1 // these are for one goroutine
+		n = 1 // these must not be called concurrently
 	}
 	adders := make([]*adder, n)
 	var total atomic.Int64
@@ -96,7 +97,7 @@ func Sums(ctx context.Context, dir string, q *Query, by By) ([]Sum, Stats, error
 	return a.sorted(), stats, nil
 }
 
-// sorted are the sums in order. They are large, so that indexes are sorted.
+// sorted returns the sums in order. It sorts indexes, because sums are large.
 func (a *adder) sorted() []Sum {
 	at := make([]int, len(a.sums))
 	for i := range at {
@@ -110,10 +111,10 @@ func (a *adder) sorted() []Sum {
 	return list
 }
 
-// maxWorkers read for sums at most, each with some 5 MB.
+// maxWorkers is the maximum number of readers for sums, each with about 5 MB.
 const maxWorkers = 8
 
-// join adds another's sums.
+// join adds another adder's sums.
 func (a *adder) join(other *adder) {
 	for i := range other.sums {
 		o := &other.sums[i]
@@ -128,7 +129,7 @@ func (a *adder) join(other *adder) {
 	}
 }
 
-// adder adds up.
+// adder adds up records.
 type adder struct {
 	by    By
 	want  columnSet
@@ -138,9 +139,9 @@ type adder struct {
 	flow  bool
 	at    map[Key]int
 	sums  []Sum
-	last  int           // most rows follow one of the same key
-	key   Key           // of the row at hand
-	total *atomic.Int64 // sums of all adders
+	last  int           // index of the last sum: most consecutive rows have the same key
+	key   Key           // of the current row
+	total *atomic.Int64 // number of sums of all adders
 }
 
 func newAdder(by By, total *atomic.Int64) *adder {
@@ -163,7 +164,7 @@ func newAdder(by By, total *atomic.Int64) *adder {
 	return a
 }
 
-// floor is the multiple of step at or before t.
+// floor returns the largest multiple of step that is not after t.
 func floor(t, step int64) int64 {
 	rest := t % step
 	if rest < 0 {
@@ -172,7 +173,7 @@ func floor(t, step int64) int64 {
 	return t - rest
 }
 
-// sumParts are how keys get a column.
+// sumParts describes how keys get their columns.
 var sumParts = map[string]struct {
 	want columnSet
 	set  func(k *Key, r *Row)
@@ -214,7 +215,7 @@ func (a *adder) tally(g *group) error {
 	return nil
 }
 
-// row adds what is counted of records that are as r in what there are sums by.
+// row adds the counters of records that have the values of r in the summed columns.
 func (a *adder) row(r *Row, n counted) error {
 	a.key = Key{}
 	for _, set := range a.parts {
@@ -231,7 +232,7 @@ func (a *adder) row(r *Row, n counted) error {
 	return nil
 }
 
-// count adds to the sum of the key at hand.
+// count adds to the sum of the current key.
 func (a *adder) count(n counted) error {
 	if a.last < 0 || a.sums[a.last].Key != a.key {
 		at, ok := a.at[a.key]
@@ -255,7 +256,7 @@ func (s *Sum) count(n counted) {
 	s.Bytes += n.bytes
 }
 
-// compare orders by time, then the columns in their order.
+// compare orders by time, and then by the columns.
 func (a *adder) compare(i, j int) int {
 	x, y := &a.sums[i], &a.sums[j]
 	if c := cmp.Compare(x.Time, y.Time); c != 0 {

@@ -2,17 +2,18 @@ package history
 
 import "net/netip"
 
-// texts remembers addresses as text: few are seen often.
+// texts caches addresses as text: few addresses occur often.
 type texts struct{ v4, v6 map[[16]byte]string }
 
-// maxTexts bounds each map; full, it begins anew.
+// maxTexts bounds each map; a full one is emptied.
 const maxTexts = 1 << 16
 
 func newTexts() *texts {
 	return &texts{v4: make(map[[16]byte]string), v6: make(map[[16]byte]string)}
 }
 
-// addr is an address of a record. IPv6 addresses that hold IPv4 ones stay IPv6.
+// addr returns an address of a record as text. IPv6 addresses that contain IPv4 ones
+// stay IPv6.
 func (t *texts) addr(a *[16]byte, v6 bool) string {
 	m := t.v4
 	if v6 {

@@ -18,11 +18,11 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Queue holds entries, first in, first out, until they are acknowledged. It is
-// bounded, drops the oldest to make room, and never makes Append wait. A
-// *spool.Queue, which outlives the process, is one.
+// Queue is a bounded first-in, first-out queue that keeps entries until they are
+// acknowledged. It drops the oldest to make room, and Append never blocks. A
+// *spool.Queue, which outlives the process, is a Queue.
 //
-// Publish calls Append; Run calls the rest.
+// Publish calls Append; Run calls the other methods.
 type Queue interface {
 	// Append adds a copy of data. weight is counted if the entry is dropped.
 	Append(data []byte, weight uint32) error
@@ -30,44 +30,44 @@ type Queue interface {
 	Wait(ctx context.Context) error
 	// Next appends the oldest entry that it has not returned yet to dst.
 	Next(dst []byte) (data []byte, weight uint32, ok bool)
-	// Ack forgets the oldest n entries that Next has returned.
+	// Ack removes the oldest n entries that Next has returned.
 	Ack(n int)
-	// Rewind makes Next start again with the oldest that was not acknowledged.
+	// Rewind makes Next start again with the oldest unacknowledged entry.
 	Rewind()
 }
 
 // WriterConfig configures a Writer.
 type WriterConfig struct {
 	Queue Queue
-	// A segment is sealed when it has Rows records, or is Age old. 0 is 262,144
-	// and 10 s.
+	// A segment is sealed when it has Rows records or is Age old. 0 means 262,144 and
+	// 10 s.
 	Rows int
 	Age  time.Duration
 }
 
-// Writer writes the batches of this process into a Store. Each batch waits in
-// the queue until the segment that holds it is committed, and is in one
-// committed segment, whenever the process is killed:
+// Writer writes the batches of this process to a Store. Each batch stays in the queue
+// until the segment that contains it is committed, and is in exactly one committed
+// segment, whenever the process is killed:
 //
 //  1. Publish numbers the batch by life and position, and appends it to the queue.
 //  2. Run seals a segment of batches: it is pending.
-//  3. Run notes in the progress file which batch is next, and the segment's ID.
-//     From then on the segment counts.
+//  3. Run records in the progress file which batch is next, and the segment's ID. From
+//     then on the segment counts.
 //  4. Run commits the segment, and acknowledges its batches.
 //
 // A pending segment that the progress file does not name is discarded at the next
-// start, and its batches are read from the queue again. Batches before the next
-// one are skipped.
+// start, and its batches are read from the queue again. Batches before the next one are
+// skipped.
 type Writer struct {
 	store *Store
 	cfg   WriterConfig
 
-	// Of Publish.
+	// Used by Publish only.
 	encoder batch.Encoder
 	buf     []byte
-	last    position // the newest batch's
+	last    position // position of the newest batch
 
-	// Of Run.
+	// Used by Run only.
 	progress progress
 	decoder  batch.Decoder
 	batch    batch.Batch
@@ -77,8 +77,8 @@ type Writer struct {
 	attempt  int // segments begun
 	pending  pending
 	started  time.Time
-	due      string // a segment that counts, and that there was no room to commit at the start; or ""
-	broken   string // why nothing could be written the last time that it could not
+	due      string // a segment that counts but could not be committed at the start for lack of room, or ""
+	broken   string // why nothing could be written at the last failure
 	brokenAt time.Time
 	expected map[string]expectation // by agent
 
@@ -94,21 +94,21 @@ type WriterStatus struct {
 	Published uint64 // by this process
 	Segments  uint64 // committed
 	Written   uint64 // in committed segments
-	Skipped   uint64 // had been written before a restart
-	Malformed uint64 // of entries that are no batch; by weight
-	Refused   uint64 // could not be encoded, or the queue did not take them
-	// Missing is how many records of this process were numbered and then dropped
-	// by the queue, as far as batches behind them were written.
+	Skipped   uint64 // already written before a restart
+	Malformed uint64 // weight of entries that are not batches
+	Refused   uint64 // could not be encoded, or not accepted by the queue
+	// Missing is the number of this process's records that were numbered and then
+	// dropped by the queue, as far as later batches have been written.
 	Missing uint64
-	// Oldest is when the oldest batch was taken from the queue that is not committed yet; zero if there is
-	// none.
+	// Oldest is when the oldest batch that is not committed yet was taken from the
+	// queue; zero if there is none.
 	Oldest time.Time
-	// Failed says why nothing can be written since Since; "" if it can.
+	// Failed is why nothing has been written since Since, or "".
 	Failed string
 	Since  time.Time
 }
 
-// position of a batch: lives count the processes that had the directory.
+// position identifies a batch: lives count the processes that have used the directory.
 type position struct {
 	Life   uint64 `json:"life"`
 	Number uint64 `json:"number"`
@@ -118,14 +118,14 @@ func (p position) before(q position) bool {
 	return p.Life < q.Life || p.Life == q.Life && p.Number < q.Number
 }
 
-// progress is the progress file, JSON.
+// progress is the contents of the progress file, in JSON.
 type progress struct {
 	Life    uint64   `json:"life"`    // of the newest process
 	Next    position `json:"next"`    // all batches before it are in committed segments, or in Segment
-	Segment string   `json:"segment"` // the one that was sealed last
+	Segment string   `json:"segment"` // the segment sealed last
 }
 
-// pending counts what the open segment has.
+// pending describes the contents of the open segment.
 type pending struct {
 	entries            int
 	rows               int
@@ -137,7 +137,7 @@ type pending struct {
 	gaps               []Gap
 }
 
-// expectation is what follows an agent's last batch.
+// expectation is what should follow an agent's last batch.
 type expectation struct {
 	boot, next uint64
 	dropped    uint64 // as in the last batch
@@ -146,11 +146,11 @@ type expectation struct {
 
 const (
 	progressFile  = "progress.json"
-	segmentPrefix = "local." // a bus's segments have no dot
+	segmentPrefix = "local." // the segments of a bus have no dot
 	defaultRows   = sortRows
 	defaultAge    = 10 * time.Second
 	retryInterval = 500 * time.Millisecond
-	// drainTime is how long Run writes after its context is done.
+	// drainTime is how long Run continues to write after its context is done.
 	drainTime = 5 * time.Second
 	stampSize = 16
 )
@@ -197,7 +197,8 @@ func (w *Writer) recover() error {
 			return err
 		}
 	}
-	// On a disk that is full now the file cannot be replaced. Numbers of lives go up all the same.
+	// If the disk is full now, the file cannot be replaced; the numbers of lives must
+	// increase nevertheless.
 	w.progress.Life = max(w.progress.Life+1, uint64(time.Now().UnixNano()))
 	w.last.Life = w.progress.Life
 	err = w.save(w.progress)
@@ -208,12 +209,12 @@ func (w *Writer) recover() error {
 	return err
 }
 
-// full reports whether err says that a disk is full.
+// full reports whether err means that a disk is full.
 func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (w *Writer) path() string { return filepath.Join(w.store.dir, progressFile) }
 
-// save replaces the progress file, synchronously.
+// save replaces the progress file, durably.
 func (w *Writer) save(p progress) error {
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -229,7 +230,7 @@ func (w *Writer) save(p progress) error {
 	return move(tmp, w.path())
 }
 
-// Status may be called by any goroutine.
+// Status returns the counters. It may be called concurrently.
 func (w *Writer) Status() WriterStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -242,7 +243,7 @@ func (w *Writer) update(f func(s *WriterStatus)) {
 	f(&w.status)
 }
 
-// Publish queues a batch, and does not wait. It keeps nothing of b.
+// Publish queues a batch without blocking. It does not retain b.
 func (w *Writer) Publish(b *batch.Batch) {
 	n := uint64(len(b.Records))
 	w.last.Number++
@@ -266,8 +267,8 @@ func (w *Writer) Publish(b *batch.Batch) {
 	}
 }
 
-// Run writes what is published until ctx is done, and then what the queue still
-// holds, for a while.
+// Run writes what is published until ctx is done, and then, for a limited time, what
+// the queue still holds.
 func (w *Writer) Run(ctx context.Context) error {
 	defer w.abort()
 	for ctx.Err() == nil {
@@ -324,7 +325,7 @@ func (w *Writer) write(ctx context.Context) error {
 	return nil
 }
 
-// drain writes all that the queue holds now.
+// drain writes everything that the queue holds now.
 func (w *Writer) drain(ctx context.Context) error {
 	if err := w.commitDue(); err != nil {
 		return err
@@ -347,7 +348,8 @@ func (w *Writer) drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// commitDue commits what an earlier process has sealed, before the progress file names another segment.
+// commitDue commits what an earlier process sealed, before the progress file names
+// another segment.
 func (w *Writer) commitDue() error {
 	if w.due == "" {
 		return nil
@@ -407,7 +409,7 @@ func (w *Writer) decode(data []byte) (at position, err error) {
 	return at, w.decoder.Decode(data[stampSize:], &w.batch)
 }
 
-// gap returns how many of an agent's records before b did not come.
+// gap returns how many of an agent's records before b are missing.
 func (w *Writer) gap(b *batch.Batch) (n uint64) {
 	e, ok := w.pending.expected[b.Agent]
 	if !ok {
@@ -434,7 +436,8 @@ func (w *Writer) gap(b *batch.Batch) (n uint64) {
 	return n
 }
 
-// note notes that n records of b's agent are missing before b, from number first on.
+// note records that n records of b's agent before b are missing, starting at number
+// first.
 func (w *Writer) note(b *batch.Batch, e expectation, first, n uint64, why string) {
 	to := e.at
 	if len(b.Records) > 0 {
@@ -444,7 +447,7 @@ func (w *Writer) note(b *batch.Batch, e expectation, first, n uint64, why string
 		From: time.Unix(0, e.at).UTC(), To: time.Unix(0, to).UTC(), Records: n, Why: why})
 }
 
-// whyMissing is why the queue has dropped records that came since then.
+// whyMissing returns why the queue has dropped records that were received since then.
 func (w *Writer) whyMissing(then int64) string {
 	if w.broken != "" && w.brokenAt.UnixNano() >= then {
 		return w.broken
@@ -491,15 +494,16 @@ func (w *Writer) seal(ctx context.Context) error {
 	}
 	next := progress{Life: w.progress.Life, Next: w.pending.next, Segment: w.id}
 	if err := w.save(next); err != nil {
-		// Whether it counts is up to the file, which may be there all the same.
+		// Whether it counts depends on the file, which may have been written
+		// nevertheless.
 		return errors.Join(w.store.explain(err), w.settle())
 	}
 	w.progress = next
 	return w.commit(ctx)
 }
 
-// commit commits a segment that counts, however often it takes. If ctx is done
-// before, the next process commits it.
+// commit commits a segment that counts, and retries until it succeeds. If ctx ends
+// first, the next process commits it.
 func (w *Writer) commit(ctx context.Context) error {
 	for {
 		err := w.store.Commit(w.id)
@@ -511,7 +515,7 @@ func (w *Writer) commit(ctx context.Context) error {
 	}
 }
 
-// settle commits or discards the sealed segment, as the progress file says.
+// settle commits or discards the sealed segment, depending on the progress file.
 func (w *Writer) settle() error {
 	var p progress
 	text, err := os.ReadFile(w.path())
@@ -528,7 +532,7 @@ func (w *Writer) settle() error {
 	return w.store.Discard(w.id)
 }
 
-// report counts what flush has done.
+// report updates the counters after a flush.
 func (w *Writer) report() {
 	p := &w.pending
 	for agent, e := range p.expected {
@@ -551,7 +555,7 @@ func (w *Writer) report() {
 	w.pending = pending{}
 }
 
-// failed notes why nothing can be written, and says so once.
+// failed records why nothing can be written, and reports it once.
 func (w *Writer) failed(err error) {
 	w.broken, w.brokenAt = reason(err), time.Now()
 	first := false
@@ -567,7 +571,7 @@ func (w *Writer) failed(err error) {
 	}
 }
 
-// rewind gives the batches of the open segment back to the queue.
+// rewind returns the batches of the open segment to the queue.
 func (w *Writer) rewind() {
 	w.abort()
 	w.cfg.Queue.Rewind()

@@ -8,7 +8,8 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// Account is the Keeper's part of the ledger. It may be called by any goroutine, also after Run.
+// Account returns the Keeper's part of the ledger. It may be called concurrently, even
+// after Run.
 func (k *Keeper) Account() (list []ledger.Entry) {
 	if k.local != nil {
 		list = append(list, k.accountLocal())
@@ -28,7 +29,8 @@ func (k *Keeper) Account() (list []ledger.Entry) {
 	return list
 }
 
-// accountLocal is of a history without a bus: from batches, by way of the queue, to committed files.
+// accountLocal accounts for a history without a bus: from batches, via the queue, to
+// committed files.
 func (k *Keeper) accountLocal() ledger.Entry {
 	w, q := k.local.Status(), k.queue.Status()
 	e := ledger.Entry{
@@ -41,7 +43,7 @@ func (k *Keeper) accountLocal() ledger.Entry {
 	return e
 }
 
-// accountPublisher is from batches, by way of the spool or memory, to the bus.
+// accountPublisher accounts for batches, via the spool or memory, to the bus.
 func (k *Keeper) accountPublisher() ledger.Entry {
 	ended := k.ended.Load()
 	s := k.publisher.Status()
@@ -62,8 +64,8 @@ func (k *Keeper) accountPublisher() ledger.Entry {
 	return e
 }
 
-// accountWriter is from a bus to committed files, or a table. What is not there yet although later
-// records are counts as lost until it comes.
+// accountWriter accounts for records from a bus to committed files, or a table. Missing
+// records count as lost as soon as later ones have arrived, until they arrive.
 func accountWriter(name string, s bus.WriterStatus) ledger.Entry {
 	e := ledger.Entry{
 		Stage: ledger.Writer, Name: name, Unit: "records",
@@ -78,7 +80,7 @@ func accountWriter(name string, s bus.WriterStatus) ledger.Entry {
 func accountFiles(name string, s *history.Store) []ledger.Entry {
 	c, err := s.Count()
 	if err != nil {
-		return nil // its health says so
+		return nil // its health reports the error
 	}
 	e := ledger.Entry{Stage: ledger.Files, Name: name, Unit: "rows", Received: c.AtOpen + c.Committed, Passed: c.Retired, Held: c.Held}
 	if gone := e.Unaccounted(); gone > 0 {
@@ -87,7 +89,8 @@ func accountFiles(name string, s *history.Store) []ledger.Entry {
 	return []ledger.Entry{e}
 }
 
-// Health is how the Keeper's stages do: what is not there has no entry. It may be called by any goroutine.
+// Health returns the health of the Keeper's stages; absent stages have no entry. It may
+// be called concurrently.
 func (k *Keeper) Health() (list []ledger.Health) {
 	s := k.Status()
 	add := func(stage, name, why string, since time.Time) {

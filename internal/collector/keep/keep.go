@@ -1,6 +1,6 @@
-// Package keep assembles what recollect does with records beyond showing them: a
-// history, which it writes itself or, with a bus, alone or together with others; the
-// batches that go to the bus; and which agents this collector dials.
+// Package keep assembles what recollect does with records apart from displaying them:
+// the history, which it writes alone or shares with others through a bus; the batches
+// that it sends to the bus; and which agents this collector connects to.
 package keep
 
 import (
@@ -26,53 +26,55 @@ import (
 
 // Config configures a Keeper.
 type Config struct {
-	// Dir has the history in "records" and, without a bus, what waits to be written
-	// in "queue". Dir "" is no history.
+	// Dir contains the history in "records" and, without a bus, the queue of what is to
+	// be written in "queue". Dir "" means no history.
 	Dir string
-	// URL is a bus, as bus.Parse reads it; "" is none. Dir and URL are not both "".
+	// URL is a bus, in the syntax of bus.Parse; "" means none. At least one of Dir and
+	// URL must be set.
 	URL string
 	// Keep limits the history's age and size.
 	Keep history.Keep
-	// Collect: there are agents, whose batches are published.
+	// Collect means that there are agents, whose batches are published.
 	Collect bool
-	// Spool is where batches wait while the bus at URL is away; without a Dir they
-	// do in memory. With Collect only.
+	// Spool is where batches wait while the bus at URL is away; without a Dir they wait
+	// in memory. Used with Collect only.
 	Spool spool.Spec
-	// Table, if it is not nil, also gets all that is on the bus, from writers of its own.
+	// Table, if not nil, also receives everything on the bus, through separate writers.
 	Table *clickhouse.Store
 	// Say prints a message for the user.
 	Say func(format string, args ...any)
 }
 
 const (
-	// The queue holds what is not in the history yet: an eighth of what that may be,
-	// within these bounds.
+	// The queue holds what is not yet in the history: up to an eighth of the history's
+	// size limit, within these bounds.
 	minQueue, maxQueue = 128 << 20, 4 << 30
-	// tableGroup is the group of writers for tables; theirs are rows of tableAge.
+	// tableGroup is the group of writers for tables, which write rows tableAge old.
 	tableGroup = "clickhouse"
 	tableAge   = 2 * time.Second
 )
 
-// Keeper is an open history, bus, or both. Publish may be called by one goroutine.
+// Keeper is an open history, bus, or both. Publish must be called by one goroutine
+// only.
 type Keeper struct {
 	cfg        Config
 	streams    bus.Streams
 	conn       *bus.Conn       // nil without a bus
 	store      *history.Store  // nil without a history
-	local      *history.Writer // of a history without a bus
-	writer     *bus.Writer     // of a history with a bus
+	local      *history.Writer // for a history without a bus
+	writer     *bus.Writer     // for a history with a bus
 	publisher  *bus.Publisher  // nil without a bus, or without agents
-	spool      *spool.Dir      // nil: batches for the bus wait in memory
-	queue      *spool.Queue    // likewise; without a bus, the writer's
-	agents     *bus.Share      // nil: all agents are ours
-	parts      *bus.Share      // nil: all partitions are
+	spool      *spool.Dir      // nil if batches for the bus wait in memory
+	queue      *spool.Queue    // likewise; without a bus, it is the writer's
+	agents     *bus.Share      // nil if all agents are ours
+	parts      *bus.Share      // nil if all partitions are ours
 	tables     *bus.Writer     // nil without a table
-	tableShare *bus.Share      // partitions for it
+	tableShare *bus.Share      // of its partitions
 	before     spool.Status    // of queue, when it was opened
 	ended      atomic.Bool     // nothing is sent any more
 }
 
-// Open opens what there is to be opened, before privileges are given up.
+// Open opens everything that requires privileges, before they are dropped.
 func Open(cfg Config) (*Keeper, error) {
 	k := &Keeper{cfg: cfg}
 	err := k.open()
@@ -110,7 +112,7 @@ func (k *Keeper) open() (err error) {
 	return nil
 }
 
-// openStore opens the history, which nobody else may have.
+// openStore opens the history, which only one process may use.
 func (k *Keeper) openStore() (err error) {
 	if k.cfg.Dir, err = filepath.Abs(k.cfg.Dir); err != nil {
 		return err
@@ -137,7 +139,7 @@ func (k *Keeper) openLocal() (err error) {
 }
 
 func (k *Keeper) assemble() {
-	name, _ := os.Hostname() // for people
+	name, _ := os.Hostname() // for display only
 	name = cmp.Or(name, "recollect")
 	if k.cfg.Collect {
 		var p bus.PublisherConfig
@@ -164,16 +166,16 @@ func (k *Keeper) assemble() {
 	})
 }
 
-// Dir is the directory that is written to, or "".
+// Dir returns the directory that is written to, or "".
 func (k *Keeper) Dir() string { return k.cfg.Dir }
 
-// SpoolDir is another one, or "".
+// SpoolDir returns the directory of the spool, or "".
 func (k *Keeper) SpoolDir() string { return k.cfg.Spool.Dir }
 
 // Agents reports which agents belong to this process. It is nil if all do.
 func (k *Keeper) Agents() *bus.Share { return k.agents }
 
-// Publish queues a batch, and does not wait. Without Config.Collect it does nothing.
+// Publish queues a batch without blocking. Without Config.Collect it does nothing.
 func (k *Keeper) Publish(b *batch.Batch) {
 	switch {
 	case k.local != nil:
@@ -183,9 +185,9 @@ func (k *Keeper) Publish(b *batch.Batch) {
 	}
 }
 
-// Run keeps records until ctx is done and what was published before is in the
-// history, or at least in a queue on disk or on the bus; then it closes everything.
-// The error is also about records that are lost.
+// Run keeps records until ctx is done and everything published before is in the
+// history, or at least in a queue on disk or on the bus; then it closes everything. The
+// error also covers records that are lost.
 func (k *Keeper) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, k.close()) }()
 	if k.local != nil {
@@ -196,7 +198,7 @@ func (k *Keeper) Run(ctx context.Context) (err error) {
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	var g errgroup.Group
-	start := func(f func() error) { // an error ends all
+	start := func(f func() error) { // the first error stops all
 		g.Go(func() error {
 			err := f()
 			if err != nil {
@@ -233,7 +235,7 @@ func (k *Keeper) runLocal(ctx context.Context) error {
 	return g.Wait()
 }
 
-// start starts run, and the share that it works by, which ends later.
+// start starts run, and the share on which it depends, which ends after it.
 func (k *Keeper) start(start func(func() error), share *bus.Share, ctx context.Context, run func(ctx context.Context) error) {
 	ended := make(chan struct{})
 	start(func() error {
@@ -245,8 +247,8 @@ func (k *Keeper) start(start func(func() error), share *bus.Share, ctx context.C
 	}
 }
 
-// publish makes the streams, and publishes until all is acknowledged that was there
-// when ctx ended.
+// publish creates the streams, and publishes until everything queued when ctx ended has
+// been acknowledged.
 func (k *Keeper) publish(ctx context.Context) error {
 	if k.publisher == nil {
 		<-ctx.Done()
@@ -279,16 +281,16 @@ func (k *Keeper) close() (err error) {
 		k.spool.Close()
 	}
 	if k.store != nil {
-		_ = k.store.Close() // a lock
+		_ = k.store.Close() // only releases a lock
 	}
 	if k.cfg.Table != nil {
-		_ = k.cfg.Table.Close() // another one
+		_ = k.cfg.Table.Close() // likewise
 	}
 	return err
 }
 
-// closeQueue writes what nobody has taken to the queue's files. The error says how
-// much of it is lost.
+// closeQueue writes what is left to the queue's files. The error says how much of it is
+// lost.
 func (k *Keeper) closeQueue() error {
 	before := k.queue.Status().DroppedNew
 	err := k.queue.Close()
@@ -305,8 +307,8 @@ func (k *Keeper) closeQueue() error {
 	return nil
 }
 
-// Known returns the agents whose batches are on the bus now. A bus that does not
-// answer for a while is an error.
+// Known returns the agents whose batches are on the bus now. It fails if the bus does
+// not respond for a while.
 func (k *Keeper) Known(ctx context.Context) ([]string, error) {
 	if k.conn == nil {
 		return nil, nil
@@ -314,11 +316,11 @@ func (k *Keeper) Known(ctx context.Context) ([]string, error) {
 	return k.conn.Agents(ctx, k.streams)
 }
 
-// Connected reports whether there is a connection to the bus, if there is a bus.
+// Connected reports whether the bus is connected. It is true if there is no bus.
 func (k *Keeper) Connected() bool { return k.conn == nil || k.conn.Connected() }
 
-// Follow passes the batches of all agents to take as they arrive, each record once,
-// until ctx is done. take keeps nothing.
+// Follow calls take with the batches of all agents as they arrive, each record once,
+// until ctx is done. take must not retain them.
 func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {
 	if k.conn == nil {
 		<-ctx.Done()
@@ -327,7 +329,7 @@ func (k *Keeper) Follow(ctx context.Context, take func(*batch.Batch)) error {
 	return k.conn.Follow(ctx, k.streams, take)
 }
 
-// Done summarizes what was done, in a line.
+// Done summarizes what was done, in one line.
 func (k *Keeper) Done() string {
 	if k.local != nil {
 		return k.localDone()
@@ -360,10 +362,10 @@ func (k *Keeper) localDone() string {
 	return text
 }
 
-// WriterStatus is how a writer does.
+// WriterStatus is the state of a writer.
 type WriterStatus = bus.WriterStatus
 
-// Status is what a Keeper does; what it does not do is nil.
+// Status is the state of a Keeper; parts that it does not have are nil.
 type Status struct {
 	Connected *bool // to the bus
 	Local     *history.WriterStatus
@@ -374,7 +376,7 @@ type Status struct {
 	Tables    *WriterStatus // of Config.Table
 }
 
-// Status may be called by any goroutine.
+// Status returns the state. It may be called concurrently.
 func (k *Keeper) Status() (s Status) {
 	if k.conn != nil {
 		s.Connected = new(k.conn.Connected())

@@ -10,7 +10,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// openSpool opens the queue that batches wait in while the bus is away.
+// openSpool opens the queue in which batches wait while the bus is away.
 func (k *Keeper) openSpool() (err error) {
 	cfg := &k.cfg.Spool
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
@@ -32,7 +32,7 @@ func (k *Keeper) openSpool() (err error) {
 	return fault.WithHint(err, "-spool DIR:SIZE wants a directory that recollect may write to")
 }
 
-// waiting is what the publisher has not got rid of, in a few words.
+// waiting describes what the publisher has not delivered, in a few words.
 func (k *Keeper) waiting() string {
 	s := k.publisher.Status()
 	if k.queue == nil {

@@ -1,16 +1,17 @@
 package path
 
-// pair of nodes, the lesser one first.
+// pair is a pair of nodes, the smaller number first.
 type pair struct{ a, b int32 }
 
-// clock is what packets in both directions between neighbours tell of their clocks.
+// clock holds what packets in both directions between two neighbors reveal about their
+// clocks.
 type clock struct {
-	span         int64 // number of the minute
-	ab, ba       edge  // of this one
-	oldAB, oldBA edge  // of the one before
+	span         int64 // number of the current minute
+	ab, ba       edge  // of the current minute
+	oldAB, oldBA edge  // of the previous minute
 }
 
-// edge is the least difference between two time stamps, if there was any.
+// edge is the minimum difference between two timestamps, if there was any.
 type edge struct {
 	least int64
 	any   bool
@@ -22,14 +23,14 @@ func (e *edge) add(d int64) {
 	}
 }
 
-// clocks estimates offsets between the clocks of neighbours.
+// clocks estimates the offsets between the clocks of neighbors.
 type clocks struct{ of map[pair]*clock }
 
-// maxClocks bounds the pairs of nodes that are remembered.
+// maxClocks bounds the number of pairs of nodes that are remembered.
 const maxClocks = 1 << 14
 
-// see takes the difference between a packet's reception at node to and its sending at node
-// from, at a time.
+// see adds the difference d between a packet's reception at node to and its sending at
+// node from, at time at.
 func (c *clocks) see(from, to int32, at, d int64) {
 	k, forward := pair{from, to}, true
 	if from > to {
@@ -57,9 +58,9 @@ func (c *clocks) see(from, to int32, at, d int64) {
 	}
 }
 
-// offset is how far to's clock is ahead of from's, and by how much that may be wrong: with
-// the least delays d of both ways, (d_ab - d_ba) / 2 and (d_ab + d_ba) / 2. known is false if
-// packets went one way only.
+// offset returns how far to's clock is ahead of from's, and the uncertainty of that.
+// With the minimum delays d of both directions, they are (d_ab - d_ba) / 2 and (d_ab +
+// d_ba) / 2. known is false if packets were seen in one direction only.
 func (c *clocks) offset(from, to int32) (offset, uncertainty int64, known bool) {
 	k, sign := pair{from, to}, int64(1)
 	if from > to {

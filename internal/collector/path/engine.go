@@ -15,19 +15,20 @@ const (
 	DefaultMemory = 96 << 20
 )
 
-// Config of an Engine. The zero value is ready to use.
+// Config configures an Engine. The zero value is ready to use.
 type Config struct {
-	// Window is how long after a packet's first observation others of it are waited for;
-	// 0 means DefaultWindow.
+	// Window is how long after a packet's first observation further ones are awaited; 0
+	// means DefaultWindow.
 	Window time.Duration
-	// Memory is how many bytes packets may take that are waited for; 0 means DefaultMemory.
-	// Flows and hops take up to 50 MiB beside it, and the past of the map 16.
+	// Memory bounds the bytes taken by packets whose window is open; 0 means
+	// DefaultMemory. Flows and hops take up to 40 MiB in addition, and the past of the
+	// map 16 MiB.
 	Memory int
-	// Node is the node that an agent is of; nil means [NodeOf].
+	// Node returns the node of an agent; nil means [NodeOf].
 	Node func(agent string) string
 }
 
-// NodeOf is what is in front of a label's last slash, or all of it.
+// NodeOf returns the part of a label before its last slash, or the whole label.
 func NodeOf(agent string) string {
 	if i := strings.LastIndexByte(agent, '/'); i > 0 {
 		return agent[:i]
@@ -35,7 +36,7 @@ func NodeOf(agent string) string {
 	return agent
 }
 
-// stage is where at an interface a packet was seen.
+// stage is the point at an interface where a packet was observed.
 type stage uint8
 
 const (
@@ -53,17 +54,17 @@ type place uint32
 func (p place) agent() int32 { return int32(p >> 2) }
 func (p place) stage() stage { return stage(p & 3) }
 
-// observation is one agent's of a packet.
+// observation is one agent's observation of a packet.
 type observation struct {
 	time   int64
-	next   int32 // of the same packet, or -1; a free one's is the next free one
+	next   int32 // index of the packet's next observation, or -1; for a free one, of the next free one
 	length uint32
 	place  place
 	reason wire.Reason
 	ttl    uint8
 }
 
-// flowKey is what a flow's packets have in common at its sender.
+// flowKey is what a flow's packets have in common at their sender.
 type flowKey struct {
 	src, dst         [16]byte
 	id               uint32 // MGEN flow, valid iff mgen
@@ -72,7 +73,7 @@ type flowKey struct {
 	v6, mgen         bool
 }
 
-// packet is one that is waited for.
+// packet is a packet whose window is open.
 type packet struct {
 	digest  uint64
 	arrived int64
@@ -80,21 +81,22 @@ type packet struct {
 	seq     uint32 // MGEN sequence number
 	first   int32
 	n       int32
-	origin  uint8 // TTL at the host that flow is as said by, not counting what it forwards; 0 is none
+	origin  uint8 // TTL at the host from which flow was taken, not counting what it forwards; 0 if there is none
 }
 
-// What a packet takes: the struct, its places in the map and the queue.
+// Memory taken by a packet: the struct, and its entries in the map and the queue.
 const (
 	packetBytes      = 88 + 24 + 8
 	observationBytes = 32
-	// maxObservations of one packet; it goes round in circles, or is no single one.
+	// maxObservations is the maximum per packet; with more, it loops or is not a single
+	// packet.
 	maxObservations = 64
 )
 
 type agent struct {
 	label   string
 	node    int32
-	since   int64 // when it began to be observed; 0 is not yet
+	since   int64 // when watching began; 0 if it has not
 	gaps    []span
 	open    bool // the last gap has no end
 	hasOut  bool // it reports what is behind the queue
@@ -105,7 +107,7 @@ type agent struct {
 
 type span struct{ from, to int64 }
 
-// Engine joins observations. Its methods may be called by any goroutine.
+// Engine joins observations. It is safe for concurrent use.
 type Engine struct {
 	mu     sync.Mutex
 	cfg    Config
@@ -116,20 +118,20 @@ type Engine struct {
 	labels map[string]int32
 	nodes  []string
 	nodeOf map[string]int32
-	owners map[[16]byte]int32 // nodes by their addresses
+	owners map[[16]byte]int32 // nodes by address
 
 	packets      []packet
 	freePackets  []int32
 	observations []observation
-	freeObs      int32 // head of a list, -1 is none
+	freeObs      int32 // head of a list, -1 if empty
 	usedObs      int
 	index        map[uint64]int32
-	waiting      []int32 // packets in the order in which they arrived
+	waiting      []int32 // packets in the order of arrival
 	head         int
 
-	shift    uint  // digests of which the upper bits are 0 are kept
-	changed  int64 // when shift was lowered the last time
-	pressed  int64 // when it was raised
+	shift    uint  // digests whose upper bits are 0 are tracked
+	changed  int64 // when shift was last lowered
+	pressed  int64 // when it was last raised
 	lowered  bool
 	flows    map[flowKey]*flow
 	others   flow
@@ -146,18 +148,18 @@ type Engine struct {
 	kept     keptPackets
 }
 
-// Counters are of all observations since the start.
+// Counters count all observations since the start.
 type Counters struct {
 	Observations uint64 `json:"observations"`
 	NoDigest     uint64 `json:"no_digest"`     // packets whose digest is unknown
-	NotSelected  uint64 `json:"not_selected"`  // observations that memory did not suffice for
-	Packets      uint64 `json:"packets"`       // that were joined and counted
-	Ambiguous    uint64 `json:"ambiguous"`     // packets that look like another, and are counted in nothing else
+	NotSelected  uint64 `json:"not_selected"`  // observations skipped for lack of memory
+	Packets      uint64 `json:"packets"`       // joined and counted
+	Ambiguous    uint64 `json:"ambiguous"`     // packets that look like others, and are counted nowhere else
 	Overflowed   uint64 `json:"overflowed"`    // packets with more observations than are kept
 	FlowsInRest  uint64 `json:"flows_in_rest"` // packets of flows for which there was no room
 }
 
-// New makes an engine that knows no agents.
+// New returns an engine that knows no agents.
 func New(cfg Config) *Engine {
 	if cfg.Window <= 0 {
 		cfg.Window = DefaultWindow
@@ -175,7 +177,7 @@ func New(cfg Config) *Engine {
 	}
 }
 
-// Agent is the number of the agent with a label, for Add.
+// Agent returns the number of the agent with this label, for Add.
 func (e *Engine) Agent(label string) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -198,16 +200,16 @@ func (e *Engine) node(name string) int32 {
 	return n
 }
 
-// Own says that an agent's node has an address. Otherwise that is learned from what the node
-// sends.
+// Own declares an address of an agent's node. Other addresses are learned from what the
+// node sends.
 func (e *Engine) Own(agent int, addr netip.Addr) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.own(addr.Unmap().As16(), e.agents[agent].node)
 }
 
-// Watch says that an agent's records begin to come, or have stopped coming, at a time
-// (nanoseconds since 1970, this host's clock).
+// Watch declares that an agent's records start arriving, or have stopped arriving, at a
+// time (nanoseconds since 1970, this host's clock).
 func (e *Engine) Watch(agent int, now int64, comes bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -224,7 +226,7 @@ func (e *Engine) Watch(agent int, now int64, comes bool) {
 	}
 }
 
-// Missed says that some of an agent's records of a time are missing.
+// Missed declares that some of an agent's records from a time range are missing.
 func (e *Engine) Missed(agent int, from, to int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -233,7 +235,7 @@ func (e *Engine) Missed(agent int, from, to int64) {
 	}
 }
 
-// maxGaps of an agent are remembered, the newest.
+// maxGaps is the number of gaps remembered per agent, the newest.
 const maxGaps = 64
 
 func (a *agent) gap(s span) {
@@ -247,10 +249,10 @@ func (a *agent) gap(s span) {
 	a.gaps = append(a.gaps, s)
 }
 
-// slack is how long before and after a gap nothing is concluded from silence.
+// slack is the time before and after a gap in which nothing is concluded from silence.
 const slack = int64(time.Second)
 
-// observed reports whether an agent surely would have reported a packet that arrived
+// observed reports whether an agent would certainly have reported a packet that arrived
 // elsewhere at a time.
 func (a *agent) observed(at int64) bool {
 	if a.since == 0 || at < a.since {
@@ -264,8 +266,8 @@ func (a *agent) observed(at int64) bool {
 	return true
 }
 
-// Add takes records of an agent. now is this host's time, nanoseconds since 1970; it
-// must not go back.
+// Add adds records of an agent. now is this host's time in nanoseconds since 1970; it
+// must not decrease.
 func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -279,7 +281,7 @@ func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
 	}
 }
 
-// AddOne is Add of one record, which is not kept.
+// AddOne is Add for a single record, which it does not retain.
 func (e *Engine) AddOne(now int64, agent int, r *wire.Record) {
 	e.mu.Lock()
 	e.now = max(e.now, now)
@@ -333,7 +335,7 @@ func (e *Engine) add(now int64, number int32, r *wire.Record) {
 	if p.n >= maxObservations {
 		return
 	}
-	if origin && r.TTL > p.origin { // what NAT has made of it seems to be a router's own
+	if origin && r.TTL > p.origin { // apparently the router's own, after NAT
 		p.flow, p.origin = keyOf(r), r.TTL
 	}
 	if r.Flags&wire.MGENHeader != 0 {
@@ -380,7 +382,7 @@ func (e *Engine) newObservation() int32 {
 	return int32(len(e.observations) - 1)
 }
 
-// used is how many bytes the packets take that are waited for.
+// used returns the number of bytes taken by packets whose window is open.
 func (e *Engine) used() int { return len(e.index)*packetBytes + e.usedObs*observationBytes }
 
 // forget frees a packet.
@@ -399,7 +401,7 @@ func (e *Engine) forget(i int32) {
 	e.freePackets = append(e.freePackets, i)
 }
 
-// raise gives up half of the digests.
+// raise stops tracking half of the digests.
 func (e *Engine) raise() {
 	e.shift++
 	e.pressed = e.now
@@ -415,8 +417,9 @@ func (e *Engine) raise() {
 	e.waiting, e.head = kept, 0
 }
 
-// lower takes twice as many digests again once there has been room for a while. Those
-// that are new may have been under way: they count a window later.
+// lower tracks twice as many digests again, once there has been room for a while.
+// Packets with those digests may already be in transit, so they count only after a
+// window.
 func (e *Engine) lower() {
 	if e.shift == 0 || e.used() > e.cfg.Memory/4 || e.now-max(e.pressed, e.changed) < 3*e.window {
 		return
@@ -425,7 +428,8 @@ func (e *Engine) lower() {
 	e.changed, e.lowered = e.now, true
 }
 
-// Tick finishes the packets whose window is over. It is to be called some times a second.
+// Tick finishes the packets whose window is over. It must be called several times a
+// second.
 func (e *Engine) Tick(now int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

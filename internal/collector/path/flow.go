@@ -6,42 +6,42 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// link is a hop: two places that packets were seen at one after the other.
+// link is a hop: two places where packets were observed one after the other.
 type link struct{ from, to place }
 
-// nowhere is the end of a hop that nobody has seen the end of.
+// nowhere is the end of a hop whose end is unknown.
 const nowhere = ^place(0)
 
 // Limits of what is remembered.
 const (
 	maxFlows   = 2048
-	maxHops    = 48 // of a flow
+	maxHops    = 48 // per flow
 	maxLinks   = 8192
-	maxPaths   = 16 // of a flow
+	maxPaths   = 16 // per flow
 	maxChanges = 32
 	maxNodes   = 256 // of a multicast flow
 	maxTransit = 4096
 	idle       = int64(60e9)
 )
 
-// flow is what is known of one.
+// flow is what is known about a flow.
 type flow struct {
 	key     flowKey
-	packets uint64 // seen at the sender, or first
+	packets uint64 // seen at the sender, or at the first observation
 	bytes   uint64
-	reached uint64 // delivered to the interface of their destination; not of multicast
+	reached uint64 // delivered to their destination's interface; not for multicast
 	lost    uint64
-	unseen  uint64 // it was not observed whether they arrived
+	unseen  uint64 // their arrival was not observable
 	dropped map[wire.Reason]uint64
 	loops   uint64
-	hopsTTL [2]uint8 // least and most that the TTL went down by
+	hopsTTL [2]uint8 // minimum and maximum decrease of the TTL
 	last    int64
 
 	hops    []hop
 	ends    []end
 	paths   []Path
 	changes []Change
-	changed uint64 // how many there were
+	changed uint64 // number of changes
 	current []int32
 	nodes   map[int32]*role
 	told    told
@@ -53,11 +53,11 @@ type flow struct {
 	revised  bool
 }
 
-// hop is a link as one flow uses it.
+// hop is a link as used by one flow.
 type hop struct {
 	link
 	stats
-	used                      int64 // when it was used last
+	used                      int64 // when it was last used
 	lastFrom, lastTo, transit int64
 	told, noted               Counts
 	notedDrops                map[wire.Reason]uint64
@@ -72,7 +72,7 @@ type transit struct {
 	last int64
 }
 
-// end is where packets were seen last, while no hop from there is known.
+// end is a place where packets were last seen, while no hop from there is known.
 type end struct {
 	from        place
 	packets     uint64
@@ -80,24 +80,25 @@ type end struct {
 	first, last int64
 }
 
-// role is what a node does with a multicast.
+// role is a node's part in a multicast flow.
 type role struct {
 	sent, received, copies, relayed uint64
 
-	// Of a member: packets sent meanwhile, and received of these; and those sent while its
-	// agent was not watching.
+	// For a member: packets sent while it was one, how many of these it received, and
+	// those sent while its agent was not watching.
 	member                       bool
 	expected, wanted, unobserved uint64
-	tail                         uint64 // of expected, the last ones, which it has not received
+	tail                         uint64 // of expected, the latest ones, which it has not received
 	tailAt                       int64  // when the first of these arrived elsewhere
 	transit                      *transit
-	// The flow's count of packets with the last one that it received, or sent on its own.
+	// The flow's packet count at the last packet that it received, and at the last that
+	// it sent itself.
 	seenIn, seenOut uint64
 
 	noted notedRole
 }
 
-// Path is a way through the network.
+// Path is a route through the network.
 type Path struct {
 	Nodes   []string `json:"nodes"`
 	Packets uint64   `json:"packets"`
@@ -107,7 +108,7 @@ type Path struct {
 	noted   uint64
 }
 
-// Change of a flow's path.
+// Change is a change of a flow's path.
 type Change struct {
 	Time int64    `json:"time_ns"`
 	Old  []string `json:"from"`
@@ -121,7 +122,7 @@ func (k *flowKey) multicast() bool {
 	return k.dst[12]>>4 == 14 || [4]byte(k.dst[12:]) == [4]byte{255, 255, 255, 255}
 }
 
-// flowOf finds or begins a packet's flow.
+// flowOf returns a packet's flow, and begins it if necessary.
 func (e *Engine) flowOf(p *packet) *flow {
 	if f := e.flows[p.flow]; f != nil {
 		return f
@@ -135,10 +136,10 @@ func (e *Engine) flowOf(p *packet) *flow {
 	return f
 }
 
-// evict forgets the flows that have been idle, if any.
+// evict forgets idle flows, and reports whether there were any.
 func (e *Engine) evict() bool {
 	if e.now-e.others.last < int64(1e9) {
-		return false // it was tried just now
+		return false // tried only a moment ago
 	}
 	e.others.last = e.now
 	had := len(e.flows)
@@ -158,7 +159,7 @@ func (e *Engine) evict() bool {
 	return len(e.flows) < had
 }
 
-// finish puts a packet in order and counts it.
+// finish puts a packet's observations in order and counts it.
 func (e *Engine) finish(p *packet) {
 	if p.n >= maxObservations {
 		e.overflowed(p)
@@ -200,8 +201,8 @@ func (e *Engine) finish(p *packet) {
 	e.keepPacket(p, list, outcome)
 }
 
-// overflowed counts a packet of which not all observations were kept: it went round in
-// circles, which the TTL tells.
+// overflowed counts a packet for which not all observations were kept. The TTL shows
+// whether it looped.
 func (e *Engine) overflowed(p *packet) {
 	e.counters.Overflowed++
 	f := e.flowOf(p)
@@ -221,12 +222,12 @@ func (e *Engine) overflowed(p *packet) {
 	}
 }
 
-// rootOf is where a packet was sent, if that was observed.
+// rootOf returns the observation at the sender, if there is one.
 func rootOf(list []seen) int {
 	return slices.IndexFunc(list, func(o seen) bool { return o.parent < 0 && (o.place.stage() == out || o.place.stage() == queue) })
 }
 
-// maxOwners bounds the addresses of nodes that are remembered.
+// maxOwners bounds the number of addresses of nodes that are remembered.
 const maxOwners = 1 << 16
 
 func (e *Engine) own(addr [16]byte, node int32) {
@@ -235,7 +236,7 @@ func (e *Engine) own(addr [16]byte, node int32) {
 	}
 }
 
-// loops reports whether a packet came through an interface twice, with different TTLs.
+// loops reports whether a packet passed an interface twice, with different TTLs.
 func loops(list []seen) bool {
 	for i := range list {
 		for k := range i {
@@ -286,7 +287,7 @@ func (e *Engine) passed(f *flow, from, to *seen, at int64) {
 
 func abs(x float64) float64 { return max(x, -x) }
 
-// link is that of all flows, or nil if there are too many.
+// link returns the hop's statistics over all flows, or nil if there are too many hops.
 func (e *Engine) link(l link) *stats {
 	s := e.links[l]
 	if s == nil && len(e.links) < maxLinks {
@@ -296,8 +297,8 @@ func (e *Engine) link(l link) *stats {
 	return s
 }
 
-// hop finds or begins a flow's hop. If it is the first from its place, packets that had
-// ended there are now known to have been lost on it.
+// hop returns a flow's hop, and begins it if necessary. If it is the first from its
+// place, packets that had ended there are now known to have been lost on it.
 func (e *Engine) hop(f *flow, l link) *hop {
 	for i := range f.hops {
 		if f.hops[i].link == l {
@@ -329,7 +330,7 @@ func (e *Engine) hop(f *flow, l link) *hop {
 	return h
 }
 
-// passes forgets paths that seemed to end at a node, which forwards the flow.
+// passes forgets paths that seemed to end at a node that forwards the flow.
 func (f *flow) passes(node int32) {
 	ends := func(ids []int32) bool { return len(ids) > 0 && ids[len(ids)-1] == node }
 	f.paths = slices.DeleteFunc(f.paths, func(p Path) bool { return ends(p.ids) })
@@ -368,7 +369,7 @@ func (e *Engine) unicast(f *flow, p *packet, list []seen) {
 		}
 		best = int32(i) // the furthest, if it arrived nowhere
 	}
-	if best < 0 { // nothing but a drop was seen
+	if best < 0 { // only a drop was seen
 		best = 0
 	}
 	if arrived {
@@ -378,8 +379,8 @@ func (e *Engine) unicast(f *flow, p *packet, list []seen) {
 	e.endedAt(f, p, list, best)
 }
 
-// final reports whether a node that received a packet is where it was to go: it is not
-// known to forward the flow, nor has another node the address.
+// final reports whether a node that received a packet is its destination: it is not
+// known to forward the flow, and no other node has the address.
 func (e *Engine) final(f *flow, list []seen, o *seen) bool {
 	return !e.ownedElsewhere(f, list, o) && !slices.ContainsFunc(f.hops, func(h hop) bool { return h.from == o.place })
 }
@@ -388,7 +389,7 @@ func (e *Engine) arrived(f *flow, p *packet, list []seen, i int32) {
 	if owner, ok := e.owners[f.key.dst]; ok && owner == list[i].node {
 		f.reached++
 	} else {
-		f.end(list[i].place, p.arrived) // or it turns out that this node forwards
+		f.end(list[i].place, p.arrived) // unless it turns out that this node forwards the flow
 	}
 	e.crossed(&f.transit, list, i)
 	hops := max(list[0].ttl, list[i].ttl) - list[i].ttl
@@ -428,7 +429,7 @@ func (e *Engine) crossed(t **transit, list []seen, i int32) {
 	(*t).delay(e.now, d)
 }
 
-// end counts a packet that was seen last at a place.
+// end counts a packet that was last seen at a place.
 func (f *flow) end(from place, at int64) {
 	for i := range f.ends {
 		if f.ends[i].from == from {
@@ -475,7 +476,8 @@ func (e *Engine) names(nodes []int32) []string {
 	return list
 }
 
-// endedAt counts a packet that did not arrive, on the hop that it must have been lost on.
+// endedAt counts a packet that did not arrive, on the hop on which it must have been
+// lost.
 func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 	o := &list[i]
 	reason, why := dropBehind(list, i)
@@ -517,8 +519,8 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 	e.end(w)
 }
 
-// ownedElsewhere reports whether another node has the packet's destination address. One that
-// sent the packet on has translated the address.
+// ownedElsewhere reports whether another node has the packet's destination address. A
+// node that forwarded the packet does not count: it has translated the address.
 func (e *Engine) ownedElsewhere(f *flow, list []seen, o *seen) bool {
 	owner, ok := e.owners[f.key.dst]
 	return ok && owner != o.node && !slices.ContainsFunc(list, func(c seen) bool {
@@ -526,7 +528,8 @@ func (e *Engine) ownedElsewhere(f *flow, list []seen, o *seen) bool {
 	})
 }
 
-// dropBehind is why the packet was dropped behind list[i], if anybody says so.
+// dropBehind returns why the packet was dropped after list[i], if an agent has reported
+// that.
 func dropBehind(list []seen, i int32) (wire.Reason, bool) {
 	for k := range list {
 		if list[k].place.stage() == dropped && (list[k].parent == i || list[k].node == list[i].node) {
@@ -536,8 +539,8 @@ func dropBehind(list []seen, i int32) (wire.Reason, bool) {
 	return 0, false
 }
 
-// next is the hop that the flow, at a place, has taken last; nil is none. What stands before
-// a queue whose end is watched goes through it.
+// next returns the hop that the flow last took from a place, or nil. From before a
+// queue whose end is watched, that is the queue.
 func (e *Engine) next(f *flow, o *seen) (last *hop) {
 	if o.place.stage() == queue && e.agents[o.place.agent()].hasOut {
 		return e.hop(f, link{o.place, o.place&^3 | place(out)})
@@ -550,8 +553,8 @@ func (e *Engine) next(f *flow, o *seen) (last *hop) {
 	return last
 }
 
-// multicast counts what each node did with a packet, and on each known hop from a place
-// where it was sent whether it came along.
+// multicast counts what each node did with a packet, and for each known hop from a
+// place where it was sent, whether it arrived.
 func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 	for i := range list {
 		o := &list[i]
@@ -593,7 +596,8 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 	e.expect(f, p)
 }
 
-// upTo reports whether a transmission with this predecessor forwards what was received.
+// upTo reports whether a transmission with this predecessor forwards something
+// received.
 func upTo(list []seen, i int32) bool {
 	for ; i >= 0; i = list[i].parent {
 		if list[i].place.stage() == in {
@@ -604,7 +608,7 @@ func upTo(list []seen, i int32) bool {
 }
 
 // missing counts the known hops from list[i] that the packet did not take. Relays may
-// decide not to forward: what ends inside one is not lost.
+// decide not to forward, so a packet that ends inside one is not lost.
 func (e *Engine) missing(f *flow, p *packet, list []seen, i int) {
 	o := &list[i]
 	if s := o.place.stage(); s == in || s == dropped {

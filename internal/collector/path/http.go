@@ -17,22 +17,22 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// maxAnswer is the most flows or packets that an answer has.
+// maxAnswer is the maximum number of flows or packets in a response.
 const maxAnswer = 200
 
-// Hops is the answer of /api/v1/hops.
+// Hops is the response of /api/v1/hops.
 type Hops struct {
-	Hops []Hop `json:"hops"` // those with most packets first
-	More int   `json:"more"` // that were left out
+	Hops []Hop `json:"hops"` // those with the most packets first
+	More int   `json:"more"` // number left out
 }
 
-// Briefs is the answer of /api/v1/flows.
+// Briefs is the response of /api/v1/flows.
 type Briefs struct {
 	Flows []Brief `json:"flows"` // those that lose the largest share first
-	More  int     `json:"more"`  // that were left out
+	More  int     `json:"more"`  // number left out
 }
 
-// EndedList is the answer of /api/v1/packets.
+// EndedList is the response of /api/v1/packets.
 type EndedList struct {
 	Packets []Ended `json:"packets"` // oldest first
 }
@@ -281,7 +281,7 @@ const (
 	maxTime    = 1 << 33 // seconds since 1970, or in the past
 )
 
-// queryOf reads src, dst (or group), and mgen.
+// queryOf parses src, dst (or group), and mgen.
 func queryOf(v api.Values) (q Query, err error) {
 	if v.Has("dst") && v.Has("group") {
 		return q, errors.New("group is another name of dst: give one of them")
@@ -297,7 +297,7 @@ func queryOf(v api.Values) (q Query, err error) {
 	return q, nil
 }
 
-// maxMetrics bounds the hops in /metrics: those with most packets.
+// maxMetrics bounds the number of hops in /metrics: those with the most packets.
 const maxMetrics = 200
 
 var (
@@ -310,17 +310,17 @@ var (
 	descSampled = prometheus.NewDesc("recollect_path_sampled_ratio", "Share of the packets that is looked at.", nil, nil)
 )
 
-// Metrics are those of the hops, at most 200.
+// Metrics are the metrics of the hops with the most packets, at most 200.
 type Metrics struct{ Engine *Engine }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPackets, descLost, descDelay, descJoined, descAlike, descSampled} {
 		ch <- d
 	}
 }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (m Metrics) Collect(ch chan<- prometheus.Metric) {
 	for i, h := range m.Engine.Hops() {
 		if i == maxMetrics {

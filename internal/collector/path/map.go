@@ -9,30 +9,30 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Link is what went directly from one node to another in a time. Within a node it is what
-// went through it and its queues.
+// Link is the traffic directly from one node to another in a time range. A link within
+// a node is what went through the node and its queues.
 type Link struct {
 	From  string    `json:"from"`
-	To    string    `json:"to"` // "" is not known
+	To    string    `json:"to"` // "" if unknown
 	Flows []LinkRow `json:"flows"`
 }
 
-// LinkRow is what a link carried of the flows of one row.
+// LinkRow is what a link carried of the flows in one row.
 type LinkRow struct {
-	Row        int    `json:"row"` // as [Engine.Classify] numbers them
+	Row        int    `json:"row"` // as numbered by [Engine.Classify]
 	Packets    uint64 `json:"packets"`
 	Bytes      uint64 `json:"bytes"`
 	Lost       uint64 `json:"lost"`
 	Unobserved uint64 `json:"unobserved,omitempty"`
 }
 
-// Delivery is how packets of the flows of one row ended. A multicast counts once for each
-// member whose node is watched, and not at all while its members are not known.
+// Delivery is how the packets of the flows in one row ended. A multicast packet counts
+// once per member whose node is watched, and not at all while its members are unknown.
 type Delivery struct {
 	Row        int    `json:"row"`
 	Delivered  uint64 `json:"delivered"`
 	Lost       uint64 `json:"lost"`
-	Unobserved uint64 `json:"unobserved"` // it could not be observed whether they arrived
+	Unobserved uint64 `json:"unobserved"` // their arrival could not be observed
 }
 
 // Node is a place on the map.
@@ -41,47 +41,48 @@ type Node struct {
 	Agents []string `json:"agents"` // their labels
 }
 
-// Map is what went where in a time. From and To are seconds since 1970 when packets came to
-// this host, as far as they are remembered; both are 0 if nothing is.
+// Map is what went where in a time range. From and To are seconds since 1970 by arrival
+// at this host, as far as they are remembered; both are 0 if nothing is.
 type Map struct {
 	From     int64      `json:"from"`
 	To       int64      `json:"to"`
-	Sampled  float64    `json:"sampled"` // share of the packets that is looked at now
+	Sampled  float64    `json:"sampled"` // share of packets currently tracked
 	Nodes    []Node     `json:"nodes"`
 	Links    []Link     `json:"links"`
 	Delivery []Delivery `json:"delivery"`
-	Other    uint64     `json:"other,omitempty"` // packets on links that there was no room for
+	Other    uint64     `json:"other,omitempty"` // packets on links for which there was no room
 }
 
-// Brief is a flow in a few words, since it began.
+// Brief is a summary of a flow, since it began.
 type Brief struct {
 	Tuple
-	// What people call Src and Dst, or the nodes that have these addresses; "" if neither is known.
+	// The names of Src and Dst, or of the nodes with these addresses; "" if neither is
+	// known.
 	SrcName   string `json:"src_name,omitempty"`
 	DstName   string `json:"dst_name,omitempty"`
 	Row       int    `json:"row"`
 	Multicast bool   `json:"multicast,omitempty"`
 	Packets   uint64 `json:"packets"` // seen anywhere
 	Bytes     uint64 `json:"bytes"`
-	// Delivered and Lost packets, as in Delivery. Unheard were seen last where nobody is
-	// known who comes next.
+	// Delivered and Lost packets, as in Delivery. Unheard packets were last seen at a
+	// place after which no observer is known.
 	Delivered  uint64 `json:"delivered"`
 	Lost       uint64 `json:"lost"`
 	Unobserved uint64 `json:"unobserved"`
 	Unheard    uint64 `json:"unheard"`
-	Members    int    `json:"members,omitempty"` // watched ones
-	Silent     int    `json:"silent,omitempty"`  // of them, that have received nothing
+	Members    int    `json:"members,omitempty"` // those that are watched
+	Silent     int    `json:"silent,omitempty"`  // of these, those that have received nothing
 	Changes    uint64 `json:"changes,omitempty"` // of its path
 }
 
-// Limits of what is remembered of the past: about 16 MiB.
+// Limits of the remembered past: about 16 MiB.
 const (
 	maxRemembered = 400_000 // entries of all moments
-	maxEntries    = 4096    // of one moment
+	maxEntries    = 4096    // entries of one moment
 	maxMoments    = 4 * 3600
 )
 
-// moment is what was counted from one second to another.
+// moment is what was counted between two seconds.
 type moment struct {
 	from, to int64 // seconds of the packets' arrival
 	links    []linkCount
@@ -96,29 +97,30 @@ type linkCount struct {
 	packets, bytes, lost, unobserved uint64
 }
 
-// told is what of a flow has gone into a moment.
+// told is the part of a flow that has been added to moments.
 type told struct {
 	delivered, lost, unobserved uint64
 }
 
-// memory is the past second by second, the newest last.
+// memory is the past second by second, newest last.
 type memory struct {
 	moments  []moment
 	entries  int
-	last     int64 // the second up to which there is a moment
+	last     int64 // the last second covered by a moment
 	classify func(*wire.Record) int
 	name     func(netip.Addr) string
 }
 
-// Classify has flows counted by rows, which row numbers: it is called with a packet's addresses,
-// ports, and MGEN flow. What name calls an address is told instead of its node; "" is no name.
+// Classify makes the engine count flows by rows. row is called with a packet's
+// addresses, ports, and MGEN flow, and returns the row number. name returns the name to
+// display for an address instead of its node's, or "".
 func (e *Engine) Classify(row func(*wire.Record) int, name func(netip.Addr) string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory.classify, e.memory.name = row, name
 }
 
-// called is what people call an address, or the node that has it.
+// called returns the name of an address, or of the node that has it.
 func (e *Engine) called(a netip.Addr) string {
 	if e.memory.name != nil {
 		if name := e.memory.name(a); name != "" {
@@ -131,7 +133,7 @@ func (e *Engine) called(a netip.Addr) string {
 	return ""
 }
 
-// row of a flow, or 0 if nobody has said how to number them.
+// row returns the row of a flow, or 0 without Classify.
 func (e *Engine) row(k *flowKey) int32 {
 	if e.memory.classify == nil {
 		return 0
@@ -147,7 +149,7 @@ func (e *Engine) row(k *flowKey) int32 {
 	return int32(e.memory.classify(&r))
 }
 
-// remember adds what was counted since the last time, once a second.
+// remember adds what was counted since the last call, once a second.
 func (e *Engine) remember() {
 	m := &e.memory
 	to := (e.now - e.window) / 1e9
@@ -222,8 +224,8 @@ func (e *Engine) rememberFlow(f *flow, now *moment, links map[linkKey]*linkCount
 	f.told = is
 }
 
-// increase of a count that may also go down: what seemed to have ended somewhere may turn out to
-// have been on its way.
+// increase returns the increase of a count that may also decrease: packets that seemed
+// to have ended somewhere may turn out to have been in transit.
 func increase(is, was uint64) uint64 {
 	if is < was {
 		return 0
@@ -231,8 +233,8 @@ func increase(is, was uint64) uint64 {
 	return is - was
 }
 
-// arrivals are packets that reached the destination, or the interface where packets of the
-// flow always end.
+// arrivals returns the number of packets that reached the destination, or the interface
+// where packets of the flow always end.
 func (f *flow) arrivals() uint64 {
 	n := f.reached
 	for _, en := range f.ends {
@@ -253,19 +255,19 @@ func (f *flow) unheard() (n uint64) {
 	return n
 }
 
-// Protocols of IP.
+// IP protocols.
 const (
 	igmp   = 2
 	icmpv6 = 58
 )
 
-// delivered is how the packets ended that members were to receive; how many these are, and
-// how many of them have received nothing.
+// delivered returns how the packets ended that members were to receive, the number of
+// these members, and how many of them have received nothing.
 func (e *Engine) delivered(f *flow) (t told, members, silent int) {
 	if f.key.proto == igmp || f.key.proto == icmpv6 {
-		return t, 0, 0 // what hosts tell routers of their memberships (RFC 2236, RFC 2710): nobody waits for it
+		return t, 0, 0 // membership reports of hosts to routers (RFC 2236, RFC 2710): no member waits for them
 	}
-	e.membersOf(f) // those that have joined since the last packet
+	e.membersOf(f) // includes those that have joined since the last packet
 	for _, r := range f.nodes {
 		if !r.member || r.sent > 0 { // it hears itself
 			continue
@@ -283,8 +285,8 @@ func (e *Engine) delivered(f *flow) (t told, members, silent int) {
 	return t, members, silent
 }
 
-// Map adds up what was remembered from one second to another; if from is negative, both count from
-// the newest one on.
+// Map adds up what was remembered between two seconds; if from is negative, both are
+// relative to the newest second.
 func (e *Engine) Map(from, to int64) Map {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -355,8 +357,8 @@ func (e *Engine) Map(from, to int64) Map {
 	return m
 }
 
-// Brief tells of flows, those first that lose the largest share, and of these those with most
-// packets.
+// Brief returns summaries of flows, those that lose the largest share first, and then
+// those with most packets.
 func (e *Engine) Brief() []Brief {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -387,7 +389,8 @@ func sortBrief(list []Brief) {
 	})
 }
 
-// badness is the share that was lost, in percent. Of a few packets nothing is concluded.
+// badness returns the share that was lost, in percent, or 0 if there are too few
+// packets to tell.
 func (b *Brief) badness() uint64 {
 	if all := b.Delivered + b.Lost; all >= 20 {
 		return 100 * b.Lost / all

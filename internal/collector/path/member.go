@@ -6,23 +6,23 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Limits of what is remembered of memberships.
+// Limits of the remembered memberships.
 const (
-	maxGroups     = 512     // of an agent
+	maxGroups     = 512     // per agent
 	maxAllMembers = 1 << 17 // of all groups
 	maxChanging   = 1 << 16
 	maxLeft       = 1 << 12 // memberships that have ended
 )
 
-// joining is how long after it is told a new member is expected to receive packets. Those that
-// were sent before may be told later.
+// joining is how long after its report a new member is expected to receive packets.
+// Packets sent before that may be reported later.
 const joining = int64(1e9)
 
-// forgiven is how long before the end of a membership packets need not have been received:
-// it is noticed some time after the group was left.
+// forgiven is the time before the end of a membership in which packets need not have
+// been received: leaving a group is noticed with a delay.
 const forgiven = int64(2e9)
 
-// memberships of an agent's interface.
+// memberships are those of an agent's interface.
 type memberships struct {
 	known   bool       // it has told all of them
 	toldAt  int64      // when that became so
@@ -31,15 +31,15 @@ type memberships struct {
 	listing int64      // the list's time
 }
 
-// groups are who is a member of what. Changes wait as packets do, so that they take effect
-// between those that arrived before and after.
+// groups records who is a member of which group. Changes wait as long as packets do, so
+// that they take effect between packets that arrived before and after them.
 type groups struct {
 	members  map[[16]byte][]member
 	ended    []ended // the newest, in a ring
 	at       int     // where the oldest of a full one is
 	count    int
 	changes  []membership
-	revision uint64 // grows with each change of members
+	revision uint64 // incremented by each change of members
 }
 
 // member is an agent whose interface is in a group.
@@ -56,7 +56,7 @@ type ended struct {
 }
 
 type membership struct {
-	at     int64 // when it takes effect: after it arrived
+	at     int64 // when it takes effect
 	agent  int32
 	group  [16]byte
 	joined bool
@@ -64,8 +64,8 @@ type membership struct {
 	first  bool // not a change: the agent has told all of its groups for the first time
 }
 
-// tell takes a record of an agent's memberships: a list ends with how many there were, and
-// counts only if all have come.
+// tell processes a record of an agent's memberships. A list ends with its length, and
+// counts only if it is complete.
 func (g *groups) tell(a *agent, number int32, now int64, r *wire.Record) {
 	m := &a.groups
 	if r.Time != m.listing {
@@ -107,8 +107,8 @@ func (g *groups) change(c membership) {
 	}
 }
 
-// Join says that the interface of an agent has joined a multicast group, or has left it;
-// now is as for Add. Add does so with the records of agents that tell of memberships.
+// Join declares that the interface of an agent has joined or left a multicast group;
+// now is as for Add. Add does so for the records of agents that report memberships.
 func (e *Engine) Join(now int64, agent int, group [16]byte, member bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -131,7 +131,7 @@ func (e *Engine) Join(now int64, agent int, group [16]byte, member bool) {
 	e.groups.change(membership{at: now, agent: int32(agent), group: group, joined: member, old: old})
 }
 
-// turn makes the changes of memberships that came until then.
+// turn applies the changes of memberships that are due.
 func (e *Engine) turn(until int64) {
 	g := &e.groups
 	n := 0
@@ -183,7 +183,7 @@ func (g *groups) end(m ended) {
 	g.at = (g.at + 1) % maxLeft
 }
 
-// left forgives a node that is no longer a member the packets that it has missed in the end.
+// left forgives a node that has left a group the last packets that it missed.
 func (e *Engine) left(c *membership, node int32) {
 	for _, f := range e.flows {
 		if r := f.nodes[node]; f.key.dst == c.group && r != nil && r.tail > 0 && c.at-r.tailAt < forgiven {
@@ -193,7 +193,7 @@ func (e *Engine) left(c *membership, node int32) {
 	}
 }
 
-// membersOf are the members' roles in a flow, by node.
+// membersOf returns the members' roles in a flow, by node.
 func (e *Engine) membersOf(f *flow) []wanting {
 	if f.revision == e.groups.revision && f.revised {
 		return f.members
@@ -216,15 +216,15 @@ func (e *Engine) membersOf(f *flow) []wanting {
 	return f.members
 }
 
-// wanting is a member in a flow's view, with the agents on its interfaces.
+// wanting is a member in a flow, with the agents on its interfaces.
 type wanting struct {
 	node   int32
 	role   *role
 	agents []int32
 }
 
-// expect counts a packet of the flow that members have received or missed. The packet's
-// own sender is none of them.
+// expect counts a packet of the flow as received or missed by each member, except the
+// packet's own sender.
 func (e *Engine) expect(f *flow, p *packet) {
 	for i := range e.membersOf(f) {
 		w := &f.members[i]
@@ -247,7 +247,7 @@ func (e *Engine) expect(f *flow, p *packet) {
 	}
 }
 
-// observed reports whether all of these agents surely would have reported a packet.
+// observed reports whether all of these agents would certainly have reported a packet.
 func (e *Engine) observed(agents []int32, at int64) bool {
 	for _, i := range agents {
 		if !e.agents[i].observed(at) {

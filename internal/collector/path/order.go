@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// seen is an observation and where it came from.
+// seen is an observation and its predecessor.
 type seen struct {
 	observation
 	node   int32
 	parent int32 // index, or -1
 	// children that are not drops
 	children int32
-	again    bool // the parent has led here before
-	lost     bool // a drop comes behind it
+	again    bool // the parent has already led to this place
+	lost     bool // followed by a drop
 }
 
-// gather puts a packet's observations into e.scratch, ordered, with their parents.
+// gather collects a packet's observations in e.scratch, ordered, with their parents.
 func (e *Engine) gather(p *packet) []seen {
 	list := e.scratch[:0]
 	for o := p.first; o >= 0; o = e.observations[o].next {
@@ -41,7 +41,7 @@ func (e *Engine) gather(p *packet) []seen {
 	return list
 }
 
-// again reports whether an earlier one has the same parent and place.
+// again reports whether an earlier observation has the same parent and place.
 func again(list []seen, i int) bool {
 	for k := range i {
 		if list[k].parent == list[i].parent && list[k].place == list[i].place && list[k].ttl == list[i].ttl {
@@ -51,7 +51,7 @@ func again(list []seen, i int) bool {
 	return false
 }
 
-// parent is the index of the observation that must have come just before list[i], or -1.
+// parent returns the index of the observation that immediately precedes list[i], or -1.
 func (e *Engine) parent(list []seen, i int) int32 {
 	o := &list[i]
 	switch o.place.stage() {
@@ -79,11 +79,11 @@ func (e *Engine) parent(list []seen, i int) int32 {
 }
 
 // inside reports whether a node that received a packet with one TTL may send it with
-// another.
+// the other.
 func inside(received, sent uint8) bool { return received == sent || received == sent+1 }
 
-// latest is the last of one node's observations, not after list[i], that fits. A drop may
-// be stamped just before what it follows.
+// latest returns the last fitting observation of a node that is not after list[i]. A
+// drop may have a timestamp just before the observation it follows.
 func latest(list []seen, i int, fits func(*seen) bool) int32 {
 	best := int32(-1)
 	for k := range list {
@@ -98,8 +98,9 @@ func latest(list []seen, i int, fits func(*seen) bool) int32 {
 	return best
 }
 
-// sender is the transmission that list[i] is a reception of: of another node, with the same TTL,
-// nearest in time as far as clocks tell. One that has not led to this place yet comes first.
+// sender returns the transmission that was received in list[i]: by another node, with
+// the same TTL, nearest in time as far as clocks are known. Transmissions that have not
+// yet led to this place are preferred.
 func (e *Engine) sender(list []seen, i int) int32 {
 	o := &list[i]
 	best, least, bestUsed := int32(-1), int64(0), false
@@ -111,7 +112,7 @@ func (e *Engine) sender(list []seen, i int) int32 {
 		offset, _, _ := e.clocks.offset(c.node, o.node)
 		d := o.time - c.time - offset
 		if d < 0 {
-			d = -4 * d // possible, since stamps are not exact, but less likely
+			d = -4 * d // possible, because timestamps are inexact, but less likely
 		}
 		used := slices.ContainsFunc(list[:i], func(x seen) bool { return x.parent == int32(k) && x.place == o.place })
 		if best < 0 || !used && bestUsed || used == bestUsed && d < least {
@@ -121,7 +122,8 @@ func (e *Engine) sender(list []seen, i int) int32 {
 	return best
 }
 
-// leaves reports whether list[k] is the last that its interface tells of a transmission.
+// leaves reports whether list[k] is the last observation of a transmission by its
+// interface.
 func leaves(list []seen, k int) bool {
 	c := &list[k]
 	switch c.place.stage() {
@@ -133,8 +135,8 @@ func leaves(list []seen, k int) bool {
 	return false
 }
 
-// upstream is, where no transmission was observed, the last sign of the packet nearer to
-// its sender.
+// upstream returns, if no transmission was observed, the last observation closer to the
+// sender.
 func upstream(list []seen, i int) int32 {
 	o := &list[i]
 	best := int32(-1)
@@ -150,7 +152,8 @@ func upstream(list []seen, i int) int32 {
 	return best
 }
 
-// ambiguous reports whether several packets look alike: one was sent, or first seen, twice.
+// ambiguous reports whether several packets look alike: one was sent, or first seen,
+// twice.
 func ambiguous(list []seen) bool {
 	for i := range list {
 		for k := range i {
@@ -162,7 +165,7 @@ func ambiguous(list []seen) bool {
 	return false
 }
 
-// chain is the nodes from the first to list[i], each once in a row.
+// chain returns the nodes from the first to list[i], without consecutive repetitions.
 func chain(list []seen, i int32, nodes []int32) []int32 {
 	nodes = nodes[:0]
 	for steps := 0; i >= 0 && steps <= len(list); steps++ {

@@ -12,7 +12,7 @@ import (
 // Outcome is how a packet ended.
 type Outcome string
 
-// Outcomes.
+// Values of Outcome.
 const (
 	Delivered  Outcome = "delivered"  // to the interface of its destination
 	Dropped    Outcome = "dropped"    // a kernel said so, and why
@@ -24,7 +24,7 @@ const (
 	Loop       Outcome = "loop"       // it was seen more often than observations are kept
 )
 
-// At is a place: an interface of a node, which an agent watches, and on which side of it.
+// At is a place: an interface of a node, and on which side of it.
 type At struct {
 	Node  string `json:"node"`
 	Agent string `json:"agent"`
@@ -46,7 +46,7 @@ type Ended struct {
 	seq uint32
 }
 
-// ring keeps the newest packets that did not arrive.
+// ring holds the newest packets that did not arrive.
 type ring struct {
 	list []Ended
 	next int
@@ -63,7 +63,7 @@ func (r *ring) add(w Ended) {
 	r.next = (r.next + 1) % ringSize
 }
 
-// Tuple names a flow, as its sender does.
+// Tuple identifies a flow, with the addresses and ports at its sender.
 type Tuple struct {
 	Src     netip.Addr `json:"src"`
 	Dst     netip.Addr `json:"dst"`
@@ -86,9 +86,9 @@ func (k *flowKey) tuple() Tuple {
 	return t
 }
 
-// Query says which flows are asked for. The zero value is all.
+// Query selects flows. The zero value selects all.
 type Query struct {
-	Src, Dst netip.Addr // invalid is any; Dst may be a group
+	Src, Dst netip.Addr // invalid matches any; Dst may be a group
 	MGEN     *uint32
 }
 
@@ -101,32 +101,33 @@ func (q *Query) has(t *Tuple) bool {
 	return (!q.Src.IsValid() || q.Src == t.Src) && (!q.Dst.IsValid() || q.Dst == t.Dst) && (q.MGEN == nil || t.MGEN != nil && *q.MGEN == *t.MGEN)
 }
 
-// Hop of a flow, or of all. Ends without a To are those that nobody has seen go further.
+// Hop is a hop of a flow, or of all flows. One without a To is where packets were last
+// seen.
 type Hop struct {
 	From At  `json:"from"`
 	To   *At `json:"to,omitempty"`
 	Counts
-	Delivered float64           `json:"delivered"` // of those whose arrival was observable, 0 to 1
+	Delivered float64           `json:"delivered"` // share of those whose arrival was observable, 0 to 1
 	Delay     *Delay            `json:"delay,omitempty"`
 	Drops     map[string]uint64 `json:"drops,omitempty"` // of Lost, by reason
 }
 
-// Flow is what is known of one.
+// Flow is what is known about a flow.
 type Flow struct {
 	Tuple
 	Multicast bool   `json:"multicast,omitempty"`
 	Packets   uint64 `json:"packets"` // seen anywhere
 	Bytes     uint64 `json:"bytes"`
-	// Arrived at the destination's interface; not of multicast.
+	// Arrived packets reached the destination's interface. Not for multicast.
 	Arrived uint64 `json:"arrived"`
 	Lost    uint64 `json:"lost"`
-	// Unheard were seen last where nobody is known who comes next; Unobserved where that
-	// agent was not watching.
+	// Unheard packets were last seen at a place after which no observer is known.
+	// Unobserved packets were last seen where the next observer was not watching.
 	Unheard    uint64            `json:"unheard,omitempty"`
 	Unobserved uint64            `json:"unobserved,omitempty"`
 	Drops      map[string]uint64 `json:"drops,omitempty"`
 	Loops      uint64            `json:"loops,omitempty"`
-	MinHops    uint8             `json:"min_hops"` // routers passed, by the TTL
+	MinHops    uint8             `json:"min_hops"` // routers passed, according to the TTL
 	MaxHops    uint8             `json:"max_hops"`
 	Hops       []Hop             `json:"hops"`
 	Paths      []Path            `json:"paths,omitempty"`
@@ -137,16 +138,16 @@ type Flow struct {
 	Delay *Delay `json:"delay,omitempty"`
 }
 
-// Role is what a node has to do with a multicast.
+// Role is a node's part in a multicast flow.
 type Role struct {
 	Node     string  `json:"node"`
 	Role     string  `json:"role" enum:"source,relay,member,overhearer,receiver"` // source, relay, member, overhearer, or receiver if memberships are not known
-	Received uint64  `json:"received"`                                            // packets, each once; of a member, of those expected
+	Received uint64  `json:"received"`                                            // distinct packets; for a member, of those expected
 	Copies   uint64  `json:"copies,omitempty"`
 	Relayed  uint64  `json:"relayed,omitempty"`
-	Share    float64 `json:"share"` // of the flow's packets, 0 to 1; of a member, of those expected
-	// Of a member: packets that were sent meanwhile, and those of which it was not observed
-	// whether they came.
+	Share    float64 `json:"share"` // of the flow's packets, 0 to 1; for a member, of those expected
+	// For a member: packets sent while it was one, and those whose arrival was
+	// unobserved.
 	Expected   uint64 `json:"expected,omitempty"`
 	Unobserved uint64 `json:"unobserved,omitempty"`
 	// Delay from the sender; not of overhearers.
@@ -168,8 +169,8 @@ type Report struct {
 	Flows    []Flow `json:"flows"`
 }
 
-// Report tells of the flows that q asks for, those with most packets first, at most limit of them;
-// 0 means all.
+// Report returns the flows that match q, those with the most packets first, at most
+// limit of them; 0 means all.
 func (e *Engine) Report(q Query, limit int) Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -309,7 +310,8 @@ func (e *Engine) delay(l link, s *stats) Delay {
 	return d
 }
 
-// order sorts hops as packets take them: breadth first from where they begin.
+// order sorts hops in the order in which packets take them: breadth first from the
+// beginning.
 func order(hops []Hop) {
 	depth := map[At]int{}
 	for range hops {
@@ -332,12 +334,13 @@ func order(hops []Hop) {
 	})
 }
 
-// roles of the nodes in a multicast, its members that received nothing included.
+// roles returns the nodes' parts in a multicast flow, including members that received
+// nothing.
 func (e *Engine) roles(f *flow) (list []Role) {
 	if !f.key.multicast() {
 		return nil
 	}
-	e.membersOf(f) // those that have joined since the last packet
+	e.membersOf(f) // includes those that have joined since the last packet
 	for n, r := range f.nodes {
 		role := Role{Node: e.nodes[n], Received: r.received, Copies: r.copies, Relayed: r.relayed, Share: float64(r.received) / float64(max(f.packets, 1))}
 		switch role.Role = e.roleOf(n, r); role.Role {
@@ -375,7 +378,7 @@ func (e *Engine) roleOf(node int32, r *role) string {
 	return "receiver"
 }
 
-// Hops are those of all flows together, with most packets first.
+// Hops returns the hops of all flows combined, those with the most packets first.
 func (e *Engine) Hops() (list []Hop) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -393,7 +396,8 @@ func sortHops(list []Hop) {
 	})
 }
 
-// Ended lists the newest packets of flows that q asks for that did not arrive, oldest first.
+// Ended returns the newest packets of flows matching q that did not arrive, oldest
+// first.
 func (e *Engine) Ended(q Query) []Ended {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -406,7 +410,7 @@ func (e *Engine) Ended(q Query) []Ended {
 	return list
 }
 
-// named fills in what is shown.
+// named fills in what is displayed.
 func (w Ended) named() Ended {
 	w.Flow = w.key.tuple()
 	if w.key.mgen {
@@ -476,7 +480,7 @@ func (e *Engine) Membership(group netip.Addr, from, to int64) (members map[strin
 // toldSlack is how long after packets of an agent its first memberships may be told, in seconds.
 const toldSlack = 10
 
-// Sight is one observation of a packet.
+// Sight is an observation of a packet.
 type Sight struct {
 	At
 	Time   int64  `json:"time_ns"`
@@ -485,8 +489,8 @@ type Sight struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Packet is one packet, in the order of its way. Of packets that are not waited for any
-// more, those are known that did not arrive, and of these only how they ended.
+// Packet is a packet with its observations in order. After its window, a packet is
+// known only if it did not arrive, and then only how it ended.
 type Packet struct {
 	Digest uint64  `json:"digest,string"`
 	Flow   Tuple   `json:"flow"`
@@ -496,7 +500,7 @@ type Packet struct {
 	Ended   *Ended  `json:"ended,omitempty"`
 }
 
-// Packet finds one by its digest.
+// Packet returns the packet with this digest.
 func (e *Engine) Packet(digest uint64) (Packet, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -8,14 +8,14 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Counts of a hop. Packets + Lost + Unobserved is how many were seen at its beginning.
+// Counts of a hop. Packets + Lost + Unobserved is the number seen at its beginning.
 type Counts struct {
 	Packets    uint64 `json:"packets"` // seen at both ends
 	Bytes      uint64 `json:"bytes"`   // of these
-	Lost       uint64 `json:"lost"`    // seen at the beginning, and surely not at the end
+	Lost       uint64 `json:"lost"`    // seen at the beginning, and certainly not at the end
 	Unobserved uint64 `json:"unobserved,omitempty"`
-	Duplicates uint64 `json:"duplicates,omitempty"` // more than one of a packet, beside Packets
-	Reordered  uint64 `json:"reordered,omitempty"`  // came before a packet of their flow that had begun the hop earlier
+	Duplicates uint64 `json:"duplicates,omitempty"` // repetitions of packets, in addition to Packets
+	Reordered  uint64 `json:"reordered,omitempty"`  // arrived before a packet of their flow that had entered the hop earlier
 }
 
 // Delay of a hop over the last one to two minutes, in nanoseconds.
@@ -26,13 +26,13 @@ type Delay struct {
 	P50    int64  `json:"p50_ns"`
 	P95    int64  `json:"p95_ns"`
 	P99    int64  `json:"p99_ns"`
-	Jitter int64  `json:"jitter_ns"` // as RFC 3550, section 6.4.1, of one flow's packets
-	// Clock says what the delay depends on: "same" (one node's clock), "common" (two clocks
-	// that agree as far as can be told), "estimated" (corrected by an estimate), or "unknown":
-	// no packets go both ways.
+	Jitter int64  `json:"jitter_ns"` // as defined in RFC 3550, section 6.4.1, over the packets of one flow
+	// Clock is the reference of the delay: "same" (one node's clock), "common" (two
+	// clocks that agree as far as can be determined), "estimated" (corrected by an
+	// estimate), or "unknown" (there are no packets in both directions).
 	Clock string `json:"clock" enum:"same,common,estimated,unknown"`
-	// Offset is how far the end's clock is ahead, and Uncertainty how far off that may be.
-	// Valid unless Clock is "same" or "unknown".
+	// Offset is how far the end's clock is ahead, and Uncertainty the maximum error of
+	// that. Valid unless Clock is "same" or "unknown".
 	Offset      int64 `json:"offset_ns,omitempty"`
 	Uncertainty int64 `json:"uncertainty_ns,omitempty"`
 	// Histogram of a flow's delay from end to end; not of a hop's.
@@ -47,8 +47,8 @@ type Bucket struct {
 	Count uint64 `json:"count"`
 }
 
-// histogram of delays: 8 buckets for each power of two, from 1 µs to 275 s. What is less,
-// also below 0, is in the first.
+// histogram of delays: 8 buckets per power of two, from 1 µs to 275 s. Smaller and
+// negative values are in the first.
 const (
 	histSub   = 3 // bits
 	histFirst = 10
@@ -73,7 +73,7 @@ func bucketOf(d int64) int {
 	return min(i, histSize-1)
 }
 
-// bucketStart is the least delay in a bucket.
+// bucketStart returns the lower bound of a bucket.
 func bucketStart(i int) float64 {
 	e := histFirst + i>>histSub
 	return math.Ldexp(1+float64(i&(1<<histSub-1))/(1<<histSub), e)
@@ -170,19 +170,19 @@ func (h *histogram) list(offset int64) (list []Bucket) {
 	return list
 }
 
-// recentSpan is how long one of the two histograms of a hop is filled.
+// recentSpan is how long each of the two histograms of a hop is filled.
 const recentSpan = int64(time.Minute)
 
-// stats of one hop.
+// stats are the statistics of one hop.
 type stats struct {
 	Counts
 	drops  map[wire.Reason]uint64
-	span   int64 // number of the minute that recent[0] is of
+	span   int64 // number of the minute of recent[0]
 	recent [2]*histogram
 	jitter float64
 }
 
-// delay adds one at a time.
+// delay adds a delay at a time.
 func (s *stats) delay(at, d int64) {
 	if span := at / recentSpan; span != s.span || s.recent[0] == nil {
 		s.recent[0], s.recent[1] = s.recent[1], s.recent[0]

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// clock is the time of the records as they are played.
+// clock is the time in the records' timeline as they are played.
 type clock struct {
 	wall   time.Time // when it was set
-	play   int64     // to what, nanoseconds since the epoch
+	play   int64     // the played time at that moment, nanoseconds since the epoch
 	speed  float64
 	paused bool
 }
 
 func (c *clock) set(wall time.Time, play int64) { c.wall, c.play = wall, play }
 
-// at is the time that is played at wall.
+// at returns the played time at wall.
 func (c *clock) at(wall time.Time) int64 {
 	if c.paused {
 		return c.play
@@ -27,20 +27,20 @@ func (c *clock) at(wall time.Time) int64 {
 	return c.play + int64(passed)
 }
 
-// wallAt is when play is played, nanoseconds since the epoch. The speed must not
-// be Max.
+// wallAt returns when the time play is reached, in nanoseconds since the epoch. The
+// speed must not be Max.
 func (c *clock) wallAt(play int64) int64 {
 	passed := (float64(play) - float64(c.play)) / c.speed
 	return c.wall.UnixNano() + int64(max(-float64(math.MaxInt64/4), min(passed, float64(math.MaxInt64/4))))
 }
 
-// until is how long it takes from wall to play.
+// until returns how long it takes from wall to reach play.
 func (c *clock) until(wall time.Time, play int64) time.Duration {
 	d := (float64(play) - float64(c.at(wall))) / c.speed
 	return time.Duration(min(d, float64(time.Hour)))
 }
 
-// change keeps the time that is played while something else changes.
+// change preserves the played time while f changes something else.
 func (c *clock) change(f func()) {
 	now := time.Now()
 	c.set(now, c.at(now))

@@ -21,14 +21,13 @@ import (
 
 // File is an agent's log.
 type File struct {
-	Label string // the host's, made from the path
+	Label string // name of the host, derived from the path
 	Path  string
 }
 
-// Find returns the logs that paths name: files, and all logs in and below
-// directories, in the order of their paths. skipped are files of directories
-// that are no logs. It is an error if a file that is named is none, or if
-// there is no log at all.
+// Find returns the logs named by paths: files, and all logs in and below directories,
+// in path order. skipped are files in directories that are not logs. It is an error if
+// a file named directly is not a log, or if there are no logs at all.
 func Find(paths []string) (files []File, skipped []string, err error) {
 	var found []string
 	for _, path := range paths {
@@ -61,7 +60,7 @@ func Find(paths []string) (files []File, skipped []string, err error) {
 	return files, skipped, nil
 }
 
-// example says of one of the files that are no logs what it is, if one is known.
+// example describes one of the files that are not logs, if its type is known.
 func example(skipped []string) string {
 	for _, path := range skipped {
 		if err, ok := errors.AsType[*foreignError](sniff(path)); ok {
@@ -71,8 +70,7 @@ func example(skipped []string) string {
 	return ""
 }
 
-// search looks for logs in a directory. Hidden files and empty ones are
-// nothing that has to be told.
+// search looks for logs in a directory. Hidden and empty files are silently ignored.
 func search(dir string) (logs, others []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -84,7 +82,7 @@ func search(dir string) (logs, others []string, err error) {
 			}
 			return nil
 		}
-		info, err := os.Stat(path) // follows links
+		info, err := os.Stat(path) // follows symbolic links
 		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
 			return nil
 		}
@@ -98,11 +96,11 @@ func search(dir string) (logs, others []string, err error) {
 	return logs, others, err
 }
 
-// sniffed is how much of a file is looked at to see whether it is a log.
+// sniffed is how much of a file is inspected to recognize a log.
 const sniffed = 64 << 10
 
-// sniff returns an error if the file is no log. An empty file, or one that has
-// only the beginning of a line yet, may become one.
+// sniff returns an error if the file is not a log. A file that is empty, or contains
+// only the beginning of a line, may become one.
 func sniff(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -141,8 +139,8 @@ func sniff(path string) error {
 	return nil
 }
 
-// foreign says what a file is that begins with head, and which command to use,
-// or returns nil if that is not known.
+// foreign returns an error with the type of a file that begins with head, and the
+// command to use instead, or nil if the type is unknown.
 func foreign(path string, head []byte) error {
 	t := filetype.Of(head)
 	name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
@@ -161,18 +159,18 @@ func foreign(path string, head []byte) error {
 	return nil
 }
 
-// isCaptureName reports whether capture files are named so.
+// isCaptureName reports whether the file name is that of a capture file.
 func isCaptureName(name string) bool {
 	return slices.Contains([]string{".pcap", ".pcapng", ".cap"}, filepath.Ext(name))
 }
 
-// foreignError says what a file is that is no log.
+// foreignError describes a file that is not a log.
 type foreignError struct{ text string }
 
 func (e *foreignError) Error() string { return e.text }
 
-// unpack returns the text of f, which may be compressed by gzip, and what its
-// lines are parsed with.
+// unpack returns the text of f, which may be compressed with gzip, and the parser for
+// its lines.
 func unpack(f io.Reader) (in *bufio.Reader, packed bool, parse parser, err error) {
 	in = bufio.NewReaderSize(f, readSize)
 	magic, _ := in.Peek(2)
@@ -189,10 +187,11 @@ func unpack(f io.Reader) (in *bufio.Reader, packed bool, parse parser, err error
 	return in, packed, wire.ParseLine, nil
 }
 
-// rotation is what logrotate(8) adds to the name of a log.
+// rotation matches what logrotate(8) appends to the name of a log.
 var rotation = regexp.MustCompile(`(\.[0-9]{1,4}|-[0-9]{8})$`)
 
-// stem is a name without what says that it is a log, and which piece of one.
+// stem returns a name without the parts that mark it as a log, and as which piece of
+// one.
 func stem(name string) string {
 	name = strings.TrimSuffix(name, ".gz")
 	name = rotation.ReplaceAllString(name, "")
@@ -204,9 +203,9 @@ func stem(name string) string {
 	return name
 }
 
-// labels names each file by what tells its path from the others: n1 for
-// n1.log, and for n1/pcapper.log if there is n2/pcapper.log. Pieces of one log
-// have one label.
+// labels names each file by the parts of its path that distinguish it: n1 for n1.log,
+// and for n1/pcapper.log if there is n2/pcapper.log. All pieces of a log have the same
+// label.
 func labels(paths []string) []string {
 	parts := make([][]string, len(paths)) // of each path, the last first
 	for i, path := range paths {
@@ -238,7 +237,8 @@ func labels(paths []string) []string {
 	}
 }
 
-// alike: all paths have the same part at this depth, so that it tells nothing.
+// alike reports whether all paths have the same part at this depth, so that it does not
+// distinguish them.
 func alike(parts [][]string, depth int) bool {
 	for _, p := range parts {
 		if depth >= len(p) || depth >= len(parts[0]) || p[depth] != parts[0][depth] {
@@ -248,7 +248,7 @@ func alike(parts [][]string, depth int) bool {
 	return true
 }
 
-// join makes one label of two parts. A label has no colon and no white space.
+// join combines two parts into a label, without colons and white space.
 func join(front, back string) string {
 	front = strings.Map(func(r rune) rune {
 		if r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) {
@@ -262,7 +262,7 @@ func join(front, back string) string {
 	return front + "-" + back
 }
 
-// reason is an error without the path, which the reader knows.
+// reason returns an error without the path, which the user knows.
 func reason(err error) error {
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err

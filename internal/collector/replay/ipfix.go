@@ -12,20 +12,20 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// unwrap makes lines of a file of IPFIX messages (RFC 5655), so that it is
-// played as a log is. A line is a data record in hexadecimal: it says all that
-// the file does, as a log line does not.
+// unwrap converts a file of IPFIX messages (RFC 5655) to lines, so that it is played
+// like a log. Each line is a data record in hexadecimal, because a log line could not
+// hold everything that the file contains.
 type unwrap struct {
 	in      io.Reader
 	decoder ipfix.Decoder
 	msg     []byte
 	batch   []wire.Record
 	cell    []byte
-	text    []byte // what has not been read yet
-	whole   []byte // the buffer that text is in
+	text    []byte // not read yet
+	whole   []byte // the buffer that contains text
 }
 
-// isIPFIX tells by a file's first bytes: a message's version, and a length.
+// isIPFIX recognizes a file by its first bytes: a message's version and length.
 func isIPFIX(head []byte) bool {
 	n, err := ipfix.Length(head)
 	return err == nil && n > 0
@@ -75,10 +75,10 @@ func (u *unwrap) next() error {
 	return nil
 }
 
-// parser makes records of lines: a log's, or unwrap's.
+// parser parses lines: those of a log, or unwrap's.
 type parser func(line []byte, r *wire.Record) error
 
-// rewrapped parses a line of unwrap's.
+// rewrapped returns a parser for unwrap's lines.
 func rewrapped() parser {
 	var d ipfix.Decoder
 	var w ipfix.Writer
@@ -104,7 +104,7 @@ func rewrapped() parser {
 	}
 }
 
-// peekIPFIX reports whether messages follow in in.
+// peekIPFIX reports whether in continues with IPFIX messages.
 func peekIPFIX(in *bufio.Reader) bool {
 	head, _ := in.Peek(4)
 	return isIPFIX(head)

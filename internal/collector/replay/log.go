@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	readSize  = 64 << 10 // buffer of a file, and the longest line that is looked at
+	readSize  = 64 << 10 // buffer of a file, and the maximum length of a line
 	markEvery = 1 << 20  // bytes between two marks
 )
 
-// log is one file while it is played: where it is, and the record there.
+// log is a file being played: the position, and the record there.
 type log struct {
 	path string
 	file int // number, see Config.Records
@@ -26,26 +26,26 @@ type log struct {
 
 	f      *os.File
 	in     *bufio.Reader
-	packed bool   // or of another kind than text: no place in it can be gone to
+	packed bool   // or not text: it can be rewound to its beginning only
 	parse  parser // of its lines
 
-	rec     wire.Record // the next to play
+	rec     wire.Record // the next record to play
 	line    uint64      // its number in the file, from 1
 	offset  int64       // in the text, of the next line
-	newest  int64       // the highest time of a line so far
-	partial []byte      // a last line that has no end yet
+	newest  int64       // the latest time of a line so far
+	partial []byte      // an incomplete last line
 	marks   []mark
 
-	played uint64 // the highest number of a line that was given out
-	looked uint64 // the highest number of a line that was looked at
+	played uint64 // the highest number of a line that was passed on
+	looked uint64 // the highest number of a line that was read
 	broken error  // why the rest of the file cannot be read
 
-	consumed atomic.Int64 // bytes of the file
+	consumed atomic.Int64 // bytes read from the file
 	counts   counts
 }
 
-// mark is a place to go on from: a line's beginning, how many lines are before
-// it, and the highest time in them.
+// mark is a position to continue from: the beginning of a line, the number of lines
+// before it, and the latest time in them.
 type mark struct {
 	offset int64
 	lines  uint64
@@ -63,14 +63,14 @@ func (l *log) close() {
 	}
 }
 
-// Read counts what has been read of the file.
+// Read counts what is read from the file.
 func (l *log) Read(b []byte) (int, error) {
 	n, err := l.f.Read(b)
 	l.consumed.Add(int64(n))
 	return n, err
 }
 
-// rewind goes to a mark, which is the beginning if the file is compressed.
+// rewind goes to a mark, or to the beginning if the file is compressed.
 func (l *log) rewind(m mark) (err error) {
 	if l.f == nil {
 		if l.f, err = os.Open(l.path); err != nil {
@@ -97,7 +97,7 @@ func (l *log) rewind(m mark) (err error) {
 // minTime is before all records.
 const minTime = -1 << 63
 
-// next reads the next record; it reports false at the end of what is there.
+// next reads the next record; it reports false at the current end.
 func (l *log) next() bool {
 	for {
 		line, ok := l.read()
@@ -133,7 +133,7 @@ func (l *log) skipTo(ctx context.Context, t int64) (bool, error) {
 		if err == nil {
 			l.newest = max(l.newest, l.rec.Time)
 			l.look()
-			if l.rec.Time < t { // a line that does not begin with its time
+			if l.rec.Time < t { // its line does not begin with its time
 				continue
 			}
 			return true, nil
@@ -143,7 +143,7 @@ func (l *log) skipTo(ctx context.Context, t int64) (bool, error) {
 	return false, ctx.Err()
 }
 
-// markBefore is the last mark that has no record of t or later before it.
+// markBefore returns the last mark with no records at or after t before it.
 func (l *log) markBefore(t int64) mark {
 	i := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].newest >= t })
 	if i == 0 {
@@ -152,7 +152,8 @@ func (l *log) markBefore(t int64) mark {
 	return l.marks[i-1]
 }
 
-// read returns the next whole line, with its newline, valid until the next read.
+// read returns the next whole line, including its newline. It is valid until the next
+// call.
 func (l *log) read() ([]byte, bool) {
 	if l.broken != nil {
 		return nil, false
@@ -167,8 +168,8 @@ func (l *log) read() ([]byte, bool) {
 	return l.readLong(line, err)
 }
 
-// readLong puts together a line that came in pieces. No log line is as long as
-// a buffer, so only the beginning of a longer one is kept, to name it.
+// readLong assembles a line that was read in pieces. No log line exceeds the buffer, so
+// only the beginning of a longer line is kept, to quote it.
 func (l *log) readLong(line []byte, err error) ([]byte, bool) {
 	for {
 		l.offset += int64(len(line))
@@ -198,7 +199,7 @@ func (l *log) fail(err error) {
 	l.say("%q cannot be read on after line %d: %v", l.path, l.line, reason(err))
 }
 
-// mark remembers this place for going back.
+// mark remembers this position for rewinding.
 func (l *log) mark() {
 	if l.packed || l.partial != nil {
 		return
@@ -212,7 +213,7 @@ func (l *log) mark() {
 	}
 }
 
-// look reports whether the line is seen for the first time.
+// look reports whether the line is read for the first time.
 func (l *log) look() bool {
 	if l.line <= l.looked {
 		return false
@@ -221,14 +222,14 @@ func (l *log) look() bool {
 	return true
 }
 
-// foreign counts a line that is none, and names the first.
+// foreign counts a line that is not a log line, and reports the first.
 func (l *log) foreign(err error) {
 	if l.look() && l.counts.foreign.Add(1) == 1 {
 		l.say("%q, line %d: not a log line; such lines are skipped and counted: %v", l.path, l.line, err)
 	}
 }
 
-// ended counts a last line without an end, once nothing more is expected.
+// ended records an incomplete last line, once nothing more is expected.
 func (l *log) ended() {
 	l.counts.torn.Store(len(l.partial) > 0 || l.broken != nil)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Place is a time to begin at. The zero Place is the beginning.
+// Place is a time to start from. The zero Place is the beginning.
 type Place struct {
 	kind placeKind
 	t    int64 // nanoseconds: since the epoch, since the first record, or since midnight
@@ -22,11 +22,10 @@ const (
 	sinceMidnight
 )
 
-// ParsePlace reads a time in seconds since the epoch as logs have it
-// (1560390672.895279), a date and time in the local time zone (2019-06-13
-// 03:51:12) or in its own (2019-06-13T01:51:12Z), a time of day (03:51, 03:51:12),
-// which is that of the first record's day or of the next one, or a duration
-// since the first record (+90s, +1h30m).
+// ParsePlace parses a time in seconds since the epoch as in logs (1560390672.895279), a
+// date and time in the local time zone (2019-06-13 03:51:12) or an explicit one
+// (2019-06-13T01:51:12Z), a time of day (03:51, 03:51:12), which is on the first
+// record's day or the next one, or a duration since the first record (+90s, +1h30m).
 func ParsePlace(text string) (Place, error) {
 	if rest, ok := strings.CutPrefix(text, "+"); ok {
 		if d, err := option.ParseDuration(rest); err == nil && d >= 0 {
@@ -42,7 +41,7 @@ func ParsePlace(text string) (Place, error) {
 	return Place{}, fmt.Errorf("%q is not a time: want one like 2019-06-13 03:51:12, 03:51:12, 1560390672.895279 or +90s", text)
 }
 
-// at is the place's time in logs that begin at first.
+// at returns the place's time in logs that begin at first.
 func (p Place) at(first int64) int64 {
 	switch p.kind {
 	case sinceEpoch:
@@ -59,5 +58,5 @@ func (p Place) at(first int64) int64 {
 	return t.UnixNano()
 }
 
-// Time is a record's time as people read it.
+// Time formats a record's time for display.
 func Time(t int64) string { return time.Unix(0, t).Format("2006-01-02 15:04:05.000") }

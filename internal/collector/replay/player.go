@@ -12,63 +12,63 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Max is the speed that does not wait at all.
+// Max is the speed without any waiting.
 const Max = 0
 
-// Config of a Player.
+// Config configures a Player.
 type Config struct {
 	Files []File
-	// Speed is how much faster than the records' own time to play; 0 is Max.
+	// Speed is the factor relative to the records' own time; 0 is Max.
 	Speed float64
-	// From is where to begin.
+	// From is where to start.
 	From Place
-	// Records takes records of one file, in order; the slices are the player's
-	// again when it returns. After going back they are given out again, and
-	// again says so. played is when each record was due, nanoseconds since the
-	// epoch; without a pace (Max, or on the way to another place) that is now. It
-	// never goes back, and is never later than now.
+	// Records is called with records of one file, in order; the slices are reused after
+	// it returns. After rewinding, records are passed on again, with again set. played
+	// holds when each record was due, in nanoseconds since the epoch; when not paced
+	// (at Max, or while seeking) that is now. It never decreases, and is never in the
+	// future.
 	Records func(file int, records []wire.Record, played []int64, again bool)
-	// Wait blocks while the receiver of the records is busy; nil never blocks.
+	// Wait blocks while the receiver of the records is busy; nil means no waiting.
 	Wait func(ctx context.Context) error
-	// Say reports what is wrong with a file, each problem once.
+	// Say reports a problem with a file, each problem once.
 	Say func(format string, args ...any)
-	// Stay: do not end with the last record, one may still go back.
+	// Stay: do not end after the last record, because one may still rewind.
 	Stay bool
 }
 
-// batchSize is the most records that are given out together.
+// batchSize is the maximum number of records passed on at once.
 const batchSize = 256
 
-// Player plays logs. Its methods beside Run may be called by any goroutine.
+// Player plays logs. Except for Run, its methods are safe for concurrent use.
 type Player struct {
 	cfg      Config
 	logs     []*log
 	commands chan func(ctx context.Context) error
 
-	queue   queue // of logs that have a record, the oldest first
+	queue   queue // logs that have a record, oldest first
 	clock   clock
-	horizon int64 // what is not later may be played without a look at the clock
+	horizon int64 // anything up to here may be played without checking the clock
 	fast    int64 // up to here without waiting, after a step forward
-	first   int64 // the first record's time, and at or after Config.From
+	first   int64 // time of the first record at or after Config.From
 	batch   []wire.Record
-	played  []int64 // see Config.Records; of the batch
-	newest  int64   // the latest of those so far
+	played  []int64 // of the batch, see Config.Records
+	newest  int64   // the latest of these so far
 	source  int     // file of the batch
 	again   bool
-	since   int // records since the last breath
+	since   int // records since the player last checked for commands
 
-	size   int64 // of all files, bytes
+	size   int64 // of all files, in bytes
 	mu     sync.Mutex
 	status Status
 }
 
-// Status of a Player.
+// Status is the state of a Player.
 type Status struct {
-	// First is the time of the first record to play, Position the time that is
-	// played now, Next that of the next record; nanoseconds since the epoch.
-	// Position jumps at an end and is valid iff Started.
+	// First is the time of the first record to play, Position the time being played,
+	// Next the time of the next record; nanoseconds since the epoch. Position jumps at
+	// the end, and is valid iff Started.
 	First, Position, Next int64
-	Started               bool // the files have been opened and the first records read
+	Started               bool // the files have been opened and their first records read
 	Speed                 float64
 	Paused                bool
 	Seeking               bool // on the way to another place
@@ -76,7 +76,7 @@ type Status struct {
 	Read, Size            int64 // bytes of the files
 }
 
-// Part is how much of the files has been read, 0 to 1.
+// Part returns the share of the files that has been read, 0 to 1.
 func (s *Status) Part() float64 {
 	if s.Size == 0 {
 		return 1
@@ -84,11 +84,11 @@ func (s *Status) Part() float64 {
 	return min(1, float64(s.Read)/float64(s.Size))
 }
 
-// Count is what has become of a file's lines.
+// Count holds the counters of a file's lines.
 type Count struct {
 	Records uint64 // played
-	Foreign uint64 // lines that are no log lines
-	Torn    bool   // the last line has no end, or the file could not be read to its end
+	Foreign uint64 // lines that are not log lines
+	Torn    bool   // the last line is incomplete, or the file could not be read completely
 }
 
 // New returns a player; Run plays.
@@ -108,13 +108,13 @@ func (p *Player) say(format string, args ...any) {
 	}
 }
 
-// Count is what has become of a file so far.
+// Count returns the counters of a file so far.
 func (p *Player) Count(file int) Count {
 	c := &p.logs[file].counts
 	return Count{c.records.Load(), c.foreign.Load(), c.torn.Load()}
 }
 
-// Status is where the player is.
+// Status returns the player's state.
 func (p *Player) Status() Status {
 	p.mu.Lock()
 	s := p.status
@@ -126,10 +126,10 @@ func (p *Player) Status() Status {
 	return s
 }
 
-// errNothing: there is no record at or after Config.From.
+// errNothing means that there is no record at or after Config.From.
 var errNothing = errors.New("nothing to replay")
 
-// Run plays until the end, or until ctx is done, which is no error.
+// Run plays until the end, or until ctx is done, which is not an error.
 func (p *Player) Run(ctx context.Context) error {
 	defer func() {
 		for _, l := range p.logs {
@@ -148,7 +148,7 @@ func (p *Player) Run(ctx context.Context) error {
 	return nil
 }
 
-// errEnd: all has been played.
+// errEnd means that everything has been played.
 var errEnd = errors.New("end of the logs")
 
 func ended(ctx context.Context, err error) error {
@@ -158,7 +158,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// start opens the files and goes to where playing begins.
+// start opens the files and goes to where playing starts.
 func (p *Player) start(ctx context.Context) error {
 	for _, l := range p.logs {
 		if err := l.rewind(mark{}); err != nil {
@@ -191,7 +191,7 @@ func (p *Player) start(ctx context.Context) error {
 	return nil
 }
 
-// step plays what is due, or waits for it, or for a command.
+// step plays what is due, or waits for that or a command.
 func (p *Player) step(ctx context.Context) error {
 	select {
 	case command := <-p.commands:
@@ -217,7 +217,7 @@ func (p *Player) step(ctx context.Context) error {
 	return p.sleep(ctx, due)
 }
 
-// due is how long the next record has to wait.
+// due returns how long the next record has to wait.
 func (p *Player) due() time.Duration {
 	t := p.queue[0].rec.Time
 	if t <= p.horizon {
@@ -240,8 +240,8 @@ func (p *Player) due() time.Duration {
 	}
 	now := time.Now()
 	if late := p.clock.at(now) - t; late > 0 {
-		// Whoever takes the records is too slow for this speed; what has been
-		// missed is not made up for later.
+		// The receiver is too slow for this speed; the time lost is not made up for
+		// later.
 		if float64(late) > p.clock.speed*float64(time.Second) {
 			p.clock.set(now, t)
 		}
@@ -251,7 +251,7 @@ func (p *Player) due() time.Duration {
 	return max(time.Millisecond, p.clock.until(now, t))
 }
 
-// lookEvery is how often a waiting player tells where it is.
+// lookEvery is the interval at which a waiting player updates its status.
 const lookEvery = 100 * time.Millisecond
 
 // sleep waits for a time or a command.
@@ -276,7 +276,8 @@ func (p *Player) obey(ctx context.Context, command func(context.Context) error) 
 	return err
 }
 
-// breath is after how many records a player that never waits looks up.
+// breath is the number of records after which a player that never waits checks for
+// commands.
 const breath = 4096
 
 func (p *Player) breathe(ctx context.Context) error {
@@ -285,8 +286,8 @@ func (p *Player) breathe(ctx context.Context) error {
 	return p.flush(ctx)
 }
 
-// play gives out records of the log with the oldest one, until another log's
-// is older or it is not due yet.
+// play passes on records of the log with the oldest one, until another log's is older
+// or the next one is not due.
 func (p *Player) play() {
 	l := p.queue[0]
 	limit := min(p.queue.second(), p.horizon)
@@ -316,7 +317,7 @@ func (p *Player) add(l *log) {
 	}
 }
 
-// give hands the batch over.
+// give passes on the batch.
 func (p *Player) give() {
 	if len(p.batch) > 0 {
 		p.cfg.Records(p.source, p.batch, p.when(), p.again)
@@ -325,7 +326,7 @@ func (p *Player) give() {
 	}
 }
 
-// when finds out when the records of the batch were due.
+// when determines when the records of the batch were due.
 func (p *Player) when() []int64 {
 	now := time.Now()
 	p.played = p.played[:0]
@@ -348,8 +349,8 @@ func (p *Player) flush(ctx context.Context) error {
 	return nil
 }
 
-// end looks whether the files have grown, and otherwise ends or waits for a
-// command to go back.
+// end checks whether the files have grown, and otherwise ends or waits for a command to
+// rewind.
 func (p *Player) end(ctx context.Context) error {
 	if err := p.flush(ctx); err != nil {
 		return err
@@ -372,7 +373,7 @@ func (p *Player) end(ctx context.Context) error {
 	return p.sleep(ctx, lookEvery)
 }
 
-// publish tells Status where the player is.
+// publish updates the status.
 func (p *Player) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -388,7 +389,7 @@ func (p *Player) publish() {
 	s.Seeking = s.Next < p.fast
 }
 
-// position is the time that is played now.
+// position returns the time being played.
 func (p *Player) position() int64 {
 	if len(p.queue) == 0 {
 		last := p.first
@@ -407,7 +408,7 @@ func (p *Player) position() int64 {
 // forward plays up to t without waiting.
 func (p *Player) forward(t int64) { p.fast = t }
 
-// back goes to t.
+// back rewinds to t.
 func (p *Player) back(ctx context.Context, t int64) error {
 	p.mu.Lock()
 	p.status.Seeking = true
@@ -420,7 +421,7 @@ func (p *Player) back(ctx context.Context, t int64) error {
 	return nil
 }
 
-// skipTo makes the first record at or after t of each log the next one.
+// skipTo makes the first record at or after t of each log its next one.
 func (p *Player) skipTo(ctx context.Context, t int64) error {
 	p.queue = p.queue[:0]
 	for _, l := range p.logs {
@@ -435,7 +436,7 @@ func (p *Player) skipTo(ctx context.Context, t int64) error {
 	return nil
 }
 
-// jump makes t the time that is played now.
+// jump makes t the time being played.
 func (p *Player) jump(t int64) {
 	p.clock.set(time.Now(), t)
 	p.horizon = minTime

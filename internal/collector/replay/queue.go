@@ -2,9 +2,9 @@ package replay
 
 import "math"
 
-// queue is a heap of logs by the time of their next record; of equal times,
-// the file that comes first. container/heap would do it by interface calls,
-// which take longer than reading a line.
+// queue is a heap of logs by the time of their next record, and by file for equal
+// times. container/heap would make interface calls, which take longer than parsing a
+// line.
 type queue []*log
 
 func (q queue) less(i, j int) bool {
@@ -24,7 +24,7 @@ func (q *queue) push(l *log) {
 	}
 }
 
-// pop takes the first log away.
+// pop removes the first log.
 func (q *queue) pop() {
 	last := len(*q) - 1
 	(*q)[0] = (*q)[last]
@@ -33,7 +33,7 @@ func (q *queue) pop() {
 	q.fix()
 }
 
-// fix puts the first log, whose record is another one, where it belongs.
+// fix restores the order after the first log's record has changed.
 func (q queue) fix() {
 	for i := 0; ; {
 		least := i
@@ -50,11 +50,11 @@ func (q queue) fix() {
 	}
 }
 
-// second is up to which time the first log is before all others.
+// second returns up to which time the first log precedes all others.
 func (q queue) second() int64 {
 	t := int64(math.MaxInt64)
 	for i := 1; i <= 2 && i < len(q); i++ {
-		// A log with the same time as the first goes first if its file does.
+		// Of logs with the same time, the first file comes first.
 		at := q[i].rec.Time
 		if q[i].file < q[0].file {
 			at--

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// do runs a command between two records. One that comes while too many wait
-// is left out: somebody holds a key down.
+// do runs a command between two records. If too many are waiting, the command is
+// dropped: somebody is holding a key down.
 func (p *Player) do(command func(ctx context.Context) error) {
 	select {
 	case p.commands <- command:
@@ -19,13 +19,13 @@ func (p *Player) set(command func()) {
 	p.do(func(context.Context) error { command(); return nil })
 }
 
-// Pause stops playing, or goes on.
+// Pause pauses or resumes playing.
 func (p *Player) Pause() {
 	p.set(func() { p.clock.change(func() { p.clock.paused = !p.clock.paused }) })
 }
 
-// Faster and Slower double and halve the speed, between 1/16 and 1024; above
-// that is Max.
+// Faster and Slower double and halve the speed, between 1/16 and 1024; beyond that is
+// Max.
 func (p *Player) Faster() {
 	p.set(func() {
 		switch s := p.clock.speed; {
@@ -56,9 +56,9 @@ func (p *Player) setSpeed(s float64) {
 	p.clock.change(func() { p.clock.speed = s })
 }
 
-// Step goes forward or back by a time. Forward, what is between is played as
-// fast as can be, so that nothing is missing in what has been counted; back,
-// records are given out again.
+// Step goes forward or back by a duration. Going forward, the records in between are
+// played as fast as possible, so that nothing is missing from what has been counted;
+// after going back, records are passed on again.
 func (p *Player) Step(d time.Duration) {
 	p.do(func(ctx context.Context) error {
 		now := max(p.position(), p.fast) // further steps add up
@@ -75,7 +75,7 @@ func (p *Player) Restart() {
 	p.do(func(ctx context.Context) error { return p.back(ctx, p.first) })
 }
 
-// Next goes to the next record, over a time in which there is none.
+// Next skips to the next record.
 func (p *Player) Next() {
 	p.set(func() {
 		if len(p.queue) > 0 {

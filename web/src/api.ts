@@ -11,7 +11,7 @@ export interface Archive {
 	cut: boolean;
 }
 
-/** A place: an interface of a node, which an agent watches, and on which side of it. */
+/** A place: an interface of a node, and on which side of it. */
 export interface At {
 	node: string;
 	agent: string;
@@ -19,7 +19,7 @@ export interface At {
 	stage: 'in' | 'queue' | 'out' | 'dropped';
 }
 
-/** A flow in a few words, since it began. */
+/** A summary of a flow, since it began. */
 export interface Brief {
 	src: string;
 	dst: string;
@@ -27,7 +27,7 @@ export interface Brief {
 	dst_port?: number;
 	proto: number;
 	mgen?: number;
-	/** What people call Src and Dst, or the nodes that have these addresses; "" if neither is known. */
+	/** The names of Src and Dst, or of the nodes with these addresses; "" if neither is known. */
 	src_name?: string;
 	dst_name?: string;
 	row: number;
@@ -35,24 +35,24 @@ export interface Brief {
 	/** Seen anywhere */
 	packets: number;
 	bytes: number;
-	/** Delivered and Lost packets, as in Delivery. Unheard were seen last where nobody is known who comes next. */
+	/** Delivered and Lost packets, as in Delivery. Unheard packets were last seen at a place after which no observer is known. */
 	delivered: number;
 	lost: number;
 	unobserved: number;
 	unheard: number;
-	/** Watched ones */
+	/** Those that are watched */
 	members?: number;
-	/** Of them, that have received nothing */
+	/** Of these, those that have received nothing */
 	silent?: number;
 	/** Of its path */
 	changes?: number;
 }
 
-/** The answer of /api/v1/flows. */
+/** The response of /api/v1/flows. */
 export interface Briefs {
 	/** Those that lose the largest share first */
 	flows: Brief[];
-	/** That were left out */
+	/** Number left out */
 	more: number;
 }
 
@@ -66,14 +66,14 @@ export interface Bucket {
 export interface Cell {
 	src: string;
 	dst: string;
-	/** -1: none */
+	/** -1 if unknown */
 	srcHost: number;
 	dstHost: number;
 	once: Count;
 	sent: Count;
 	relayed: Count;
 	received: Count;
-	/** Null if not known */
+	/** Null if unknown */
 	loss: Lost | null;
 }
 
@@ -90,12 +90,12 @@ export interface Delay {
 	jitter: number;
 }
 
-/** How packets of the flows of one row ended. A multicast counts once for each member whose node is watched, and not at all while its members are not known. */
+/** How the packets of the flows in one row ended. A multicast packet counts once per member whose node is watched, and not at all while its members are unknown. */
 export interface Delivery {
 	row: number;
 	delivered: number;
 	lost: number;
-	/** It could not be observed whether they arrived */
+	/** Their arrival could not be observed */
 	unobserved: number;
 }
 
@@ -103,17 +103,17 @@ export interface Delivery {
 export interface Detail {
 	/** Packets, flows, top */
 	level: 'packets' | 'flows' | 'top';
-	/** Seconds since 1970; 0: from the start */
+	/** Seconds since 1970; 0 means from the start */
 	since: number;
-	/** Which was passed, as -detail names it; "rule", "" at level packets */
+	/** The limit exceeded, as named by -detail; or "rule"; "" at level packets */
 	limit: string;
 	/** The same in words */
 	why: string;
 	/** Of the level */
 	changes: number;
-	/** That went to be kept */
+	/** Passed on to be kept */
 	records: number;
-	/** That did not, as there were too many at once */
+	/** Not passed on, because there were too many at once */
 	lost: number;
 }
 
@@ -129,13 +129,13 @@ export interface Ended {
 	reason?: string;
 }
 
-/** The answer of /api/v1/packets. */
+/** The response of /api/v1/packets. */
 export interface EndedList {
 	/** Oldest first */
 	packets: Ended[];
 }
 
-/** The answer to a request that cannot be served. */
+/** The response to a request that cannot be served. */
 export interface Failure {
 	/** What is wrong, and what was expected */
 	error: string;
@@ -157,32 +157,32 @@ export interface FlowSeries {
 
 /** A row of the page. */
 export interface FlowSetup {
-	/** Its number in the configuration, or X */
+	/** Number in the configuration, or X */
 	id: string;
-	/** As people call it; "" if it has no name */
+	/** "" if it has no name */
 	name: string;
-	/** What it looks for: 2000, M1000-1099 */
+	/** Definition of the flow: 2000, M1000-1099 */
 	detail: string;
-	/** Color of primary and Relay of relayed traffic, #rrggbb, or "" for the page's own choice. */
+	/** The color of primary traffic, and Relay that of relayed traffic, #rrggbb; "" leaves the choice to the page. */
 	color: string;
 	relay: string;
-	/** The configuration does not have it any more, the history has. */
+	/** Former flows are no longer in the configuration, but in the history. */
 	former?: boolean;
 }
 
-/** What is pushed once a second: the state of everything, and the newest seconds, of which the last ones may still have changed. */
+/** Pushed once a second: the current state, and the newest seconds, the last of which may still change. */
 export interface Frame {
 	seq: number;
 	run: string;
 	/** UNIX seconds */
 	now: number;
-	/** The newest second that is over */
+	/** The newest completed second */
 	complete: number;
 	/** The first second that is kept; 0: none */
 	oldest: number;
 	hosts: HostState[];
 	store: Store;
-	/** Null unless logs are played */
+	/** Null unless logs are replayed */
 	replay: Replay | null;
 	/** The second Complete alone */
 	current: Overview;
@@ -196,18 +196,18 @@ export interface Group {
 	senders: Sender[];
 }
 
-/** The answer of /healthz. */
+/** The response of /healthz. */
 export interface Health {
-	/** "ok", or what does not work, why, and since when */
+	/** "ok", or what fails, why, and since when */
 	status: string;
 	/** Seconds */
 	snapshotAge: number;
 	agents: number;
-	/** Of the agents */
+	/** Number of connected agents */
 	connected: number;
 }
 
-/** Hop of a flow, or of all. Ends without a To are those that nobody has seen go further. */
+/** A hop of a flow, or of all flows. One without a To is where packets were last seen. */
 export interface Hop {
 	from: At;
 	to?: At;
@@ -215,14 +215,14 @@ export interface Hop {
 	packets: number;
 	/** Of these */
 	bytes: number;
-	/** Seen at the beginning, and surely not at the end */
+	/** Seen at the beginning, and certainly not at the end */
 	lost: number;
 	unobserved?: number;
-	/** More than one of a packet, beside Packets */
+	/** Repetitions of packets, in addition to Packets */
 	duplicates?: number;
-	/** Came before a packet of their flow that had begun the hop earlier */
+	/** Arrived before a packet of their flow that had entered the hop earlier */
 	reordered?: number;
-	/** Of those whose arrival was observable, 0 to 1 */
+	/** Share of those whose arrival was observable, 0 to 1 */
 	delivered: number;
 	delay?: HopDelay;
 	/** Of Lost, by reason */
@@ -237,22 +237,22 @@ export interface HopDelay {
 	p50_ns: number;
 	p95_ns: number;
 	p99_ns: number;
-	/** As RFC 3550, section 6.4.1, of one flow's packets */
+	/** As defined in RFC 3550, section 6.4.1, over the packets of one flow */
 	jitter_ns: number;
-	/** What the delay depends on: "same" (one node's clock), "common" (two clocks that agree as far as can be told), "estimated" (corrected by an estimate), or "unknown": no packets go both ways. */
+	/** The reference of the delay: "same" (one node's clock), "common" (two clocks that agree as far as can be determined), "estimated" (corrected by an estimate), or "unknown" (there are no packets in both directions). */
 	clock: 'same' | 'common' | 'estimated' | 'unknown';
-	/** How far the end's clock is ahead, and Uncertainty how far off that may be. Valid unless Clock is "same" or "unknown". */
+	/** How far the end's clock is ahead, and Uncertainty the maximum error of that. Valid unless Clock is "same" or "unknown". */
 	offset_ns?: number;
 	uncertainty_ns?: number;
 	/** Histogram of a flow's delay from end to end; not of a hop's. */
 	histogram?: Bucket[];
 }
 
-/** The answer of /api/v1/hops. */
+/** The response of /api/v1/hops. */
 export interface Hops {
-	/** Those with most packets first */
+	/** Those with the most packets first */
 	hops: Hop[];
-	/** That were left out */
+	/** Number left out */
 	more: number;
 }
 
@@ -267,16 +267,16 @@ export interface HostCounts {
 /** An agent's line in the configuration. */
 export interface HostSetup {
 	label: string;
-	/** As people call it; "" if it has no name */
+	/** "" if it has no name */
 	name: string;
 	address: string;
-	/** What the agent speaks: "28-byte" or "ipfix"; or "log", for a log that is played. It is empty for a former host. */
+	/** The format that the agent sends: "28-byte" or "ipfix"; or "log" for a log that is replayed. It is empty for a former host. */
 	feed: '28-byte' | 'ipfix' | 'log' | '';
-	/** The configuration does not have it any more. */
+	/** Former hosts are no longer in the configuration. */
 	former?: boolean;
 }
 
-/** An agent's connection and what is known of its records. */
+/** An agent's connection and what is known about its records. */
 export interface HostState {
 	state: 'dialling' | 'connected' | 'failed' | 'removed';
 	/** Why it failed, in a few words */
@@ -285,15 +285,15 @@ export interface HostState {
 	records: number;
 	/** Made since the start */
 	connections: number;
-	/** Losses since the start by stage, in the order in which packets pass the stages. A stage that the agent's feed cannot tell of is not there. */
+	/** Losses since the start by stage, in the order in which packets pass through the stages. Stages that the agent's feed cannot report are omitted. */
 	losses: Loss[];
-	/** What is kept of its records; nil if none are. */
+	/** What is kept of its records; nil if none are kept. */
 	detail: Detail | null;
 	late: number;
 	future: number;
 	lateNow: boolean;
 	futureNow: boolean;
-	/** Age in seconds of the freshest packet as it arrived; negative if the host's clock is ahead. Null if not known. */
+	/** The age of the most recent packet on arrival, in seconds; negative if the host's clock is ahead. Null if unknown. */
 	age: number | null;
 	/** CPU in percent, Memory in bytes; null if the agent does not report them. */
 	cpu: number | null;
@@ -306,7 +306,7 @@ export interface HostView {
 	relayed: Count;
 	received: Count;
 	flows: FlowCounts[];
-	/** Times when its agent was not watching, or the collector did not run. */
+	/** Time ranges in which its agent was not watching, or the collector was not running. */
 	gaps: [number, number][];
 	sentSeries: Series;
 	relayedSeries: Series;
@@ -318,9 +318,9 @@ export interface Hosts {
 	hosts: HostView[];
 }
 
-/** GET /api/v1/ledger. */
+/** The response of GET /api/v1/ledger. */
 export interface Ledger {
-	/** All entries add up; Error says what does not. */
+	/** Closes means that all entries add up; Error says what does not. */
 	closes: boolean;
 	error: string;
 	entries: LedgerEntry[];
@@ -349,9 +349,9 @@ export interface LedgerLoss {
 	count: number;
 }
 
-/** What a link carried of the flows of one row. */
+/** What a link carried of the flows in one row. */
 export interface LinkRow {
-	/** As [Engine.Classify] numbers them */
+	/** As numbered by [Engine.Classify] */
 	row: number;
 	packets: number;
 	bytes: number;
@@ -376,7 +376,7 @@ export interface Lost {
 export interface MGEN {
 	window: Span;
 	other: Count;
-	/** Flows that a limit left out */
+	/** Number of flows left out because of a limit */
 	more?: number;
 	flows: MGENFlow[];
 	names: Record<string, string>;
@@ -423,7 +423,7 @@ export interface MGENReceiver {
 	/** What became of what was sent to it; null of relays and overhearers. */
 	delivery: MGENDelivery | null;
 	loss: Lost | null;
-	/** The rest is null unless the feed tells of messages. */
+	/** The rest is null unless the feed reports messages. */
 	duplicates: number | null;
 	reordered: number | null;
 	restarts: number | null;
@@ -439,7 +439,7 @@ export interface MGENReceiverSeries {
 	lost: (number | null)[];
 	duplicates: number[];
 	reordered: number[];
-	/** Ms */
+	/** In ms */
 	minDelay: (number | null)[];
 	meanDelay: (number | null)[];
 	maxDelay: (number | null)[];
@@ -465,7 +465,7 @@ export interface Matrix {
 export interface Messages {
 	packets: number;
 	bits: number;
-	/** 0: the feed does not tell */
+	/** 0 if the feed does not report messages */
 	messages: number;
 }
 
@@ -479,14 +479,14 @@ export interface Overview {
 	hosts: HostCounts[];
 }
 
-/** Change of a flow's path. */
+/** A change of a flow's path. */
 export interface PathChange {
 	time_ns: number;
 	from: string[];
 	to: string[];
 }
 
-/** What is known of one. */
+/** What is known about a flow. */
 export interface PathFlow {
 	src: string;
 	dst: string;
@@ -498,49 +498,49 @@ export interface PathFlow {
 	/** Seen anywhere */
 	packets: number;
 	bytes: number;
-	/** Arrived at the destination's interface; not of multicast. */
+	/** Arrived packets reached the destination's interface. Not for multicast. */
 	arrived: number;
 	lost: number;
-	/** Unheard were seen last where nobody is known who comes next; Unobserved where that agent was not watching. */
+	/** Unheard packets were last seen at a place after which no observer is known. Unobserved packets were last seen where the next observer was not watching. */
 	unheard?: number;
 	unobserved?: number;
 	drops?: Record<string, number>;
 	loops?: number;
-	/** Routers passed, by the TTL */
+	/** Routers passed, according to the TTL */
 	min_hops: number;
 	max_hops: number;
 	hops: Hop[];
 	paths?: PathTaken[];
 	changes?: PathChange[];
 	changed?: number;
-	/** Of a multicast */
+	/** Of a multicast flow */
 	nodes?: Role[];
 	/** Delay from the sender to the destination; not of a multicast. That of its nodes is theirs. */
 	delay?: HopDelay;
 }
 
-/** What went directly from one node to another in a time. Within a node it is what went through it and its queues. */
+/** The traffic directly from one node to another in a time range. A link within a node is what went through the node and its queues. */
 export interface PathLink {
 	from: string;
-	/** "" is not known */
+	/** "" if unknown */
 	to: string;
 	flows: LinkRow[];
 }
 
-/** What went where in a time. From and To are seconds since 1970 when packets came to this host, as far as they are remembered; both are 0 if nothing is. */
+/** What went where in a time range. From and To are seconds since 1970 by arrival at this host, as far as they are remembered; both are 0 if nothing is. */
 export interface PathMap {
 	from: number;
 	to: number;
-	/** Share of the packets that is looked at now */
+	/** Share of packets currently tracked */
 	sampled: number;
 	nodes: MapNode[];
 	links: PathLink[];
 	delivery: Delivery[];
-	/** Packets on links that there was no room for */
+	/** Packets on links for which there was no room */
 	other?: number;
 }
 
-/** One packet, in the order of its way. Of packets that are not waited for any more, those are known that did not arrive, and of these only how they ended. */
+/** A packet with its observations in order. After its window, a packet is known only if it did not arrive, and then only how it ended. */
 export interface PathPacket {
 	digest: string;
 	flow: PathTuple;
@@ -553,10 +553,10 @@ export interface PathPacket {
 /** What the engine knows. */
 export interface PathReport {
 	now_ns: number;
-	/** Share of the packets that are looked at now */
+	/** Share of packets currently tracked */
 	sampled: number;
 	window_ns: number;
-	/** Packets that are not counted yet */
+	/** Packets not counted yet */
 	waiting: number;
 	/** Of a report of the past: when it begins, and how many seconds of the time up to Now there is something known of. */
 	from_ns?: number;
@@ -566,11 +566,11 @@ export interface PathReport {
 	observations: number;
 	/** Packets whose digest is unknown */
 	no_digest: number;
-	/** Observations that memory did not suffice for */
+	/** Observations skipped for lack of memory */
 	not_selected: number;
-	/** That were joined and counted */
+	/** Joined and counted */
 	packets: number;
-	/** Packets that look like another, and are counted in nothing else */
+	/** Packets that look like others, and are counted nowhere else */
 	ambiguous: number;
 	/** Packets with more observations than are kept */
 	overflowed: number;
@@ -579,7 +579,7 @@ export interface PathReport {
 	flows: PathFlow[];
 }
 
-/** A way through the network. */
+/** A route through the network. */
 export interface PathTaken {
 	nodes: string[];
 	packets: number;
@@ -587,7 +587,7 @@ export interface PathTaken {
 	last_ns: number;
 }
 
-/** Tuple names a flow, as its sender does. */
+/** Tuple identifies a flow, with the addresses and ports at its sender. */
 export interface PathTuple {
 	src: string;
 	dst: string;
@@ -601,25 +601,25 @@ export interface PathTuple {
 export interface Problem {
 	/** Loss, silent, agent, clock, drops, or failing. */
 	kind: 'loss' | 'silent' | 'agent' | 'clock' | 'drops' | 'failing';
-	/** The monitoring is at fault, not the network. */
+	/** Monitoring means that the monitoring is at fault, not the network. */
 	monitoring: boolean;
-	/** A sentence without a full stop */
+	/** A sentence without a period */
 	text: string;
-	/** Seconds since 1970; 0 if not known */
+	/** Seconds since 1970; 0 if unknown */
 	since?: number;
-	/** Of the page that shows it */
+	/** The page's view that shows it */
 	view: string;
-	/** What to choose there: "@" and a node's name, or a flow as the page's addresses name it */
+	/** What to select there: "@" and a node's name, or a flow as in the page's addresses */
 	pick?: string;
-	/** 0 to 100, for the order */
+	/** 0 to 100, for sorting */
 	severity: number;
 }
 
-/** The answer of /api/v1/problems. */
+/** The response of /api/v1/problems. */
 export interface Problems {
 	/** The worst first */
 	problems: Problem[];
-	/** That were left out */
+	/** Number left out */
 	more: number;
 }
 
@@ -631,34 +631,34 @@ export interface Receiver {
 	fraction: number | null;
 }
 
-/** The state of logs that are played. */
+/** The state of a replay. */
 export interface Replay {
-	/** UNIX seconds; 0 before the logs have been opened */
+	/** UNIX seconds; 0 until the logs have been opened */
 	position: number;
-	/** Of the logs that has been read, 0 to 1 */
+	/** Share of the logs that has been read, 0 to 1 */
 	part: number;
-	/** 1 is the records' own; 0 as fast as possible */
+	/** 1 is the original speed; 0 is as fast as possible */
 	speed: number;
-	/** Seconds of the logs' time until the next record */
+	/** Seconds until the next record, in the logs' time */
 	gap: number;
 	paused: boolean;
-	/** On the way to another place, as fast as possible */
+	/** Seeking another position, as fast as possible */
 	seeking: boolean;
 	ended: boolean;
 }
 
-/** What a node has to do with a multicast. */
+/** A node's part in a multicast flow. */
 export interface Role {
 	node: string;
 	/** Source, relay, member, overhearer, or receiver if memberships are not known */
 	role: 'source' | 'relay' | 'member' | 'overhearer' | 'receiver';
-	/** Packets, each once; of a member, of those expected */
+	/** Distinct packets; for a member, of those expected */
 	received: number;
 	copies?: number;
 	relayed?: number;
-	/** Of the flow's packets, 0 to 1; of a member, of those expected */
+	/** Of the flow's packets, 0 to 1; for a member, of those expected */
 	share: number;
-	/** Of a member: packets that were sent meanwhile, and those of which it was not observed whether they came. */
+	/** For a member: packets sent while it was one, and those whose arrival was unobserved. */
 	expected?: number;
 	unobserved?: number;
 	/** Delay from the sender; not of overhearers. */
@@ -679,19 +679,19 @@ export interface Series {
 	bits: (number | null)[];
 }
 
-/** What stays the same until the configuration changes. Numbers of flows and hosts stay what they are even then. */
+/** What stays the same until the configuration changes. The numbers of flows and hosts never change. */
 export interface Setup {
 	version: string;
-	/** Another one for each start of the program and each change of the configuration, so that a page knows that what it has is of an earlier one. */
+	/** Run changes with each start of the program and each change of the configuration, so that a page recognizes outdated data. */
 	run: string;
 	started: string;
 	/** The rows of rollup; the one with the ID X is the traffic of no flow. */
 	flows: FlowSetup[];
-	/** Agents, in the order of the configuration; then former ones, then later ones */
+	/** Agents in the order of the configuration, followed by former and then later ones */
 	hosts: HostSetup[];
 }
 
-/** One observation of a packet. */
+/** An observation of a packet. */
 export interface Sight {
 	node: string;
 	agent: string;
@@ -709,24 +709,24 @@ export interface Span {
 	to: number;
 	step: number;
 	points: number;
-	/** Gaps, from and to, without to: nothing is known, as the collector did not run or none of the agents was watching. */
+	/** Time ranges [from, to) about which nothing is known, because the collector was not running or none of the agents was watching. */
 	gaps?: [number, number][];
 }
 
-/** How a stage does. Times are seconds since 1970, 0 for none. */
+/** The health of a stage. Times are seconds since 1970, 0 for none. */
 export interface StageHealth {
 	stage: string;
 	name: string;
 	failing: string;
 	since: number;
-	/** When the oldest item came that is not passed on yet */
+	/** When the oldest item not passed on yet arrived */
 	oldest: number;
 }
 
-/** The body that steers a replay. */
+/** The request body that controls a replay. */
 export interface Steering {
 	command: 'pause' | 'resume' | 'slower' | 'faster' | 'next' | 'forward';
-	/** To go forward by */
+	/** For forward */
 	seconds?: number;
 }
 

@@ -15,23 +15,23 @@ const JSON = "application/json"
 
 // Endpoint is an address and a method.
 type Endpoint struct {
-	Method     string // "" is GET
-	Path       string // as http.ServeMux has it: /api/v1/packet/{digest}
+	Method     string // "" means GET
+	Path       string // in the syntax of http.ServeMux: /api/v1/packet/{digest}
 	Summary    string // one sentence
 	Parameters []Parameter
-	Body       any    // a value of the type that a POST sends; nil if there is none
-	Answer     any    // a value of the type of the answer; nil if that is not JSON
-	Type       string // of an answer that is not JSON
-	// Errors are what may happen besides 400, which is for parameters, and what any address may
-	// answer: 401, 403, 405, 406, 429.
+	Body       any    // a value of the type that a POST sends; nil if none
+	Answer     any    // a value of the response type; nil if that is not JSON
+	Type       string // content type of a response that is not JSON
+	// Errors are possible statuses other than 400, which is for parameters, and those
+	// of any endpoint: 401, 403, 405, 406, 429.
 	Errors map[int]string
-	// Get returns the answer. An error is an *Error, or else means a bad request. Addresses whose
-	// answers are not simply JSON have Serve instead.
+	// Get returns the response. An error that is not an *Error means a bad request.
+	// Endpoints whose responses are not simply JSON have Serve instead.
 	Get   func(Values) (any, error)
 	Serve func(http.ResponseWriter, *http.Request, Values)
 }
 
-// Pattern is the endpoint as http.ServeMux wants it.
+// Pattern returns the endpoint's pattern for http.ServeMux.
 func (e *Endpoint) Pattern() string { return e.method() + " " + e.Path }
 
 func (e *Endpoint) method() string {
@@ -41,7 +41,8 @@ func (e *Endpoint) method() string {
 	return e.Method
 }
 
-// Handler checks requests before it passes them on. What Get returns, send sends; nil stands for Send.
+// Handler returns a handler that checks requests before it passes them on. send sends
+// the result of Get; nil means Send.
 func (e *Endpoint) Handler(send func(http.ResponseWriter, *http.Request, []byte)) http.Handler {
 	if send == nil {
 		send = Send
@@ -72,7 +73,7 @@ func (e *Endpoint) Handler(send func(http.ResponseWriter, *http.Request, []byte)
 	})
 }
 
-// Error is an error with a status of its own.
+// Error is an error with an HTTP status.
 type Error struct {
 	Status int
 	Text   string
@@ -88,12 +89,12 @@ func failed(w http.ResponseWriter, err error) {
 	Fail(w, status, err.Error())
 }
 
-// Failure is the answer to a request that cannot be served.
+// Failure is the response to a request that cannot be served.
 type Failure struct {
 	Error string `json:"error"` // what is wrong, and what was expected
 }
 
-// Fail answers with a Failure.
+// Fail sends a Failure.
 func Fail(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", JSON)
 	w.Header().Set("Cache-Control", "no-store")
@@ -101,7 +102,7 @@ func Fail(w http.ResponseWriter, status int, text string) {
 	w.Write(Encode(Failure{text}))
 }
 
-// Send answers with JSON.
+// Send sends a JSON response.
 func Send(w http.ResponseWriter, r *http.Request, body []byte) {
 	w.Header().Set("Content-Type", JSON)
 	w.Header().Set("Cache-Control", "no-store")
@@ -111,8 +112,8 @@ func Send(w http.ResponseWriter, r *http.Request, body []byte) {
 	}
 }
 
-// Encode returns v as JSON. It fails only for numbers that are not finite, which would be a bug,
-// and then returns a Failure.
+// Encode returns v as JSON. If that fails, which it does only for numbers that are not
+// finite, and would be a bug, it returns a Failure.
 func Encode(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -141,5 +142,5 @@ func Accepts(r *http.Request, kind string) bool {
 	return allowed
 }
 
-// Nullable is a number that JSON has as null if it is not known.
+// Nullable is a number that is null in JSON if it is unknown.
 type Nullable interface{ Null() bool }

@@ -15,7 +15,7 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Kind is what a parameter's value is.
+// Kind is the kind of a parameter's value.
 type Kind int
 
 // Kinds of parameters.
@@ -26,22 +26,23 @@ const (
 	Word         // one of Words
 )
 
-// Parameter of an address.
+// Parameter is a parameter of an endpoint.
 type Parameter struct {
 	Name     string
 	Meaning  string // one sentence
 	Kind     Kind
 	Min, Max int64
 	Words    []string
-	Pattern  string // of a Text, a regular expression; "" is any
-	Want     string // what a value has to be, for errors; "" is said by the others
-	Default  any    // an int64 for an Integer, a string for others; nil if there is none
+	Pattern  string // of a Text, a regular expression; "" matches any
+	Want     string // what a value must be, for errors; "" derives it from the other fields
+	Default  any    // an int64 for an Integer, a string for others; nil if none
 	Required bool
-	Repeated bool // it may be given several times
-	InPath   bool // it is a part of the path
+	Repeated bool // may be given several times
+	InPath   bool // part of the path
 }
 
-// Values are the parameters of a request. They have been checked: each is what its Parameter says.
+// Values are the parameters of a request. They have been checked against their
+// Parameter.
 type Values struct {
 	given url.Values
 	known []Parameter
@@ -70,17 +71,17 @@ func (v Values) All(name string) []string { return v.given[name] }
 
 // Int returns a parameter's number, its default, or 0.
 func (v Values) Int(name string) int64 {
-	n, _ := strconv.ParseInt(v.Text(name), 10, 64) // checked; "" is 0
+	n, _ := strconv.ParseInt(v.Text(name), 10, 64) // already checked; "" is 0
 	return n
 }
 
 // Addr returns a parameter's address, or an invalid one.
 func (v Values) Addr(name string) netip.Addr {
-	a, _ := netip.ParseAddr(v.Text(name)) // checked
+	a, _ := netip.ParseAddr(v.Text(name)) // already checked
 	return a.Unmap()
 }
 
-// values are those of a request, or the error that names what is wrong.
+// values returns the parameters of a request, or an error that names what is wrong.
 func (e *Endpoint) values(r *http.Request) (Values, error) {
 	given, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -89,8 +90,9 @@ func (e *Endpoint) values(r *http.Request) (Values, error) {
 	return e.check(given, r.PathValue)
 }
 
-// check refuses parameters that the address does not use, that are given twice, or that are not what
-// they should be: a misspelled one would change the answer silently. Those in the path are added to given.
+// check rejects parameters that the endpoint does not have, that are given twice, or
+// that have an invalid value, because a misspelled one would silently change the
+// response. Parameters in the path are added to given.
 func (e *Endpoint) check(given url.Values, inPath func(name string) string) (Values, error) {
 	var names []string
 	for _, p := range e.Parameters {

@@ -8,8 +8,8 @@ import (
 // eighths of a cell, from the left (U+258F to U+2588).
 var eighths = [...]string{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"}
 
-// bar is exactly width cells of which part (0 to 1) is filled. Anything above
-// 0 can be seen.
+// bar returns exactly width cells, of which part (0 to 1) is filled. Any value above 0
+// is visible.
 func bar(part float64, width int) string {
 	n := int(math.Round(min(part, 1) * float64(8*width)))
 	if part > 0 {
@@ -19,8 +19,8 @@ func bar(part float64, width int) string {
 	return text + strings.Repeat(" ", width-(n+7)/8)
 }
 
-// stack is an agent's bar, made of its flows' colors in their order. What
-// several flows count twice is cut off at the agent's total.
+// stack returns an agent's bar, composed of its flows' colors in their order. Traffic
+// counted by several flows is cut off at the agent's total.
 func (p *Painter) stack(a *Agent, width int, full float64) string {
 	total := min(1, a.Rate.Bits/full) * float64(width)
 	end := int(math.Round(total))
@@ -39,9 +39,9 @@ func (p *Painter) stack(a *Agent, width int, full float64) string {
 	return b.String() + strings.Repeat("█", end-done) + strings.Repeat(" ", width-end)
 }
 
-// scale chooses what a full bar means: 1, 2 or 5 times a power of ten. It grows
-// at once and shrinks only after a while, so that bars can be compared from
-// second to second.
+// scale chooses the value of a full bar: 1, 2, or 5 times a power of ten. It grows
+// immediately and shrinks only after a while, so that bars can be compared from second
+// to second.
 type scale struct {
 	full float64
 	low  int // calls since the scale was last needed
@@ -64,7 +64,7 @@ func (s *scale) fit(peak float64) float64 {
 	return s.full
 }
 
-// nice is the smallest of 1, 2 or 5 times a power of ten that is at least v.
+// nice returns the smallest of 1, 2, or 5 times a power of ten that is at least v.
 func nice(v float64) float64 {
 	decade := math.Pow(10, math.Floor(math.Log10(v)))
 	for _, m := range []float64{1, 2, 5} {

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Key is what was typed: a character in lower case, or one of these.
+// Key is a typed key: a character in lower case, or one of these.
 type Key rune
 
-// Keys that are no characters; the numbers are of Unicode's private use area.
+// Keys that are not characters; the numbers are from Unicode's private use area.
 const (
 	KeyUp Key = 0xe000 + iota
 	KeyDown
@@ -27,29 +27,29 @@ const (
 	KeyEnd
 )
 
-// sequences are what terminals send for keys that are no characters: in normal
-// and in application mode (xterm, ctlseqs).
+// sequences are what terminals send for keys that are not characters, in normal and in
+// application mode (xterm, ctlseqs).
 var sequences = map[string]Key{
 	"[A": KeyUp, "[B": KeyDown, "[C": KeyRight, "[D": KeyLeft, "[H": KeyHome, "[F": KeyEnd,
 	"OA": KeyUp, "OB": KeyDown, "OC": KeyRight, "OD": KeyLeft, "OH": KeyHome, "OF": KeyEnd,
 	"[1~": KeyHome, "[4~": KeyEnd, "[5~": KeyPageUp, "[6~": KeyPageDown, "[7~": KeyHome, "[8~": KeyEnd,
 }
 
-// backgroundPause is how often a program in the background looks whether it
-// may read again.
+// backgroundPause is the interval at which a program in the background checks whether
+// it may read again.
 const backgroundPause = time.Second
 
-// ReadKeys calls typed for each key until ctx is done or the terminal is gone.
-// The caller ignores SIGTTIN, so that reading in the background fails instead
-// of stopping the program.
+// ReadKeys calls typed for each key until ctx is done or the terminal is gone. The
+// caller must ignore SIGTTIN, so that reading in the background fails instead of
+// stopping the program.
 func (t *Terminal) ReadKeys(ctx context.Context, typed func(Key)) error {
 	var in *os.File
 	err := t.control(func(fd int) (err error) {
-		// Another description of the same terminal: t.f is for writing, and its
-		// deadlines are.
+		// A separate description of the same terminal, because t.f, including its
+		// deadlines, is for writing.
 		const flags = os.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 		in, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), flags, 0)
-		if errors.Is(err, os.ErrPermission) { // it is another user's, as behind su(1)
+		if errors.Is(err, os.ErrPermission) { // it belongs to another user, as with su(1)
 			in, err = os.OpenFile("/dev/tty", flags, 0)
 		}
 		return err
@@ -73,7 +73,7 @@ func (t *Terminal) ReadKeys(ctx context.Context, typed func(Key)) error {
 			case <-ctx.Done():
 			}
 		case errors.Is(err, unix.EIO), err == io.EOF:
-			return nil // the terminal is gone; drawing will say so
+			return nil // the terminal is gone; drawing will report it
 		default:
 			return fmt.Errorf("cannot read keys: %w", err)
 		}
@@ -81,7 +81,7 @@ func (t *Terminal) ReadKeys(ctx context.Context, typed func(Key)) error {
 	return nil
 }
 
-// background: another job of the shell has the terminal.
+// background reports whether another job of the shell has the terminal.
 func (t *Terminal) background() bool {
 	group := 0
 	err := t.control(func(fd int) (err error) {
@@ -91,8 +91,7 @@ func (t *Terminal) background() bool {
 	return err == nil && group != unix.Getpgrp()
 }
 
-// keys are those that b is the bytes of. A sequence that is not known is no
-// key.
+// keys returns the keys encoded in b. Unknown sequences are ignored.
 func keys(b []byte) (keys []Key) {
 	for len(b) > 0 {
 		if b[0] != 0x1b {
@@ -113,8 +112,8 @@ func keys(b []byte) (keys []Key) {
 	return keys
 }
 
-// sequence is the length of the control sequence (ECMA-48, 5.4) whose
-// beginning, an escape, has been taken off b.
+// sequence returns the length of the control sequence (ECMA-48, section 5.4) in b, from
+// which the initial escape has been removed.
 func sequence(b []byte) int {
 	if len(b) == 0 || b[0] != '[' && b[0] != 'O' {
 		return 0

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// MGENFlow is one MGEN flow at one receiver; or at none, if no agent has seen
+// MGENFlow is one MGEN flow at one receiver, or without a receiver if no agent has seen
 // it arrive.
 type MGENFlow struct {
 	ID   uint32
@@ -15,7 +15,7 @@ type MGENFlow struct {
 	At   string // the receiver's label, or ""
 	Rate Rate   // received, or sent if there is no receiver
 	Loss Gauge  // percent
-	// Delay and Jitter in seconds. Delay may be below 0: the clocks of the two
+	// Delay and Jitter in seconds. Delay may be negative, because the clocks of the two
 	// hosts differ.
 	Delay, Jitter Gauge
 	Reordered     Gauge // messages, in the window
@@ -25,8 +25,7 @@ type MGENFlow struct {
 // mgenColumns are the widths of the table of MGEN flows; 0 leaves one out.
 type mgenColumns struct{ id, path, at, packets, bits, loss, delay, jitter, reordered, duplicates int }
 
-// mgenLayout leaves out the columns that are missed least until the paths have
-// enough room.
+// mgenLayout omits the least important columns until the paths have enough room.
 func mgenLayout(flows []MGENFlow, width int) mgenColumns {
 	c := mgenColumns{id: 4, at: 2, packets: 9, bits: 11, loss: 6, delay: 8, jitter: 8, reordered: 9, duplicates: 4}
 	path := 4
@@ -45,7 +44,7 @@ func mgenLayout(flows []MGENFlow, width int) mgenColumns {
 	return c
 }
 
-// room is what the other columns leave for the path.
+// room returns what the other columns leave for the path.
 func (c *mgenColumns) room(width int) int {
 	rest := 0
 	for _, w := range []int{c.at, c.packets, c.bits, c.loss, c.delay, c.jitter, c.reordered, c.duplicates} {
@@ -80,7 +79,7 @@ func (p *Painter) paintMGEN(v *View, width, height int) (lines []string, hidden 
 	return lines, 0
 }
 
-// mgenRow leaves out what the row before says, too: receivers of one flow.
+// mgenRow omits what the previous row already says, for receivers of the same flow.
 func (p *Painter) mgenRow(f, before *MGENFlow, c mgenColumns) string {
 	id, path := fmt.Sprint(f.ID), clean(f.Path)
 	if before != nil && before.ID == f.ID && before.Path == f.Path {
@@ -103,7 +102,7 @@ func (p *Painter) mgenRow(f, before *MGENFlow, c mgenColumns) string {
 		pad(c.reordered, number(f.Reordered)) + pad(c.duplicates, number(f.Duplicates))
 }
 
-// tail is the room behind the rates.
+// tail returns the width of the columns after the rates.
 func (c *mgenColumns) tail() int {
 	return extra(c.loss) + extra(c.delay) + extra(c.jitter) + extra(c.reordered) + extra(c.duplicates)
 }
@@ -115,7 +114,7 @@ func number(g Gauge) string {
 	return strings.TrimRight(si(g.Value), " ")
 }
 
-// loss is percent with as many digits as there is reason to look at.
+// loss formats a percentage with as many digits as are meaningful.
 func loss(g Gauge) string {
 	switch {
 	case !g.Valid:
@@ -138,7 +137,7 @@ func lossStyle(g Gauge) string {
 	return red
 }
 
-// delay is a time with three digits: 950 µs, 12.3 ms, 1.23 s.
+// delay formats a time with three digits: 950 µs, 12.3 ms, 1.23 s.
 func delay(g Gauge) string {
 	if !g.Valid {
 		return ""
@@ -152,7 +151,7 @@ func delay(g Gauge) string {
 	}
 	decimals := 0
 	switch {
-	case unit == "µs": // whole ones
+	case unit == "µs": // whole microseconds
 	case v < 9.995:
 		decimals = 2
 	case v < 99.95:
@@ -165,7 +164,7 @@ func delay(g Gauge) string {
 	return text
 }
 
-// delayStyle warns of a delay that cannot be.
+// delayStyle highlights an impossible delay.
 func delayStyle(g Gauge) string {
 	if g.Valid && g.Value < 0 {
 		return yellow
@@ -173,5 +172,5 @@ func delayStyle(g Gauge) string {
 	return ""
 }
 
-// Seconds is a duration as a Gauge.
+// Seconds returns a duration as a Gauge.
 func Seconds(d time.Duration, valid bool) Gauge { return Gauge{Value: d.Seconds(), Valid: valid} }

@@ -5,26 +5,26 @@ import (
 	"strings"
 )
 
-// Conversation is what two hosts say to each other about one thing.
+// Conversation is the traffic between two hosts for one service.
 type Conversation struct {
-	// A and B are names or addresses. B offers the service, if one of them does,
-	// or is a multicast group.
+	// A and B are names or addresses. B provides the service, if either does, or is a
+	// multicast group.
 	A, B    string
 	Service string // "443 tcp"
 	Color   int    // of its flow, see Flow
-	// There is what A sends to B, Back what comes from B.
+	// There is what A sends to B, Back what B sends to A.
 	There, Back Rate
-	Bytes       uint64 // both ways, since the start
+	Bytes       uint64 // in both directions, since the start
 }
 
 // talkColumns are the widths of the table of conversations; 0 leaves one out.
 type talkColumns struct{ a, b, service, there, back, bytes, bar int }
 
-// arrow is between the two hosts.
+// arrow separates the two hosts.
 const arrow = " ⇄ "
 
-// talkLayout gives the hosts what they need, and leaves out what is missed least
-// until they have enough room for an IPv4 address each.
+// talkLayout gives the hosts the room they need, and omits the least important columns
+// until each host has room for an IPv4 address.
 func talkLayout(list []Conversation, width int) talkColumns {
 	c := talkColumns{a: 4, b: 4, service: 7, there: 11, back: 11, bytes: 8}
 	for i := range list {
@@ -37,7 +37,7 @@ func talkLayout(list []Conversation, width int) talkColumns {
 	}
 	for _, column := range []struct {
 		width *int
-		names int // cells that both names have to have, or the column goes
+		names int // minimum width of both names together for the column to stay
 	}{{&c.bytes, 30}, {&c.service, 30}, {&c.back, 16}, {&c.there, 4}} {
 		if rest() < min(column.names, c.a+c.b) {
 			*column.width = 0
@@ -110,7 +110,7 @@ func (p *Painter) talkRow(t *Conversation, c talkColumns, full float64) string {
 	return line
 }
 
-// bits is a rate without its packets; one of nothing is dim.
+// bits formats a rate without its packets; a zero rate is dim.
 func (p *Painter) bits(r Rate, width int) string {
 	if width == 0 {
 		return ""

@@ -1,6 +1,6 @@
-// Package screen is the collector's live view on a terminal: what it looks
-// like (View) and how it gets there (Terminal). It counts nothing and knows no
-// agents; it is told once a second what to show.
+// Package screen is the collector's live view on a terminal: its appearance (View) and
+// its output (Terminal). It counts nothing and knows nothing about agents; it is told
+// once a second what to display.
 package screen
 
 import (
@@ -18,17 +18,17 @@ import (
 const (
 	enter     = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J" // alternate screen, no cursor, no wrapping
 	leave     = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-	syncBegin = "\x1b[?2026h" // terminals that know it show the frame at once, others ignore it
+	syncBegin = "\x1b[?2026h" // terminals that support it display the frame at once, others ignore it
 	syncEnd   = "\x1b[?2026l"
 	home      = "\x1b[H"
 	eraseLine = "\x1b[K"
 	eraseRest = "\x1b[J"
 )
 
-// writeTime is how long a frame may take; the next one comes anyway.
+// writeTime is how long a frame may take; the next one follows in any case.
 const writeTime = 100 * time.Millisecond
 
-// Terminal is a terminal that shows full-screen frames, from Open to Close.
+// Terminal is a terminal that displays full-screen frames, from Open to Close.
 type Terminal struct {
 	mu    sync.Mutex
 	f     *os.File
@@ -36,15 +36,15 @@ type Terminal struct {
 	open  bool
 }
 
-// CanDraw reports whether f is a terminal that understands control sequences.
+// CanDraw reports whether f is a terminal that supports control sequences.
 func CanDraw(f *os.File) bool {
 	name := os.Getenv("TERM")
 	return name != "" && name != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// Open takes over the terminal f: alternate screen, no cursor, no echo of what
-// is typed. f should be non-blocking, so that a terminal that takes nothing
-// (a stuck remote shell) holds nobody up.
+// Open takes over the terminal f: alternate screen, no cursor, no echo of typed keys. f
+// should be non-blocking, so that a terminal that accepts no output (a stuck remote
+// shell) blocks nobody.
 func Open(f *os.File) (*Terminal, error) {
 	t := &Terminal{f: f}
 	if err := t.Resume(); err != nil {
@@ -53,7 +53,7 @@ func Open(f *os.File) (*Terminal, error) {
 	return t, nil
 }
 
-// Resume does what Open does, after Close.
+// Resume takes over the terminal again after Close.
 func (t *Terminal) Resume() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,9 +66,9 @@ func (t *Terminal) Resume() error {
 			return err
 		}
 		quiet := *old
-		quiet.Lflag &^= unix.ECHO | unix.ICANON // keys come at once, see ReadKeys
+		quiet.Lflag &^= unix.ECHO | unix.ICANON // keys arrive immediately, see ReadKeys
 		quiet.Cc[unix.VMIN], quiet.Cc[unix.VTIME] = 1, 0
-		quiet.Iflag &^= unix.IXON // Ctrl-S would stop the terminal, and keep Close from tidying up
+		quiet.Iflag &^= unix.IXON // Ctrl-S would stop the terminal, and prevent Close from restoring it
 		t.saved = old
 		return unix.IoctlSetTermios(fd, unix.TCSETS, &quiet)
 	})
@@ -79,8 +79,7 @@ func (t *Terminal) Resume() error {
 	return t.write([]byte(enter))
 }
 
-// Close gives the terminal back as it was. It may be called twice, and by any
-// goroutine.
+// Close restores the terminal. It may be called twice, and concurrently.
 func (t *Terminal) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -89,7 +88,7 @@ func (t *Terminal) Close() error {
 	}
 	t.open = false
 	err := t.write([]byte(leave))
-	// TCSETSF throws away what was typed meanwhile: it was not meant for the
+	// TCSETSF discards what was typed in the meantime, because it was not meant for the
 	// shell.
 	restore := func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETSF, t.saved) }
 	if ctlErr := t.control(restore); err == nil {
@@ -98,7 +97,7 @@ func (t *Terminal) Close() error {
 	return err
 }
 
-// Size of the terminal in character cells; 80 x 24 if it does not tell.
+// Size returns the terminal's size in character cells; 80 x 24 if it is unknown.
 func (t *Terminal) Size() (width, height int) {
 	width, height = 80, 24
 	_ = t.control(func(fd int) error {
@@ -111,8 +110,8 @@ func (t *Terminal) Size() (width, height int) {
 	return width, height
 }
 
-// Draw shows a frame, lines separated by newlines. A closed terminal shows
-// nothing, which is no error.
+// Draw displays a frame, whose lines are separated by newlines. Drawing on a closed
+// terminal does nothing and is not an error.
 func (t *Terminal) Draw(frame []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -131,9 +130,9 @@ func (t *Terminal) Draw(frame []byte) error {
 	return t.write(append(out, eraseRest+syncEnd...))
 }
 
-// write gives up after writeTime, which is no error.
+// write gives up after writeTime, which is not an error.
 func (t *Terminal) write(b []byte) error {
-	_ = t.f.SetWriteDeadline(time.Now().Add(writeTime)) // not every terminal can
+	_ = t.f.SetWriteDeadline(time.Now().Add(writeTime)) // some terminals do not support it
 	_, err := t.f.Write(b)
 	if os.IsTimeout(err) {
 		return nil
@@ -141,8 +140,7 @@ func (t *Terminal) write(b []byte) error {
 	return err
 }
 
-// control calls f with the terminal's descriptor, leaving it non-blocking if
-// it is.
+// control calls f with the terminal's descriptor, without making it blocking.
 func (t *Terminal) control(f func(fd int) error) error {
 	conn, err := t.f.SyscallConn()
 	if err != nil {

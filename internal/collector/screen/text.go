@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// clean makes foreign text safe for a terminal: what is not printable, control
-// characters and bidirectional overrides above all, becomes a replacement
-// character.
+// clean makes untrusted text safe for a terminal: characters that are not printable,
+// above all control characters and bidirectional overrides, become replacement
+// characters.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
@@ -21,8 +21,8 @@ func clean(s string) string {
 	}, s)
 }
 
-// wide are the runes that terminals show in two cells (Unicode TR 11, classes
-// W and F, in coarse ranges).
+// wide are the runes that occupy two cells on terminals (Unicode TR 11, classes W and
+// F, in coarse ranges).
 var wide = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{Lo: 0x1100, Hi: 0x115f, Stride: 1}, // Hangul Jamo
@@ -42,7 +42,7 @@ var wide = &unicode.RangeTable{
 	},
 }
 
-// cells is the number of terminal cells that r takes.
+// cells returns the number of terminal cells that r occupies.
 func cells(r rune) int {
 	switch {
 	case r < 0x300:
@@ -63,12 +63,11 @@ func textCells(s string) int {
 	return n
 }
 
-// Fit makes foreign text safe for a terminal and cuts it to at most width
-// cells.
+// Fit makes untrusted text safe for a terminal and cuts it to at most width cells.
 func Fit(s string, width int) string { return fit(clean(s), width) }
 
-// fit cuts s to at most width cells, the last of them an ellipsis if any is
-// missing.
+// fit cuts s to at most width cells, the last of which is an ellipsis if anything is
+// cut off.
 func fit(s string, width int) string {
 	if textCells(s) <= width {
 		return s
@@ -85,7 +84,7 @@ func fit(s string, width int) string {
 	return s
 }
 
-// padRight and padLeft fill or cut s to exactly width cells.
+// padRight and padLeft pad or cut s to exactly width cells.
 func padRight(s string, width int) string {
 	s = fit(s, width)
 	return s + strings.Repeat(" ", max(0, width-textCells(s)))
@@ -96,8 +95,8 @@ func padLeft(s string, width int) string {
 	return strings.Repeat(" ", max(0, width-textCells(s))) + s
 }
 
-// si writes v with three significant digits and an SI prefix: 999, 1.23 k,
-// 45.6 M. Values below 1000 are whole.
+// si formats v with three significant digits and an SI prefix: 999, 1.23 k, 45.6 M.
+// Values below 1000 are rounded to integers.
 func si(v float64) string {
 	const prefixes = " kMGTPE"
 	i := 0
@@ -118,7 +117,7 @@ func si(v float64) string {
 	return strconv.FormatFloat(v, 'f', decimals, 64) + " " + prefixes[i:i+1]
 }
 
-// clock writes a duration as 0:05, 12:34, 1:02:03 or 3 d 1:02:03.
+// clock formats a duration as 0:05, 12:34, 1:02:03, or 3 d 1:02:03.
 func clock(d time.Duration) string {
 	s := int64(d / time.Second)
 	days, h, m := s/86400, s/3600%24, s/60%60

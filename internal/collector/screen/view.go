@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// View is what the screen shows: one block for each agent, a row for each of
-// its flows.
+// View is what the screen displays: one block per agent, with a row for each of its
+// flows.
 type View struct {
 	Uptime  time.Duration
 	Records uint64 // received since the start
 	Lost    uint64 // records that could not be counted in time
 	Agents  []Agent
 	Replay  *Replay // nil: agents are live
-	// MGEN are all MGEN flows; they are shown instead of agents if ShowMGEN.
-	// HasMGEN: there is something to see there.
+	// MGEN are all MGEN flows; they are displayed instead of agents if ShowMGEN.
+	// HasMGEN means that there are any.
 	MGEN              []MGENFlow
 	ShowMGEN, HasMGEN bool
-	// Conversations, the heaviest first, are shown instead of agents if ShowTalk.
+	// Conversations, heaviest first, are displayed instead of agents if ShowTalk.
 	Conversations []Conversation
 	ShowTalk      bool
-	// Page is where a browser finds the same, or empty.
+	// Page is the address of the same view for a browser, or "".
 	Page string
-	// Notice is something else worth knowing, or empty.
+	// Notice is an additional message, or "".
 	Notice string
 }
 
-// Replay is where a replay of logs is.
+// Replay is the state of a replay.
 type Replay struct {
-	Time     string        // of the records, as people read it
-	Part     float64       // of the logs that has been read, 0 to 1
+	Time     string        // of the records, for display
+	Part     float64       // share of the logs that has been read, 0 to 1
 	Speed    string        // x1, x16
-	Gap      time.Duration // until the next record, in its own time
+	Gap      time.Duration // until the next record, in the logs' time
 	Paused   bool
-	Seeking  bool // on the way to another place
+	Seeking  bool // seeking another position
 	Starting bool // Time is not valid yet
 	Ended    bool
 }
@@ -44,32 +44,32 @@ type Replay struct {
 type Agent struct {
 	Label, Address string
 	State          State
-	// Status is a few words on why there is no connection. Valid unless State
-	// is Connected.
+	// Status says in a few words why there is no connection. Valid unless State is
+	// Connected.
 	Status string
-	// Less is what is kept instead of packets, "flows"; empty if packets are, or
-	// nothing is.
+	// Less is what is kept instead of packets, such as "flows"; empty if packets or
+	// nothing are kept.
 	Less string
-	// Missing is what is known not to have come, "12 records lost in transit", or
-	// empty.
+	// Missing is what is known to be missing, such as "12 records lost in transit", or
+	// "".
 	Missing string
-	Rate    Rate // each packet once, whatever the number of its flows
+	Rate    Rate // each packet counted once, whatever the number of its flows
 	CPU     Gauge
 	Memory  Gauge // bytes
 	Flows   []Flow
 }
 
-// State of a connection.
+// State is the state of a connection.
 type State uint8
 
-// The states, in the order in which they usually come.
+// Values of State, in their usual order.
 const (
 	Dialling State = iota
 	Connected
-	Failed // and will be tried again
+	Failed // will be retried
 )
 
-// Rate of a stream in one second.
+// Rate is the rate of a stream in one second.
 type Rate struct{ Packets, Bits float64 }
 
 // Gauge is a host statistic; not every agent sends any.
@@ -80,30 +80,29 @@ type Gauge struct {
 
 // Flow is one flow of one agent.
 type Flow struct {
-	Name   string // as grapher lines have it
-	Detail string // what makes the flow, or ""
-	Color  int    // a number that is the flow's for all agents and times, Grey, or RGB
+	Name   string // as in grapher lines
+	Detail string // definition of the flow, or ""
+	Color  int    // the flow's number, which is the same for all agents and times, Grey, or RGB
 	Rate   Rate
-	// Loss (percent) and Delay (seconds) of its MGEN messages on their way to
-	// this host.
+	// Loss (percent) and Delay (seconds) of its MGEN messages on the way to this host.
 	Loss, Delay Gauge
 }
 
 // Grey is the color of traffic that belongs to no flow.
 const Grey = -1
 
-// Painter draws views. It remembers what must not jump from one view to the
-// next: the scale of the bars.
+// Painter draws views. It keeps what must not jump from one view to the next: the scale
+// of the bars.
 type Painter struct {
-	Color bool // unless NO_COLOR is set, https://no-color.org
-	// TrueColor: the terminal shows RGB colors as they are, not only the 256
-	// that all do. It says so in COLORTERM.
+	Color bool // false if NO_COLOR is set, https://no-color.org
+	// TrueColor means that the terminal displays RGB colors exactly rather than 256
+	// fixed ones, according to COLORTERM.
 	TrueColor bool
 	scale     scale
 	talkScale scale // of conversations
 }
 
-// Styles, as parameters of SGR (ECMA-48, 8.3.117).
+// Styles, as parameters of SGR (ECMA-48, section 8.3.117).
 const (
 	bold   = "1"
 	dim    = "2"
@@ -113,17 +112,17 @@ const (
 	grey   = "38;5;245"
 )
 
-// palette has colors of the 256-color cube that can be told from each other
-// and read on black and on white.
+// palette holds colors of the 256-color cube that can be distinguished, and read on
+// black and on white.
 var palette = [...]string{
 	"38;5;33", "38;5;208", "38;5;35", "38;5;170", "38;5;178", "38;5;203",
 	"38;5;37", "38;5;99", "38;5;106", "38;5;131", "38;5;67", "38;5;173",
 }
 
-// RGB is the Flow.Color of a certain color.
+// RGB returns the Flow.Color for an exact color.
 func RGB(r, g, b uint8) int { return rgbBit | int(r)<<16 | int(g)<<8 | int(b) }
 
-const rgbBit = 1 << 24 // above all numbers of flows that a palette is used for
+const rgbBit = 1 << 24 // above all flow numbers
 
 func (p *Painter) flowStyle(color int) string {
 	switch {
@@ -139,8 +138,8 @@ func (p *Painter) flowStyle(color int) string {
 	return fmt.Sprintf("38;5;%d", 16+36*cube(r)+6*cube(g)+cube(b))
 }
 
-// cube is the nearest of the six levels that the 256-color cube has: 0, 95,
-// 135, 175, 215 and 255.
+// cube returns the nearest of the six levels of the 256-color cube: 0, 95, 135, 175,
+// 215, and 255.
 func cube(v int) int {
 	if v < 48 {
 		return 0
@@ -155,11 +154,11 @@ func (p *Painter) paint(style, text string) string {
 	return "\x1b[" + style + "m" + text + "\x1b[0m"
 }
 
-// columns are the widths of a table's columns in cells; 0 leaves one out.
+// columns are the widths of a table's columns in cells; 0 omits a column.
 type columns struct {
 	name, packets, bits, loss, delay, cpu, memory, bar int
-	// label and flow are the first parts of name: an agent's label, a flow's
-	// number. What explains them is aligned behind.
+	// label and flow are the widths of the first part of name: an agent's label, or a
+	// flow's number. Explanations are aligned after it.
 	label, flow int
 }
 
@@ -171,8 +170,8 @@ const (
 	flowIndent  = 6
 )
 
-// layout divides the width: the names get what they need, up to a third of it;
-// the bars get the rest if it is worth it.
+// layout distributes the width: names get what they need, up to a third; bars get the
+// rest if that is enough.
 func layout(v *View, width int) columns {
 	c := columns{packets: 9, bits: 12}
 	address, detail := 0, 0
@@ -197,7 +196,7 @@ func layout(v *View, width int) columns {
 			c.memory = 8
 		}
 	}
-	if c.loss+c.delay > 0 && width < 110 { // no room for all
+	if c.loss+c.delay > 0 && width < 110 { // not enough room for all
 		c.cpu, c.memory = 0, 0
 	}
 	rates := 2*gap + c.packets + c.bits
@@ -219,8 +218,8 @@ func extra(width int) int {
 	return gap + width
 }
 
-// Paint draws v for a terminal of the given size: at most height lines,
-// without a newline at the end, none wider than width.
+// Paint draws v for a terminal of the given size: at most height lines, none wider than
+// width, without a trailing newline.
 func (p *Painter) Paint(v *View, width, height int) []byte {
 	if v.ShowMGEN {
 		return p.paintWith(v, width, height, func(room int) ([]string, int) { return p.paintMGEN(v, width, room) })
@@ -232,7 +231,7 @@ func (p *Painter) Paint(v *View, width, height int) []byte {
 	full := p.scale.fit(peak(v))
 	lines := []string{p.header(v, width), "", p.titles(cols, full)}
 	notes := p.notes(v, width)
-	room := height - len(lines) - len(notes) - 1 // the footer
+	room := height - len(lines) - len(notes) - 1 // for the footer
 	shown, hidden := share(v, room)
 	for i, flows := range shown {
 		lines = append(lines, p.agentRow(&v.Agents[i], cols, full))
@@ -259,7 +258,7 @@ func (p *Painter) paintWith(v *View, width, height int, paint func(room int) (li
 	return []byte(strings.Join(lines, "\n"))
 }
 
-// peak is the highest bit rate of any row.
+// peak returns the highest bit rate of any row.
 func peak(v *View) float64 {
 	top := 0.0
 	for i := range v.Agents {
@@ -271,8 +270,8 @@ func peak(v *View) float64 {
 	return top
 }
 
-// share says how many flows of each agent have room: agents come first, then
-// flows, one of each agent in turn until the rows are used up.
+// share returns how many flows of each agent fit: first come the agents, then their
+// flows, one per agent in turn until all rows are used.
 func share(v *View, room int) (flows []int, hidden int) {
 	total := len(v.Agents)
 	for i := range v.Agents {
@@ -322,13 +321,13 @@ func (p *Painter) header(v *View, width int) string {
 		left = v.Replay.header(v, width)
 	}
 	right := []cell{{bold, strings.TrimRight(si(sum.Packets), " ") + " packets/s"}, {bold, si(sum.Bits) + "bit/s"}}
-	if v.Replay != nil && width < 70 { // where it is matters more
+	if v.Replay != nil && width < 70 { // the position matters more
 		right = right[1:]
 	}
 	return " " + p.spread(left, right, width-2)
 }
 
-// header says where the replay is, the most important first.
+// header describes the position of the replay, most important first.
 func (r *Replay) header(v *View, width int) []cell {
 	state := cell{"", clean(r.Speed)}
 	switch {
@@ -352,14 +351,14 @@ func (r *Replay) header(v *View, width int) []cell {
 	return append(cells, cell{dim, grouped(v.Records) + plural(v.Records, " record")})
 }
 
-// longGap is how long nothing happens before that is worth a word.
+// longGap is how long nothing must happen before it is mentioned.
 const longGap = 10 * time.Second
 
 // cell is a piece of text with its style.
 type cell struct{ style, text string }
 
-// spread puts cells at both ends of a line, leaving out the last of the left
-// ones if there is no room.
+// spread puts cells at both ends of a line, omitting the last of the left ones if there
+// is not enough room.
 func (p *Painter) spread(left, right []cell, width int) string {
 	const between = 3
 	need := func(cells []cell) (n int) {
@@ -396,7 +395,7 @@ func plural(n uint64, noun string) string {
 	return noun + "s"
 }
 
-// grouped writes n with spaces between thousands.
+// grouped formats n with spaces between thousands.
 func grouped(n uint64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -410,7 +409,7 @@ func (p *Painter) titles(c columns, full float64) string {
 		pad(c.loss, "loss") + pad(c.delay, "delay") + pad(c.cpu, "cpu") + pad(c.memory, "memory")
 	if c.bar > 0 {
 		ends := "0" + padLeft(si(full)+"bit/s", c.bar-1)
-		if c.bar < 14 { // no room for both
+		if c.bar < 14 { // not enough room for both
 			ends = padLeft("to "+strings.TrimRight(si(full), " "), c.bar)
 		}
 		line += strings.Repeat(" ", gap) + ends
@@ -418,8 +417,8 @@ func (p *Painter) titles(c columns, full float64) string {
 	return p.paint(dim, line)
 }
 
-// pad is a right-aligned column with the gap before it, or nothing if the
-// column is left out.
+// pad returns a right-aligned column with the gap before it, or "" if the column is
+// omitted.
 func pad(width int, text string) string {
 	if width == 0 {
 		return ""
@@ -463,7 +462,8 @@ func (p *Painter) agentRow(a *Agent, c columns, full float64) string {
 	return line
 }
 
-// named is a name of so many cells and what explains it, in exactly width cells.
+// named returns a name in a field of cells, followed by its explanation, in exactly
+// width cells.
 func (p *Painter) named(name cell, detail string, cells, width int) string {
 	text := padRight(clean(name.text), min(cells, width))
 	rest := max(0, width-textCells(text))
@@ -499,7 +499,7 @@ func (p *Painter) flowRow(f *Flow, c columns, full float64) string {
 	return line
 }
 
-// rates are the two numbers of a row; a row without traffic is dim.
+// rates formats the two numbers of a row; a row without traffic is dim.
 func (p *Painter) rates(r Rate, c columns, style string) string {
 	if r == (Rate{}) {
 		style = dim
@@ -508,7 +508,7 @@ func (p *Painter) rates(r Rate, c columns, style string) string {
 	return p.paint(style, text)
 }
 
-// notes say what to do when there is nothing to see.
+// notes says what to do when there is nothing to see.
 func (p *Painter) notes(v *View, width int) []string {
 	if v.Records > 0 || v.Replay != nil {
 		return nil

@@ -17,28 +17,28 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Access says who may see the page, and whether by TLS. The zero value is for
-// a page that only this machine can reach.
+// Access controls who may see the page, and whether over TLS. The zero value suits a
+// page that only this machine can reach.
 type Access struct {
-	// TLS serves the page by HTTPS.
+	// TLS serves the page over HTTPS.
 	TLS *tls.Config
-	// Users have bcrypt hashes of their passwords, for HTTP basic
+	// Users maps users to bcrypt hashes of their passwords, for HTTP basic
 	// authentication (RFC 7617).
 	Users map[string][]byte
-	// Token lets in who shows it as a bearer token (RFC 6750).
+	// Token, as a bearer token (RFC 6750), grants access.
 	Token string
-	// Open lets anyone see a page on any address, also unencrypted.
+	// Open allows anyone to see a page on any address, even unencrypted.
 	Open bool
 }
 
 const (
-	// minToken is the fewest characters of a token: 16 at random are more than
-	// anyone can try.
+	// minToken is the minimum length of a token: 16 random characters cannot be
+	// guessed.
 	minToken = 16
 )
 
-// ReadUsers reads lines name:hash, as htpasswd -B writes them. Empty lines and
-// those that begin with # are left out.
+// ReadUsers reads lines name:hash, as written by htpasswd -B. Empty lines and those
+// that begin with # are skipped.
 func ReadUsers(path string) (map[string][]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -52,7 +52,7 @@ func ReadUsers(path string) (map[string][]byte, error) {
 			continue
 		}
 		name, hash, ok := strings.Cut(line, ":")
-		// The Apache world writes $2y$ for what is $2a$ here.
+		// Apache's tools write $2y$ for what is $2a$ here.
 		hash = strings.Replace(hash, "$2y$", "$2a$", 1)
 		if _, err := bcrypt.Cost([]byte(hash)); !ok || name == "" || err != nil {
 			return nil, fmt.Errorf("%s:%d: want name:hash with a bcrypt hash, as \"recollect -http-password name\" or \"htpasswd -nB name\" print it", path, n)
@@ -68,7 +68,7 @@ func ReadUsers(path string) (map[string][]byte, error) {
 	return users, nil
 }
 
-// ReadToken reads a token, the file's first line.
+// ReadToken reads a token from the file's first line.
 func ReadToken(path string) (string, error) {
 	line, err := option.ReadSecret(path)
 	if err != nil {
@@ -81,7 +81,7 @@ func ReadToken(path string) (string, error) {
 	return token, nil
 }
 
-// UserLine is a line for ReadUsers. There is no empty password.
+// UserLine returns a line for ReadUsers. An empty password is an error.
 func UserLine(name string, password []byte) (string, error) {
 	if name == "" || strings.ContainsAny(name, ":\n#") {
 		return "", fmt.Errorf("user %q: want a name without : and #", name)
@@ -96,7 +96,7 @@ func UserLine(name string, password []byte) (string, error) {
 	return name + ":" + string(hash), nil
 }
 
-// check tells what is missing for an address that listens on host.
+// check returns an error that says what an address listening on host still requires.
 func (a *Access) check(address, host string) error {
 	if isLoopback(host) || a.Open {
 		return nil
@@ -117,7 +117,7 @@ func (a *Access) check(address, host string) error {
 
 const healthPath = "/healthz"
 
-// guard lets in who may see the page. /healthz is for anyone.
+// guard admits only those who may see the page. /healthz is open to everyone.
 type guard struct {
 	access    Access
 	next      http.Handler
@@ -153,7 +153,7 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wants says what a request has to show.
+// wants describes the credentials that a request needs.
 func (g *guard) wants() string {
 	switch {
 	case g.access.Token == "":
@@ -164,7 +164,7 @@ func (g *guard) wants() string {
 	return "a user's name and password (HTTP basic authentication), or a bearer token"
 }
 
-// admit returns the status for a request's credentials.
+// admit returns the HTTP status for a request's credentials.
 func (g *guard) admit(r *http.Request) int {
 	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") && g.access.Token != "" {

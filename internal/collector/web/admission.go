@@ -10,10 +10,11 @@ import (
 	"sync/atomic"
 )
 
-// admission bounds the connections of a listener without letting strangers keep
-// users out. A connection is a stranger's until it has made a request that only
-// users may make. If there are too many connections, the oldest stranger's of the
-// source that has the most is closed; a source is an IPv4 address, or an IPv6 /64.
+// admission bounds the connections of a listener without letting strangers keep users
+// out. A connection is a stranger's until it has made a request that only users may
+// make. If there are too many connections, the oldest stranger's connection of the
+// source with the most strangers is closed; a source is an IPv4 address, or an IPv6
+// /64.
 type admission struct {
 	net.Listener
 	max int
@@ -25,12 +26,12 @@ type admission struct {
 	evicted, refused atomic.Uint64
 }
 
-// admitted is a connection.
+// admitted is an admitted connection.
 type admitted struct {
 	net.Conn
 	to     *admission
 	source netip.Prefix
-	gone   bool // to does not count it any more; guarded by to.mu
+	gone   bool // no longer counted by to; guarded by to.mu
 }
 
 func admit(l net.Listener, max int) *admission {
@@ -58,8 +59,8 @@ func (a *admission) Accept() (net.Conn, error) {
 	}
 }
 
-// add takes in c, unless all connections are users'. It returns the stranger's that has
-// to make room.
+// add admits c, unless all connections are users'. It returns the stranger's connection
+// that must be closed to make room, if any.
 func (a *admission) add(c *admitted) (doomed *admitted, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -74,7 +75,7 @@ func (a *admission) add(c *admitted) (doomed *admitted, ok bool) {
 	return doomed, true
 }
 
-// oldest is the oldest connection of the source that has the most strangers', or nil.
+// oldest returns the oldest stranger's connection of the source with the most, or nil.
 func (a *admission) oldest() (c *admitted) {
 	most := 0
 	for _, list := range a.strangers {
@@ -85,7 +86,7 @@ func (a *admission) oldest() (c *admitted) {
 	return c
 }
 
-// forget stops counting c. It may be called again.
+// forget stops counting c. It may be called repeatedly.
 func (a *admission) forget(c *admitted) {
 	if c.gone {
 		return
@@ -95,7 +96,7 @@ func (a *admission) forget(c *admitted) {
 	a.remove(c)
 }
 
-// remove takes c from the strangers', if it is one.
+// remove removes c from the strangers' connections, if it is one.
 func (a *admission) remove(c *admitted) {
 	list := a.strangers[c.source]
 	if i := slices.Index(list, c); i >= 0 {
@@ -114,7 +115,7 @@ func (c *admitted) Close() error {
 	return c.Conn.Close()
 }
 
-// welcome notes that a connection is a user's.
+// welcome marks the connection as a user's.
 func (c *admitted) welcome() {
 	c.to.mu.Lock()
 	defer c.to.mu.Unlock()
@@ -123,12 +124,12 @@ func (c *admitted) welcome() {
 
 type admittedKey struct{}
 
-// withConn has a request's context know its connection.
+// withConn stores a connection in its requests' context.
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, admittedKey{}, c)
 }
 
-// welcoming notes whose connections make requests that only users may make.
+// welcoming marks connections that make requests which only users may make.
 func welcoming(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(admittedKey{}).(*admitted); ok && r.URL.Path != healthPath {
@@ -138,7 +139,7 @@ func welcoming(next http.Handler) http.Handler {
 	})
 }
 
-// sourceOf returns the source that an address with a port belongs to.
+// sourceOf returns the source of an address with a port.
 func sourceOf(address string) netip.Prefix {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -148,6 +149,6 @@ func sourceOf(address string) netip.Prefix {
 	if addr.Is4() {
 		bits = 32
 	}
-	source, _ := addr.Prefix(bits) // bits fit
+	source, _ := addr.Prefix(bits) // bits is in range
 	return source
 }

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// maxSteps is the most values of a series that are given at once.
+	// maxPoints is the maximum number of points in a series.
 	maxPoints = 7200
-	// maxRange is the longest range, in seconds, and maxTime the last second
-	// that may be asked for (year 2106, as far as the 28-byte feed reaches).
+	// maxRange is the maximum length of a time range, in seconds, and maxTime the last
+	// second that may be requested (year 2106, the limit of the 28-byte feed).
 	maxRange = 10 * 366 * 86400
 	maxTime  = 1<<32 - 1
 )
 
-// Endpoints describes the addresses that s serves, but for those that are added with Add.
+// Endpoints describes the addresses that s serves, except those added with Add.
 func Endpoints(s *Server) []api.Endpoint {
 	metrics := sync.OnceValue(s.metrics)
 	list := []api.Endpoint{
@@ -86,7 +86,7 @@ func Endpoints(s *Server) []api.Endpoint {
 	return list
 }
 
-// Parameters of several addresses.
+// Parameters of several endpoints.
 var (
 	fromParameter = api.Parameter{
 		Name: "from", Kind: api.Integer, Min: -maxRange, Max: maxTime, Default: int64(-300),
@@ -106,7 +106,7 @@ func limitParameter(usual, most int64) api.Parameter {
 	return api.Parameter{Name: "limit", Kind: api.Integer, Min: 1, Max: most, Default: usual, Meaning: "The most rows of the answer"}
 }
 
-// views are what a snapshot can be asked for.
+// views are the views of a snapshot that can be requested.
 var views = []struct {
 	path, kind, summary string
 	parameters          []api.Parameter
@@ -132,7 +132,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, q query) {
 	sendPart(w, r, &s.cache.get(s.source, s.source.Snapshot(), q).json)
 }
 
-// parse reads from, to and step, and what names an MGEN flow.
+// parse parses from, to, and step, and the parameters that identify an MGEN flow.
 func (q *query) parse(v api.Values) error {
 	w := &q.window
 	w.From, w.To = v.Int("from"), v.Int("to")
@@ -141,7 +141,7 @@ func (q *query) parse(v api.Values) error {
 	} else if v.Has("limit") {
 		q.limit = int(v.Int("limit"))
 	}
-	// Neither is a time when there were packets to count.
+	// In neither case could packets have been counted.
 	q.relative = w.From < 0
 	if q.kind == "history" {
 		q.id = uint32(v.Int("id"))
@@ -159,7 +159,7 @@ func (q *query) parse(v api.Values) error {
 	return nil
 }
 
-// send answers with JSON.
+// send sends a JSON response.
 func send(w http.ResponseWriter, r *http.Request, body []byte) { sendPart(w, r, &part{plain: body}) }
 
 func sendPart(w http.ResponseWriter, r *http.Request, p *part) {
@@ -178,13 +178,13 @@ func sendPart(w http.ResponseWriter, r *http.Request, p *part) {
 	}
 }
 
-// fail is an answer that says what is wrong.
+// fail sends a response that says what is wrong.
 func fail(w http.ResponseWriter, code int, text string) { api.Fail(w, code, text) }
 
-// staleAfter is how old the newest snapshot may be while the program is well.
+// staleAfter is the maximum age of the newest snapshot while the program is healthy.
 const staleAfter = 10 * time.Second
 
-// watch notes when snapshots come, and adds up the totals, until ctx is done.
+// watch records when snapshots arrive, and adds up the totals, until ctx is done.
 func (s *Server) watch(ctx context.Context) error {
 	for seq := uint64(0); ; {
 		snap, err := s.source.Next(ctx, seq)
@@ -198,16 +198,16 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
-// healthOfAll is the answer of /healthz.
+// healthOfAll is the response of /healthz.
 type healthOfAll struct {
-	Status      string  `json:"status"`      // "ok", or what does not work, why, and since when
+	Status      string  `json:"status"`      // "ok", or what fails, why, and since when
 	SnapshotAge float64 `json:"snapshotAge"` // seconds
 	Agents      int     `json:"agents"`
-	Connected   int     `json:"connected"` // of the agents
+	Connected   int     `json:"connected"` // number of connected agents
 }
 
-// health is 200 while snapshots are made; whether agents answer is not this
-// program's health.
+// health returns 200 as long as snapshots are created; whether agents respond is not
+// this program's health.
 func (s *Server) health(w http.ResponseWriter, r *http.Request, _ api.Values) {
 	agents := slices.DeleteFunc(s.source.Agents(), func(a Agent) bool { return a.State == Removed })
 	age := time.Since(time.Unix(0, s.newest.Load()))
@@ -227,7 +227,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request, _ api.Values) {
 	send(w, r, encode(body))
 }
 
-// unhealthy says what does not work, or "".
+// unhealthy returns what fails, or "".
 func (s *Server) unhealthy(snapshotAge time.Duration) string {
 	if snapshotAge > staleAfter {
 		return "no new snapshot for too long"

@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// dist is what web/build.mjs makes. A clone without it has the placeholder
-// alone, which says what to run.
+// dist is the output of web/build.mjs. A clone without it has only the placeholder,
+// which says what to run.
 //
 //go:embed dist
 var dist embed.FS
@@ -24,13 +24,13 @@ const placeholder = "placeholder.html"
 
 // asset is one file of the page, ready to be sent.
 type asset struct {
-	plain, zipped []byte // zipped is nil if that is no gain
+	plain, zipped []byte // zipped is nil if compression does not help
 	contentType   string
 	tag           string // ETag
 }
 
-// loadAssets reads the bundle. built is false if there is none; then "/" is
-// the placeholder.
+// loadAssets reads the bundle. built is false if there is none; then "/" is the
+// placeholder.
 func loadAssets(dir fs.FS) (assets map[string]*asset, built bool, err error) {
 	assets = make(map[string]*asset)
 	err = fs.WalkDir(dir, ".", func(name string, d fs.DirEntry, err error) error {
@@ -51,7 +51,7 @@ func loadAssets(dir fs.FS) (assets map[string]*asset, built bool, err error) {
 	if !built {
 		index = assets["/"+placeholder]
 	}
-	delete(assets, "/index.html") // it has one address
+	delete(assets, "/index.html") // it has a single address
 	delete(assets, "/"+placeholder)
 	assets["/"] = index
 	return assets, built, nil
@@ -61,7 +61,7 @@ func newAsset(name string, data []byte) *asset {
 	sum := sha256.Sum256(data)
 	a := &asset{plain: data, tag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 	switch ext := path.Ext(name); ext {
-	case ".woff2": // not in every host's mime.types
+	case ".woff2": // missing in some hosts' mime.types
 		a.contentType = "font/woff2"
 	case ".js":
 		a.contentType = "text/javascript; charset=utf-8"
@@ -82,7 +82,7 @@ func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
 	h.Set("ETag", a.tag)
-	h.Set("Cache-Control", "no-cache") // kept, but asked for: a new program may be behind the port
+	h.Set("Cache-Control", "no-cache") // cached but revalidated: another version of the program may be listening
 	h.Set("Vary", "Accept-Encoding")
 	if r.Header.Get("If-None-Match") == a.tag {
 		w.WriteHeader(http.StatusNotModified)

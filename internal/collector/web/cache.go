@@ -8,36 +8,37 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
-// query is a question to a snapshot. Equal ones have equal answers.
+// query is a request for a view of a snapshot. Equal queries have equal answers.
 type query struct {
 	kind string // frame, overview, hosts, matrix, talkers, mgen or history
-	// relative: From and To of window count from the second after Complete.
+	// relative means that window's From and To are relative to the second after
+	// Complete.
 	relative bool
 	window   rollup.Window
-	limit    int          // of rows; 0: as many as there are, at most maxRows of a table
+	limit    int          // of rows; 0: all, but at most maxRows of a table
 	id       uint32       // of history
 	tuple    rollup.Tuple // likewise
 }
 
-// maxCached bounds what is kept of one snapshot.
+// maxCached bounds the number of answers kept per snapshot.
 const maxCached = 256
 
-// cache has the answers of the newest snapshot, each made and encoded once, by
-// the first who asks.
+// cache holds the answers of the newest snapshot, each computed and encoded once, for
+// the first request.
 type cache struct {
 	mu      sync.Mutex
 	snap    *rollup.Snapshot
 	answers map[query]*answer
 }
 
-// answer is JSON, or the work of making it.
+// answer is encoded JSON, or the pending work of encoding it.
 type answer struct {
 	once   sync.Once
 	json   part
 	before *part // what precedes json in an event
 }
 
-// get is the answer of snap to q.
+// get returns the answer of snap to q.
 func (c *cache) get(source Source, snap *rollup.Snapshot, q query) *answer {
 	a := c.find(snap, q)
 	a.once.Do(func() {
@@ -47,8 +48,8 @@ func (c *cache) get(source Source, snap *rollup.Snapshot, q query) *answer {
 	return a
 }
 
-// find is the place for an answer, shared unless there are too many or snap is
-// no longer the newest.
+// find returns the entry for an answer. It is shared, unless there are too many or snap
+// is no longer the newest.
 func (c *cache) find(snap *rollup.Snapshot, q query) *answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,5 +91,5 @@ func ask(source Source, snap *rollup.Snapshot, q query) any {
 	return frameOf(source, snap)
 }
 
-// encode is v as JSON.
+// encode returns v as JSON.
 func encode(v any) []byte { return api.Encode(v) }

@@ -8,11 +8,12 @@ import (
 	"sync"
 )
 
-// gzipHead begins a gzip stream (RFC 1952): deflate, no name, no time, any system.
+// gzipHead is the header of a gzip stream (RFC 1952): deflate, no name, no time, any
+// system.
 const gzipHead = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
-// gzipLevel is the fastest: of frames of 200 agents and 1,000 flows, level 6 saves a tenth of the
-// bytes for five times the CPU time (BenchmarkFrame).
+// gzipLevel is the fastest level: for frames of 200 agents and 1,000 flows, level 6
+// saves a tenth of the bytes for five times the CPU time (BenchmarkFrame).
 const gzipLevel = flate.BestSpeed
 
 var deflaters = sync.Pool{New: func() any {
@@ -20,9 +21,9 @@ var deflaters = sync.Pool{New: func() any {
 	return z
 }}
 
-// deflate returns b as blocks of a deflate stream (RFC 1951) that end at a byte and refer to
-// nothing before them, so that they may follow any others: what is compressed once goes into the
-// streams of all pages.
+// deflate returns b as deflate blocks (RFC 1951) that end at a byte boundary and refer
+// to nothing before them, so that they can follow any other blocks: data that is
+// compressed once goes into the streams of all pages.
 func deflate(b []byte) []byte {
 	var out bytes.Buffer
 	z := deflaters.Get().(*flate.Writer)
@@ -33,14 +34,15 @@ func deflate(b []byte) []byte {
 	return out.Bytes()
 }
 
-// gzipTail ends a gzip stream: an empty last block, the checksum and the length of what it holds.
+// gzipTail returns the end of a gzip stream: an empty final block, the checksum, and
+// the length of the content.
 func gzipTail(sum, length uint32) []byte {
 	b := []byte{0x03, 0x00}
 	b = binary.LittleEndian.AppendUint32(b, sum)
 	return binary.LittleEndian.AppendUint32(b, length)
 }
 
-// part is a piece of an answer, plain and, once somebody wants it, compressed.
+// part is a piece of a response, plain and, once it is needed, compressed.
 type part struct {
 	plain  []byte
 	once   sync.Once

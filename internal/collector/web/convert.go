@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// tailSeconds is more than late packets can change of what was pushed, and
-	// mostTail more than those that had to wait can.
+	// tailSeconds exceeds the time in which late packets can change what was pushed,
+	// and mostTail the time for packets that had to wait.
 	tailSeconds = 16
 	mostTail    = 90
-	// maxRows bounds tables: more is in "other".
+	// maxRows bounds tables: the rest is summed up as "other".
 	maxRows = 1000
 )
 
@@ -69,17 +69,17 @@ func hostStates(source Source, snap *rollup.Snapshot) []hostStateJSON {
 	return hosts
 }
 
-// mostGaps is how many gaps of a window are told, the longest.
+// mostGaps is the maximum number of gaps reported for a window, the longest ones.
 const mostGaps = 500
 
-// windowOf tells when none of the agents was watched.
+// windowOf reports in which parts of the window none of the agents was watched.
 func windowOf(snap *rollup.Snapshot, w rollup.Window) spanJSON {
 	j := spanJSON{From: w.From, To: w.To, Step: w.Step, Points: w.Points()}
 	j.Gaps = gapsOf(snap.Unobserved(w), w)
 	return j
 }
 
-// gapsOf are those that matter to a point.
+// gapsOf returns the gaps that are long enough to matter for a point.
 func gapsOf(runs []rollup.Run, w rollup.Window) (list [][2]int64) {
 	gaps := slices.DeleteFunc(slices.Clone(runs), func(g rollup.Run) bool { return g.To-g.From < w.Step/100 })
 	if len(gaps) > mostGaps {
@@ -102,7 +102,7 @@ func archiveOf(a *rollup.ArchiveStatus) *archiveJSON {
 
 func countOf(c rollup.Counts) countJSON { return countJSON{c.Packets, c.Bits()} }
 
-// seriesOf has null where nothing was counted and nothing is known.
+// seriesOf returns null where nothing was counted and nothing is known.
 func seriesOf(list []rollup.Counts, unobserved []bool) seriesJSON {
 	s := seriesJSON{make([]measured, len(list)), make([]measured, len(list))}
 	for i, c := range list {
@@ -114,7 +114,7 @@ func seriesOf(list []rollup.Counts, unobserved []bool) seriesJSON {
 	return s
 }
 
-// each is f of all of list, and not nil.
+// each applies f to all elements of list. Its result is never nil.
 func each[T, U any](list []T, f func(*T) U) []U {
 	out := make([]U, len(list))
 	for i := range list {
@@ -164,7 +164,7 @@ type namer struct {
 
 func newNamer(source Source) namer { return namer{source, namesJSON{}} }
 
-// text is the address in its usual form; its name, if any, is noted.
+// text returns the address in its usual form, and records its name, if any.
 func (n namer) text(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
@@ -227,7 +227,7 @@ func messagesOf(c rollup.MGENCounts) messagesJSON {
 	return messagesJSON{countOf(c.Counts), c.Messages}
 }
 
-// mgenOf has the first flows, at most limit of them, or all if that is 0.
+// mgenOf returns the first flows, at most limit of them, or all if that is 0.
 func mgenOf(source Source, snap *rollup.Snapshot, m *rollup.MGEN, limit int) *mgenJSON {
 	list, more := m.Flows, 0
 	if limit > 0 && len(list) > limit {

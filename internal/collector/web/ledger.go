@@ -6,30 +6,31 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// Account has the server show what book has: at /api/v1/ledger, in /metrics, and on the page; and
-// /healthz fail while a stage in it does. It is for before Run.
+// Account makes the server publish the contents of book: at /api/v1/ledger, in
+// /metrics, and on the page; and makes /healthz fail while a stage in it fails. Call it
+// before Run.
 func (s *Server) Account(book *ledger.Book) {
 	s.book = book
 	s.Watch(book.Failing)
 	s.Measure(ledgerMetrics{book})
 }
 
-// ledgerJSON is GET /api/v1/ledger.
+// ledgerJSON is the response of GET /api/v1/ledger.
 type ledgerJSON struct {
-	// Closes: all entries add up; Error says what does not.
+	// Closes means that all entries add up; Error says what does not.
 	Closes  bool           `json:"closes"`
 	Error   string         `json:"error"`
 	Entries []ledger.Entry `json:"entries"`
 	Health  []healthJSON   `json:"health"`
 }
 
-// healthJSON is how a stage does. Times are seconds since 1970, 0 for none.
+// healthJSON is the health of a stage. Times are seconds since 1970, 0 for none.
 type healthJSON struct {
 	Stage   string  `json:"stage"`
 	Name    string  `json:"name"`
 	Failing string  `json:"failing"`
 	Since   float64 `json:"since"`
-	Oldest  float64 `json:"oldest"` // when the oldest item came that is not passed on yet
+	Oldest  float64 `json:"oldest"` // when the oldest item not passed on yet arrived
 }
 
 func ledgerOf(book *ledger.Book) *ledgerJSON {
@@ -51,7 +52,7 @@ func ledgerOf(book *ledger.Book) *ledgerJSON {
 	return j
 }
 
-// ledgerMetrics are a book's entries.
+// ledgerMetrics are the metrics of a book's entries.
 type ledgerMetrics struct{ book *ledger.Book }
 
 var (

@@ -10,9 +10,8 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
-// metrics are made of the source's totals when they are asked for. Their
-// labels are hosts and flows of the configuration: bounded by it, whatever the
-// traffic.
+// metrics are derived from the source's totals when they are scraped. Their labels are
+// hosts and flows of the configuration, so their number does not depend on traffic.
 type metrics struct {
 	source    Source
 	streams   *streams
@@ -57,7 +56,7 @@ var (
 	descSkipped   = desc("web_skipped_frames_total", "Frames that slow pages did not get.")
 )
 
-// levels are the numbers of Detail.Level.
+// levels maps Detail.Level to numbers.
 var levels = map[string]float64{"packets": 0, "flows": 1, "top": 2}
 
 // Describe implements prometheus.Collector.
@@ -84,7 +83,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			continue
 		}
 		labels := []string{hosts[i].Label, hosts[i].Address}
-		if seen[[2]string(labels)] { // the same line twice
+		if seen[[2]string(labels)] { // duplicate lines in the configuration
 			continue
 		}
 		seen[[2]string(labels)] = true

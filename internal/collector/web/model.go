@@ -9,19 +9,20 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
-// Source is the collector behind the page. Its methods may be called by any
-// number of goroutines at once.
+// Source is the collector behind the page. Its methods must be safe for concurrent use.
 type Source interface {
-	// Setup is what stays the same until the configuration changes.
+	// Setup returns what stays the same until the configuration changes.
 	Setup() *Setup
-	// Snapshot is the newest one; Next waits for one with a Seq above after.
+	// Snapshot returns the newest snapshot; Next waits for one with a Seq above after.
 	Snapshot() *rollup.Snapshot
 	Next(ctx context.Context, after uint64) (*rollup.Snapshot, error)
-	// Agents are the connections, as Setup.Hosts. The caller may change what it gets.
+	// Agents returns the connections, in the order of Setup.Hosts. The caller may
+	// modify the result.
 	Agents() []Agent
-	// Name is what people call an address, or "".
+	// Name returns the name of an address, or "".
 	Name(netip.Addr) string
-	// Lost records were overwritten before they could be counted.
+	// Lost returns the number of records that were overwritten before they were
+	// counted.
 	Lost() uint64
 }
 
@@ -32,53 +33,53 @@ type DropSource interface {
 	SocketDrops(w rollup.Window) func(f *rollup.MGENFlow, host int) (lost uint64, known bool)
 }
 
-// Setup is what stays the same until the configuration changes. Numbers of flows
-// and hosts stay what they are even then.
+// Setup is what stays the same until the configuration changes. The numbers of flows
+// and hosts never change.
 type Setup struct {
 	Version string `json:"version"`
-	// Run is another one for each start of the program and each change of the
-	// configuration, so that a page knows that what it has is of an earlier one.
+	// Run changes with each start of the program and each change of the configuration,
+	// so that a page recognizes outdated data.
 	Run     string    `json:"run"`
 	Started time.Time `json:"started"`
 	// Flows are the rows of rollup; the one with the ID X is the traffic of no flow.
 	Flows []Flow `json:"flows"`
-	Hosts []Host `json:"hosts"` // agents, in the order of the configuration; then former ones, then later ones
+	Hosts []Host `json:"hosts"` // agents in the order of the configuration, followed by former and then later ones
 }
 
 // Flow is a row of the page.
 type Flow struct {
-	ID     string `json:"id"`     // its number in the configuration, or X
-	Name   string `json:"name"`   // as people call it; "" if it has no name
-	Detail string `json:"detail"` // what it looks for: 2000, M1000-1099
-	// Color of primary and Relay of relayed traffic, #rrggbb, or "" for the
-	// page's own choice.
+	ID     string `json:"id"`     // number in the configuration, or X
+	Name   string `json:"name"`   // "" if it has no name
+	Detail string `json:"detail"` // definition of the flow: 2000, M1000-1099
+	// Color is the color of primary traffic, and Relay that of relayed traffic,
+	// #rrggbb; "" leaves the choice to the page.
 	Color string `json:"color"`
 	Relay string `json:"relay"`
-	// Former: the configuration does not have it any more, the history has.
+	// Former flows are no longer in the configuration, but in the history.
 	Former bool `json:"former,omitempty"`
 }
 
 // Host is an agent's line in the configuration.
 type Host struct {
 	Label   string `json:"label"`
-	Name    string `json:"name"` // as people call it; "" if it has no name
+	Name    string `json:"name"` // "" if it has no name
 	Address string `json:"address"`
-	// Feed is what the agent speaks: "28-byte" or "ipfix"; or "log", for a log
-	// that is played. It is empty for a former host.
+	// Feed is the format that the agent sends: "28-byte" or "ipfix"; or "log" for a log
+	// that is replayed. It is empty for a former host.
 	Feed string `json:"feed" enum:"28-byte,ipfix,log,"`
-	// Former: the configuration does not have it any more.
+	// Former hosts are no longer in the configuration.
 	Former bool `json:"former,omitempty"`
 }
 
-// AgentState is what an agent's connection is doing.
+// AgentState is the state of an agent's connection.
 type AgentState string
 
 // States of an agent's connection.
 const (
 	Dialling  AgentState = "dialling"
 	Connected AgentState = "connected"
-	Failed    AgentState = "failed" // and is dialled again
-	// Removed: the configuration does not have it any more; see Host.Former.
+	Failed    AgentState = "failed" // will be retried
+	// Removed: no longer in the configuration; see Host.Former.
 	Removed AgentState = "removed"
 )
 
@@ -88,22 +89,22 @@ type Agent struct {
 	Status      string     `json:"status"`      // why it failed, in a few words
 	Records     uint64     `json:"records"`     // received since the start
 	Connections uint64     `json:"connections"` // made since the start
-	// Losses since the start by stage, in the order in which packets pass the
-	// stages. A stage that the agent's feed cannot tell of is not there.
+	// Losses since the start by stage, in the order in which packets pass through the
+	// stages. Stages that the agent's feed cannot report are omitted.
 	Losses []Loss `json:"losses"`
-	// Detail is what is kept of its records; nil if none are.
+	// Detail is what is kept of its records; nil if none are kept.
 	Detail *Detail `json:"detail"`
 }
 
 // Detail is how much of an agent's traffic is kept.
 type Detail struct {
 	Level   string `json:"level" enum:"packets,flows,top"` // packets, flows, top
-	Since   int64  `json:"since"`                          // seconds since 1970; 0: from the start
-	Limit   string `json:"limit"`                          // which was passed, as -detail names it; "rule", "" at level packets
+	Since   int64  `json:"since"`                          // seconds since 1970; 0 means from the start
+	Limit   string `json:"limit"`                          // the limit exceeded, as named by -detail; or "rule"; "" at level packets
 	Why     string `json:"why"`                            // the same in words
 	Changes uint64 `json:"changes"`                        // of the level
-	Records uint64 `json:"records"`                        // that went to be kept
-	Lost    uint64 `json:"lost"`                           // that did not, as there were too many at once
+	Records uint64 `json:"records"`                        // passed on to be kept
+	Lost    uint64 `json:"lost"`                           // not passed on, because there were too many at once
 }
 
 // Loss is what was lost at a stage.
@@ -119,8 +120,8 @@ type spanJSON struct {
 	To     int64 `json:"to"` // exclusive
 	Step   int64 `json:"step"`
 	Points int   `json:"points"`
-	// Gaps, from and to, without to: nothing is known, as the collector did not
-	// run or none of the agents was watching.
+	// Gaps are time ranges [from, to) about which nothing is known, because the
+	// collector was not running or none of the agents was watching.
 	Gaps [][2]int64 `json:"gaps,omitempty"`
 }
 
@@ -160,30 +161,30 @@ func (m *measured) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// frameJSON is what is pushed once a second: the state of everything, and the
-// newest seconds, of which the last ones may still have changed.
+// frameJSON is pushed once a second: the current state, and the newest seconds, the
+// last of which may still change.
 type frameJSON struct {
 	Seq      uint64          `json:"seq"`
 	Run      string          `json:"run"`
 	Now      float64         `json:"now"`      // UNIX seconds
-	Complete int64           `json:"complete"` // the newest second that is over
+	Complete int64           `json:"complete"` // the newest completed second
 	Oldest   int64           `json:"oldest"`   // the first second that is kept; 0: none
 	Hosts    []hostStateJSON `json:"hosts"`
 	Store    storeJSON       `json:"store"`
-	Replay   *Replay         `json:"replay"`  // null unless logs are played
+	Replay   *Replay         `json:"replay"`  // null unless logs are replayed
 	Current  overviewJSON    `json:"current"` // the second Complete alone
 	Tail     overviewJSON    `json:"tail"`    // the newest tailSeconds
 }
 
-// hostStateJSON is an agent's connection and what is known of its records.
+// hostStateJSON is an agent's connection and what is known about its records.
 type hostStateJSON struct {
 	Agent
 	Late      uint64 `json:"late"`
 	Future    uint64 `json:"future"`
 	LateNow   bool   `json:"lateNow"`
 	FutureNow bool   `json:"futureNow"`
-	// Age in seconds of the freshest packet as it arrived; negative if the host's
-	// clock is ahead. Null if not known.
+	// Age is the age of the most recent packet on arrival, in seconds; negative if the
+	// host's clock is ahead. Null if unknown.
 	Age *float64 `json:"age"`
 	// CPU in percent, Memory in bytes; null if the agent does not report them.
 	CPU    *float64 `json:"cpu"`
@@ -253,15 +254,15 @@ type hostsJSON struct {
 
 type hostViewJSON struct {
 	hostCountsJSON
-	// Gaps are times when its agent was not watching, or the collector did not
-	// run.
+	// Gaps are time ranges in which its agent was not watching, or the collector was
+	// not running.
 	Gaps           [][2]int64 `json:"gaps"`
 	SentSeries     seriesJSON `json:"sentSeries"`
 	RelayedSeries  seriesJSON `json:"relayedSeries"`
 	ReceivedSeries seriesJSON `json:"receivedSeries"`
 }
 
-// namesJSON has names of addresses that the answer mentions.
+// namesJSON has the names of addresses in the response.
 type namesJSON map[string]string
 
 type matrixJSON struct {
@@ -276,13 +277,13 @@ type matrixJSON struct {
 type cellJSON struct {
 	Src      string    `json:"src"`
 	Dst      string    `json:"dst"`
-	SrcHost  int       `json:"srcHost"` // -1: none
+	SrcHost  int       `json:"srcHost"` // -1 if unknown
 	DstHost  int       `json:"dstHost"`
 	Once     countJSON `json:"once"`
 	Sent     countJSON `json:"sent"`
 	Relayed  countJSON `json:"relayed"`
 	Received countJSON `json:"received"`
-	Loss     *lostJSON `json:"loss"` // null if not known
+	Loss     *lostJSON `json:"loss"` // null if unknown
 }
 
 type lostJSON struct {
@@ -341,7 +342,7 @@ type talkerJSON struct {
 type mgenJSON struct {
 	Window spanJSON       `json:"window"`
 	Other  countJSON      `json:"other"`
-	More   int            `json:"more,omitempty"` // flows that a limit left out
+	More   int            `json:"more,omitempty"` // number of flows left out because of a limit
 	Flows  []mgenFlowJSON `json:"flows"`
 	Names  namesJSON      `json:"names"`
 }
@@ -358,7 +359,7 @@ type mgenFlowJSON struct {
 
 type messagesJSON struct {
 	countJSON
-	Messages uint64 `json:"messages"` // 0: the feed does not tell
+	Messages uint64 `json:"messages"` // 0 if the feed does not report messages
 }
 
 type mgenReceiverJSON struct {
@@ -401,7 +402,7 @@ type mgenHistoryJSON struct {
 	Receivers []mgenReceiverSeries `json:"receivers"`
 }
 
-// mgenReceiverSeries: null where there was nothing to measure.
+// mgenReceiverSeries has null where there was nothing to measure.
 type mgenReceiverSeries struct {
 	Host       int        `json:"host"`
 	Received   seriesJSON `json:"received"`
@@ -409,7 +410,7 @@ type mgenReceiverSeries struct {
 	Lost       []*int64   `json:"lost"`
 	Duplicates []uint64   `json:"duplicates"`
 	Reordered  []uint64   `json:"reordered"`
-	MinDelay   []*float64 `json:"minDelay"` // ms
+	MinDelay   []*float64 `json:"minDelay"` // in ms
 	MeanDelay  []*float64 `json:"meanDelay"`
 	MaxDelay   []*float64 `json:"maxDelay"`
 	Jitter     []*float64 `json:"jitter"`

@@ -16,37 +16,38 @@ import (
 )
 
 const (
-	// maxWaiting credentials wait to be checked, maxPerSource of one source. One check
-	// takes a tenth of a second of CPU time on purpose, and one is made at a time: who
-	// guesses must not get all of the CPU.
+	// maxWaiting is the maximum number of credentials waiting to be checked,
+	// maxPerSource that of one source. A check deliberately takes a tenth of a second
+	// of CPU time, and only one is made at a time, so that attackers cannot use up all
+	// of the CPU.
 	maxWaiting   = 64
 	maxPerSource = 8
-	// maxRemembered is how many credentials are remembered as right, and how many as
-	// wrong. Wrong ones are forgotten after wrongTime.
+	// maxRemembered is the number of correct, and of wrong, credentials that are
+	// remembered. Wrong ones are forgotten after wrongTime.
 	maxRemembered = 256
 	wrongTime     = 10 * time.Second
 )
 
 type mac [32]byte
 
-// passwords checks users' passwords. Sources take turns, and of a source the newest
-// attempt is first, so that who guesses delays nobody else by more than a check.
+// passwords checks users' passwords. Sources take turns, and the newest attempt of a
+// source comes first, so that an attacker delays others by one check at most.
 type passwords struct {
 	users map[string][]byte
-	none  []byte // a hash for users that do not exist: checking takes as long
+	none  []byte // a hash for unknown users, so that checking takes the same time
 	key   [32]byte
 
 	mu       sync.Mutex
 	right    map[mac]struct{}
 	wrong    map[mac]time.Time
 	attempts map[mac]*attempt // being checked, or waiting
-	waiting  []*attempt       // in the order of arrival
+	waiting  []*attempt       // in order of arrival
 	served   map[netip.Prefix]uint64
 	turns    uint64
-	busy     bool // somebody is checking
+	busy     bool // a check is running
 }
 
-// attempt is credentials that are to be checked, once for all requests that show them.
+// attempt is a set of credentials to check, once for all requests that present them.
 type attempt struct {
 	mac      mac
 	source   netip.Prefix
@@ -66,7 +67,7 @@ func newPasswords(users map[string][]byte) *passwords {
 	return p
 }
 
-// check returns 200, 401, or, if too many wait, 429.
+// check returns 200, 401, or, if too many are waiting, 429.
 func (p *passwords) check(ctx context.Context, source netip.Prefix, name, password string) int {
 	a, status := p.enter(source, name, password)
 	if a == nil {
@@ -80,7 +81,7 @@ func (p *passwords) check(ctx context.Context, source netip.Prefix, name, passwo
 	}
 }
 
-// enter returns the attempt to wait for, or the status if it is known.
+// enter returns the attempt to wait for, or the status if it is already known.
 func (p *passwords) enter(source netip.Prefix, name, password string) (*attempt, int) {
 	id := p.mac(name, password)
 	p.mu.Lock()
@@ -109,8 +110,8 @@ func (p *passwords) enter(source netip.Prefix, name, password string) (*attempt,
 	return a, 0
 }
 
-// makeRoom refuses the oldest attempt of the source, or of the one that has the most,
-// if there are too many.
+// makeRoom rejects the oldest attempt of the source, or of the one with the most, if
+// there are too many.
 func (p *passwords) makeRoom(source netip.Prefix) {
 	of := map[netip.Prefix]int{}
 	for _, a := range p.waiting {
@@ -132,14 +133,14 @@ func (p *passwords) makeRoom(source netip.Prefix) {
 	p.waiting = slices.Delete(p.waiting, i, i+1)
 }
 
-// finish tells those who wait for an attempt.
+// finish wakes those who wait for an attempt.
 func (p *passwords) finish(a *attempt, status int) {
 	a.status = status
 	delete(p.attempts, a.mac)
 	close(a.done)
 }
 
-// run checks attempts until none waits.
+// run checks attempts until none is waiting.
 func (p *passwords) run() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -174,7 +175,7 @@ func (p *passwords) note(a *attempt) {
 	p.wrong[a.mac] = time.Now()
 }
 
-// next takes the newest attempt of the source that was served the longest ago.
+// next returns the newest attempt of the source that was served longest ago.
 func (p *passwords) next() *attempt {
 	best := 0
 	for i, a := range p.waiting {
@@ -194,7 +195,7 @@ func (p *passwords) next() *attempt {
 func (p *passwords) mac(name, password string) (sum mac) {
 	h := hmac.New(sha256.New, p.key[:])
 	h.Write([]byte(name))
-	h.Write([]byte{0}) // no header has one
+	h.Write([]byte{0}) // no header contains one
 	h.Write([]byte(password))
 	h.Sum(sum[:0])
 	return sum

@@ -11,23 +11,25 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
-// Thresholds of what counts as a problem; those of the network are LossShare and LossPackets.
+// Thresholds for problems; those of the network are LossShare and LossPackets.
 const (
-	// LossShare of the packets of a hop is worth a sentence, from 0 to 1, if at least LossPackets
-	// were sent.
+	// LossShare is the share of lost packets on a hop that counts as a problem, from 0
+	// to 1, if at least LossPackets were sent.
 	LossShare   = 0.01
 	LossPackets = 20
-	// clockAhead and clockBehind are how old the freshest packet of an agent may be on arrival, in seconds.
+	// clockAhead and clockBehind bound the normal age of an agent's most recent packet
+	// on arrival, in seconds.
 	clockAhead, clockBehind = -0.5, 1.5
-	// dropsShown is how long records that we dropped are a problem of now.
+	// dropsShown is how long dropped records are reported as a current problem.
 	dropsShown = 5 * time.Minute
-	// judgeEvery is how often problems are looked for.
+	// judgeEvery is the interval at which problems are looked for.
 	judgeEvery = 5 * time.Second
-	// maxProblems is the most that an answer has.
+	// maxProblems is the maximum number of problems in a response.
 	maxProblems = 100
 )
 
-// Severities of problems; more is worse. A loss in the network adds its share of 40.
+// Severities of problems; higher is worse. A loss in the network adds up to 40 in
+// proportion to its share.
 const (
 	severeFailing = 100
 	SevereSilent  = 95 // a member of a group that receives nothing
@@ -41,31 +43,32 @@ const (
 type Problem struct {
 	// Kind is loss, silent, agent, clock, drops, or failing.
 	Kind string `json:"kind" enum:"loss,silent,agent,clock,drops,failing"`
-	// Monitoring: the monitoring is at fault, not the network.
+	// Monitoring means that the monitoring is at fault, not the network.
 	Monitoring bool   `json:"monitoring"`
-	Text       string `json:"text"`            // a sentence without a full stop
-	Since      int64  `json:"since,omitempty"` // seconds since 1970; 0 if not known
-	View       string `json:"view"`            // of the page that shows it
-	Pick       string `json:"pick,omitempty"`  // what to choose there: "@" and a node's name, or a flow as the page's addresses name it
-	Severity   int    `json:"severity"`        // 0 to 100, for the order
+	Text       string `json:"text"`            // a sentence without a period
+	Since      int64  `json:"since,omitempty"` // seconds since 1970; 0 if unknown
+	View       string `json:"view"`            // the page's view that shows it
+	Pick       string `json:"pick,omitempty"`  // what to select there: "@" and a node's name, or a flow as in the page's addresses
+	Severity   int    `json:"severity"`        // 0 to 100, for sorting
 }
 
-// Judge makes problems known that judge finds, which is called every few seconds. Call it before Run.
+// Judge registers a function that returns problems, which is called every few seconds.
+// Call it before Run.
 func (s *Server) Judge(judge func(now time.Time) []Problem) { s.judges = append(s.judges, judge) }
 
-// problems is what is wrong, and what is needed to notice that.
+// problems is what is wrong, and the state needed to detect that.
 type problems struct {
 	mu     sync.Mutex
 	list   []Problem
 	judged time.Time
-	down   map[int]time.Time // agents that are not connected, since when
+	down   map[int]time.Time // agents that are not connected, and since when
 	drops  map[string]*drops
 }
 
-// drops of a part of the monitoring.
+// drops are the drops of a part of the monitoring.
 type drops struct {
 	count       uint64
-	first, last time.Time // when it increased
+	first, last time.Time // when the count increased
 }
 
 func (p *problems) get() []Problem {
@@ -74,7 +77,7 @@ func (p *problems) get() []Problem {
 	return append([]Problem{}, p.list...)
 }
 
-// judge looks for problems, unless that was done a short time ago.
+// judge looks for problems, unless that was done recently.
 func (s *Server) judge(now time.Time, snap *rollup.Snapshot) {
 	p := &s.problems
 	if now.Sub(p.judged) < judgeEvery {
@@ -96,7 +99,7 @@ func (s *Server) judge(now time.Time, snap *rollup.Snapshot) {
 	p.list = list
 }
 
-// agents that are not connected, or whose clocks are wrong.
+// agents returns problems of agents that are not connected, or whose clocks are wrong.
 func (p *problems) agents(now time.Time, source Source, snap *rollup.Snapshot) (list []Problem) {
 	if p.down == nil {
 		p.down = map[int]time.Time{}
@@ -126,7 +129,7 @@ func (p *problems) agents(now time.Time, source Source, snap *rollup.Snapshot) (
 	return list
 }
 
-// clockText says what is wrong with an agent's clock, or "".
+// clockText describes what is wrong with an agent's clock, or returns "".
 func clockText(h *hostStateJSON) string {
 	switch {
 	case h.Age != nil && *h.Age < clockAhead:
@@ -141,7 +144,7 @@ func clockText(h *hostStateJSON) string {
 	return ""
 }
 
-// dropped are records that the monitoring lost in the last minutes.
+// dropped returns problems for records that the monitoring lost recently.
 func (p *problems) dropped(now time.Time, source Source, snap *rollup.Snapshot) (list []Problem) {
 	if p.drops == nil {
 		p.drops = map[string]*drops{}
@@ -182,10 +185,10 @@ func (p *problems) dropped(now time.Time, source Source, snap *rollup.Snapshot) 
 	return list
 }
 
-// Problems is the answer of /api/v1/problems.
+// Problems is the response of /api/v1/problems.
 type Problems struct {
 	Problems []Problem `json:"problems"` // the worst first
-	More     int       `json:"more"`     // that were left out
+	More     int       `json:"more"`     // number left out
 }
 
 func (s *Server) problemsAnswer(v api.Values) (any, error) {

@@ -10,57 +10,57 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/api"
 )
 
-// Player is a Source whose records are played, and that can be told how.
+// Player is implemented by a Source that replays records and can be controlled.
 type Player interface {
-	// Replay is where it is; nil if nothing is played.
+	// Replay returns the state of the replay; nil if nothing is replayed.
 	Replay() *Replay
-	// Steer does what one of the Commands says, by a time if it takes one.
+	// Steer executes a command; by is a duration for those that need one.
 	Steer(c Command, by time.Duration)
 }
 
-// Replay is the state of logs that are played.
+// Replay is the state of a replay.
 type Replay struct {
-	Position float64 `json:"position"` // UNIX seconds; 0 before the logs have been opened
-	Part     float64 `json:"part"`     // of the logs that has been read, 0 to 1
-	Speed    float64 `json:"speed"`    // 1 is the records' own; 0 as fast as possible
-	Gap      float64 `json:"gap"`      // seconds of the logs' time until the next record
+	Position float64 `json:"position"` // UNIX seconds; 0 until the logs have been opened
+	Part     float64 `json:"part"`     // share of the logs that has been read, 0 to 1
+	Speed    float64 `json:"speed"`    // 1 is the original speed; 0 is as fast as possible
+	Gap      float64 `json:"gap"`      // seconds until the next record, in the logs' time
 	Paused   bool    `json:"paused"`
-	Seeking  bool    `json:"seeking"` // on the way to another place, as fast as possible
+	Seeking  bool    `json:"seeking"` // seeking another position, as fast as possible
 	Ended    bool    `json:"ended"`
 }
 
-// Command is what a Player can be told.
+// Command is a command for a Player.
 type Command string
 
-// Commands.
+// Values of Command.
 const (
 	Pause   Command = "pause"
 	Resume  Command = "resume"
 	Slower  Command = "slower"  // half the speed
 	Faster  Command = "faster"  // twice the speed
-	Next    Command = "next"    // over a time without records
-	Forward Command = "forward" // by a time: what is between is played as fast as can be
+	Next    Command = "next"    // skip a time without records
+	Forward Command = "forward" // by a duration; records in between are played as fast as possible
 )
 
 const (
 	replayPath = "/api/v1/replay"
-	// maxForward is what it may go forward by, in seconds.
+	// maxForward is the maximum duration to go forward, in seconds.
 	maxForward = 366 * 86400
 )
 
-// Steering is the body that steers a replay.
+// Steering is the request body that controls a replay.
 type Steering struct {
 	Command Command `json:"command"`
-	Seconds float64 `json:"seconds,omitempty"` // to go forward by
+	Seconds float64 `json:"seconds,omitempty"` // for forward
 }
 
-// foreign refuses what the page of another site, or another program's page on
+// foreign rejects requests that the page of another site, or another program's page on
 // this host, makes a browser send.
 var foreign = http.NewCrossOriginProtection()
 
-// mayChange reports whether a request changes something on purpose: it comes from
-// no other page than ours, and not from a form, which needs no permission to be sent
-// elsewhere (Fetch Standard, 2.2.2).
+// mayChange returns an error unless a request is meant to change something: it must
+// come from our own page, and not from a form, which may be sent to other sites without
+// permission (Fetch Standard, section 2.2.2).
 func mayChange(r *http.Request) error {
 	if err := foreign.Check(r); err != nil {
 		return fmt.Errorf("not for the pages of others: %w", err)
@@ -71,7 +71,7 @@ func mayChange(r *http.Request) error {
 	return nil
 }
 
-// steer is POST to replayPath.
+// steer handles POST to replayPath.
 func (s *Server) steer(w http.ResponseWriter, r *http.Request, _ api.Values) {
 	if err := mayChange(r); err != nil {
 		fail(w, http.StatusForbidden, err.Error())
@@ -104,7 +104,7 @@ func (s *Server) steer(w http.ResponseWriter, r *http.Request, _ api.Values) {
 	send(w, r, encode(player.Replay()))
 }
 
-// replayOf is null in a frame unless something is played.
+// replayOf returns null in a frame unless something is replayed.
 func replayOf(source Source) *Replay {
 	if player, ok := source.(Player); ok {
 		return player.Replay()

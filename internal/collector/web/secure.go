@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// policy lets the page load what this server has, and nothing else; scripts
-// can neither be written into the page nor made of strings.
+// policy allows the page to load only what this server provides; scripts can be neither
+// embedded in the page nor created from strings.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' blob: data:; " +
 	"connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
 	"require-trusted-types-for 'script'; trusted-types 'none'"
 
-// secure refuses what no page of ours asks for, and tells browsers what ours
+// secure rejects requests that no page of ours makes, and tells browsers what our page
 // may do. host is the address that the server listens on.
 func secure(host string, next http.Handler) http.Handler {
 	local := isLoopback(host)
@@ -34,8 +34,8 @@ func secure(host string, next http.Handler) http.Handler {
 			h.Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, "only GET and HEAD: nothing can be changed here")
 		case local && !isLoopback(hostname(r.Host)):
-			// A foreign name that was made to point at this machine (DNS rebinding)
-			// would let its page read ours.
+			// A foreign name that resolves to this machine (DNS rebinding) would let
+			// its page read ours.
 			fail(w, http.StatusForbidden, "this server is for this machine alone: open it as http://localhost or by the address that it printed")
 		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
 			fail(w, http.StatusForbidden, "not for the pages of other sites")
@@ -48,7 +48,7 @@ func secure(host string, next http.Handler) http.Handler {
 	})
 }
 
-// hostname is a Host header without its port.
+// hostname returns a Host header without its port.
 func hostname(s string) string {
 	if host, _, err := net.SplitHostPort(s); err == nil {
 		return host
@@ -64,6 +64,6 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// quiet drops what net/http says of clients that misbehave: anyone could fill
-// the terminal with it.
+// quiet discards what net/http reports about misbehaving clients, because anyone could
+// fill the terminal with it.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }

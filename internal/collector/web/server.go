@@ -22,18 +22,19 @@ import (
 )
 
 const (
-	// maxStreams is how many pages may be open at once.
+	// maxStreams is the maximum number of pages open at once.
 	maxStreams = 512
-	// maxConns bounds the connections of all kinds; browsers make up to six.
+	// maxConns bounds the total number of connections; a browser opens up to six.
 	maxConns = maxStreams + 256
-	// sendBuffer bounds what the kernel keeps of a page that does not read: a
-	// few frames, so that it skips the old ones instead of showing them late.
+	// sendBuffer bounds what the kernel holds for a page that does not read: a few
+	// frames, so that it skips old frames instead of displaying them late.
 	sendBuffer = 128 << 10
-	// answerTime is how long a request other than a stream may take.
+	// answerTime bounds the time of a request other than a stream.
 	answerTime = 30 * time.Second
 )
 
-// cannotServe says why there is no page at an address, and what to do about it.
+// cannotServe returns an error that says why there is no page at an address, with a
+// hint.
 func cannotServe(address string, err error, hint string) error {
 	return fault.WithHint(fmt.Errorf("cannot serve the page on %q: %w", address, err), hint)
 }
@@ -43,7 +44,7 @@ type Server struct {
 	source   Source
 	access   Access
 	listener *admission
-	host     string // of the address that is listened on
+	host     string // of the address being listened on
 	assets   map[string]*asset
 	built    bool
 	streams  streams
@@ -53,19 +54,18 @@ type Server struct {
 	failing  []func() string
 	judges   []func(time.Time) []Problem
 	problems problems
-	book     *ledger.Book // nil: empty
+	book     *ledger.Book // nil means empty
 	more     []api.Endpoint
-	newest   atomic.Int64 // when the newest snapshot came, UNIX nanoseconds
-	// ending is done when streams have to end; end does that.
+	newest   atomic.Int64 // when the newest snapshot arrived, UNIX nanoseconds
+	// ending is done when streams must end, which end causes.
 	ending context.Context
 	end    context.CancelFunc
 }
 
-// Listen opens a port, so that a wrong address is known before anything else
-// starts. The address is host:port, or a port alone; without a host it is this
-// machine's loopback address, and nobody else can see the page. An error is an
-// *fault.Error. Run or Close must follow. Where others can reach the page, access must
-// say who they are.
+// Listen opens a port, so that a wrong address is reported before anything else starts.
+// The address is host:port, or just a port; without a host it is the loopback address,
+// so that nobody else can see the page. Errors are of type *fault.Error. Run or Close
+// must follow. If others can reach the page, access must define who they are.
 func Listen(address string, access Access) (*Server, error) {
 	address, err := fullAddress(address)
 	if err != nil {
@@ -94,22 +94,21 @@ func Listen(address string, access Access) (*Server, error) {
 	return s, nil
 }
 
-// Measure has /metrics say more. It is for before Run.
+// Measure adds metrics to /metrics. Call it before Run.
 func (s *Server) Measure(more ...prometheus.Collector) { s.measured = append(s.measured, more...) }
 
-// Add has the server answer at more addresses. It is for before Run.
+// Add adds endpoints. Call it before Run.
 func (s *Server) Add(endpoints []api.Endpoint) { s.more = append(s.more, endpoints...) }
 
 // Watch makes /healthz fail while failing returns a reason. Call it before Run.
 func (s *Server) Watch(failing func() string) { s.failing = append(s.failing, failing) }
 
-// Open reports whether others than this host see the page without a password or
-// token.
+// Open reports whether other hosts can see the page without a password or token.
 func (s *Server) Open() bool {
 	return !isLoopback(s.host) && len(s.access.Users) == 0 && s.access.Token == ""
 }
 
-// Built reports whether the program has the page. If not, it serves the data and
+// Built reports whether the program contains the page. If not, it serves the data, and
 // a note that says what to do.
 func (s *Server) Built() bool { return s.built }
 
@@ -143,7 +142,7 @@ func listenError(address string, err error) error {
 	return cannotServe(address, err, "want host:port or port, as in -http 127.0.0.1:7080")
 }
 
-// URL is where the page is.
+// URL returns the address of the page.
 func (s *Server) URL() string {
 	host, port, _ := net.SplitHostPort(s.listener.Addr().String())
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
@@ -156,10 +155,10 @@ func (s *Server) URL() string {
 	return scheme + net.JoinHostPort(host, port) + "/"
 }
 
-// Close gives the port back if Run is not going to.
+// Close releases the port if Run will not be called.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves what source has until ctx is done, which is a clean end, and
+// Run serves the contents of source until ctx is done, which is a clean end, and
 // returns once all requests have ended.
 func (s *Server) Run(ctx context.Context, source Source) error {
 	s.source = source
@@ -172,7 +171,7 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 		ErrorLog:          quiet(),
 		ConnContext:       setBuffer,
 		TLSConfig:         s.access.TLS,
-		// HTTP/1.1 only: what a page does not read must stay with the kernel.
+		// HTTP/1.1 only, because what a page does not read must stay in the kernel.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -210,12 +209,12 @@ func setBuffer(ctx context.Context, c net.Conn) context.Context {
 		ctx, c = withConn(ctx, a), a.Conn
 	}
 	if w, ok := c.(interface{ SetWriteBuffer(int) error }); ok {
-		_ = w.SetWriteBuffer(sendBuffer) // only a matter of how late pages may be
+		_ = w.SetWriteBuffer(sendBuffer) // it only affects how late pages can be
 	}
 	return ctx
 }
 
-// handler has everything, checks first.
+// handler returns the handler for everything, with all checks.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for name, a := range s.assets {

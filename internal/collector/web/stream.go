@@ -18,22 +18,22 @@ import (
 const streamPath = "/api/v1/stream"
 
 const (
-	// writeTime is how long a page may take for one frame before its connection
-	// is given up; its browser makes another.
+	// writeTime is how long a page may take for one frame before its connection is
+	// closed; its browser then opens another.
 	writeTime = 20 * time.Second
-	// retryTime is when a browser tries again after its connection broke.
+	// retryTime is the time after which a browser reconnects.
 	retryTime = time.Second
-	// beatTime keeps connections alive, and shows dead ones, while the source is
-	// silent.
+	// beatTime is the interval of messages that keep connections alive, and reveal dead
+	// ones, while the source is silent.
 	beatTime = 15 * time.Second
 )
 
-// streams counts the open ones.
+// streams counts the open streams.
 type streams struct {
 	mu      sync.Mutex
 	open    int
 	max     int
-	skipped uint64 // frames, of all since the start
+	skipped uint64 // frames, in total since the start
 }
 
 func (s *streams) enter() bool {
@@ -64,18 +64,18 @@ func (s *streams) count() (open int, skipped uint64) {
 	return s.open, s.skipped
 }
 
-// topics that a stream may carry beside frames, each over the newest seconds
-// of one of these windows. They are few, so that pages share what is worked out
-// and encoded for them.
+// Topics that a stream may carry in addition to frames, each over the newest seconds of
+// one of these windows. There are few, so that pages share what is computed and encoded
+// for them.
 var (
 	topicKinds   = []string{"hosts", "matrix", "talkers", "mgen"}
 	topicWindows = []int64{1, 10, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000}
 )
 
-// topic is a view that a stream carries.
+// topic is a view carried by a stream.
 type topic struct {
 	query
-	every uint64 // snapshots
+	every uint64 // in snapshots
 }
 
 var topicParameter = api.Parameter{
@@ -88,12 +88,12 @@ func topicPattern() string {
 	return "^(" + strings.Join(topicKinds, "|") + "):(" + strings.Trim(strings.ReplaceAll(fmt.Sprint(topicWindows), " ", "|"), "[]") + ")$"
 }
 
-// parseTopics reads the parameters of a stream: topic=matrix:60, repeated. What
-// looks far back changes slowly and is sent less often.
+// parseTopics parses the parameters of a stream: topic=matrix:60, repeated. Views of
+// long windows change slowly and are sent less often.
 func parseTopics(values api.Values) (list []topic) {
 	for _, word := range values.All("topic") {
 		kind, number, _ := strings.Cut(word, ":")
-		seconds, _ := strconv.ParseInt(number, 10, 64) // checked
+		seconds, _ := strconv.ParseInt(number, 10, 64) // already checked
 		t := topic{
 			query: query{kind: kind, relative: true, window: rollup.Window{From: -seconds, To: 0}},
 			every: uint64(min(max(seconds/300, 1), 60)),
@@ -105,7 +105,7 @@ func parseTopics(values api.Values) (list []topic) {
 	return list
 }
 
-// stream sends each frame, and with it the views that the page asked for, as
+// stream sends each frame, and with it the views that the page requested, as
 // server-sent events (HTML Living Standard, section 9.2).
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, values api.Values) {
 	topics := parseTopics(values)
@@ -118,7 +118,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, values api.Value
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would keep frames back
+	h.Set("X-Accel-Buffering", "no") // otherwise nginx would delay frames
 	h.Set("Vary", "Accept-Encoding")
 	c := &connection{w: w, control: http.NewResponseController(w), zipped: acceptsGzip(r)}
 	if c.zipped {
@@ -165,8 +165,8 @@ func (s *Server) follow(ctx context.Context, c *connection, topics []topic) {
 	}
 }
 
-// next waits for a newer snapshot, and shows the page meanwhile that the
-// connection lives.
+// next waits for a newer snapshot, and shows the page in the meantime that the
+// connection is alive.
 func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.Snapshot, error) {
 	for {
 		wait, cancel := context.WithTimeout(ctx, beatTime)
@@ -185,7 +185,7 @@ func (s *Server) next(ctx context.Context, c *connection, seq uint64) (*rollup.S
 type connection struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
-	zipped  bool   // all that is written is one gzip stream
+	zipped  bool   // everything written is one gzip stream
 	sum     uint32 // CRC-32 of what was written, before compression
 	length  uint32 // of the same, modulo 2^32
 }
@@ -197,7 +197,7 @@ func (c *connection) begin() error {
 	return c.write([]byte(gzipHead))
 }
 
-// end makes the stream a complete one, as far as anyone still reads.
+// end completes the stream, if anyone still reads it.
 func (c *connection) end() {
 	if c.zipped && c.write(gzipTail(c.sum, c.length)) == nil {
 		_ = c.control.Flush() // nothing follows
@@ -223,12 +223,12 @@ func (c *connection) send(parts ...*part) error {
 }
 
 func (c *connection) write(b []byte) error {
-	_ = c.control.SetWriteDeadline(time.Now().Add(writeTime)) // net/http's own connections can do it
+	_ = c.control.SetWriteDeadline(time.Now().Add(writeTime)) // supported by net/http's connections
 	_, err := c.w.Write(b)
 	return err
 }
 
-// What surrounds the data of an event, which is JSON and has no line ends.
+// What surrounds the data of an event, which is JSON without line breaks.
 var (
 	eventEnd = &part{plain: []byte("\n\n")}
 	beat     = &part{plain: []byte(":\n\n")}

@@ -6,16 +6,16 @@ import (
 	"github.com/pcapper/pcapper/internal/collector/rollup"
 )
 
-// settled is how many seconds after its end a second no longer changes: twice
-// as long as the store waits for late packets by default.
+// settled is the number of seconds after its end from which a second no longer changes:
+// by default, twice as long as the store waits for late packets.
 const settled = 10
 
-// chunk is how many seconds are asked for at once: a window that is never
-// widened to longer steps.
+// chunk is the number of seconds queried at once: a window that is never widened to
+// longer steps.
 const chunk = 600
 
-// totals adds up what hosts saw since the start, second by second, each once it
-// is settled: counters may not go back.
+// totals adds up what hosts have seen since the start, second by second, each once it
+// is settled, because counters must not decrease.
 type totals struct {
 	mu   sync.Mutex
 	next int64 // the first second that has not been added
@@ -27,8 +27,8 @@ type totalKey struct {
 	secondary bool
 }
 
-// add brings the totals up to a snapshot. After a replay has gone back, what
-// comes again is not added again.
+// add extends the totals to a snapshot. After a replay has been rewound, what is
+// repeated is not added again.
 func (t *totals) add(snap *rollup.Snapshot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -37,7 +37,7 @@ func (t *totals) add(snap *rollup.Snapshot) {
 	}
 	if t.sums == nil {
 		t.sums = make(map[totalKey]rollup.Counts)
-		t.next = snap.Since // what is older, another run has counted
+		t.next = snap.Since // earlier seconds were counted by another run
 	}
 	end := snap.Complete + 1 - settled
 	for t.next < end {

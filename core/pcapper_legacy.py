@@ -1,7 +1,7 @@
 """PCapper's services for CORE < 6.1, and for the classic GUI up to 9.0.3.
 
-These versions have services without settings: there is one for each variant,
-and the generated script may be edited in the GUI. Python 2.7 reads this, too.
+Services of these versions have no settings, so there is one for each variant,
+and the generated script may be edited in the GUI. Also runs on Python 2.7.
 """
 
 try:  # CORE 5.3.0 to 9.0.3
@@ -11,7 +11,7 @@ except ImportError:  # CORE <= 5.2.2
 
 
 def _interfaces(node):
-    """The names of a node's interfaces, those of control networks left out."""
+    """Return the names of a node's interfaces, except those on control networks."""
     every = node.get_ifaces() if hasattr(node, "get_ifaces") else node.netifs()
     return [i.name for i in every if not getattr(i, "control", False)]
 

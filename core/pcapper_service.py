@@ -1,7 +1,7 @@
 """PCapper's services for CORE >= 6.1: an agent on a node, and a collector.
 
 CORE >= 9.1 has one kind of service; 6.1 to 9.0.3 call the same kind "config
-services". What is generated are short scripts that run pcapper-core(1).
+services". They generate short scripts that run pcapper-core(1).
 """
 
 import logging
@@ -25,8 +25,8 @@ except (ImportError, AttributeError):  # CORE 6.1 to 9.0.3
 
 _log = logging.getLogger(__name__)
 
-# Templates are rendered by Mako; this one leaves the text as it is, whatever
-# signs of a shell or of Mako it has.
+# Mako renders templates. This one leaves the text unchanged, even if it contains
+# special characters of a shell or of Mako.
 _TEMPLATE = "${text(config)}"
 
 _AGENT = {
@@ -49,7 +49,7 @@ _COLLECTOR = {
 
 
 def _settings(defaults, config):
-    """The settings; a user's partial configuration does not have all keys."""
+    """Return all settings; a user's configuration may lack some keys."""
     found = dict(defaults)
     for key, value in (config or {}).items():
         if key in found and value is not None:
@@ -58,7 +58,7 @@ def _settings(defaults, config):
 
 
 def _number(settings, key, most):
-    """A setting that is a number."""
+    """Return a setting as a number."""
     text = settings[key] or "0"
     if not text.isdigit() or int(text) > most:
         raise ValueError("PCapper: %s %r: want a number from 0 to %d" % (key, text, most))
@@ -66,7 +66,7 @@ def _number(settings, key, most):
 
 
 def _words(settings, key):
-    """A setting that is words for a shell: only quoting is checked."""
+    """Return a setting as words for a shell; only the quoting is checked."""
     try:
         return [shlex.quote(word) for word in shlex.split(settings[key])]
     except ValueError as e:
@@ -74,7 +74,7 @@ def _words(settings, key):
 
 
 def _interfaces(node, control=False):
-    """A node's interfaces: the data interfaces, or those of control networks."""
+    """Return a node's data interfaces, or those on control networks."""
     if hasattr(node, "get_ifaces"):
         every = node.get_ifaces()
     else:  # CORE 6
@@ -83,7 +83,7 @@ def _interfaces(node, control=False):
 
 
 def _addresses(iface):
-    """An interface's addresses, IPv4 first, without their masks."""
+    """Return an interface's addresses, IPv4 first, without their masks."""
     found = []
     for name in ("ip4s", "ip6s"):  # CORE >= 7
         found += [str(a) for a in getattr(iface, name, [])]
@@ -93,7 +93,7 @@ def _addresses(iface):
 
 
 def _script(what, settings):
-    """A script that runs pcapper-core with settings."""
+    """Return a script that runs pcapper-core with settings."""
     lines = [
         "#!/bin/sh",
         "# Made by CORE's service; pcapper-core -h explains the settings.",
@@ -125,7 +125,7 @@ def _agent_script(node, config):
 
 
 def _agent_of(node):
-    """The PCapper service of a node, or None."""
+    """Return the PCapper service of a node, or None."""
     for name in ("services", "config_services"):
         services = getattr(node, name, None)
         if isinstance(services, dict) and "PCapper" in services:
@@ -134,10 +134,10 @@ def _agent_of(node):
 
 
 def _reach(here, node, iface, via):
-    """Where a collector on the node here reaches an agent of another node.
+    """Return the address at which a collector on node here reaches another node's agent.
 
-    On the control network an address is that of the network plus the node's
-    number. Other nodes may not have theirs yet when this is asked.
+    On the control network this is the network's address plus the node's number,
+    because other nodes may not have been assigned theirs yet.
     """
     if via != "data":
         for control in _interfaces(here, control=True):

@@ -39,7 +39,7 @@ Example: an agent at 10.0.0.3, and a collector
   recollect -tls-cert collector.pem -tls-key collector-key.pem -tls-ca ca.pem
 `
 
-// makeCerts is "pcapper cert".
+// makeCerts implements "pcapper cert".
 func makeCerts(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("cert", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -72,8 +72,8 @@ func makeCerts(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// issue makes what r asks for, and a collector's certificate if there is none
-// in a directory whose authority is new.
+// issue creates the certificate that r describes, and a collector's certificate if the
+// authority is new and there is none yet.
 func issue(r certs.Request, stdout io.Writer) error {
 	_, err := os.Stat(filepath.Join(r.Dir, "ca.pem"))
 	first := errors.Is(err, fs.ErrNotExist)

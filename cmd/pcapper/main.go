@@ -1,5 +1,5 @@
-// Command pcapper watches one network interface, turns each packet into a
-// small record, and sends it to every attached collector.
+// Command pcapper watches a network interface, turns each packet into a small record,
+// and sends it to every attached collector.
 package main
 
 import (
@@ -22,12 +22,13 @@ var version = "development"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	// From the first signal on the next one has its default effect: it kills.
+	// After the first signal, the next one has its default effect: it kills the
+	// program.
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main with everything it touches, and gives the exit code.
+// run is main with its dependencies as arguments, and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "cert" {
 		return makeCerts(args[1:], stdout, stderr)
@@ -65,9 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0 // stopped while waiting for the interface
 }
 
-// untilEOF is done when ctx is, or when in ends. A pipe ends when the last process that
-// has its other end does, however that is killed. (A signal by PR_SET_PDEATHSIG does not
-// survive our change of user.)
+// untilEOF returns a context that is done when ctx is, or when in ends. A pipe ends
+// when the last process that has its other end open ends, even if killed. (A signal by
+// PR_SET_PDEATHSIG would not survive our change of user.)
 func untilEOF(ctx context.Context, in io.Reader) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -77,14 +78,15 @@ func untilEOF(ctx context.Context, in io.Reader) context.Context {
 	return ctx
 }
 
-// errInterrupted says that nothing is known to be well.
+// errInterrupted means that nothing is known to work.
 var errInterrupted = errors.New("interrupted before everything was tried")
 
-// setProcessors settles how many processors run our code at the same time: two or more
-// for one interface, whose capture keeps one while it is busy (see capture.Tap). With
-// several, work comes in small pieces, and waking another thread for each costs more than
-// the piece, so an eighth of the processors do unless the environment says how many
-// (GOMAXPROCS); one processor is enough for millions of packets a second.
+// setProcessors sets how many processors may run our code at the same time: at least
+// two for one interface, because its capture keeps one while it is busy (see
+// capture.Tap). With several interfaces, work arrives in small pieces, and waking
+// another thread for a piece costs more than the piece, so the default is an eighth of
+// the processors; GOMAXPROCS in the environment overrides it. One processor is enough
+// for millions of packets per second.
 func setProcessors(several bool) {
 	switch {
 	case !several:
@@ -94,7 +96,7 @@ func setProcessors(several bool) {
 	}
 }
 
-// report prints an error with the next step and returns its exit code.
+// report prints an error with its hint and returns its exit code.
 func report(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "pcapper: %v\n", err)
 	if hint := fault.Hint(err); hint != "" {
@@ -103,7 +105,7 @@ func report(stderr io.Writer, err error) int {
 	return fault.Code(err)
 }
 
-// list prints the interfaces there are.
+// list prints the existing interfaces.
 func list(stdout io.Writer) error {
 	all, err := iface.List()
 	if err != nil {

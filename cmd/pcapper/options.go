@@ -21,7 +21,7 @@ import (
 	"github.com/pcapper/pcapper/wire/ipfix"
 )
 
-// action is what one call of the program does.
+// action is what one invocation of the program does.
 type action int
 
 const (
@@ -40,7 +40,7 @@ type command struct {
 	untilEOF bool // end when standard input does
 }
 
-// missingValue has the exit codes of flags without their value.
+// missingValue holds the exit codes for flags without their value.
 var missingValue = map[string]int{
 	"f": agent.ExitNoLogFile,
 	"i": agent.ExitNoInterface,
@@ -48,7 +48,7 @@ var missingValue = map[string]int{
 	"p": agent.ExitNoPort,
 }
 
-// options is the flag set, and what its flags set.
+// options is the flag set, and the variables that its flags set.
 type options struct {
 	*flag.FlagSet
 	cmd                        command
@@ -60,15 +60,15 @@ type options struct {
 	interfaces                 lastOf
 }
 
-// lastOf is the value of -i. Given again it replaces the one before, as it does
-// in the C agent, whose wrappers rely on that.
+// lastOf is the value of -i. A repeated -i overrides the previous one, as in the C
+// agent, because wrappers rely on that.
 type lastOf struct {
 	value *string
-	all   []string // that were given
+	all   []string // all values given
 }
 
 func (l *lastOf) String() string {
-	if l.value == nil { // the flag package asks a zero one
+	if l.value == nil { // the flag package calls it on a zero value
 		return ""
 	}
 	return *l.value
@@ -79,7 +79,7 @@ func (l *lastOf) Set(v string) error {
 	return nil
 }
 
-// note says what became of the others, or "".
+// note says that earlier values were overridden, or returns "".
 func (l *lastOf) note() string {
 	if len(slices.Compact(slices.Sorted(slices.Values(l.all)))) < 2 {
 		return ""
@@ -153,7 +153,7 @@ func newOptions() *options {
 	return o
 }
 
-// parse reads the command line. Warnings go to stderr.
+// parse parses the command line. Warnings are printed to stderr.
 func parse(args []string, stderr io.Writer) (command, error) {
 	o := newOptions()
 	err := o.Parse(args)
@@ -217,9 +217,9 @@ func parse(args []string, stderr io.Writer) (command, error) {
 	return o.cmd, nil
 }
 
-// withoutEmptyR returns args without a -r that has no value, which the C agent
-// accepts: the last argument, or one before another flag, as from a script in
-// which the variable for the value is empty. err is what parsing args gave.
+// withoutEmptyR returns args without a -r that has no value, which the C agent accepts:
+// the last argument, or one before another flag, as in a script whose variable for the
+// value is empty. err is the error of parsing args.
 func withoutEmptyR(o *options, args []string, err error) (without []string, ok bool) {
 	isR := func(arg string) bool { return arg == "-r" || arg == "--r" }
 	if err != nil && err.Error() == "flag needs an argument: -r" {
@@ -237,8 +237,8 @@ func withoutEmptyR(o *options, args []string, err error) (without []string, ok b
 	return nil, false
 }
 
-// plainPort settles -p, which the C agent reads with atoi(3): white space and a
-// sign may stand before the number, and what stands behind it is ignored.
+// plainPort parses -p as the C agent does, with atoi(3): white space and a sign may
+// precede the number, and anything after it is ignored.
 func (o *options) plainPort(stderr io.Writer) error {
 	text := strings.TrimPrefix(strings.TrimLeft(o.port, " \t\n\v\f\r"), "+")
 	digits := text[:len(text)-len(strings.TrimLeft(text, "0123456789"))]
@@ -253,7 +253,7 @@ func (o *options) plainPort(stderr io.Writer) error {
 	return nil
 }
 
-// feed settles what says where collectors connect, and who may.
+// feed parses where collectors connect, and who may.
 func (o *options) feed() error {
 	cfg := &o.cmd.cfg
 	for _, f := range []struct {
@@ -330,7 +330,7 @@ func (o *options) feed() error {
 	return nil
 }
 
-// many settles what belongs to several interfaces.
+// many parses the options for several interfaces.
 func (o *options) many(given map[string]bool) error {
 	cfg := &o.cmd.cfg
 	several := len(cfg.Netns) > 0 || agent.IsPattern(cfg.Interface)
@@ -357,7 +357,7 @@ func (o *options) many(given map[string]bool) error {
 	return nil
 }
 
-// spool settles who uses -spool.
+// spool validates the use of -spool.
 func (o *options) spool() error {
 	cfg := &o.cmd.cfg
 	if cfg.Spool.Dir == "" {
@@ -378,7 +378,7 @@ func (o *options) given(name string) (given bool) {
 	return given
 }
 
-// file settles what belongs to -read.
+// file validates the options for -read.
 func (o *options) file(given map[string]bool) error {
 	cfg := &o.cmd.cfg
 	if !given["read"] {
@@ -414,7 +414,7 @@ func wrong(code int, format string, args ...any) error {
 	return fault.WithCode(code, fault.WithHint(fmt.Errorf(format, args...), "pcapper -h explains all flags"))
 }
 
-// flagError gives the flag package's errors their exit codes.
+// flagError adds exit codes to errors of the flag package.
 func flagError(flags *flag.FlagSet, err error) error {
 	if name, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
 		code, known := missingValue[name]
@@ -426,8 +426,8 @@ func flagError(flags *flag.FlagSet, err error) error {
 	return wrong(agent.ExitUsage, "%w", option.Explain(flags, err))
 }
 
-// usage is the help text. The flags' part is made from their definitions, so
-// that it cannot differ from them.
+// usage returns the help text. The descriptions of flags are generated from their
+// definitions, so that they cannot differ.
 func usage() string {
 	var b strings.Builder
 	b.WriteString(`Usage: pcapper [-f file] [-p port] [-i interface] [-m mode] [options]

@@ -14,7 +14,7 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 )
 
-// pageOptions say who may see the page.
+// pageOptions control who may see the page.
 type pageOptions struct {
 	cert, key    string // files, for HTTPS
 	users, token string // files
@@ -59,7 +59,7 @@ func printUser(name string) error {
 	return err
 }
 
-// askPassword reads a line, unseen if it comes from a terminal.
+// askPassword reads a line, without echo if it comes from a terminal.
 func askPassword() ([]byte, error) {
 	if fd := int(os.Stdin.Fd()); term.IsTerminal(fd) {
 		fmt.Fprint(os.Stderr, "password: ")

@@ -24,23 +24,23 @@ import (
 // agentChild is an agent that runs as long as this process does.
 type agentChild struct {
 	program string
-	port    uint16 // of its IPFIX, on 127.0.0.1
-	iface   string // that it watches
+	port    uint16 // of its IPFIX feed, on 127.0.0.1
+	iface   string // being watched
 	stdin   io.Closer
-	ready   chan struct{} // it listens
-	ended   chan struct{} // its standard error is closed
+	ready   chan struct{} // closed once it listens
+	ended   chan struct{} // closed once its standard error is closed
 	process *os.Process
 
 	mu    sync.Mutex
-	lines []string // that have not been printed
+	lines []string // not printed yet
 }
 
-// agentStart is how long an agent may take to listen: it waits for an interface
-// that is coming up.
+// agentStart is how long an agent may take to start listening: it waits for an
+// interface that is coming up.
 const agentStart = 30 * time.Second
 
-// startAgent starts an agent on an interface, "" for that of the default route, and
-// returns when it listens. Without a default route it is the loopback interface.
+// startAgent starts an agent on an interface, and returns once it listens. With "" it
+// is the interface of the default route or, without one, the loopback interface.
 func startAgent(ctx context.Context, iface string) (*agentChild, error) {
 	program, err := findAgent()
 	if err != nil {
@@ -63,14 +63,14 @@ func startAgent(ctx context.Context, iface string) (*agentChild, error) {
 		case iface == "" && strings.Contains(err.Error(), "no default route"):
 			say("there is no default route: watching lo")
 			wanted, iface = "lo", "lo"
-		case strings.Contains(err.Error(), "in use") && tries < 3: // somebody else got the port
+		case strings.Contains(err.Error(), "in use") && tries < 3: // another process took the port
 		default:
 			return nil, err
 		}
 	}
 }
 
-// findAgent is the agent's program: the one beside ours, or that in PATH.
+// findAgent returns the agent's program: the one next to ours, or the one in PATH.
 func findAgent() (string, error) {
 	own, err := os.Executable()
 	if err != nil {
@@ -95,8 +95,8 @@ func launchAgent(program, iface string) (*agentChild, error) {
 	}
 	cmd := exec.Command(program, "-until-eof", "-i", iface, "-m", "none", "-listen", "127.0.0.1", "-p", "0",
 		"-ipfix-port", strconv.Itoa(int(port)), "-f", os.DevNull)
-	// In a group of its own it does not get our Ctrl-C. The signal is for a death of
-	// ours before the agent reads its input.
+	// In a process group of its own, the agent does not receive our Ctrl-C. The signal
+	// is for the case that we die before the agent reads its input.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -111,13 +111,13 @@ func launchAgent(program, iface string) (*agentChild, error) {
 	}
 	started := make(chan error)
 	go func() {
-		// The kernel sends the signal when the thread ends that has started the child.
+		// The kernel sends the signal when the thread that started the child ends.
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err == nil {
 			<-a.ended
-			_ = cmd.Wait() // what went wrong it has said
+			_ = cmd.Wait() // the agent has printed what went wrong
 		}
 	}()
 	if err := <-started; err != nil {
@@ -142,7 +142,7 @@ var (
 	agentWatches = regexp.MustCompile(`^pcapper: -i auto: watching (\S+),`)
 )
 
-// read keeps what the agent says.
+// read stores the agent's messages.
 func (a *agentChild) read(stderr io.Reader) {
 	defer close(a.ended)
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -176,7 +176,7 @@ func (a *agentChild) await(ctx context.Context) error {
 	}
 }
 
-// take are the lines that it has said since the last time.
+// take returns the messages since the last call.
 func (a *agentChild) take() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -185,7 +185,7 @@ func (a *agentChild) take() []string {
 	return lines
 }
 
-// failure is an error with all that the agent has said.
+// failure returns an error with all of the agent's messages.
 func (a *agentChild) failure(what string) error {
 	err := fmt.Errorf("the agent %s\n%s", what, strings.Join(a.take(), "\n"))
 	if os.Geteuid() != 0 && strings.Contains(err.Error(), "CAP_") {
@@ -195,8 +195,9 @@ func (a *agentChild) failure(what string) error {
 	return err
 }
 
-// end ends the agent, and prints what it has said since it listened. The agent ends when
-// its input does: a signal may not be allowed to us, as it has become another user.
+// end stops the agent, and prints its messages since it started listening. The agent
+// stops at the end of its input; a signal might not be permitted, because the agent has
+// switched to another user.
 func (a *agentChild) end() {
 	a.stdin.Close()
 	select {

@@ -8,9 +8,9 @@ import (
 	"github.com/pcapper/pcapper/internal/collector"
 )
 
-// checkFiles is -check: it reads all files that the options name, as strictly as
-// their descriptions are, says what is wrong with them, and gives the exit code.
-// Nobody is dialled and nothing is opened for others.
+// checkFiles implements -check: it validates all files named by the options strictly,
+// reports problems, and returns the exit code. It makes no connections and opens no
+// ports.
 func (o *options) checkFiles() int {
 	cfg := collector.Config{TLS: o.tls}
 	if err := o.readAgents(&cfg); err != nil {
@@ -35,18 +35,18 @@ func (o *options) checkFiles() int {
 	return failed
 }
 
-// checkConfig is what is wrong with the configuration.
+// checkConfig returns what is wrong with the configuration.
 func (o *options) checkConfig(file *collector.File) error {
 	err := file.Check()
 	bad, ok := errors.AsType[*collector.ConfigError](err)
-	// Others than a configuration's agents will do.
+	// Agents need not come from the configuration.
 	if ok && bad.Total == 1 && len(file.Notes) == 0 && (o.replay != nil || o.listen != nil || o.keep.bus != "") {
 		return nil
 	}
 	return err
 }
 
-// sources are what records come from.
+// sources describes where records come from.
 func (o *options) sources(cfg *collector.Config) string {
 	if cfg.Replay != nil {
 		return fmt.Sprintf("logs: %d", cfg.Replay.Len())

@@ -18,7 +18,7 @@ import (
 //go:embed demo.txt
 var demoUsage string
 
-// demonstration is what the command line of demo says.
+// demonstration holds the options of demo.
 type demonstration struct {
 	http        string
 	once, lines bool
@@ -36,7 +36,7 @@ func newDemoFlags(d *demonstration) *flag.FlagSet {
 	return flags
 }
 
-// runDemo shows a network that does not exist, and gives the exit code.
+// runDemo runs the demo, and returns the exit code.
 func runDemo(args []string) int {
 	d := &demonstration{length: demo.Period}
 	flags := newDemoFlags(d)
@@ -112,14 +112,14 @@ func (d *demonstration) run(ctx context.Context) error {
 }
 
 const (
-	// demoStep is how often records are made.
+	// demoStep is the interval at which records are generated.
 	demoStep = 50 * time.Millisecond
-	// demoLag is how old records are then: none is from the future, although later hops are
-	// later.
+	// demoLag is the age of records at that time, so that none is in the future,
+	// although later hops have later times.
 	demoLag = 60 * time.Millisecond
 )
 
-// play makes records as time goes by.
+// play generates records in real time.
 func (d *demonstration) play(ctx context.Context, take func(host int, records []wire.Record)) error {
 	tick := time.NewTicker(demoStep)
 	defer tick.Stop()

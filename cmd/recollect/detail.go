@@ -2,7 +2,7 @@ package main
 
 import "github.com/pcapper/pcapper/internal/transport/downsample"
 
-// setDetail adds a rule of -detail to those before.
+// setDetail adds a rule of -detail.
 func (o *options) setDetail(text string) error {
 	if o.detail == nil {
 		rules := downsample.DefaultRules()
@@ -11,5 +11,5 @@ func (o *options) setDetail(text string) error {
 	return o.detail.Set(text)
 }
 
-// keeps reports whether records go anywhere beside the collector's own output.
+// keeps reports whether records go anywhere besides the collector's own output.
 func (o *options) keeps() bool { return o.open != nil || o.keep.any() }

@@ -19,12 +19,12 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// keepOptions are what the command line says about what is kept, and shared.
+// keepOptions are the options about what is kept, and shared.
 type keepOptions struct {
 	dir, bus, keep string
 	digests        string // of packets: how long; "" is not at all
 	spool          spool.Spec
-	table          *clickhouse.Store // nil: none
+	table          *clickhouse.Store // nil if there is none
 }
 
 // openPaths has what an engine joins kept beside the records, if there is a history. On a bus one that shows
@@ -82,11 +82,11 @@ const defaultKeep = "7d,50GB"
 
 func (o *keepOptions) any() bool { return o.dir != "" || o.bus != "" }
 
-// knownTime is how long a bus may take to say whose records it has.
+// knownTime is how long a bus may take to list the agents whose records it has.
 const knownTime = 10 * time.Second
 
-// openKeeper opens a bus, or a history, or both, and has cfg's collector give its
-// records there, or take them from there if it has no agents.
+// openKeeper opens a bus, a history, or both. cfg's collector will send its records
+// there or, if it has no agents, receive them from there.
 func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 	rules, err := history.ParseKeep(o.keep.keep)
 	if err != nil {
@@ -118,12 +118,12 @@ func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 	return k, nil
 }
 
-// writtenAfter is when records that a bus in this process still had at its start
-// have become files: segments take ten seconds.
+// writtenAfter is the time until records that a bus in this process still had at its
+// start are in files: segments take ten seconds.
 const writtenAfter = 20 * time.Second
 
-// rollups are kept beside the records, from which they get back what a crash has
-// cost.
+// rollups are kept next to the records, from which what was lost in a crash is
+// recovered.
 func rollups(dir string, rules history.Keep) *collector.Archive {
 	a := &collector.Archive{Dir: filepath.Join(dir, "rollup"), After: writtenAfter}
 	a.KeepFor(rules.Age, rules.Size)
@@ -145,7 +145,7 @@ func rollups(dir string, rules history.Keep) *collector.Archive {
 	return a
 }
 
-// known is whose records the bus has.
+// known returns the agents whose records the bus has.
 func known(k *keep.Keeper) []string {
 	ctx, stop := context.WithTimeout(context.Background(), knownTime)
 	defer stop()

@@ -1,5 +1,6 @@
-// Recollect is PCapper's collector: it dials the agents that a collector.conf
-// names, tells flows apart, and prints grapher lines or shows a live view.
+// Recollect is PCapper's collector: it connects to the agents listed in a
+// collector.conf, assigns their records to flows, and prints grapher lines or displays
+// a live view.
 package main
 
 import (
@@ -29,7 +30,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// Exit codes, those of the C program; a clean end, also by a signal or a closed
+// Exit codes, those of the C program. A clean end, including by a signal or a closed
 // stdout, is 0.
 const (
 	exitFailure = 1
@@ -50,17 +51,17 @@ var version = "development"
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// options are what the command line says.
+// options holds the values of the command line.
 type options struct {
 	config, names, http     string
 	page                    pageOptions
-	password                string // the user to print a line for
+	password                string // user for whom to print a line
 	keep                    keepOptions
 	lines, resolve, version bool
 	tls                     certs.Files
 
 	command     string   // "", replay or view
-	hosts       []string // to dial, instead of the configuration's
+	hosts       []string // to connect to, instead of the configuration's
 	check       bool
 	unconfined  bool
 	verbose     bool
@@ -68,13 +69,13 @@ type options struct {
 	listen      []feed.Listen
 	allow       []netip.Prefix // for listen
 	speed, from string
-	recorded    bool                   // times of a replay
+	recorded    bool                   // the times of a replay
 	open        []func() (sink, error) // for -export
 	detail      *downsample.Rules
-	named       bool // the configuration was named, so it must be there
+	named       bool // the configuration was named explicitly, so it must exist
 }
 
-// newFlags are the flags of the program, which fill o; all but those of query.
+// newFlags returns the flags of the program, which set o; query has its own.
 func newFlags(o *options) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -123,7 +124,7 @@ func newFlags(o *options) *flag.FlagSet {
 	return flags
 }
 
-// parse reads what follows a command, or the program's name if there is none.
+// parse parses what follows a command, or the program's name if there is none.
 func parse(command string, args []string) (*options, error) {
 	o := &options{command: command}
 	flags := newFlags(o)
@@ -169,7 +170,7 @@ func parse(command string, args []string) (*options, error) {
 	return o, err
 }
 
-// checkModes returns an error if what is asked for does not go together.
+// checkModes returns an error if the options cannot be combined.
 func (o *options) checkModes() error {
 	switch {
 	case o.command == "replay" && o.replay == nil:
@@ -186,7 +187,7 @@ func (o *options) checkModes() error {
 	return o.checkHosts()
 }
 
-// checkHosts returns an error if a host is rather a file.
+// checkHosts returns an error if a host looks like a file.
 func (o *options) checkHosts() error {
 	for _, name := range o.hosts {
 		if _, err := os.Stat(name); err == nil && !strings.ContainsAny(name, ":") {
@@ -196,7 +197,7 @@ func (o *options) checkHosts() error {
 	return nil
 }
 
-// explainFlag is what is wrong with a flag. The C program exits with 1 if -c has
+// explainFlag explains what is wrong with a flag. The C program exits with 1 if -c has
 // no value.
 func explainFlag(flags *flag.FlagSet, err error) error {
 	if err.Error() == "flag needs an argument: -c" {
@@ -207,11 +208,11 @@ func explainFlag(flags *flag.FlagSet, err error) error {
 
 var errNoConfig = errors.New("flag needs an argument: -c: want the name of a configuration")
 
-// commands are what may be the first argument.
+// commands are the possible first arguments.
 var commands = []string{"demo", "query", "replay", "trace", "view", "watch"}
 
-// cutCommand finds what is to be done, and the arguments for that. The flag
-// -query, the older spelling, may be anywhere.
+// cutCommand returns the command and its arguments. The flag -query, the older
+// spelling, may be anywhere.
 func cutCommand(args []string) (command string, rest []string) {
 	if len(args) > 0 && slices.Contains(commands, args[0]) {
 		return args[0], args[1:]
@@ -223,7 +224,7 @@ func cutCommand(args []string) (command string, rest []string) {
 	return "", args
 }
 
-// usageOf is the help for a command.
+// usageOf returns the help for a command.
 func usageOf(command string) string {
 	switch command {
 	case "demo":
@@ -242,7 +243,7 @@ func usageOf(command string) string {
 	return strings.Replace(usage, "{outputs}\n", outputs.Help(strings.Repeat(" ", 13), 80), 1)
 }
 
-// misused says what is wrong with a command line, and gives the exit code.
+// misused reports what is wrong with a command line, and returns the exit code.
 func misused(command string, err error) int {
 	if command != "" {
 		command += " "
@@ -304,8 +305,9 @@ func run(args []string) int {
 }
 
 // limitMemory makes the garbage collector work harder, rather than let memory grow,
-// unless the environment has a limit (GOMEMLIMIT). It does not limit what is needed. A
-// page with a full history of a thousand agents takes less than 512 MiB with it.
+// unless the environment sets a limit (GOMEMLIMIT). It does not limit what is actually
+// needed. With it, a page with a full history of a thousand agents takes less than 512
+// MiB.
 func (o *options) limitMemory() {
 	limit := int64(math.MaxInt64)
 	switch {
@@ -319,7 +321,7 @@ func (o *options) limitMemory() {
 	}
 }
 
-// read reads the files that the options name into cfg.
+// read reads the files named by the options into cfg.
 func (o *options) read(cfg *collector.Config) (err error) {
 	if err := o.readAgents(cfg); err != nil {
 		return err
@@ -343,7 +345,7 @@ func (o *options) readNames() (*collector.NameFile, error) {
 	return collector.ReadNames(o.names)
 }
 
-// readAgents finds out whose records are wanted, and which flows there are.
+// readAgents determines the agents, and the flows.
 func (o *options) readAgents(cfg *collector.Config) (err error) {
 	switch {
 	case o.replay != nil:
@@ -358,7 +360,7 @@ func (o *options) readAgents(cfg *collector.Config) (err error) {
 		}
 	case o.listen != nil || o.keep.bus != "":
 		cfg.Listen, cfg.Allow = o.listen, o.allow
-		// Nobody need be dialled then.
+		// In that case, no agents have to be configured.
 		if cfg.File, err = collector.ReadFile(o.config); errors.Is(err, fs.ErrNotExist) && !o.named {
 			cfg.File, err = &collector.File{}, nil
 		} else if err == nil && (o.listen != nil || len(cfg.File.Hosts) > 0) {
@@ -376,7 +378,7 @@ func (o *options) readAgents(cfg *collector.Config) (err error) {
 	return err
 }
 
-// readFlows reads only what the configuration says of flows; it may be missing.
+// readFlows reads only the flows of the configuration, which may be missing.
 func (o *options) readFlows(hosts []collector.Host) (*collector.File, error) {
 	file, err := collector.ReadFile(o.config)
 	if errors.Is(err, fs.ErrNotExist) && !o.named {
@@ -391,11 +393,11 @@ func (o *options) readFlows(hosts []collector.Host) (*collector.File, error) {
 	return file.WithHosts(hosts), nil
 }
 
-// untilSignal is done at the first signal that ends the program; a second kills.
-// SIGHUP ends it, too, unless it is for something else.
+// untilSignal returns a context that is done at the first signal that ends the program;
+// a second signal kills it. SIGHUP also ends it, unless it has another purpose.
 func untilSignal(hangup bool) (context.Context, context.CancelFunc) {
 	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
-	if hangup && !signal.Ignored(syscall.SIGHUP) { // as nohup(1) wants it
+	if hangup && !signal.Ignored(syscall.SIGHUP) { // respects nohup(1)
 		ends = append(ends, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), ends...)
@@ -420,7 +422,7 @@ func start(cfg collector.Config, sinks sinks) int {
 	return explain(err)
 }
 
-// sayLedger says what has become of all records, unless the program ends quietly.
+// sayLedger prints what has become of all records, unless the program ends quietly.
 func sayLedger(book *ledger.Book) {
 	if !book.Announced() {
 		return
@@ -430,8 +432,7 @@ func sayLedger(book *ledger.Book) {
 	}
 }
 
-// explain prints err, if it is one, and what to do about it, and gives the
-// exit code.
+// explain prints err with its hint, unless it is nil, and returns the exit code.
 func explain(err error) int {
 	if err == nil {
 		return 0

@@ -10,7 +10,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
-// meter makes metrics of counters, as /metrics is asked for them.
+// meter creates metrics from counters when /metrics is requested.
 type meter struct{ ch chan<- prometheus.Metric }
 
 func (m meter) counter(d *prometheus.Desc, v uint64, labels ...string) {
@@ -29,7 +29,7 @@ func (m meter) truth(d *prometheus.Desc, v bool, labels ...string) {
 	m.gauge(d, n, labels...)
 }
 
-// descs are all that was made by desc.
+// descs are all descriptions created by desc.
 var descs []*prometheus.Desc
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -73,7 +73,7 @@ var (
 	descHistoryFailing = desc("history_failing", "1 while files cannot be compacted or removed.")
 )
 
-// viewMetrics are those of a collector itself.
+// viewMetrics are the metrics of a collector itself.
 type viewMetrics struct{ *collector.View }
 
 var (
@@ -154,7 +154,7 @@ func (k keeper) measure(m meter) {
 	measureWriter(m, s.Tables, "table")
 }
 
-// measureLocal is of a history without a bus. The first four add up.
+// measureLocal measures a history without a bus. The first four metrics add up.
 func measureLocal(m meter, w *history.WriterStatus, q *spool.Status) {
 	if w == nil {
 		return

@@ -31,7 +31,7 @@ func openClickHouse(t *clickhouse.Target) (sink, error) {
 	}}, err
 }
 
-// tableSink is a table for what a bus carries; whoever has the bus writes to it.
+// tableSink is a table for the contents of a bus; the Keeper of the bus writes to it.
 type tableSink struct {
 	store *clickhouse.Store
 	dir   string

@@ -7,7 +7,8 @@ import (
 
 func init() { outputs.Register(kafkaKind) }
 
-// kafkaKind is Kafka's as builds without it know it: its client is large, and few use it.
+// kafkaKind describes Kafka in builds without its client, which is large and used by
+// few.
 var kafkaKind = output.Kind[destination]{
 	Schemes: []string{"kafka", "kafka+tls"},
 	Form:    "kafka[+tls]://[USER@]BROKER[:PORT][,BROKER...]/TOPIC",

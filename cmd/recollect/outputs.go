@@ -6,11 +6,11 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/output"
 )
 
-// destination is what a URL of -export asks for. It has the options include that, before
-// anything is opened.
+// destination is a parsed -export URL. It adds itself to the options, before anything
+// is opened.
 type destination func(o *options) error
 
-// outputs are what -export knows: each in a file output_NAME.go.
+// outputs is the registry of outputs for -export: each is in a file output_NAME.go.
 var outputs output.Registry[destination]
 
 func init() {
@@ -20,7 +20,7 @@ func init() {
 	})
 }
 
-// setExport is -export.
+// setExport implements -export.
 func (o *options) setExport(url string) error {
 	d, err := outputs.New(url)
 	if err != nil {
@@ -29,7 +29,7 @@ func (o *options) setExport(url string) error {
 	return d(o)
 }
 
-// openedBy is a destination that has batches given to a sink of its own.
+// openedBy returns a destination whose batches go to a sink of its own.
 func openedBy(open func() (sink, error)) destination {
 	return func(o *options) error {
 		o.open = append(o.open, open)
@@ -37,7 +37,7 @@ func openedBy(open func() (sink, error)) destination {
 	}
 }
 
-// setOnce sets what there can be only one of.
+// setOnce sets an option of which there can be only one.
 func setOnce(p *string, value, want string) error {
 	if *p != "" && *p != value {
 		return fmt.Errorf("%q was given before: want %s", *p, want)

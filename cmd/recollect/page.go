@@ -16,9 +16,9 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/ledger"
 )
 
-// addPage opens the port of the page and has cfg serve it. The error names what
-// is wrong with the address, before anything else has started. /metrics tells of s,
-// too.
+// addPage opens the port of the page and makes cfg serve it. Its error names what is
+// wrong with the address, before anything else has started. /metrics includes the
+// metrics of s.
 func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) error {
 	access, err := o.access()
 	if err != nil {
@@ -57,7 +57,7 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	return nil
 }
 
-// pageSource is a collector as web wants it.
+// pageSource adapts a collector to web.Source.
 type pageSource struct {
 	*rollup.Store
 	view  *collector.View
@@ -67,7 +67,7 @@ type pageSource struct {
 
 	mu      sync.Mutex
 	setup   *web.Setup
-	edition uint64 // of the view, that setup has
+	edition uint64 // of the view, as of setup
 }
 
 func newPageSource(cfg collector.Config, v *collector.View) *pageSource {
@@ -77,8 +77,8 @@ func newPageSource(cfg collector.Config, v *collector.View) *pageSource {
 	return s
 }
 
-// newSetup is what the view has now. Each edition is a run of its own to a page,
-// which asks for everything anew then.
+// newSetup returns the current setup of the view. To a page, each edition is a run of
+// its own, for which it requests everything again.
 func (s *pageSource) newSetup() *web.Setup {
 	v, cfg := s.view, &s.files
 	setup := &web.Setup{
@@ -101,7 +101,7 @@ func (s *pageSource) newSetup() *web.Setup {
 			host.Feed = ""
 		case h.From:
 			host.Feed = "ipfix"
-		case h.Port == 0: // a log that is played
+		case h.Port == 0: // a log that is replayed
 			host.Address, host.Feed = h.Name, "log"
 		case h.IPFIX:
 			host.Feed = "ipfix"
@@ -121,7 +121,7 @@ func (s *pageSource) Setup() *web.Setup {
 	return s.setup
 }
 
-// Replay and Steer are of a web.Player.
+// Replay and Steer implement web.Player.
 func (s *pageSource) Replay() *web.Replay {
 	st, ok := s.view.Replay()
 	if !ok {
@@ -183,7 +183,7 @@ func (s *pageSource) Agents() []web.Agent {
 				{Stage: "on the way", Count: a.Losses.Missing},
 			}
 		}
-		if i < len(hosts) && !a.Gone && !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log, nor of a bus
+		if i < len(hosts) && !a.Gone && !a.HasLosses && !hosts[i].From && hosts[i].Port != 0 { // neither a log nor from a bus
 			agent.Losses = []web.Loss{{Stage: "malformed", Count: a.Losses.Malformed}}
 		}
 		if a.Withheld > 0 {

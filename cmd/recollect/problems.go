@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// judgeTime is how long counters are compared over, at least; at most twice as long.
+	// judgeTime is the minimum time over which counters are compared; the maximum is
+	// twice as long.
 	judgeTime = 30 * time.Second
-	// judgedFlows is how many flows are looked at, those with most packets.
+	// judgedFlows is the number of flows examined, those with the most packets.
 	judgedFlows = 500
 )
 
-// pathJudge says what is wrong in the network now: it compares the counters of hops and of
-// members of groups with those of a short time ago.
+// pathJudge determines what is wrong in the network now: it compares the counters of
+// hops and of members of groups with those of a short time ago.
 type pathJudge struct {
 	engine       *path.Engine
 	before, next pathCounts
@@ -29,7 +30,8 @@ type pathCounts struct {
 	members map[string]received // by flow and member
 }
 
-// received is what a member of a group has received of a flow, and what was sent to it.
+// received is what a member of a group has received of a flow, and what it should have
+// received.
 type received struct{ packets, expected uint64 }
 
 func (j *pathJudge) judge(now time.Time) []web.Problem {
@@ -44,7 +46,7 @@ func (j *pathJudge) judge(now time.Time) []web.Problem {
 func (j *pathJudge) hops(counts *pathCounts) (list []web.Problem) {
 	for _, h := range j.engine.Hops() {
 		if h.To == nil && h.Lost == 0 {
-			continue // nobody is known who should have seen them
+			continue // no observer is known that should have seen them
 		}
 		key := fmt.Sprint(h.From)
 		if h.To != nil {
@@ -64,7 +66,8 @@ func (j *pathJudge) hops(counts *pathCounts) (list []web.Problem) {
 	return list
 }
 
-// increase of a counter that begins anew if what it counts was forgotten.
+// increase returns the increase of a counter that restarts if what it counts was
+// forgotten.
 func increase(now, before uint64) uint64 {
 	if now < before {
 		return now
@@ -82,7 +85,8 @@ func hopText(h *path.Hop) string {
 	return h.From.Node + " \u2192 " + h.To.Node
 }
 
-// dropText is why most packets were lost, if a kernel said so, and where.
+// dropText describes why most packets were lost, and where, if a kernel has reported
+// it.
 func dropText(h *path.Hop) string {
 	reason, most := "", uint64(0)
 	for r, n := range h.Drops {
@@ -99,7 +103,7 @@ func dropText(h *path.Hop) string {
 	return fmt.Sprintf(": %s at %s", strings.ToLower(strings.ReplaceAll(reason, "_", " ")), h.From.Node)
 }
 
-// pickOf names a flow as the page's addresses do.
+// pickOf returns a flow in the syntax of the page's addresses.
 func pickOf(f *path.Flow) string {
 	id := ""
 	if f.MGEN != nil {
@@ -108,7 +112,7 @@ func pickOf(f *path.Flow) string {
 	return fmt.Sprintf("%v~%d~%v~%d~%d~%s", f.Src, f.SrcPort, f.Dst, f.DstPort, f.Proto, id)
 }
 
-// members of groups that receive nothing of what is sent.
+// members returns the members of groups that receive nothing of what is sent.
 func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
 	for _, f := range j.engine.Report(path.Query{}, judgedFlows).Flows {
 		if !f.Multicast {

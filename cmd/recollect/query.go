@@ -28,7 +28,7 @@ import (
 //go:embed query.txt
 var queryUsage string
 
-// question is what the command line of -query says.
+// question holds the options of query.
 type question struct {
 	store, config, format, out string
 	by                         *history.By
@@ -38,10 +38,10 @@ type question struct {
 	named                      bool     // -c was given
 
 	query history.Query
-	flows func(r *wire.Record) []string // nil if no configuration is there
+	flows func(r *wire.Record) []string // nil without a configuration
 }
 
-// runQuery asks what is kept, and gives the exit code.
+// runQuery queries the history, and returns the exit code.
 func runQuery(args []string) int {
 	q, err := parseQuery(args, time.Now())
 	if errors.Is(err, flag.ErrHelp) {
@@ -59,7 +59,7 @@ func runQuery(args []string) int {
 	return explain(q.run(ctx))
 }
 
-// newQueryFlags are the flags of query, which fill q.
+// newQueryFlags returns the flags of query, which set q.
 func newQueryFlags(q *question, now time.Time) *flag.FlagSet {
 	flags := flag.NewFlagSet("recollect query", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -102,7 +102,7 @@ func (q *question) check(flags *flag.FlagSet) error {
 	return history.CheckFormat(q.format)
 }
 
-// filters has flags for what is wanted.
+// filters adds the flags that select records.
 func (q *question) filters(flags *flag.FlagSet, now time.Time) {
 	list := func(name string, add func(part string) error) {
 		flags.Func(name, "", func(text string) error {
@@ -157,7 +157,7 @@ func (q *question) setDirection(text string) error {
 	return nil
 }
 
-// parseTime reads a time; now is for those that need it.
+// parseTime parses a time; relative times are relative to now.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	if rest, ok := strings.CutPrefix(text, "-"); ok {
 		if d, err := option.ParseDuration(rest); err == nil && d >= 0 {
@@ -206,7 +206,7 @@ func addProto(list *[]history.Span, text string) error {
 	return nil
 }
 
-// readFlows reads the configuration's flows, if there are any or they are needed.
+// readFlows reads the configuration's flows, if it exists or they are needed.
 func (q *question) readFlows() error {
 	needed := q.named || q.flowNames != nil || q.by != nil && slices.Contains(q.by.Columns, "flow")
 	if !needed {
@@ -236,7 +236,7 @@ func (q *question) readFlows() error {
 	return nil
 }
 
-// errEnough: -limit is reached.
+// errEnough means that -limit is reached.
 var errEnough = errors.New("enough")
 
 func (q *question) run(ctx context.Context) error {
@@ -256,7 +256,7 @@ func (q *question) run(ctx context.Context) error {
 		}
 	}
 	if q.out == "" && errors.Is(err, syscall.EPIPE) {
-		return nil // who reads has enough
+		return nil // the reader of our output has seen enough
 	}
 	if err == nil {
 		err = errors.Join(q.tell(stats), q.tellGaps(ctx, len(stats.Damaged) == 0))
@@ -264,7 +264,8 @@ func (q *question) run(ctx context.Context) error {
 	return err
 }
 
-// records is where they are: the store's own directory, or in recollect's.
+// records returns the directory of the records: the store's own, or a subdirectory in
+// recollect's.
 func (q *question) records() string {
 	if dir := filepath.Join(q.store, "records"); isDir(dir) {
 		return dir
@@ -299,7 +300,7 @@ func (q *question) print(ctx context.Context, w io.Writer) (stats history.Stats,
 	return stats, p.Close()
 }
 
-// rows prints records until there are enough.
+// rows returns a function that prints records until there are enough.
 func (q *question) rows(p *history.Printer) func(rows []history.Row) error {
 	left := q.limit
 	return func(rows []history.Row) error {
@@ -317,7 +318,7 @@ func (q *question) rows(p *history.Printer) func(rows []history.Row) error {
 	}
 }
 
-// tell says what could not be read, and with -v what was.
+// tell reports what could not be read and, with -v, what was.
 func (q *question) tell(s history.Stats) error {
 	if q.verbose {
 		say("%d of %d records match in %d files, of which %d were told by their summaries, %d row groups; %d files are of other times",
@@ -332,11 +333,11 @@ func (q *question) tell(s history.Stats) error {
 	return nil
 }
 
-// gapsShown is how many gaps are listed.
+// gapsShown is the maximum number of gaps listed.
 const gapsShown = 10
 
-// tellGaps says whether all that was received in the time that is asked for is there, and what is not.
-// readable: all files could be read.
+// tellGaps reports whether everything received in the requested time is there, and what
+// is not. readable means that all files could be read.
 func (q *question) tellGaps(ctx context.Context, readable bool) error {
 	gaps, err := history.ReadGaps(q.records(), &q.query)
 	if err != nil {
@@ -371,13 +372,13 @@ func (q *question) tellGaps(ctx context.Context, readable bool) error {
 	return nil
 }
 
-// percentText is the share of what is there, never rounded up to all of it.
+// percentText returns the share of what is there, never rounded up to 100 %.
 func percentText(there, missing uint64) string {
 	percent := 100 * float64(there) / float64(there+missing)
 	return fmt.Sprintf("%.2f %%", min(math.Floor(percent*100)/100, 99.99))
 }
 
-// gapText is n4 01:03:30-01:04:50, 8,112 records: disk full.
+// gapText formats a gap: n4 01:03:30-01:04:50, 8,112 records: disk full.
 func gapText(g *history.Gap) string {
 	from, to := g.From.Local(), g.To.Local()
 	layout := time.DateTime

@@ -12,22 +12,22 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// sink is where records go beside the collector's own output.
+// sink is a destination of records besides the collector's own output.
 type sink interface {
 	collector.Batches
-	// Run returns a few seconds after ctx is done. An error is for the user.
+	// Run returns a few seconds after ctx is done. Its error is for the user.
 	Run(ctx context.Context) error
-	// Done says what was written, and given up.
+	// Done describes what was written, and what was dropped.
 	Done() string
 	measure(m meter)
-	// account is the sink's part of the ledger.
+	// account returns the sink's part of the ledger.
 	account() []ledger.Entry
 }
 
-// sinks are all of a collector's.
+// sinks are all sinks of a collector.
 type sinks []sink
 
-// serverSink is a sink that writes to somebody's server.
+// serverSink is a sink that writes to an external server.
 type serverSink struct {
 	server interface {
 		collector.Batches
@@ -37,7 +37,7 @@ type serverSink struct {
 	counts func() sinkCounts
 }
 
-// sinkCounts are records: published = written + dropped + waiting. line says so.
+// sinkCounts counts records: published = written + dropped + waiting. line prints them.
 type sinkCounts struct {
 	published, written, dropped, waiting uint64
 	line                                 string
@@ -60,7 +60,7 @@ func (s serverSink) account() []ledger.Entry {
 	return []ledger.Entry{e}
 }
 
-// openSinks opens what the options name, and has cfg's collector use it.
+// openSinks opens the sinks named by the options, and makes cfg's collector use them.
 func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 	for _, open := range o.open {
 		s, err := open()
@@ -89,14 +89,14 @@ func (o *options) openSinks(cfg *collector.Config) (list sinks, err error) {
 		cfg.Report = list.done
 		cfg.Ledger.Add(list.account)
 	}
-	// A dashboard on a bus gives nothing back to it.
+	// A collector that reads from a bus does not publish back to it.
 	if direct || o.keep.any() && collecting(cfg) {
 		cfg.Batches = list
 	}
 	return list, nil
 }
 
-// collecting reports whether there are agents, or will be.
+// collecting reports whether there are agents, or may be later.
 func collecting(cfg *collector.Config) bool {
 	return cfg.Reload != "" || len(cfg.File.Hosts)+len(cfg.Listen) > 0
 }
@@ -108,8 +108,8 @@ func (s sinks) Publish(b *batch.Batch) {
 	}
 }
 
-// around runs the sinks as long as run runs, and then until they have written what
-// it gave them.
+// around runs the sinks while run runs, and then until they have written what it passed
+// to them.
 func (s sinks) around(ctx context.Context, run func(context.Context) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	last, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -128,7 +128,7 @@ func (s sinks) around(ctx context.Context, run func(context.Context) error) erro
 	return err
 }
 
-// account is the part of all sinks in the ledger.
+// account returns the part of all sinks in the ledger.
 func (s sinks) account() (list []ledger.Entry) {
 	for _, one := range s {
 		list = append(list, one.account()...)
@@ -136,7 +136,7 @@ func (s sinks) account() (list []ledger.Entry) {
 	return list
 }
 
-// done is what all have done.
+// done describes what all sinks have done.
 func (s sinks) done() (lines []string) {
 	for _, one := range s {
 		if line := one.Done(); line != "" {
@@ -146,7 +146,7 @@ func (s sinks) done() (lines []string) {
 	return lines
 }
 
-// abandon closes what will not be used.
+// abandon closes sinks that will not be used.
 func (s sinks) abandon() {
 	ended, end := context.WithCancel(context.Background())
 	end()

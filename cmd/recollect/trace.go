@@ -27,7 +27,7 @@ import (
 //go:embed trace.txt
 var traceUsage string
 
-// tracing is what the command line of trace says.
+// tracing holds the options of trace.
 type tracing struct {
 	options
 	query      path.Query
@@ -40,10 +40,10 @@ type tracing struct {
 	engine *path.Engine
 	out    io.Writer
 	screen bool
-	told   map[uint64]int64 // lost packets that were printed, by digest: their time
+	told   map[uint64]int64 // times of the lost packets that were printed, by digest
 }
 
-// runTrace shows paths, and gives the exit code.
+// runTrace displays paths, and returns the exit code.
 func runTrace(args []string) int {
 	t, err := parseTrace(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -198,7 +198,7 @@ func address(to *netip.Addr) func(string) error {
 	}
 }
 
-// word sets a flag to whether its value is yes; no is the other value that there is.
+// word returns a setter for a flag that accepts yes or no, and is true for yes.
 func word(to *bool, yes, no string) func(string) error {
 	return func(text string) error {
 		switch *to = text == yes; {
@@ -248,10 +248,10 @@ func (t *tracing) run() error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return t.print() // with the packets that were still waited for
+	return t.print() // includes packets whose window was still open
 }
 
-// show prints now and then.
+// show prints periodically.
 func (t *tracing) show(ctx context.Context) error {
 	if t.every == 0 {
 		return nil
@@ -287,7 +287,8 @@ func (t *tracing) print() error {
 	return err
 }
 
-// printJSON prints a line for each flow, with the time and what share of packets was looked at.
+// printJSON prints a line per flow, with the time and the share of packets that is
+// tracked.
 func (t *tracing) printJSON(r *path.Report) error {
 	e := json.NewEncoder(t.out)
 	for i := range r.Flows {
@@ -303,7 +304,7 @@ func (t *tracing) printJSON(r *path.Report) error {
 	return nil
 }
 
-// printLost prints the packets that have not been printed yet.
+// printLost prints the lost packets that have not been printed yet.
 func (t *tracing) printLost() error {
 	return t.writeLost(t.engine.Ended(t.query))
 }
@@ -357,7 +358,7 @@ func lostLine(w *path.Ended) string {
 	return b.String()
 }
 
-// flowName is "M12 10.0.0.1:1000 > 10.0.0.2:5000 udp".
+// flowName formats a flow: "M12 10.0.0.1:1000 > 10.0.0.2:5000 udp".
 func flowName(t *path.Tuple) string {
 	name := ""
 	if t.MGEN != nil {
@@ -467,7 +468,8 @@ func writeHop(b *strings.Builder, indent string, h *path.Hop) {
 
 func milliseconds(ns int64) string { return fmt.Sprintf("%.3f ms", float64(ns)/1e6) }
 
-// hopName is "r1/a > r2/b", or what is inside a node: "r1: a > b", "n1: queue of eth0".
+// hopName formats a hop: "r1/a > r2/b", or inside a node: "r1: a > b", "n1: queue of
+// eth0".
 func hopName(h *path.Hop) string {
 	switch {
 	case h.To == nil && h.From.Stage == "in":
@@ -482,7 +484,8 @@ func hopName(h *path.Hop) string {
 	return h.From.Agent + " > " + h.To.Agent
 }
 
-// writeTree writes a multicast's hops from its sources on, and what each node got.
+// writeTree writes a multicast flow's hops, starting from its sources, and what each
+// node received.
 func writeTree(b *strings.Builder, f *path.Flow) {
 	roles := map[string]path.Role{}
 	for _, r := range f.Nodes {

@@ -22,7 +22,7 @@ import (
 //go:embed watch.txt
 var watchUsage string
 
-// watching is what the command line of watch says.
+// watching holds the options of watch.
 type watching struct {
 	iface, http, names string
 	numeric, lines     bool
@@ -55,7 +55,7 @@ func parseWatch(args []string) (*watching, error) {
 	}
 }
 
-// runWatch watches this host, and gives the exit code.
+// runWatch watches this host, and returns the exit code.
 func runWatch(args []string) int {
 	w, err := parseWatch(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -107,11 +107,11 @@ func (w *watching) run(ctx context.Context) error {
 	return cmp.Or(err, <-lost)
 }
 
-// localPage is where pages are served by commands that take no configuration.
+// localPage is the default address of the page for commands that take no configuration.
 const localPage = "127.0.0.1:7080"
 
-// addLocalPage is addPage with an address that need not be given: another port is
-// as good if it is taken.
+// addLocalPage is addPage with an optional address: without one, it uses another port
+// if localPage is taken.
 func addLocalPage(cfg *collector.Config, address string) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(400 << 20) // see options.limitMemory
@@ -123,7 +123,7 @@ func addLocalPage(cfg *collector.Config, address string) error {
 	return err
 }
 
-// hostLabel is this host's name as a label.
+// hostLabel returns this host's name as a label.
 func hostLabel() string {
 	name, _ := os.Hostname()
 	name, _, _ = strings.Cut(name, ".")
@@ -136,8 +136,8 @@ func hostLabel() string {
 	return cmp.Or(name, "here")
 }
 
-// withOwn adds this host's own addresses to names, which it may not have, and the
-// watched interface as the name of its agent.
+// withOwn adds this host's own addresses to names, which may lack them, and the watched
+// interface as the name of its agent.
 func withOwn(names *collector.NameFile, label, iface string) *collector.NameFile {
 	if names == nil {
 		names = &collector.NameFile{Addrs: make(map[netip.Addr]string), Labels: make(map[string]string)}

@@ -423,7 +423,7 @@ export interface MGENReceiver {
 	/** What became of what was sent to it; null of relays and overhearers. */
 	delivery: MGENDelivery | null;
 	loss: Lost | null;
-	/** The rest is null unless the feed reports messages. */
+	/** The rest is null unless the feed tells of messages. */
 	duplicates: number | null;
 	reordered: number | null;
 	restarts: number | null;
@@ -513,7 +513,7 @@ export interface PathFlow {
 	paths?: PathTaken[];
 	changes?: PathChange[];
 	changed?: number;
-	/** Of a multicast flow */
+	/** Of a multicast */
 	nodes?: Role[];
 	/** Delay from the sender to the destination; not of a multicast. That of its nodes is theirs. */
 	delay?: HopDelay;
@@ -553,10 +553,10 @@ export interface PathPacket {
 /** What the engine knows. */
 export interface PathReport {
 	now_ns: number;
-	/** Share of packets currently tracked */
+	/** Share of the packets that are looked at now */
 	sampled: number;
 	window_ns: number;
-	/** Packets not counted yet */
+	/** Packets that are not counted yet */
 	waiting: number;
 	/** Of a report of the past: when it begins, and how many seconds of the time up to Now there is something known of. */
 	from_ns?: number;

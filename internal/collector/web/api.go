@@ -36,22 +36,22 @@ func Endpoints(s *Server) []api.Endpoint {
 			Answer: frameJSON{},
 			Serve:  func(w http.ResponseWriter, r *http.Request, _ api.Values) { s.answer(w, r, query{kind: "frame"}) },
 		}, {
-			Path: streamPath, Summary: "Server-sent events: a frame each second, and the topics that are asked for",
+			Path: streamPath, Summary: "Server-sent events: a frame each second, and the requested topics",
 			Type:       "text/event-stream",
 			Parameters: []api.Parameter{topicParameter},
 			Errors:     map[int]string{http.StatusServiceUnavailable: "Too many streams are open"},
 			Serve:      s.stream,
 		}, {
-			Method: http.MethodPost, Path: replayPath, Summary: "Steers logs that are played",
+			Method: http.MethodPost, Path: replayPath, Summary: "Controls the replay of logs",
 			Body: Steering{}, Answer: Replay{},
-			Errors: map[int]string{http.StatusNotFound: "Nothing is played"},
+			Errors: map[int]string{http.StatusNotFound: "Nothing is being replayed"},
 			Serve:  s.steer,
 		}, {
 			Path: "/api/v1/ledger", Summary: "What has become of the records that the monitoring handled",
 			Answer: ledgerJSON{},
 			Get:    func(api.Values) (any, error) { return ledgerOf(s.book), nil },
 		}, {
-			Path: "/api/v1/problems", Summary: "What is wrong now, the worst first",
+			Path: "/api/v1/problems", Summary: "Current problems, the worst first",
 			Parameters: []api.Parameter{limitParameter(maxProblems, maxProblems)},
 			Answer:     Problems{},
 			Get:        s.problemsAnswer,
@@ -60,9 +60,9 @@ func Endpoints(s *Server) []api.Endpoint {
 			Answer: map[string]any{},
 			Serve:  func(w http.ResponseWriter, r *http.Request, _ api.Values) { send(w, r, api.Document) },
 		}, {
-			Path: healthPath, Summary: "Whether the collector works, for service managers and load balancers: anyone may ask",
+			Path: healthPath, Summary: "Whether the collector works, for service managers and load balancers; requires no credentials",
 			Answer: healthOfAll{},
-			Errors: map[int]string{http.StatusServiceUnavailable: "Something does not work: status says what"},
+			Errors: map[int]string{http.StatusServiceUnavailable: "Something fails: status says what"},
 			Serve:  s.health,
 		}, {
 			Path: "/metrics", Summary: "Counters for Prometheus",
@@ -90,20 +90,20 @@ func Endpoints(s *Server) []api.Endpoint {
 var (
 	fromParameter = api.Parameter{
 		Name: "from", Kind: api.Integer, Min: -maxRange, Max: maxTime, Default: int64(-300),
-		Meaning: "The first second: since 1970, or, if negative, relative to the newest second that is complete",
+		Meaning: "The first second, since 1970 or, if negative, relative to the newest completed second",
 	}
 	toParameter = api.Parameter{
 		Name: "to", Kind: api.Integer, Min: -maxRange, Max: maxTime, Default: int64(0),
-		Meaning: "The second after the last one, as from",
+		Meaning: "The second after the last one, in the same form as from",
 	}
 	stepParameter = api.Parameter{
 		Name: "step", Kind: api.Integer, Min: 1, Max: maxRange,
-		Meaning: "Seconds of each point of a series; without it there are at most 600 points",
+		Meaning: "Seconds per point of a series; by default there are at most 600 points",
 	}
 )
 
 func limitParameter(usual, most int64) api.Parameter {
-	return api.Parameter{Name: "limit", Kind: api.Integer, Min: 1, Max: most, Default: usual, Meaning: "The most rows of the answer"}
+	return api.Parameter{Name: "limit", Kind: api.Integer, Min: 1, Max: most, Default: usual, Meaning: "Maximum number of rows in the response"}
 }
 
 // views are the views of a snapshot that can be requested.
@@ -114,17 +114,17 @@ var views = []struct {
 }{
 	{"overview", "overview", "Traffic of all flows and hosts over time", []api.Parameter{fromParameter, toParameter, stepParameter}, overviewJSON{}},
 	{"hosts", "hosts", "Traffic of each host over time", []api.Parameter{fromParameter, toParameter, stepParameter}, hostsJSON{}},
-	{"matrix", "matrix", "Who sends how much to whom, the heaviest first", []api.Parameter{fromParameter, toParameter, limitParameter(maxRows, maxRows)}, matrixJSON{}},
+	{"matrix", "matrix", "Traffic between each pair of hosts, the heaviest first", []api.Parameter{fromParameter, toParameter, limitParameter(maxRows, maxRows)}, matrixJSON{}},
 	{"talkers", "talkers", "Conversations by addresses and ports, the heaviest first", []api.Parameter{fromParameter, toParameter, limitParameter(maxRows, maxRows)}, talkersJSON{}},
-	{"mgen", "mgen", "Flows of MGEN in the order of their IDs", []api.Parameter{fromParameter, toParameter,
-		{Name: "limit", Kind: api.Integer, Min: 1, Max: maxRows, Meaning: "The most flows of the answer; without it there are all"}}, mgenJSON{}},
-	{"mgen/history", "history", "A flow of MGEN over time", []api.Parameter{fromParameter, toParameter, stepParameter,
+	{"mgen", "mgen", "MGEN flows in the order of their IDs", []api.Parameter{fromParameter, toParameter,
+		{Name: "limit", Kind: api.Integer, Min: 1, Max: maxRows, Meaning: "Maximum number of flows in the response; all by default"}}, mgenJSON{}},
+	{"mgen/history", "history", "An MGEN flow over time", []api.Parameter{fromParameter, toParameter, stepParameter,
 		{Name: "id", Kind: api.Integer, Max: 1<<32 - 1, Required: true, Meaning: "The flow's ID"},
 		{Name: "src", Kind: api.Address, Required: true, Meaning: "The sender"},
 		{Name: "srcPort", Kind: api.Integer, Max: 1<<16 - 1, Required: true, Meaning: "The sender's port"},
 		{Name: "dst", Kind: api.Address, Required: true, Meaning: "The receiver, or a group"},
 		{Name: "dstPort", Kind: api.Integer, Max: 1<<16 - 1, Required: true, Meaning: "The receiver's port"},
-		{Name: "proto", Kind: api.Integer, Max: 1<<8 - 1, Required: true, Meaning: "The number of the IP protocol"},
+		{Name: "proto", Kind: api.Integer, Max: 1<<8 - 1, Required: true, Meaning: "The IP protocol number"},
 	}, mgenHistoryJSON{}},
 }
 

@@ -49,8 +49,9 @@ func segmentBatch(n uint64) *batch.Batch {
 	return b
 }
 
-// write makes segments, and compacts, until it is killed. It tells what is done.
+// write makes segments, compacts and summarizes, until it is killed. It tells what is done.
 func write(dir string, n uint64) error {
+	history.SummarizeFrom(segmentRecords)
 	s, err := history.Open(dir, history.Config{})
 	if err != nil {
 		return err
@@ -89,10 +90,11 @@ func write(dir string, n uint64) error {
 	}
 }
 
-// TestKilled kills a process that writes and compacts, again and again, and counts
-// each time what it said that it had sealed and committed.
+// TestKilled kills a process that writes, compacts and summarizes, again and again, and counts
+// each time what it said that it had sealed and committed, and what summaries tell of it.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
+	summed := 0
 	rnd := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
 	sealed, committed := make(map[uint64]bool), make(map[uint64]bool)
 	var next uint64
@@ -131,6 +133,19 @@ func TestKilled(t *testing.T) {
 			}
 			next = max(next, n+1)
 		}
+		list, stats := sums(t, dir, &history.Query{}, "mgen_flow")
+		for _, sum := range list {
+			if sum.Records != segmentRecords {
+				t.Fatalf("got sums of %d records of segment %d, want %d", sum.Records, sum.MGENFlow, segmentRecords)
+			}
+		}
+		if len(list) != len(have) {
+			t.Fatalf("got sums of %d segments, want %d", len(list), len(have))
+		}
+		summed = max(summed, stats.Summed)
+	}
+	if summed == 0 {
+		t.Error("no query used a summary")
 	}
 	if len(committed) < 50 {
 		t.Errorf("only %d segments in all: too few to tell", len(committed))

@@ -42,15 +42,16 @@ import (
 const (
 	summarySuffix = ".sums"
 	summaryStep   = 60e9 // nanoseconds
-	// summaryRows is the fewest records that are summed up, summarySums the
-	// most sums of a row group, a power of two, and worthWhile how many records they are of, on
-	// average.
-	summaryRows = 1 << 13
+	// summarySums is the most sums of a row group, a power of two, and worthWhile how many
+	// records they are of, on average.
 	summarySums = 1 << 17
 	worthWhile  = 4
 	// summaryBytes is more than a summary of ours can have.
 	summaryBytes = 64 << 20
 )
+
+// summaryRows is the fewest records that are summed up. Tests want less.
+var summaryRows int64 = 1 << 13
 
 // sumRow is what a summary has of records that are alike in the columns SummedBy.
 // Other columns are empty, 0, or null.

@@ -13,37 +13,37 @@ import (
 	"time"
 )
 
-// ArchiveConfig is a directory where history is kept.
+// ArchiveConfig configures the directory where history is kept.
 type ArchiveConfig struct {
 	Dir string
-	// Hosts and Rows are those of the configuration, the traffic of no flow as the
+	// Hosts and Rows are those of the configuration, with the traffic of no flow as the
 	// last row. See Archive.Hosts.
 	Hosts []Host
 	Rows  []Row
-	// Keep is for how long, and Size how many bytes all files may have; 0 is
-	// DefaultArchiveKeep and DefaultArchiveSize. Fine steps are given up long
-	// before: seconds after 6 hours, ten seconds after 2 days, minutes after
-	// a month, ten minutes after a year; or when the size is used up, each kind's
-	// oldest first.
+	// Keep is how long history is kept, and Size the maximum size of all files in
+	// bytes; 0 means DefaultArchiveKeep and DefaultArchiveSize. Fine steps are removed
+	// long before that: seconds after 6 hours, ten seconds after 2 days, minutes after
+	// a month, ten minutes after a year; or when the size is used up, the oldest of
+	// each kind first.
 	Keep time.Duration
 	Size int64
 }
 
-// Defaults of ArchiveConfig: of 200 busy hosts, a month of minutes and years of
-// hours.
+// Defaults of ArchiveConfig. For 200 busy hosts, they keep a month of minutes and years
+// of hours.
 const (
 	DefaultArchiveKeep = 5 * 366 * 24 * time.Hour
 	DefaultArchiveSize = 5 << 30
 )
 
-// Archive keeps a store's history on disk, so that it outlives the program and
-// what memory has room for. The store hands it frames and never waits for it; Run
-// writes them. It keeps all seconds, and sums of them for longer and longer spans.
+// Archive keeps a store's history on disk, beyond the life of the program and the
+// capacity of memory. The store passes frames to it and never waits for it; Run writes
+// them. It keeps all seconds, and sums of them over longer and longer spans.
 //
-// What a SIGKILL may cost is the seconds that were still open. A power failure
-// may cost a minute. A file whose end was cut off is cut at its last whole block,
-// which is counted. What cannot be written, since the disk is full, is counted, and
-// the next is tried.
+// A SIGKILL may lose the seconds that were still open, and a power failure up to a
+// minute. A truncated file is cut at the end of its last whole block, which is counted.
+// Frames that cannot be written because the disk is full are counted, and the next one
+// is tried.
 type Archive struct {
 	cfg   ArchiveConfig
 	names *names
@@ -53,41 +53,41 @@ type Archive struct {
 	done  chan struct{} // closed when Run has ended
 
 	writer *archiveWriter
-	// blanks are those of earlier runs, by host; they do not change.
+	// blanks are those of earlier runs, by host; they never change.
 	blanks   [][]Blank
 	blankLog *blankLog
 
 	view atomic.Pointer[archived]
-	// The store's first second and its newest; 0 before there are any.
+	// The store's first second and its newest one; 0 if there are none yet.
 	began, now atomic.Int64
 	sealed     atomic.Int64 // the store's oldest open second
 	damaged    atomic.Uint64
-	handed     atomic.Uint64 // frames that the store has handed over,
-	written    atomic.Uint64 // of these, those that are in files,
-	shed       atomic.Uint64 // and those that found the queue full
-	refused    atomic.Uint64 // could not be written
-	reading    chan struct{} // as many as may read at once
+	handed     atomic.Uint64 // frames that the store has passed on,
+	written    atomic.Uint64 // of these, those written to files,
+	shed       atomic.Uint64 // and those dropped because the queue was full
+	refused    atomic.Uint64 // frames that could not be written
+	reading    chan struct{} // limits the number of concurrent readers
 }
 
-// ArchiveStatus is how an archive does.
+// ArchiveStatus is the state of an archive.
 type ArchiveStatus struct {
 	Dir string
-	// Size of all files in bytes, and the most it may be.
+	// Size is the size of all files in bytes, and Most its limit.
 	Size, Most int64
-	// Lost frames (most of them seconds) could not be written, since the start.
+	// Lost is the number of frames (mostly seconds) that could not be written since the
+	// start.
 	Lost uint64
-	// Damaged files were found: what was readable of them is shown.
+	// Damaged is the number of damaged files found; their readable parts are used.
 	Damaged uint64
-	// Err is why the last frame could not be written, "" if it could; Full: it is
-	// that there is no room on the disk.
+	// Err is why the last frame could not be written, or ""; Full means that the disk
+	// is full.
 	Err  string
 	Full bool
-	// Cut: the run before this one did not end by itself, its last seconds are
-	// missing.
+	// Cut means that the previous run was killed, and its last seconds are missing.
 	Cut bool
 }
 
-// archived is an archive at one moment; it never changes.
+// archived is an immutable view of an archive at one moment.
 type archived struct {
 	archive *Archive
 	tiers   [len(tierSpecs)]struct {
@@ -100,14 +100,14 @@ type archived struct {
 	status ArchiveStatus
 }
 
-// queue is how many frames may wait for the disk: some minutes.
+// queue is the number of frames that may wait for the disk: some minutes.
 const queue = 512
 
 // maxReading is how many queries read files at once; others wait.
 const maxReading = 3
 
-// OpenArchive opens a directory, or makes it. Files whose end is missing are
-// repaired. Run must follow, and a Store that has it.
+// OpenArchive opens a directory, or creates it. Truncated files are repaired. Run must
+// be called afterwards, and a Store must use the archive.
 func OpenArchive(cfg ArchiveConfig) (*Archive, error) {
 	if cfg.Keep <= 0 {
 		cfg.Keep = DefaultArchiveKeep
@@ -128,7 +128,7 @@ func (a *Archive) open() (err error) {
 	}
 	w := &archiveWriter{Archive: a}
 	a.writer = w
-	if w.runs, err = openRuns(a.cfg.Dir); err != nil { // it has the lock
+	if w.runs, err = openRuns(a.cfg.Dir); err != nil { // it holds the lock
 		return err
 	}
 	defer func() {
@@ -152,20 +152,19 @@ func (a *Archive) open() (err error) {
 	return nil
 }
 
-// Frames counts the frames that stores have handed over since the start: what became of them, and how
-// many wait in the queue. Refused ones could not be written. A frame that is being written just now is
-// in none of the counts but Handed.
+// Frames accounts for the frames passed on by stores since the start. Refused frames
+// could not be written. A frame that is being written is counted in Handed only.
 type Frames struct{ Handed, Written, Shed, Refused, Queued uint64 }
 
-// setHost makes h the host with a number, and setRow r the flow: another one, or a new one with
-// the next number.
+// setHost sets the host with this number, which may be the next unused one, and setRow
+// the flow.
 func (a *Archive) setHost(host int, h Host) { a.names.setHost(host, h) }
 func (a *Archive) setRow(row int, r Row)    { a.names.setRow(row, r) }
 
 // noteBlank is told of a host's newest Blank, and again when it is over.
 func (a *Archive) noteBlank(host int, b Blank) { a.blankLog.note(a.names.at(uint32(host)), b) }
 
-// earlierBlanks are those of a host in earlier runs.
+// earlierBlanks returns the blanks of a host in earlier runs.
 func (a *Archive) earlierBlanks(host int) []Blank {
 	if host >= len(a.blanks) {
 		return nil
@@ -173,14 +172,15 @@ func (a *Archive) earlierBlanks(host int) []Blank {
 	return slices.Clip(a.blanks[host])
 }
 
-// noteTime is told the first second of the store, its newest, and its oldest that is open.
+// noteTime is called with the store's first second, its newest, and its oldest open
+// one.
 func (a *Archive) noteTime(began, now, sealed int64) {
 	a.began.Store(began)
 	a.sealed.Store(sealed)
 	a.now.Store(now)
 }
 
-// latest is what is on disk, and how the archive does.
+// latest returns what is on disk, and the state of the archive.
 func (a *Archive) latest() (*archived, ArchiveStatus) {
 	v := a.view.Load()
 	status := v.status
@@ -188,29 +188,29 @@ func (a *Archive) latest() (*archived, ArchiveStatus) {
 	return v, status
 }
 
-// finish has all that was handed over written, and returns when it is.
+// finish waits until everything passed on has been written.
 func (a *Archive) finish() {
 	close(a.jobs)
 	<-a.done
 }
 
-// Run writes what the store hands over until the store is closed, and returns
-// when all is on disk.
+// Run writes what the store passes on until the store is closed, and returns once
+// everything is on disk.
 func (a *Archive) Run() { a.writer.writeAll() }
 
-// Frames may be called by any goroutine.
+// Frames returns the account of frames. It is safe for concurrent use.
 func (a *Archive) Frames() Frames {
 	return Frames{Handed: a.handed.Load(), Written: a.written.Load(), Shed: a.shed.Load(), Refused: a.refused.Load(), Queued: uint64(len(a.jobs))}
 }
 
-// Dir is where the files are.
+// Dir returns the directory of the files.
 func (a *Archive) Dir() string { return a.cfg.Dir }
 
-// holesFor is for how many seconds back ends of runs are looked after.
+// holesFor is the number of seconds for which the ends of earlier runs are examined.
 const holesFor = day
 
-// findHoles is for what Missing says. Each begins where its run has certainly
-// written all, and ends where the next run begins, or is math.MaxInt64.
+// findHoles finds the holes for Missing. Each begins where its run has certainly
+// written everything, and ends where the next run begins, or at math.MaxInt64.
 func (a *Archive) findHoles(runs *runLog) {
 	past := runs.past
 	for _, h := range runs.holes {
@@ -224,19 +224,19 @@ func (a *Archive) findHoles(runs *runLog) {
 	}
 }
 
-// Hosts are those of the configuration and, after them, the ones that only the
-// past knows; then those that Store.SetHost has added.
+// Hosts returns the configured hosts, followed by those that only the history knows,
+// and those added by Store.SetHost.
 func (a *Archive) Hosts() []Host {
 	a.names.mu.Lock()
 	defer a.names.mu.Unlock()
 	return slices.Clone(a.names.hosts)
 }
 
-// Rows are the flows of the configuration, then those that only the past knows,
-// then the traffic of no flow.
+// Rows returns the configured flows, followed by those that only the history knows, and
+// the traffic of no flow.
 func (a *Archive) Rows() []Row { return a.names.rows }
 
-// LastSecond is the latest one that is on disk; 0 if there is none.
+// LastSecond returns the latest second on disk, or 0 if there is none.
 func (a *Archive) LastSecond() int64 {
 	v := a.view.Load()
 	if len(v.parts(0)) == 0 {
@@ -245,9 +245,9 @@ func (a *Archive) LastSecond() int64 {
 	return v.tiers[0].last
 }
 
-// Missing are the times of what runs before this one had counted, but not written,
-// when they were cut off, in order: from the second after the last one that each
-// has written to when it was last known to run. late is the stores' Config.Late.
+// Missing returns, in order, the times that earlier runs had counted but not written
+// when they were killed: from the second after the last one that each had written, to
+// when it was last known to run. late is the stores' Config.Late.
 func (a *Archive) Missing(late time.Duration) (holes []Hole) {
 	open := wholeSeconds(late, 5)
 	beat := int64(beatEvery/time.Second) + 1
@@ -255,7 +255,7 @@ func (a *Archive) Missing(late time.Duration) (holes []Hole) {
 		known, next := h.From, h.To
 		h.From -= open + beat // lines of earlier versions end with the newest second
 		h.To = min(next, known+open+beat)
-		// What there is in the last seconds before the next run is of that run.
+		// Anything in the last seconds before the next run belongs to that run.
 		a.view.Load().each(0, h.From, min(h.To, next-open), func(f *frame) { h.From = f.start + 1 })
 		if h.To > h.From {
 			holes = append(holes, h)
@@ -264,14 +264,15 @@ func (a *Archive) Missing(late time.Duration) (holes []Hole) {
 	return holes
 }
 
-// fileTime is how a file is named: by its first second, UTC.
+// fileTime is the name of a file: its first second, UTC.
 const fileTime = "20060102T150405Z.roll"
 
 func (a *Archive) tierDir(i int) string {
 	return filepath.Join(a.cfg.Dir, strconv.FormatInt(tierSpecs[i].span, 10)+"s")
 }
 
-// fail notes why something could not be written.
+// failure describes why something could not be written, and whether that is because the
+// disk is full.
 func failure(err error) (text string, full bool) {
 	if err == nil {
 		return "", false
@@ -279,7 +280,7 @@ func failure(err error) (text string, full bool) {
 	return err.Error(), errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// parts are a tier's files. v may be nil, for no archive.
+// parts returns a tier's files. v may be nil if there is no archive.
 func (v *archived) parts(i int) []part {
 	if v == nil {
 		return nil
@@ -287,14 +288,13 @@ func (v *archived) parts(i int) []part {
 	return v.tiers[i].parts
 }
 
-// has reports whether the span that begins at start has been written, unless it
-// could not be.
+// has reports whether the span that begins at start has been written, or could not be.
 func (v *archived) has(i int, start int64) bool {
 	return v != nil && len(v.tiers[i].parts) > 0 && v.tiers[i].last >= start
 }
 
-// each gives a tier's frames of some time, in order. They are valid until yield
-// returns.
+// each calls yield with a tier's frames of a time range, in order. A frame is valid
+// until yield returns.
 func (v *archived) each(i int, from, to int64, yield func(*frame)) {
 	parts := v.parts(i)
 	for n, p := range parts {
@@ -308,7 +308,7 @@ func (v *archived) each(i int, from, to int64, yield func(*frame)) {
 	}
 }
 
-// read gives the frames of a file. It waits while others read.
+// read reads the frames of a file. It waits while too many others are reading.
 func (a *Archive) read(p part, from, to int64, yield func(*frame)) {
 	a.reading <- struct{}{}
 	defer func() { <-a.reading }()
@@ -328,5 +328,5 @@ func (a *Archive) read(p part, from, to int64, yield func(*frame)) {
 	}
 }
 
-// Backlog is how many frames wait for the disk.
+// Backlog returns the number of frames waiting for the disk.
 func (a *Archive) Backlog() int { return len(a.jobs) }

@@ -9,12 +9,12 @@ import (
 	"sync"
 )
 
-// blankLog is the file blanks.jsonl of an archive: a line for each time when a
-// host's agent was not watching. A Blank has one when it begins, without an end,
-// and another one when it is over.
+// blankLog is the file blanks.jsonl of an archive, with a line for each time in which a
+// host's agent was not watching. A Blank has one line without an end when it begins,
+// and another when it is over.
 type blankLog struct {
 	mu   sync.Mutex
-	due  []blankLine // not yet written
+	due  []blankLine // not written yet
 	file *os.File
 }
 
@@ -22,15 +22,15 @@ type blankLine struct {
 	Label   string `json:"label"`
 	Address string `json:"address,omitempty"`
 	From    int64  `json:"from"`
-	// To is 0 while the Blank is not over. It then lasts until the run ends.
+	// To is 0 until the Blank is over. Otherwise the Blank lasts until the run ends.
 	To      int64 `json:"to,omitempty"`
 	Partial bool  `json:"partial,omitempty"`
 }
 
 const blanksFile = "blanks.jsonl"
 
-// openBlanks reads what earlier runs have written; oldest is the first second
-// that matters. The file is written anew without what does not.
+// openBlanks reads the blanks written by earlier runs; oldest is the first second of
+// interest. The file is rewritten without earlier ones.
 func openBlanks(dir string, n *names, runs []Run, oldest int64) (l *blankLog, blanks [][]Blank, err error) {
 	path := filepath.Join(dir, blanksFile)
 	lines, err := readBlanks(path)
@@ -50,7 +50,7 @@ func openBlanks(dir string, n *names, runs []Run, oldest int64) (l *blankLog, bl
 			blanks = append(blanks, nil)
 		}
 		blanks[host] = insertBlank(blanks[host], Blank{Run{line.From, line.To}, line.Partial})
-		text, _ := json.Marshal(line) // strings and numbers can always be written
+		text, _ := json.Marshal(line) // strings and numbers can always be encoded
 		kept = append(append(kept, text...), '\n')
 	}
 	if err := os.WriteFile(path+".new", kept, 0o640); err != nil {
@@ -75,21 +75,21 @@ func readBlanks(path string) (list []blankLine, err error) {
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var l blankLine
-		if json.Unmarshal(lines.Bytes(), &l) == nil && l.From > 0 { // not a line that was cut off
+		if json.Unmarshal(lines.Bytes(), &l) == nil && l.From > 0 { // skips truncated lines
 			list = append(list, l)
 		}
 	}
 	return list, nil
 }
 
-// blankEnds reports whether one of the later lines is the end of l.
+// blankEnds reports whether one of the later lines ends l.
 func blankEnds(later []blankLine, l blankLine) bool {
 	return slices.ContainsFunc(later, func(m blankLine) bool {
 		return m.Label == l.Label && m.Address == l.Address && m.To != 0 && m.From <= l.From && m.To >= l.From
 	})
 }
 
-// endOfRun is when the run that t was in ended.
+// endOfRun returns when the run that contains t ended.
 func endOfRun(runs []Run, t int64) int64 {
 	for i, r := range runs {
 		if t < r.To {
@@ -102,7 +102,7 @@ func endOfRun(runs []Run, t int64) int64 {
 	return t + 1
 }
 
-// insertBlank adds a Blank; one that grew replaces what it was before.
+// insertBlank adds a Blank; one that has grown replaces its earlier version.
 func insertBlank(list []Blank, b Blank) []Blank {
 	if n := len(list); n > 0 && list[n-1].Partial == b.Partial && b.From <= list[n-1].To {
 		list[n-1].From, list[n-1].To = min(list[n-1].From, b.From), max(list[n-1].To, b.To)
@@ -121,20 +121,20 @@ func (l *blankLog) note(h Host, b Blank) {
 	defer l.mu.Unlock()
 	if n := len(l.due); n > 0 && line.Partial && l.due[n-1].Partial && l.due[n-1].Label == h.Label &&
 		l.due[n-1].Address == h.Address && line.From <= l.due[n-1].From {
-		l.due[n-1] = line // it has grown since
+		l.due[n-1] = line // it has grown in the meantime
 		return
 	}
 	l.due = append(l.due, line)
 }
 
-// write writes what is due; what cannot be written is tried again.
+// write writes the queued lines; failed writes are retried.
 func (l *blankLog) write() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.due) == 0 {
 		return nil
 	}
-	text := []byte{'\n'} // after a line that was cut off
+	text := []byte{'\n'} // terminates a truncated line
 	for _, line := range l.due {
 		t, _ := json.Marshal(line)
 		text = append(append(text, t...), '\n')

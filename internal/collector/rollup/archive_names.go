@@ -10,17 +10,17 @@ import (
 	"sync"
 )
 
-// names are the hosts and flows that an archive has ever had, and what numbers
-// the store gives them. A host is known by its label, and by its address among
-// those with the same label; a flow by its name.
+// names maps the hosts and flows that an archive has ever had to the store's numbers. A
+// host is identified by its label, and by its address among those with the same label;
+// a flow by its name.
 type names struct {
-	mu     sync.Mutex // for all that may change while the archive is used
-	hosts  []Host     // of the configuration, then former ones
-	rows   []Row      // likewise, but the traffic of no flow is the last
+	mu     sync.Mutex // guards everything that may change while the archive is used
+	hosts  []Host     // configured ones, followed by former ones
+	rows   []Row      // likewise, but the traffic of no flow is last
 	hostOf map[hostID]uint32
 	rowOf  map[string]uint32
-	owners map[[16]byte]int // addresses that were hosts' own
-	// written is what the file has.
+	owners map[[16]byte]int // own addresses of hosts
+	// written is the contents of the file.
 	file    *os.File
 	written map[nameLine]bool
 }
@@ -38,8 +38,8 @@ type nameLine struct {
 
 const namesFile = "names.jsonl"
 
-// openNames reads the list of an archive, and adds what is configured. known is
-// false if there was none.
+// openNames reads the list of an archive, and adds what is configured. known is false
+// if there was no list.
 func openNames(dir string, hosts []Host, rows []Row) (n *names, known bool, err error) {
 	n = &names{
 		hosts: slices.Clone(hosts), rows: slices.Clone(rows), hostOf: make(map[hostID]uint32),
@@ -54,7 +54,7 @@ func openNames(dir string, hosts []Host, rows []Row) (n *names, known bool, err 
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var l nameLine
-		if json.Unmarshal(lines.Bytes(), &l) == nil { // a line that was cut off is written again
+		if json.Unmarshal(lines.Bytes(), &l) == nil { // truncated lines will be written again
 			known = true
 			n.written[l] = true
 			n.remember(l)
@@ -69,7 +69,7 @@ func openNames(dir string, hosts []Host, rows []Row) (n *names, known bool, err 
 func (n *names) configured() {
 	for i, h := range n.hosts {
 		if _, ok := n.hostOf[hostID{label: h.Label}]; !ok {
-			n.hostOf[hostID{label: h.Label}] = uint32(i) // whatever its address was
+			n.hostOf[hostID{label: h.Label}] = uint32(i) // regardless of its address
 		}
 		n.hostOf[hostID{h.Label, h.Address}] = uint32(i)
 	}
@@ -78,7 +78,7 @@ func (n *names) configured() {
 	}
 }
 
-// remember takes a line's host or row into account.
+// remember processes a line's host or row.
 func (n *names) remember(l nameLine) {
 	switch {
 	case l.Row != "":
@@ -86,7 +86,7 @@ func (n *names) remember(l nameLine) {
 	case l.Label != "":
 		host := n.rememberHost(Host{Label: l.Label, Address: l.Address})
 		if a, err := netip.ParseAddr(l.Own); err == nil {
-			n.owners[a.As16()] = int(host) // the last who had it
+			n.owners[a.As16()] = int(host) // the latest owner
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (n *names) rememberHost(h Host) uint32 {
 	return host
 }
 
-// rememberRow puts a former row before the traffic of no flow.
+// rememberRow inserts a former row before the traffic of no flow.
 func (n *names) rememberRow(r Row) {
 	if _, ok := n.rowOf[r.Name]; ok {
 		return
@@ -118,7 +118,7 @@ func (n *names) rememberRow(r Row) {
 	n.rowOf[r.Name], n.rowOf[n.rows[none+1].Name] = uint32(none), uint32(none+1)
 }
 
-// setHost makes h the host with a number, which may be a new one: the next.
+// setHost sets the host with a number, which may be the next unused one.
 func (n *names) setHost(i int, h Host) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -133,7 +133,7 @@ func (n *names) setHost(i int, h Host) {
 	n.hostOf[hostID{h.Label, h.Address}] = uint32(i)
 }
 
-// setRow makes r the row with a number, which may be a new one: the next.
+// setRow sets the row with a number, which may be the next unused one.
 func (n *names) setRow(i int, r Row) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -145,21 +145,21 @@ func (n *names) setRow(i int, r Row) {
 	n.rowOf[r.Name] = uint32(i)
 }
 
-// rowAt is the row with a number.
+// rowAt returns the row with a number.
 func (n *names) rowAt(i uint32) Row {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.rows[i]
 }
 
-// at is the host with a number.
+// at returns the host with a number.
 func (n *names) at(i uint32) Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.hosts[i]
 }
 
-// host is the store's number, or unknown.
+// host returns the store's number of a host, or unknown.
 func (n *names) host(h Host) uint32 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -181,8 +181,7 @@ func (n *names) row(r Row) uint32 {
 	return unknown
 }
 
-// save writes what the file lacks of the configuration and of the addresses that
-// hosts have.
+// save writes what the file lacks of the configuration and of the hosts' addresses.
 func (n *names) save(owners map[[16]byte]int) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -194,7 +193,7 @@ func (n *names) save(owners map[[16]byte]int) error {
 		}
 		line, err := json.Marshal(l)
 		if err != nil {
-			return // strings can always be written
+			return // strings can always be encoded
 		}
 		n.written[l] = true
 		lines = append(lines, l)
@@ -214,10 +213,10 @@ func (n *names) save(owners map[[16]byte]int) error {
 	if len(text) == 0 {
 		return nil
 	}
-	_, err := n.file.Write(append([]byte{'\n'}, text...)) // after a line that was cut off
+	_, err := n.file.Write(append([]byte{'\n'}, text...)) // terminates a truncated line
 	if err != nil {
 		for _, l := range lines {
-			delete(n.written, l) // the next time
+			delete(n.written, l) // retried next time
 		}
 	}
 	return err

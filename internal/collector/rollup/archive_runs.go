@@ -12,22 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runLog is a file with a line of runSize bytes for each run: from and to,
-// 8 bytes each, and the CRC-32C of both in 8, all little endian. The last one is
-// written over and over. It is locked (flock(2)) while the archive is open.
+// runLog is a file with a line of runSize bytes for each run: from and to, 8 bytes
+// each, and the CRC-32C of both in 8 bytes, all little-endian. The last line is
+// rewritten periodically. The file is locked (flock(2)) while the archive is open.
 type runLog struct {
 	file *os.File
 	at   int64
 	past []Run
 	now  Run // valid iff now.From != 0
-	// cut: the last run of before had not said that it ends.
+	// cut means that the previous run did not end properly.
 	cut bool
-	// holes are the ends of runs that had not, unless they have been counted again.
+	// holes are the ends of runs that did not end properly, unless they have been
+	// counted again.
 	holes []Hole
 }
 
-// Hole is the end of a run that was cut off: what it had counted but not written,
-// of the seconds From to To, without To.
+// Hole is the end of a run that was killed: the seconds [From, To) that it had counted
+// but not written.
 type Hole struct {
 	Run
 	at   int64 // of the run's line
@@ -37,8 +38,8 @@ type Hole struct {
 const (
 	runsFile = "runs"
 	runSize  = 24
-	// ended marks a run that was not cut off, or whose end has been counted again,
-	// in the CRC's upper half.
+	// ended, in the upper half of the CRC, marks a run that ended properly, or whose
+	// end has been counted again.
 	ended = 1 << 32
 )
 
@@ -75,7 +76,7 @@ func openRuns(dir string) (*runLog, error) {
 	return l, nil
 }
 
-// heal says that a run is known up to a second, and whether that is its end.
+// heal records that a run is known up to a second, and whether that is its end.
 func (l *runLog) heal(h Hole, to int64) error {
 	l.past = slices.Clone(l.past)
 	r := &l.past[h.past]
@@ -83,7 +84,7 @@ func (l *runLog) heal(h Hole, to int64) error {
 	return l.put(h.at, *r, to >= h.To)
 }
 
-// extend says up to when the last run of before has certainly written.
+// extend records up to when the previous run has certainly written.
 func (l *runLog) extend(to int64) {
 	if n := len(l.past); n > 0 && l.cut && l.past[n-1].To < to {
 		l.past = slices.Clone(l.past)

@@ -8,17 +8,17 @@ import (
 // Host is an agent: one line of the collector's configuration.
 type Host struct {
 	Label string
-	// Addr is where the agent is dialled, if that is an address: it is one of
-	// the host's own. It may be invalid.
+	// Addr is the address at which the agent is contacted, if that is an IP address; it
+	// is one of the host's own. It may be invalid.
 	Addr netip.Addr
-	// Address is the same as the configuration has it, which tells hosts with one
-	// label apart. It may be empty.
+	// Address is the same in the configuration's spelling, which distinguishes hosts
+	// with the same label. It may be empty.
 	Address string
-	// Former: the configuration does not have it any more; see Archive.Hosts.
+	// Former means that the configuration no longer lists it; see Archive.Hosts.
 	Former bool
 }
 
-// Side is where an observer saw a packet.
+// Side is how an observer was involved with a packet.
 type Side uint8
 
 const (
@@ -35,25 +35,25 @@ func (s Side) String() string { return [...]string{"sent", "relayed", "received"
 // Counts of packets.
 type Counts struct {
 	Packets uint64
-	Bytes   uint64 // of whole IP packets, header included
+	Bytes   uint64 // of whole IP packets, including headers
 }
 
-// Bits are what rates are made of: bits = 8 x bytes.
+// Bits returns the bits from which rates are computed: 8 x bytes.
 func (c Counts) Bits() uint64 { return 8 * c.Bytes }
 
-// Plus is the sum.
+// Plus returns the sum.
 func (c Counts) Plus(d Counts) Counts { return Counts{c.Packets + d.Packets, c.Bytes + d.Bytes} }
 
-// Window is the time from From to To, without To, in seconds since the UNIX
-// epoch. Step is how many seconds one point of a series stands for; 0 lets
-// the query choose, so that there are at most 600 points.
+// Window is the time range [From, To), in seconds since the UNIX epoch. Step is the
+// number of seconds per point of a series; 0 lets the query choose, so that there are
+// at most 600 points.
 //
-// A result holds the window that it really covers: ends moved outwards to
-// whole steps, Step no finer than what is still kept for From. Rates are counts
+// A result contains the window that it actually covers: the ends are moved outwards to
+// whole steps, and Step is no finer than what is still kept for From. Rates are counts
 // divided by Seconds, or by Step for a point.
 type Window struct{ From, To, Step int64 }
 
-// Points is the length of each series in a result with this window.
+// Points returns the length of each series in a result with this window.
 func (w Window) Points() int {
 	if w.Step <= 0 || w.To <= w.From {
 		return 0
@@ -61,35 +61,34 @@ func (w Window) Points() int {
 	return int((w.To - w.From + w.Step - 1) / w.Step)
 }
 
-// Seconds is the window's length.
+// Seconds returns the window's length.
 func (w Window) Seconds() int64 { return max(w.To-w.From, 0) }
 
-// Blank is a time when a host's agent was not watching, or not all of the time:
-// seconds From to To, without To. What happened on the host then is unknown,
-// which is not the same as nothing.
+// Blank is a time range, seconds [From, To), in which a host's agent was not watching,
+// or not all of the time. What happened on the host then is unknown, which is not the
+// same as nothing.
 type Blank struct {
 	Run
-	// Partial: the agent was watching, but some of its records were lost. What
-	// is left is shown, but not compared with what other agents saw.
+	// Partial means that the agent was watching, but some of its records were lost. The
+	// remaining records are displayed, but not compared with those of other agents.
 	Partial bool
 }
 
 // forever is the end of a Blank that is not over.
 const forever = math.MaxInt64
 
-// Run is a time when the history was being written: seconds from From to To,
-// without To.
+// Run is a time range in which the history was being written: seconds [From, To).
 type Run struct{ From, To int64 }
 
-// Row is a flow as the configuration names it.
+// Row is a flow of the configuration.
 type Row struct {
-	Name   string `json:"name"`   // by which it is known again
-	Detail string `json:"detail"` // what it looks for, for people
-	// Former: the configuration does not have it any more.
+	Name   string `json:"name"`   // identifies the flow
+	Detail string `json:"detail"` // definition of the flow, for display
+	// Former means that the configuration no longer has it.
 	Former bool `json:"-"`
 }
 
-// Tuple names a conversation. Ports are 0 for protocols without ports.
+// Tuple identifies a conversation. Ports are 0 for protocols without ports.
 type Tuple struct {
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16

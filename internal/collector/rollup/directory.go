@@ -2,12 +2,12 @@ package rollup
 
 import "slices"
 
-// directory numbers the keys of entries. Numbers only grow, so that the list of
-// keys is sorted by them, and what a snapshot holds of it stays as it is.
+// directory assigns numbers to the keys of entries. Numbers only increase, so the list
+// of keys is sorted by them, and the part of it held by a snapshot stays unchanged.
 type directory struct {
 	of   map[entryKey]uint32
 	keys []numbered
-	used []int64 // the second of each key's last use
+	used []int64 // second of each key's last use
 	now  int64
 	next uint32
 }
@@ -17,8 +17,8 @@ type numbered struct {
 	key entryKey
 }
 
-// maxKeys bounds the directory. Half of it is forgotten when it is full, what
-// was not used for longest first.
+// maxKeys bounds the directory. When it is full, the least recently used half is
+// forgotten.
 const maxKeys = 1 << 17
 
 func newDirectory() *directory { return &directory{of: make(map[entryKey]uint32), next: 1} }
@@ -33,7 +33,7 @@ func (d *directory) id(k *entryKey) uint32 {
 	if len(d.keys) >= maxKeys {
 		d.forget()
 	}
-	if d.next == 0 { // after 2^32 keys: none of the first is left
+	if d.next == 0 { // after 2^32 keys, none of the first is left
 		d.of, d.keys, d.used, d.next = make(map[entryKey]uint32), nil, nil, 1
 	}
 	id := d.next
@@ -47,7 +47,7 @@ func (d *directory) id(k *entryKey) uint32 {
 func (d *directory) find(id uint32) (int, bool) { return findKey(d.keys, id) }
 
 func findKey(keys []numbered, id uint32) (int, bool) {
-	// Without gaps the number tells where it is.
+	// Without gaps, the number gives the position.
 	if len(keys) > 0 {
 		if i := id - keys[0].id; int(i) < len(keys) && keys[i].id == id {
 			return int(i), true
@@ -68,7 +68,7 @@ func (d *directory) forget() {
 	uses := slices.Sorted(slices.Values(d.used))
 	limit := uses[len(uses)/2]
 	keys, used := make([]numbered, 0, maxKeys), make([]int64, 0, maxKeys)
-	spare := len(uses) / 4 // of those used at limit, so that at least a quarter goes
+	spare := len(uses) / 4 // of those used at limit, so that at least a quarter is forgotten
 	for i, n := range d.keys {
 		keep := d.used[i] > limit
 		if d.used[i] == limit && spare > 0 {

@@ -1,10 +1,10 @@
-// Package rollup turns records into what a screen can show: counts per second
-// for hosts, flows, pairs of hosts, conversations and MGEN flows, for as long
-// as memory allows, and answers questions about any window of that time.
+// Package rollup aggregates records for display: counts per second for hosts, flows,
+// pairs of hosts, conversations, and MGEN flows, for as long as memory allows. It
+// answers queries about any time window.
 //
-// One goroutine owns a Store: it adds records and calls Tick once a second.
-// Tick publishes a Snapshot, which never changes; any number of goroutines
-// may ask it anything, and none of them ever makes the owner wait.
+// One goroutine owns a Store: it adds records and calls Tick once a second. Tick
+// publishes an immutable Snapshot, which any number of goroutines may query without
+// ever making the owner wait.
 //
 // # Parts
 //

@@ -8,19 +8,19 @@ import (
 )
 
 // frame is the packed contents of a span of time: sorted entries as varints
-// (encoding/binary), names as differences. It takes about 7 bytes for a host's
-// flow and 10 for a pair. It never changes.
+// (encoding/binary), with keys as differences. It takes about 7 bytes for a host's flow
+// and 10 for a pair. It never changes.
 type frame struct {
-	in          *contents // of an archive, whose names and numbers it has; or nil
+	in          *contents // of an archive, to which names and numbers refer; or nil
 	start, span int64     // seconds
 	total       Counts
 	other       others
 	data        []byte
-	// Where the sections of data end; they are in the order of the names.
+	// The ends of the sections of data, which are in this order.
 	rows, cells, pairs, talks uint32
 }
 
-// frameOverhead is what a frame takes beside data.
+// frameOverhead is the memory of a frame in addition to data.
 const frameOverhead = 200
 
 func (f *frame) size() int64 { return frameOverhead + int64(cap(f.data)) }
@@ -35,7 +35,7 @@ func compareRows(a, b rowKey) int {
 	return cmp.Or(cmp.Compare(a.row, b.row), cmp.Compare(a.level, b.level))
 }
 
-// pack makes a frame of t. buf is scratch memory.
+// pack packs t into a frame. buf is scratch memory.
 func (t *tally) pack(start, span int64, buf []byte) (*frame, []byte) {
 	f := &frame{start: start, span: span, total: t.total, other: t.other}
 	b := buf[:0]
@@ -66,8 +66,8 @@ func appendCounts(b []byte, c Counts) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, c.Packets), c.Bytes)
 }
 
-// How much of what an observer saw counts once: nothing, all, or the counts
-// that follow.
+// How much of what an observer saw counts once: nothing, everything, or the counts that
+// follow.
 const (
 	onceNone = iota
 	onceAll
@@ -134,7 +134,7 @@ func (m *mgenStat) signed() [4]*int64 {
 	return [...]*int64{&m.delaySum, &m.delayMin, &m.delayMax, &m.jitter}
 }
 
-// unpacker takes numbers off the front of a section.
+// unpacker decodes numbers from the front of a section.
 type unpacker struct{ b []byte }
 
 func (u *unpacker) uint() uint64 {
@@ -222,20 +222,20 @@ func (f *frame) eachMGEN(yield func(id uint32, m *mgenStat)) {
 	}
 }
 
-// contents are what a volume of an archive has, in the store's numbers. It is valid as long as its
-// buffer is.
+// contents is the contents of an archive volume, with the store's numbers. It is valid
+// as long as its buffer is.
 type contents struct {
-	hosts, rows []uint32 // the file's numbers -> the store's, or unknown
+	hosts, rows []uint32 // maps the file's numbers to the store's, or to unknown
 	keyBlocks   [][]byte
 	keys        []entryKey // of keyBlocks[:0], see loadKeys
 	frames      []*frame   // by start
-	size        int64      // of what is whole
+	size        int64      // of the undamaged part
 }
 
 // unknown is a host or row that is not in the archive's list.
 const unknown = 1<<32 - 2
 
-// renameHost makes a file's number the store's. c may be nil.
+// renameHost converts a file's number to the store's. c may be nil.
 func (c *contents) renameHost(host *uint32) bool {
 	return c == nil || rename(c.hosts, host)
 }
@@ -252,7 +252,7 @@ func rename(list []uint32, n *uint32) bool {
 	return true
 }
 
-// key is what an entry's number stands for, or nil.
+// key returns the key with a number, or nil.
 func (c *contents) key(id uint32) *entryKey {
 	if int64(id) >= int64(len(c.keys)) || c.keys[id].host == unknown {
 		return nil
@@ -260,8 +260,7 @@ func (c *contents) key(id uint32) *entryKey {
 	return &c.keys[id]
 }
 
-// loadKeys reads the keys, which not every question needs, while there is the
-// buffer.
+// loadKeys loads the keys, which only some queries need, while the buffer is valid.
 func (c *contents) loadKeys() {
 	for _, block := range c.keyBlocks {
 		for u := (unpacker{block}); len(u.b) > 0; {

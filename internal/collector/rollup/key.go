@@ -8,7 +8,7 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// entryKind is what an entry of a second counts.
+// entryKind is the kind of thing that an entry of a second counts.
 type entryKind uint8
 
 const (
@@ -18,8 +18,8 @@ const (
 	nkinds = 3
 )
 
-// entryKey names what is counted, and its observer. What a kind does not look
-// at is zero.
+// entryKey identifies what is counted, and its observer. Fields that a kind does not
+// use are zero.
 type entryKey struct {
 	src, dst     [16]byte
 	sport, dport uint16
@@ -32,14 +32,14 @@ type entryKey struct {
 	side         Side
 }
 
-// subject is k without its observer.
+// subject returns k without its observer.
 func (k *entryKey) subject() entryKey {
 	s := *k
 	s.host, s.side = 0, 0
 	return s
 }
 
-// pair is what both ends of k are.
+// pair returns both ends of k.
 func (k *entryKey) pair() pairKey { return pairKey{k.src, k.dst} }
 
 type pairKey struct{ src, dst [16]byte }
@@ -55,11 +55,11 @@ func (k *entryKey) tuple() Tuple {
 	return Tuple{Src: k.addr(&k.src), Dst: k.addr(&k.dst), SrcPort: k.sport, DstPort: k.dport, Proto: k.proto}
 }
 
-// connKey names the packets of one conversation that one host's agent reports
-// in the same way.
+// connKey identifies the packets of one conversation that one host's agent reports with
+// the same flags.
 type connKey [6]uint64
 
-// connFlags are the flags that make a difference.
+// connFlags are the flags that matter.
 const connFlags = wire.IPv6 | wire.MGEN | wire.Outgoing | wire.Incoming | wire.Relayed
 
 func (k *connKey) set(host int, r *wire.Record) {
@@ -74,7 +74,7 @@ func (k *connKey) set(host int, r *wire.Record) {
 	k[5] = uint64(host)<<32 | uint64(r.Flags&connFlags)<<8 | uint64(r.Proto)
 }
 
-// is compares without a call, which an array's == would be.
+// is compares without the function call that == on arrays would make.
 func (k *connKey) is(o *connKey) bool {
 	return (k[0]^o[0])|(k[1]^o[1])|(k[2]^o[2])|(k[3]^o[3])|(k[4]^o[4])|(k[5]^o[5]) == 0
 }
@@ -95,8 +95,8 @@ func (k *connKey) dst() (a [16]byte) {
 	return a
 }
 
-// hash depends on a random seed, so that nobody can choose packets that all
-// have the same.
+// hash depends on a random seed, so that nobody can choose packets with colliding
+// hashes.
 func (k *connKey) hash(seed uint64) uint64 {
 	a := mix(k[0]^seed, k[1]^0x9e3779b97f4a7c15)
 	b := mix(k[2]^seed, k[3]^0xbf58476d1ce4e5b9)
@@ -109,7 +109,7 @@ func mix(a, b uint64) uint64 {
 	return high ^ low
 }
 
-// entry is the key of what k counts, as an entry of kind.
+// entry returns the key of what k counts, as an entry of kind.
 func (k *connKey) entry(kind entryKind, side Side) entryKey {
 	e := entryKey{
 		src: k.src(), dst: k.dst(), kind: kind,
@@ -125,7 +125,7 @@ func (k *connKey) entry(kind entryKind, side Side) entryKey {
 	return e
 }
 
-// isGroup: many may receive what is sent to a.
+// isGroup reports whether a is a multicast or broadcast address.
 func isGroup(a [16]byte, v6 bool) bool {
 	if v6 {
 		return a[0] == 0xff // RFC 4291, 2.7
@@ -145,7 +145,7 @@ func (u *unpacker) string() string {
 	return s
 }
 
-// How a key is packed: kind, side, and which addresses it has.
+// The encoding of a key: kind, side, and which addresses it has.
 const (
 	keyKind  = 0x03
 	keySide  = 0x0c
@@ -155,7 +155,7 @@ const (
 
 func mapped(a [16]byte) bool { return netip.AddrFrom16(a).Is4In6() }
 
-// appendKey packs k, whose host and row are the file's.
+// appendKey packs k, whose host and row are the file's numbers.
 func appendKey(b []byte, k *entryKey) []byte {
 	flags := byte(k.kind) | byte(k.side)<<2
 	if k.v6 {

@@ -5,19 +5,19 @@ import (
 	"net/netip"
 )
 
-// maxPoints is how many points a series has if the query may choose.
+// maxPoints is the maximum number of points of a series if the query may choose.
 const maxPoints = 600
 
-// mostPoints is how many it has at most, whatever is asked for: a day of
-// minutes, an hour of seconds.
+// mostPoints is the maximum number of points in any case: a day of minutes, an hour of
+// seconds.
 const mostPoints = 3600
 
-// Last is the window of the newest complete seconds.
+// Last returns the window of the newest complete seconds.
 func (s *Snapshot) Last(seconds int64) Window {
 	return Window{From: s.Complete + 1 - seconds, To: s.Complete + 1}
 }
 
-// Span is the window of all that is known.
+// Span returns the window of everything known.
 func (s *Snapshot) Span() Window {
 	if s.Oldest == 0 {
 		return Window{}
@@ -25,18 +25,18 @@ func (s *Snapshot) Span() Window {
 	return Window{From: s.Oldest, To: max(s.Complete+1, s.Oldest)}
 }
 
-// Owner is the agent whose address it is, or -1.
+// Owner returns the agent that has the address, or -1.
 func (s *Snapshot) Owner(a netip.Addr) int { return s.timeline.owner(a.As16()) }
 
-// Fit is the window that a result for w has.
+// Fit returns the window that a result for w will have.
 func (s *Snapshot) Fit(w Window) Window {
 	const far = 1 << 40 // seconds; nothing overflows
 	w.From = min(max(w.From, -far), far)
 	w.To = min(max(w.To, w.From), far)
 	w.Step = min(w.Step, 2*far)
 	if s.Oldest != 0 {
-		// Beyond what is known there is nothing; a day more on each side lets
-		// charts have their margins.
+		// Beyond what is known there is nothing; an extra day on each side gives charts
+		// their margins.
 		w.From = min(max(w.From, s.Oldest-day), s.Complete+day)
 		w.To = max(min(w.To, s.Complete+day), w.From)
 	}
@@ -59,7 +59,7 @@ func (s *Snapshot) Fit(w Window) Window {
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 
-// kinds is how many tiers there are.
+// kinds returns the number of tiers.
 func (h *timeline) kinds() int {
 	if h.disk == nil {
 		return memoryTiers
@@ -67,8 +67,8 @@ func (h *timeline) kinds() int {
 	return len(tierSpecs)
 }
 
-// cheap is a step of at least so many seconds, longer where that makes much less
-// to look at.
+// cheap returns a step of at least this many seconds, or a longer one if that greatly
+// reduces the number of frames to read.
 func (h *timeline) cheap(step int64) int64 {
 	for i := h.kinds() - 1; i > 0; i-- {
 		if span := tierSpecs[i].span; step > span/2 && i != 2 {
@@ -78,8 +78,8 @@ func (h *timeline) cheap(step int64) int64 {
 	return step
 }
 
-// finest is the span of the finest frames that reach back to from, or as far as
-// any do.
+// finest returns the span of the finest frames that reach back to from, or as far back
+// as any do.
 func (h *timeline) finest(from int64) int64 {
 	for i := range tierSpecs {
 		first, ok := h.first(i)
@@ -90,7 +90,7 @@ func (h *timeline) finest(from int64) int64 {
 	return 1
 }
 
-// knowsBefore: one of the tiers from i on has a frame that ends by t.
+// knowsBefore reports whether one of the tiers from i on has a frame that ends by t.
 func (h *timeline) knowsBefore(i int, t int64) bool {
 	for ; i < len(tierSpecs); i++ {
 		if first, ok := h.first(i); ok && first+tierSpecs[i].span <= t {
@@ -116,5 +116,5 @@ func (h *timeline) oldest() int64 {
 	return oldest
 }
 
-// point is which step of w the frame belongs to.
+// point returns the index of the step of w that contains the frame.
 func (w Window) point(f *frame) int { return int((f.start - w.From) / w.Step) }

@@ -5,25 +5,27 @@ import (
 	"slices"
 )
 
-// Membership is who has joined a multicast group, by agents.
+// Membership is which agents have joined a multicast group.
 type Membership struct {
-	// Joined has members, and since when, in seconds since the epoch; 0 is longer than is known.
+	// Joined maps members to when they joined, in seconds since the epoch; 0 means
+	// earlier than is known.
 	Joined map[int]int64
-	// Node is the first agent on the same node, of agents that are not it.
+	// Node maps agents to the first agent on the same node, if that is another one.
 	Node map[int]int
-	// Told are the agents whose memberships are known: the others may or may not be members.
+	// Told are the agents whose memberships are known; other agents may or may not be
+	// members.
 	Told map[int]bool
 }
 
-// Role is what an agent that has received packets has to do with them.
+// Role is why an agent has received packets.
 type Role uint8
 
 const (
-	// Receiver: the packets are for its host, or nothing says that they are not.
+	// Receiver: the packets are for its host, or nothing suggests otherwise.
 	Receiver Role = iota
-	// Member of the multicast group that they are for.
+	// Member: it is a member of the multicast group that they are for.
 	Member
-	// Relay: it passes them on and does not want them itself.
+	// Relay: it forwards them and does not want them itself.
 	Relay
 	// Overhearer: they are for others.
 	Overhearer
@@ -31,15 +33,15 @@ const (
 
 func (r Role) String() string { return [...]string{"receiver", "member", "relay", "overhearer"}[r] }
 
-// Wants reports whether packets that do not arrive there are lost.
+// Wants reports whether packets that do not arrive there count as lost.
 func (r Role) Wants() bool { return r <= Member }
 
-// audience is whom packets to an address are for.
+// audience determines for whom packets to an address are.
 type audience struct {
 	h      *timeline
-	sender int // the agent whose address they are from, or -1
+	sender int // the agent that has their source address, or -1
 	group  bool
-	owner  int // of the address, or -1
+	owner  int // of the destination address, or -1
 	Membership
 }
 
@@ -55,7 +57,7 @@ func (s *Snapshot) audience(dst netip.Addr, sender int, w Window) audience {
 	return a
 }
 
-// same reports whether two agents are on one host.
+// same reports whether two agents are on the same host.
 func (a *audience) same(host, other int) bool {
 	return host == other || a.node(host) == a.node(other) || host < len(a.h.hostOf) && other >= 0 && other < len(a.h.hostOf) && a.h.hostOf[host] == a.h.hostOf[other]
 }
@@ -67,7 +69,8 @@ func (a *audience) node(host int) int {
 	return host
 }
 
-// role of an agent that has received packets, and passes them on if it relays.
+// role returns the role of an agent that has received packets, and forwards them if
+// relays.
 func (a *audience) role(host int, relays bool) Role {
 	known := a.owner >= 0
 	wants := known && a.same(host, a.owner)
@@ -90,13 +93,14 @@ func (a *audience) role(host int, relays bool) Role {
 	return Receiver
 }
 
-// silent are agents that packets are for, and that report what they receive, but none of them. Of one that has
-// joined after a time it cannot be said how many it missed.
+// silent returns the agents that packets are for, and that report what they receive,
+// but have received none of them. For an agent that joined after that time, the number
+// of missed packets is unknown.
 func (a *audience) silent(receives map[int]bool, after int64, seen func(host int) bool) (hosts []int) {
 	anywhere := func(host int) bool {
 		for other := range receives {
 			if a.same(other, host) && seen(other) {
-				return true // by another of its interfaces
+				return true // through another of its interfaces
 			}
 		}
 		return false

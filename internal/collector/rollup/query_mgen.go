@@ -14,7 +14,7 @@ type mgenFound struct {
 	aside
 }
 
-// MGEN is all MGEN flows in w.
+// MGEN returns all MGEN flows in w.
 func (s *Snapshot) MGEN(w Window) *MGEN {
 	w = s.Fit(w)
 	m := &MGEN{Window: w}
@@ -80,7 +80,7 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	return m
 }
 
-// receiving notes the agents that have received something.
+// receiving records the agents that have received something.
 func (f *frame) receiving(hosts map[int]bool) {
 	f.eachCell(func(k cellKey, c Counts) {
 		if k.row == allRows && Side(k.which) == Received && c.Packets > 0 {
@@ -107,7 +107,7 @@ func resolve(of map[entryKey]*mgenFound, sums map[uint32]*mgenFound, key func(ui
 	}
 }
 
-// observers sorts MGEN entries by flow, side and host.
+// observers sorts MGEN entries by flow, side, and host.
 func observers(of map[entryKey]*mgenFound) []*mgenFound {
 	list := slices.Collect(maps.Values(of))
 	slices.SortFunc(list, func(a, b *mgenFound) int {
@@ -125,10 +125,10 @@ func sortedIDs(sums map[uint32]*mgenFound) []uint32 {
 	return ids
 }
 
-// mgenParts are what a flow's losses are worked out from.
+// mgenParts is the data from which a flow's losses are computed.
 type mgenParts struct {
 	sent     *mgenFound
-	received []*mgenFound // as MGENFlow.Receivers
+	received []*mgenFound // agents that forwarded it
 	relays   []int        // agents that sent it on
 }
 
@@ -173,9 +173,9 @@ func newReceiver(x *mgenFound) MGENReceiver {
 	return r
 }
 
-// setLoss fills in losses that sequence numbers do not tell: all of a feed that
-// has none, and those before the first and after the last message that came. It
-// compares what was seen while both agents were watching.
+// setLoss sets losses that sequence numbers do not reveal: all losses of a feed without
+// them, and those before the first and after the last message that arrived. It compares
+// what was seen while both agents were watching.
 func (f *MGENFlow) setLoss(parts *mgenParts, window time.Duration) {
 	if !f.Watched || parts.sent == nil {
 		return
@@ -190,24 +190,24 @@ func (f *MGENFlow) setLoss(parts *mgenParts, window time.Duration) {
 		}
 		arrived := got.messages - got.duplicates
 		missing := sent.messages - min(sent.messages, arrived)
-		// Of those sent in the window some may still be on their way; and what
-		// sequence numbers tell is not given up for a few.
+		// Some of those sent in the window may still be in transit, and a loss by
+		// sequence numbers is not overridden because of a few messages.
 		way := min(max(r.MaxDelay, 0)+time.Second, window)
 		doubt := uint64(float64(sent.messages)*way.Seconds()/window.Seconds()) + sent.messages/50 + 5
-		skipped := r.Loss.Lost > missing+doubt && got.messages == received.stat.messages // both watched all the time
+		skipped := r.Loss.Lost > missing+doubt && got.messages == received.stat.messages // watched the whole time
 		if skipped || missing > r.Loss.Lost+doubt {
 			r.Loss = lossByCounts(sent.messages, arrived)
 		}
 	}
 }
 
-// MGENSeries is one MGEN flow, named by its ID and tuple, in w over time.
+// MGENSeries returns one MGEN flow, identified by its ID and tuple, in w over time.
 func (s *Snapshot) MGENSeries(id uint32, t Tuple, w Window) *MGENSeries {
 	w = s.Fit(w)
 	n := w.Points()
 	m := &MGENSeries{Window: w, Sent: make([]Counts, n), SentHost: -1}
 	points := make(map[entryKey][]mgenStat)
-	series := make(map[uint32][]mgenStat) // by number; nil: of another flow
+	series := make(map[uint32][]mgenStat) // by number; nil: another flow
 	find := func(number uint32, key func(uint32) *entryKey) []mgenStat {
 		k := key(number)
 		if k == nil || k.kind != mgens || k.flow != id || k.tuple() != t {

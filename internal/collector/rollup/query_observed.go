@@ -10,8 +10,8 @@ type hostBlank struct {
 	Blank
 }
 
-// Blanks are the times in w when a host's agent was not watching all of the time,
-// in order, without those when nobody wrote the history; see Gaps.
+// Blanks returns, in order, the times in w when a host's agent was not watching all of
+// the time, without those when the history was not being written; see Gaps.
 func (s *Snapshot) Blanks(host int, w Window) (list []Blank) {
 	end := min(w.To, s.Complete+1)
 	for _, b := range s.timeline.blanksOf(host) {
@@ -30,8 +30,9 @@ func (h *timeline) blanksOf(host int) []Blank {
 	return h.blanks[host]
 }
 
-// Unknown says of each point of a fitted window's series whether there is no whole
-// second in which one of the hosts, or of all hosts if none is named, was watched.
+// Unknown reports for each point of a fitted window's series whether it contains no
+// complete second in which one of the hosts (or of all hosts, if none is named) was
+// watched.
 func (s *Snapshot) Unknown(w Window, hosts ...int) []bool {
 	runs := s.Unobserved(w, hosts...)
 	unknown := make([]bool, w.Points())
@@ -43,7 +44,7 @@ func (s *Snapshot) Unknown(w Window, hosts ...int) []bool {
 	return unknown
 }
 
-// covered reports whether all of from to to is in runs, which are sorted.
+// covered reports whether all of [from, to) is in runs, which are sorted.
 func covered(runs []Run, from, to int64) bool {
 	for _, r := range runs {
 		if r.From > from {
@@ -56,8 +57,8 @@ func covered(runs []Run, from, to int64) bool {
 	return false
 }
 
-// Unobserved are the times in w, in order, when nobody wrote the history, or none
-// of the hosts' agents was watching. If no hosts are named, all are meant.
+// Unobserved returns, in order, the times in w when the history was not being written,
+// or none of the hosts' agents was watching. If no hosts are named, all are meant.
 func (s *Snapshot) Unobserved(w Window, hosts ...int) []Run {
 	gaps := s.Gaps(w)
 	if len(hosts) == 0 {
@@ -79,7 +80,7 @@ func (s *Snapshot) Unobserved(w Window, hosts ...int) []Run {
 	return merged(append(blind, gaps...))
 }
 
-// unwatched are the times in w when a host's agent was not watching at all: without
+// unwatched returns the times in w when a host's agent was not watching at all: without
 // the seconds in which it came or went, whose packets are counted.
 func (s *Snapshot) unwatched(host int, w Window) (runs []Run) {
 	end := min(w.To, s.Complete+1)
@@ -95,7 +96,7 @@ func (s *Snapshot) unwatched(host int, w Window) (runs []Run) {
 	return merged(runs)
 }
 
-// merged sorts runs and joins those that touch.
+// merged sorts runs and merges adjacent ones.
 func merged(runs []Run) []Run {
 	slices.SortFunc(runs, func(a, b Run) int { return int(min(max(a.From-b.From, -1), 1)) })
 	var out []Run
@@ -109,7 +110,7 @@ func merged(runs []Run) []Run {
 	return out
 }
 
-// intersect is what two sorted lists have in common.
+// intersect returns the intersection of two sorted lists.
 func intersect(a, b []Run) (out []Run) {
 	for len(a) > 0 && len(b) > 0 {
 		if r := (Run{max(a[0].From, b[0].From), min(a[0].To, b[0].To)}); r.From < r.To {
@@ -124,10 +125,10 @@ func intersect(a, b []Run) (out []Run) {
 	return out
 }
 
-// blindness answers which agents were not watching during a frame.
+// blindness determines which agents were not watching during a frame.
 type blindness struct {
 	blanks []hostBlank
-	hosts  []uint32 // of the last frame asked for
+	hosts  []uint32 // for the last frame
 	lossy  []uint32 // those of hosts that lost records
 }
 
@@ -141,7 +142,7 @@ func (s *Snapshot) blindness(w Window) *blindness {
 	return b
 }
 
-// during are the hosts that were not watching for some of f's time. The list is
+// during returns the hosts that were not watching for some of f's time. The list is
 // valid until the next call.
 func (b *blindness) during(f *frame) []uint32 {
 	b.hosts, b.lossy = b.hosts[:0], b.lossy[:0]
@@ -156,15 +157,16 @@ func (b *blindness) during(f *frame) []uint32 {
 	return b.hosts
 }
 
-// aside is what an observer saw in frames that must not be compared: while it was
-// not watching all of the time itself, and by which other one was not.
+// aside is what an observer saw in frames that must not be compared: those in which it
+// was not watching all of the time itself and, by host, those in which another one was
+// not.
 type aside struct {
 	own   mgenStat
-	lossy mgenStat // of own, when records were lost: sequence numbers tell of those too
+	lossy mgenStat // part of own, when records were lost: sequence numbers cover those too
 	with  map[uint32]mgenStat
 }
 
-// put notes what an observer on host saw in a frame while others were blind.
+// put records what an observer on host saw in a frame while others were blind.
 func (a *aside) put(host uint32, blind []uint32, m *mgenStat) {
 	if slices.Contains(blind, host) {
 		a.own.count(m)
@@ -193,7 +195,7 @@ func (a *aside) merge(b *aside) {
 	}
 }
 
-// compared is what is left of m to be compared with what host saw.
+// compared returns the part of m that may be compared with what host saw.
 func (a *aside) compared(m mgenStat, host int) mgenStat {
 	m.uncount(&a.own)
 	if host >= 0 {
@@ -203,7 +205,7 @@ func (a *aside) compared(m mgenStat, host int) mgenStat {
 	return m
 }
 
-// count adds what losses are worked out from.
+// count adds the counters from which losses are computed.
 func (m *mgenStat) count(n *mgenStat) {
 	m.packets += n.packets
 	m.bytes += n.bytes
@@ -220,8 +222,8 @@ func (m *mgenStat) uncount(n *mgenStat) {
 	m.duplicates -= n.duplicates
 }
 
-// Gaps are the times in w, from Oldest to Complete, when nobody wrote the
-// history: seconds of which nothing is known, which is not the same as no traffic.
+// Gaps returns the times in w, from Oldest to Complete, when the history was not being
+// written. Nothing is known of those seconds, which is not the same as no traffic.
 func (s *Snapshot) Gaps(w Window) (gaps []Run) {
 	if len(s.Runs) == 0 || s.Oldest == 0 {
 		return nil

@@ -21,13 +21,13 @@ type foundBy struct {
 	aside
 }
 
-// with is what may be compared with what host saw.
+// with returns the part that may be compared with what host saw.
 func (b *foundBy) with(host int) Counts {
 	m := b.compared(mgenStat{packets: b.seen.Packets, bytes: b.seen.Bytes}, host)
 	return Counts{m.packets, m.bytes}
 }
 
-// find adds up the entries of a kind in w. Forgotten ones are in other.
+// find adds up the entries of a kind in w. Forgotten ones are added to other.
 func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (list []*found, other Counts) {
 	sums := make(map[uint32]observed)
 	of := make(map[entryKey]*found)
@@ -78,7 +78,7 @@ func (s *Snapshot) find(kind entryKind, w Window, want func(*entryKey) bool) (li
 	return list, other
 }
 
-// see adds what an observer saw; a key that was forgotten and came back has two
+// see adds what an observer saw. A key that was forgotten and reappeared has two
 // numbers.
 func (x *found) see(side Side, host uint32, c Counts, a *aside) {
 	i := slices.IndexFunc(x.by, func(b foundBy) bool { return b.side == side && b.host == host })
@@ -101,9 +101,10 @@ func putAside(asides map[uint32]*aside, id, host uint32, blind []uint32, m *mgen
 	a.put(host, blind, m)
 }
 
-// counts are what was sent, relayed and received. Of several agents that saw the
-// same as senders or receivers, it is the one that saw most; if dstHost, the destination's, is known, no
-// other is a receiver. sender and receiver are their parts, or nil.
+// counts returns what was sent, relayed, and received. Of several agents that saw the
+// packets as senders, or as receivers, it uses the one that saw most; if dstHost, the
+// destination's, is known, no other is a receiver. sender and receiver are their parts,
+// or nil.
 func (x *found) counts(dstHost int, hostOf []int) (sent, relayed, received Counts, sender, receiver *foundBy) {
 	for i := range x.by {
 		b := &x.by[i]
@@ -128,7 +129,7 @@ func heavierFirst(a, b *found) int {
 	return cmp.Or(cmp.Compare(b.weight(), a.weight()), compareSubjects(&a.key, &b.key))
 }
 
-// weight orders what never counted once (seen by relays alone) last.
+// weight sorts last what never counts once, because only relays saw it.
 func (x *found) weight() uint64 { return x.once.Bytes }
 
 func compareSubjects(a, b *entryKey) int {
@@ -139,7 +140,7 @@ func compareSubjects(a, b *entryKey) int {
 	)
 }
 
-// Matrix is who sent to whom in w: the heaviest cells, at most so many.
+// Matrix returns who sent to whom in w: the heaviest cells, up to most.
 func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 	w = s.Fit(w)
 	list, other := s.find(pairs, w, nil)
@@ -166,7 +167,7 @@ func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 	return m
 }
 
-// receivers are the hosts whose agents report what they receive.
+// receivers returns the hosts whose agents report what they receive.
 func receivers(list []*found) map[int]bool {
 	hosts := make(map[int]bool)
 	for _, x := range list {
@@ -179,9 +180,9 @@ func receivers(list []*found) map[int]bool {
 	return hosts
 }
 
-// watches reports whether a sender's agent certainly saw what the host at src
-// sent: it says on which side it sees packets, or src is an address of its host.
-// A 28-byte feed of somebody else's packets looks like one of a sender.
+// watches reports whether a sender's agent certainly saw what the host at src sent:
+// either it reports the side on which it sees packets, or src is an address of its
+// host. A 28-byte feed of other hosts' packets looks like that of a sender.
 func (s *Snapshot) watches(sender *foundBy, src [16]byte) bool {
 	return sender != nil && s.timeline.sends(int(sender.host), src)
 }
@@ -194,8 +195,8 @@ func (h *timeline) sends(host int, src [16]byte) bool {
 	return owner == host || host < len(h.hostOf) && h.hostOf[host] == owner
 }
 
-// lossBetween compares what two agents saw while both were watching. receiver is
-// nil if nothing has arrived at dst.
+// lossBetween compares what two agents saw while both were watching. receiver is nil if
+// nothing has arrived at dst.
 func lossBetween(sender, receiver *foundBy, dst int) Loss {
 	if receiver == nil {
 		return lossByCounts(sender.with(dst).Packets, 0)
@@ -203,12 +204,12 @@ func lossBetween(sender, receiver *foundBy, dst int) Loss {
 	return lossByCounts(sender.with(int(receiver.host)).Packets, receiver.with(int(sender.host)).Packets)
 }
 
-// lossByCounts is not valid if there was nothing to be compared.
+// lossByCounts returns a loss that is valid unless there was nothing to compare.
 func lossByCounts(sent, received uint64) Loss {
 	return Loss{Valid: sent > 0, Expected: sent, Lost: sent - min(sent, received)}
 }
 
-// Groups are the multicast groups in w.
+// Groups returns the multicast groups in w.
 func (s *Snapshot) Groups(w Window) *Groups {
 	w = s.Fit(w)
 	list, _ := s.find(pairs, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) })
@@ -269,7 +270,7 @@ func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool,
 	return m
 }
 
-// Talkers are the heaviest conversations in w, at most so many.
+// Talkers returns the heaviest conversations in w, up to most.
 func (s *Snapshot) Talkers(w Window, most int) *Talkers {
 	w = s.Fit(w)
 	list, other := s.find(talks, w, nil)

@@ -5,84 +5,84 @@ import (
 	"time"
 )
 
-// Snapshot is everything known at one moment. It never changes.
+// Snapshot is everything known at one moment. It is immutable.
 type Snapshot struct {
 	// Seq counts snapshots, from 1.
 	Seq uint64
 	// Now is the store's time, nanoseconds since the UNIX epoch.
 	Now int64
-	// Complete is the newest second (since the epoch) that is over and that
-	// punctual agents have reported whole: bars that show "now" show the
-	// window {Complete, Complete+1, 1}.
+	// Complete is the newest second (since the epoch) that is over and completely
+	// reported by punctual agents: displays of "now" use the window {Complete,
+	// Complete+1, 1}.
 	Complete int64
-	// Oldest is the first second of which anything is kept; 0 if nothing is.
+	// Oldest is the first second for which anything is kept; 0 if there is none.
 	Oldest int64
-	// Since is the first second that this run may have counted; what is older is
-	// from the archive. 0 before there was anything.
+	// Since is the first second that this run may have counted; earlier seconds are
+	// from the archive. 0 if there are none yet.
 	Since int64
-	// Runs are when the history was being written, in order, the newest one up to
-	// Complete. Between them there is nothing to know. Nil: it was written
+	// Runs are the times when the history was being written, in order; the newest one
+	// extends to Complete. Nothing is known between them. Nil means that it was written
 	// from Oldest on.
 	Runs []Run
 	// Archive is the state of the archive; nil if there is none.
 	Archive *ArchiveStatus
-	// Changed are the seconds that got packets since the snapshot before, in no
-	// order, perhaps some twice. The newest may still be incomplete.
+	// Changed are the seconds that got packets since the previous snapshot, unordered
+	// and possibly with duplicates. The newest may still be incomplete.
 	Changed []int64
-	// Sum is what grapher lines of all records since the start add up to, ordered
-	// by host, row and level.
+	// Sum is the total of the grapher lines of all records since the start, ordered by
+	// host, row, and level.
 	Sum []CellCounts
 	// Hosts has one entry per Config.Hosts.
 	Hosts []HostStatus
-	// Records that were added since the start, without host statistics, and
-	// those among them that were Late or from the Future, all hosts together.
+	// Records is the number of records added since the start, without host statistics;
+	// Late and Future of them were outside the open seconds. For all hosts together.
 	Records, Late, Future uint64
-	// Unplaced records, which are among the late ones, were not counted: they came so late after a stall
-	// that their second is unknown.
+	// Unplaced records, which are among the late ones, were not counted, because they
+	// arrived so late after a stall that their second is unknown.
 	Unplaced uint64
-	// Memory is what history takes of memory, in bytes, and Budget the most it may.
+	// Memory is the memory taken by history, in bytes, and Budget its limit.
 	Memory, Budget int64
-	// Forgotten counts, since the start, pairs, conversations and MGEN flows
-	// of single seconds that were put into Other because there were too many.
+	// Forgotten is the number of pairs, conversations, and MGEN flows of single seconds
+	// since the start that were merged into Other because there were too many.
 	Forgotten uint64
 
 	timeline *timeline
 }
 
-// HostStatus is what is known of an agent's records as such.
+// HostStatus describes an agent's records.
 type HostStatus struct {
 	Records uint64 // since the start, without host statistics
-	// Late and Future count records that were outside the open seconds; they
-	// are in Records too.
+	// Late and Future count records that were outside the open seconds; they are
+	// included in Records.
 	Late, Future uint64
-	// LateNow and FutureNow: at least one in the last 10 s.
+	// LateNow and FutureNow mean that there was at least one in the last 10 s.
 	LateNow, FutureNow bool
-	// Newest is the newest packet's time, nanoseconds since the epoch; 0 if
-	// there was none.
+	// Newest is the newest packet's time, in nanoseconds since the epoch; 0 if there
+	// was none.
 	Newest int64
-	// Age is how old the freshest of the last 10 seconds' packets was when it was
-	// added: the way it took plus the difference of the clocks. Negative: the
-	// host's clock is ahead of ours by at least that much. More than about a
-	// second: it is behind, or something on the way is overloaded.
-	// Valid iff HasAge: never with ByNewest.
+	// Age is the minimum age, on arrival, of the last 10 seconds' packets: the transit
+	// time plus the difference between the clocks. If it is negative, the host's clock
+	// is ahead of ours by at least that much. If it exceeds about a second, the host's
+	// clock is behind, or something in between is overloaded. Valid iff HasAge; never
+	// with ByNewest.
 	Age    time.Duration
 	HasAge bool
-	// CPU is the host's load in percent of all processors, Memory bytes in
-	// use, as the agent last reported them. Each is valid iff its flag is set: a
-	// report is forgotten after 5 s.
+	// CPU is the host's load in percent of all processors, Memory the bytes in use, as
+	// last reported by the agent. Each is valid iff its flag is set: a report expires
+	// after 5 s.
 	CPU       float64
 	Memory    uint64
 	HasCPU    bool
 	HasMemory bool
-	// Directions: the agent says on which side packets were seen; otherwise
-	// sides are worked out (see the package comment).
+	// Directions means that the agent reports on which side packets were seen;
+	// otherwise sides are inferred (see the package comment).
 	Directions bool
 }
 
 // Overview is the traffic of a window.
 type Overview struct {
 	Window Window
-	// Total is each packet once, Relayed what relays sent again, Seen every
+	// Total counts each packet once, Relayed what relays sent again, and Seen every
 	// record.
 	Total, Relayed, Seen Counts
 	Series               []Counts // Total, per step
@@ -91,15 +91,15 @@ type Overview struct {
 	Hosts []HostCounts // that had traffic, ordered by host
 }
 
-// CellCounts is a flow at a host and a level, as seen.
+// CellCounts is a flow at a host and a level, as seen by its agent.
 type CellCounts struct {
 	Host, Row int
 	Level     uint8 // 0 primary, 1 secondary
 	Counts
 }
 
-// Cells are all flows of all hosts over time, as seen by each: what grapher
-// lines add up to.
+// Cells are all flows of all hosts over time, as seen by each: the totals of grapher
+// lines.
 type Cells struct {
 	Window Window
 	Cells  []CellSeries // ordered by host, row and level
@@ -111,8 +111,8 @@ type CellSeries struct {
 	Series []Counts
 }
 
-// FlowSeries is one flow over time, each packet once. Primary is what grapher
-// lines call level 0, Secondary level 1: packets that relays sent again, and
+// FlowSeries is one flow over time, each packet counted once. Primary corresponds to
+// level 0 of grapher lines, Secondary to level 1: packets that relays sent again, and
 // packets whose first flow is another one.
 type FlowSeries struct {
 	Row                            int
@@ -128,17 +128,17 @@ type HostCounts struct {
 	Flows []FlowCounts
 }
 
-// Seen is all that the agent reported.
+// Seen returns everything that the agent reported.
 func (h *HostCounts) Seen() Counts { return h.Sent.Plus(h.Relayed).Plus(h.Received) }
 
-// FlowCounts is a flow at one host, as seen by its agent: exactly what grapher
-// lines add up to.
+// FlowCounts is a flow at one host, as seen by its agent: exactly the total of grapher
+// lines.
 type FlowCounts struct {
 	Row                int
 	Primary, Secondary Counts
 }
 
-// FlowView is one flow: bars per host, over a strip chart.
+// FlowView is one flow: per host, and over time.
 type FlowView struct {
 	Window Window
 	Flow   FlowSeries
@@ -172,27 +172,28 @@ type Cell struct {
 	// SrcHost and DstHost are the agents whose address it is, or -1.
 	SrcHost, DstHost int
 	Once             Counts
-	// Sent is what the sender's own agent saw, Received what the destination's
-	// agent saw, or, if that is nobody's address, of several receivers the one who saw most,
-	// Relayed what all relays sent.
+	// Sent is what the sender's own agent saw, and Relayed what all relays sent.
+	// Received is what the destination's agent saw or, if no agent has that address,
+	// the receiver that saw most.
 	Sent, Relayed, Received Counts
-	// Loss: valid iff both ends were watched at the same time and Dst is not a
-	// multicast group. It is of that time alone.
+	// Loss is valid iff both ends were watched at the same time and Dst is not a
+	// multicast group. It covers that time only.
 	Loss Loss
 }
 
-// Loss is what went missing between two observers.
+// Loss is what was lost between two observers.
 type Loss struct {
 	Valid bool
-	// Expected packets and how many of them were Lost. By counts, packets on
-	// their way at the window's ends make it wrong by a few either way; it is
-	// not below 0 nor above Expected.
+	// Lost is the number of Expected packets that were lost. Determined by counts, it
+	// may be off by a few packets that were in transit at the ends of the window; it is
+	// between 0 and Expected.
 	Expected, Lost uint64
-	// BySequence: worked out from sequence numbers at the receiver instead.
+	// BySequence means that it was determined by sequence numbers at the receiver
+	// instead.
 	BySequence bool
 }
 
-// Fraction lost, 0 to 1.
+// Fraction returns the share lost, 0 to 1.
 func (l Loss) Fraction() float64 {
 	if l.Expected == 0 {
 		return 0
@@ -212,19 +213,19 @@ type GroupSender struct {
 	Src  netip.Addr
 	Host int    // the agent whose address it is, or -1
 	Once Counts // what it sent, or the best receiver's count if it is not watched
-	// Watched: its own agent saw it.
+	// Watched means that its own agent saw it.
 	Watched   bool
 	Receivers []GroupReceiver // ordered by host
 }
 
-// GroupReceiver is an agent that saw packets of a group arrive, or a member that saw none although it
-// reports what it receives.
+// GroupReceiver is an agent that saw packets of a group arrive, or a member that saw
+// none although it reports what it receives.
 type GroupReceiver struct {
 	Host     int
 	Role     Role
 	Received Counts
-	// Fraction, 0 to 1, of the packets that were sent while both agents were
-	// watching; valid iff Compared: there were some.
+	// Fraction is the share, 0 to 1, of the packets that were sent while both agents
+	// were watching; valid iff Compared, that is, there were some.
 	Fraction float64
 	Compared bool
 }
@@ -242,8 +243,8 @@ type Talkers struct {
 	Other, Total Counts   // once
 }
 
-// Talker is a conversation in one direction: a 5-tuple, and its primary flow,
-// which MGEN flow IDs may divide it into.
+// Talker is a conversation in one direction: a 5-tuple and its primary flow. MGEN flow
+// IDs may split a 5-tuple into several.
 type Talker struct {
 	Tuple
 	Once                    Counts
@@ -255,61 +256,63 @@ type Talker struct {
 type MGEN struct {
 	Window Window
 	Flows  []MGENFlow // ordered by ID, then by tuple
-	// Other is more MGEN traffic, seen, of flows too many to be kept.
+	// Other is further MGEN traffic, as seen, of flows that there was no room for.
 	Other Counts
 }
 
-// MGENFlow is one MGEN flow: an ID from one source port to one destination.
-// The same ID from another source is another flow.
+// MGENFlow is one MGEN flow: an ID from one source and port to one destination. The
+// same ID from another source is another flow.
 type MGENFlow struct {
 	ID uint32
 	Tuple
 	SrcHost int // the agent whose address Src is, or -1
-	// Sent is what the sender's own agent saw. Watched: it saw something.
+	// Sent is what the sender's own agent saw. Watched means that it saw something.
 	Sent    MGENCounts
 	Watched bool
 	Relayed Counts
-	// Receivers are those that have received some, ordered by role and host; and the
-	// destination's host, or members, whose agents report what they receive, but none of this.
+	// Receivers are those that have received some of it, ordered by role and host,
+	// followed by the destination's host, or members, whose agents report what they
+	// receive but have received none of it.
 	Receivers []MGENReceiver
 }
 
 // MGENCounts are packets and the messages that begin in them.
 type MGENCounts struct {
 	Counts
-	// Messages is 0 with feeds that do not tell (the 28-byte feed).
+	// Messages is 0 with feeds that do not report them (the 28-byte feed).
 	Messages uint64
 }
 
-// MGENReceiver is a flow at one receiver. What comes after Received is from
+// MGENReceiver is a flow at one receiver. The fields after Received are derived from
 // sequence numbers and transmit times: valid iff Received.Messages > 0.
 type MGENReceiver struct {
 	Host     int
 	Role     Role
 	Received MGENCounts
-	// Loss is by sequence if the feed tells. It is by counts, if the sender is
-	// watched, where the feed does not tell, where more than may be on its way
-	// is missing before the first or after the last message of the window, and
-	// where the sender has skipped numbers.
+	// Loss is determined by sequence numbers if the feed has them. It is determined by
+	// counts, if the sender is watched, where the feed does not have them, where more
+	// is missing before the first or after the last message of the window than may be
+	// in transit, and where the sender has skipped numbers.
 	Loss Loss
 	// Duplicates are messages that had come before; Reordered those that came
 	// after one with a higher number (RFC 4737, 3: "type-P-reordered").
 	Duplicates, Reordered uint64
-	// Restarts is how often the numbers began anew.
+	// Restarts is how often the numbers restarted.
 	Restarts uint64
-	// Delay of messages from their transmit time (sender's clock) to the
-	// receiver's capture time, duplicates left out. Valid iff Delayed > 0.
+	// Delays of messages from their transmit time (sender's clock) to the receiver's
+	// capture time, without duplicates. Valid iff Delayed > 0.
 	Delayed                       uint64
 	MinDelay, MeanDelay, MaxDelay time.Duration
-	// Jitter is RFC 3550's interarrival jitter (6.4.1) at the end of the window's
-	// last second with messages.
+	// Jitter is RFC 3550's interarrival jitter (section 6.4.1) at the end of the
+	// window's last second with messages.
 	Jitter time.Duration
-	// NegativeDelays counts delays below 0: the clocks of the two hosts differ by
-	// at least -MinDelay, and no delay of this flow can be trusted.
+	// NegativeDelays is the number of negative delays: the clocks of the two hosts
+	// differ by at least -MinDelay, and no delay of this flow can be trusted.
 	NegativeDelays uint64
 }
 
-// Arrived is how many different messages came, or packets if the feed does not tell.
+// Arrived returns the number of distinct messages that arrived, or of packets if the
+// feed does not report messages.
 func (r *MGENReceiver) Arrived() uint64 {
 	if r.Received.Messages == 0 {
 		return r.Received.Packets
@@ -317,14 +320,14 @@ func (r *MGENReceiver) Arrived() uint64 {
 	return r.Received.Messages - min(r.Duplicates, r.Received.Messages)
 }
 
-// Delivery is what became of what was sent: Sent = Arrived + Lost + Unobserved.
+// Delivery is the outcome of what was sent: Sent = Arrived + Lost + Unobserved.
 type Delivery struct {
 	Sent, Arrived, Lost, Unobserved uint64
-	// Unseen of Sent were not seen by the sender's agent; others prove that they were sent.
+	// Unseen of Sent were not seen by the sender's agent, but by others.
 	Unseen uint64
 }
 
-// Delivery to one of f's receivers.
+// Delivery returns the outcome for one of f's receivers.
 func (f *MGENFlow) Delivery(r *MGENReceiver) Delivery {
 	d := Delivery{Arrived: r.Arrived()}
 	if r.Loss.Valid {
@@ -348,7 +351,7 @@ func (f *MGENFlow) Delivery(r *MGENReceiver) Delivery {
 type MGENSeries struct {
 	Window    Window
 	Sent      []Counts // at the sender; zeros if it is not watched
-	SentHost  int      // whose agent saw Sent; -1: nobody's
+	SentHost  int      // the agent that saw Sent; -1 if none
 	Receivers []MGENReceiverSeries
 }
 
@@ -357,9 +360,9 @@ type MGENSeries struct {
 type MGENReceiverSeries struct {
 	Host     int
 	Received []Counts
-	// Expected is by how much the highest sequence number grew, Lost that
-	// minus what came. A message that comes late makes up for an earlier loss,
-	// so single points of Lost may be negative; sums are right.
+	// Expected is the increase of the highest sequence number, and Lost that minus what
+	// arrived. A message that arrives late makes up for an earlier loss, so single
+	// points of Lost may be negative; sums are correct.
 	Expected                              []uint64
 	Lost                                  []int64
 	Duplicates, Reordered                 []uint64

@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// timeline is the frames that a snapshot has, in memory and on disk. It never changes.
+// timeline is a snapshot's frames, in memory and on disk. It is immutable.
 type timeline struct {
 	tiers [memoryTiers][]*frame
-	// What came before until (seconds) is in the tier, if it has begun.
+	// The tier, if it has begun, contains everything before until (seconds).
 	until [len(tierSpecs)]int64
 	begun [len(tierSpecs)]bool
-	// whole: earlier spans may have something in the archive that an earlier run
-	// has counted.
+	// whole is the start from which the tier in memory is complete; the archive may
+	// contain earlier spans that an earlier run has counted.
 	whole  [memoryTiers]int64
 	disk   *archived // nil: nothing is kept on disk
 	open   []*frame  // of seconds that are still open, oldest first
 	keys   []numbered
 	owners map[[16]byte]int
-	// hostOf is the first of the agents on the same host, of each agent.
+	// hostOf maps each agent to the first of the agents on the same host.
 	hostOf []int
-	// directions: the agent says on which side packets were seen.
+	// directions holds the agents that report on which side packets were seen.
 	directions []bool
 	// members is Config.Members.
 	members func(netip.Addr, Window) Membership
@@ -30,7 +30,7 @@ type timeline struct {
 	rows   int
 }
 
-// key is what an entry's number stands for, or nil if it is forgotten.
+// key returns the key with a number, or nil if it is forgotten.
 func (h *timeline) key(id uint32) *entryKey {
 	if i, ok := findKey(h.keys, id); ok {
 		return &h.keys[i].key
@@ -50,7 +50,7 @@ func (h *timeline) owner(a [16]byte) int {
 	return -1
 }
 
-// first is where the tier's frames begin.
+// first returns where the tier's frames begin.
 func (h *timeline) first(i int) (start int64, ok bool) {
 	if i < memoryTiers && len(h.tiers[i]) > 0 {
 		start, ok = h.tiers[i][0].start, true
@@ -61,8 +61,8 @@ func (h *timeline) first(i int) (start int64, ok bool) {
 	return start, ok
 }
 
-// inMemory are the tier's frames from from on that are as good as the archive's
-// or newer. What is before the first of them is to be looked for on disk.
+// inMemory returns the tier's frames from from on that are as complete as the
+// archive's, or newer. Earlier ones must be read from disk.
 func (h *timeline) inMemory(i int, from int64) []*frame {
 	if i >= memoryTiers {
 		return nil
@@ -76,7 +76,7 @@ func (h *timeline) inMemory(i int, from int64) []*frame {
 	return frames
 }
 
-// tier gives the tier's frames of a window from from on, in order of time.
+// tier calls yield with the tier's frames of a window, in order of time.
 func (h *timeline) tier(i int, from, to int64, yield func(*frame)) {
 	frames := h.inMemory(i, from)
 	end := to
@@ -95,9 +95,9 @@ func (h *timeline) tier(i int, from, to int64, yield func(*frame)) {
 	}
 }
 
-// each gives the frames of a fitted window in order of time, each second once:
-// the longest that fit into its steps, and shorter ones where there are none
-// of those yet. A frame is valid until yield returns.
+// each calls yield with the frames of a fitted window in order of time, each second
+// once: the longest frames that fit into its steps, and shorter ones where the longer
+// ones do not exist yet. A frame is valid until yield returns.
 func (h *timeline) each(w Window, yield func(*frame)) {
 	from := w.From
 	for i := len(tierSpecs) - 1; i >= 0; i-- {
@@ -114,9 +114,9 @@ func (h *timeline) each(w Window, yield func(*frame)) {
 	}
 }
 
-// eachKeyed is each for who adds up entries, whose numbers key resolves (nil:
-// forgotten). done is called after frames with the same numbers, before there
-// are others.
+// eachKeyed is each for callers that add up entries, whose numbers are resolved by key
+// (nil: forgotten). done is called after frames with the same numbering, before frames
+// with another one.
 func (h *timeline) eachKeyed(w Window, yield func(f *frame, key func(uint32) *entryKey), done func(key func(uint32) *entryKey)) {
 	var in *contents
 	key := h.key

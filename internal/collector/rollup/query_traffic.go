@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Overview is all traffic in w. Queries are worked out each time: who answers
-// many that ask the same keeps the answer.
+// Overview returns all traffic in w. Queries are computed each time; callers that
+// answer many equal requests should cache the result.
 func (s *Snapshot) Overview(w Window) *Overview {
 	w = s.Fit(w)
 	o := &Overview{Window: w, Series: make([]Counts, w.Points())}
@@ -97,7 +97,7 @@ func sortedCells(cells map[cellKey]Counts) []cellKey {
 	return keys
 }
 
-// sumCells is what a snapshot shows of the sums since the start.
+// sumCells returns a snapshot's totals since the start.
 func sumCells(cells map[cellKey]Counts) []CellCounts {
 	list := make([]CellCounts, 0, len(cells))
 	for _, k := range sortedCells(cells) {
@@ -108,7 +108,7 @@ func sumCells(cells map[cellKey]Counts) []CellCounts {
 	return list
 }
 
-// Cells are all flows of all hosts in w over time, as seen.
+// Cells returns all flows of all hosts in w over time, as seen.
 func (s *Snapshot) Cells(w Window) *Cells {
 	w = s.Fit(w)
 	return &Cells{Window: w, Cells: s.cells(w)}
@@ -141,7 +141,7 @@ func (s *Snapshot) cells(w Window) []CellSeries {
 	return list
 }
 
-// Flow is the traffic of one row (Config.Rows for that of no flow) in w.
+// Flow returns the traffic of one row (Config.Rows for traffic of no flow) in w.
 func (s *Snapshot) Flow(row int, w Window) *FlowView {
 	w = s.Fit(w)
 	v := &FlowView{Window: w, Flow: *newFlowSeries(row, w)}
@@ -165,8 +165,8 @@ func (s *Snapshot) Flow(row int, w Window) *FlowView {
 	return v
 }
 
-// HostViews are all hosts with traffic in w, over time, ordered by host. The
-// window they have is Fit(w).
+// HostViews returns all hosts with traffic in w, over time, ordered by host. Their
+// window is Fit(w).
 func (s *Snapshot) HostViews(w Window) []HostView {
 	w = s.Fit(w)
 	views := make(map[uint32]*HostView)

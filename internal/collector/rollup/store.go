@@ -11,87 +11,85 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Clock says what "now" is for a Store.
+// Clock determines what "now" is for a Store.
 type Clock uint8
 
 const (
-	// ByWall: the time that Tick is given. For live agents.
+	// ByWall: the time passed to Tick. For live agents.
 	ByWall Clock = iota
 	// ByNewest: the newest packet's time. For replayed logs.
 	ByNewest
 )
 
-// Config of a Store.
+// Config configures a Store.
 type Config struct {
 	// Hosts are the agents; a record's host is an index into them.
 	Hosts []Host
-	// Rows is how many flows there are. Row numbers 0 to Rows-1 are flows;
-	// row Rows is the traffic of no flow.
+	// Rows is the number of flows. Rows 0 to Rows-1 are flows; row Rows is the traffic
+	// of no flow.
 	Rows int
-	// Classify appends to rows the flows that a packet belongs to, the primary
-	// one first, and none if it belongs to no flow. Add calls it once per
-	// conversation, not per packet: it may look at addresses, ports, protocol
-	// and MGEN flow ID only.
+	// Classify appends to rows the flows that a packet belongs to, the primary one
+	// first, or none. It is called once per conversation, not per packet: it may use
+	// addresses, ports, protocol, and MGEN flow ID only.
 	Classify func(rows []int, r *wire.Record) []int
 	Clock    Clock
-	// Late is for how long a second waits for its packets; 0 is 5 s. It is
-	// rounded up to whole seconds, and 60 s at most.
+	// Late is how long a second waits for its packets; 0 means 5 s. It is rounded up to
+	// whole seconds, and limited to 60 s.
 	Late time.Duration
-	// Future is how far ahead of now a packet may be; 0 is 2 s. Rounded and
-	// bounded like Late.
+	// Future is how far ahead of now a packet may be; 0 means 2 s. Rounded and limited
+	// like Late.
 	Future time.Duration
-	// Budget bounds the history's memory in bytes; 0 is DefaultBudget. The
-	// oldest seconds, or spans, go first; Snapshot.Span says how far it reaches.
+	// Budget bounds the history's memory in bytes; 0 means DefaultBudget. The oldest
+	// seconds, or spans, are removed first; Snapshot.Span returns what is left.
 	Budget int64
-	// Members is who was in a multicast group at some time of a window, as far as is known; nil: nothing
-	// is. It may be called by any goroutine.
+	// Members returns who was in a multicast group at some time of a window, as far as
+	// is known; nil means that nothing is known. It must be safe for concurrent use.
 	Members func(group netip.Addr, w Window) Membership
-	// Archive keeps the history on disk. It may be nil. With one, Hosts and Rows
-	// must be what it says, and a quarter of Budget is used: the rest of what it
-	// stands for is read from disk.
+	// Archive keeps the history on disk. It may be nil. With an archive, Hosts and Rows
+	// must be the archive's, and only a quarter of Budget is used: the rest is read
+	// from disk.
 	Archive *Archive
 }
 
-// DefaultBudget is the most memory that history takes unless the
-// configuration says otherwise. What else a store needs is about 80 MiB at most,
-// and some 600 bytes for each flow of a host that has traffic.
+// DefaultBudget is the default limit of the history's memory. A store needs up to about
+// 80 MiB in addition, and about 600 bytes for each flow of a host that has traffic.
 const DefaultBudget = 192 << 20
 
 const (
 	nsPerSec = int64(time.Second)
-	// silence is for how many seconds a sender's agent that reports nothing is
-	// still expected to.
+	// silence is the number of seconds for which a sender's agent that reports nothing
+	// is still expected to report.
 	silence = 10
-	// reportDelay is how long after its end a second counts as complete: an
-	// agent of ours sends records at once, and the rest is the way.
+	// reportDelay is how long after its end a second counts as complete: our agents
+	// send records immediately, and the rest is transit time.
 	reportDelay = 250 * time.Millisecond
-	// farBack is how far the wall clock must be set back for history to begin
-	// anew. Until it has made up for less, packets count as late.
+	// farBack is how far the wall clock must be set back for the history to restart.
+	// After a smaller step, packets count as late until the clock has caught up.
 	farBack = 60
-	// gaugeAge is when a host statistic that is no longer sent is forgotten.
+	// gaugeAge is the age at which a host statistic that is no longer sent expires.
 	gaugeAge = 5 * nsPerSec
-	// ageSpan is for how many seconds ages of packets are remembered.
+	// ageSpan is the number of seconds for which ages of packets are remembered.
 	ageSpan = 10
 )
 
-// hostState is what a store knows of an agent.
+// hostState is what a store knows about an agent.
 type hostState struct {
 	HostStatus
 	lastLate, lastFuture int64 // second of now
 	cpuAt, memoryAt      int64 // ns of now
-	// ages has the least age in each of the last seconds.
+	// ages holds the minimum age in each of the last seconds.
 	ages  [ageSpan]time.Duration
 	ageAt [ageSpan]int64 // the second that ages[i] is for
-	// blanks is replaced, not changed; see Watch. epoch changes with it.
+	// blanks is replaced, not modified; see Watch. epoch changes with it.
 	blanks []Blank
 	epoch  uint32
 }
 
-// Store is owned by one goroutine, which alone may call Add, Tick and Reset.
-// Snapshot and Next are for everybody.
+// Store is owned by one goroutine, which alone may call its methods, except for
+// Snapshot and Next, which are safe for concurrent use.
 type Store struct {
 	cfg Config
-	// patient: it waits for the disk.
+	// patient means that it waits for the disk.
 	patient bool
 	late    int64 // seconds
 	future  int64
@@ -103,7 +101,7 @@ type Store struct {
 	seed    uint64
 	conns   []conn
 	victim  uint32
-	active  []int32 // indexes of conns that have something
+	active  []int32 // indexes of conns that are not empty
 	rowSets [][]int
 	setOf   map[string]uint32
 	rowBuf  []int
@@ -118,31 +116,31 @@ type Store struct {
 
 	nowSec    int64 // of the store's clock; valid iff started
 	nowNS     int64
-	nextNS    int64 // when nowSec is over
+	nextNS    int64 // end of nowSec
 	started   bool
 	since     int64 // the first second that could be counted
-	kept      int64 // the first one since all was forgotten
-	began     int64 // the second that was the first one's now
+	kept      int64 // the first one since everything was forgotten
+	began     int64 // the current second at the first one
 	whole     [memoryTiers]int64
 	first     int64 // oldest open second
 	seconds   []*second
 	hold      hold
-	lastSent  map[pairKey]int64 // the newest second that its sender's agent reported
+	lastSent  map[pairKey]int64 // the newest second reported by its sender's agent
 	freezer   freezer
 	packBuf   []byte
 	tiers     [memoryTiers]tier
 	dir       *directory
 	forgotten uint64
-	owners    map[[16]byte]int // as the last snapshot has them
+	owners    map[[16]byte]int // as in the last snapshot
 	changed   []int64
-	sum       map[cellKey]Counts // since the start, of what has left the open seconds
+	sum       map[cellKey]Counts // since the start, of seconds that are no longer open
 	records   uint64
 	lateSum   uint64
 	futureSum uint64
 	unplaced  uint64
 }
 
-// New makes an empty store.
+// New returns an empty store.
 func New(cfg Config) *Store {
 	if cfg.Budget == 0 {
 		cfg.Budget = DefaultBudget
@@ -171,7 +169,7 @@ func (s *Store) newSecond() *second {
 	return newSecond(func(set uint32) []int { return s.rowSets[set] })
 }
 
-// forget is the part of Reset that New needs too.
+// forget is the part of Reset that New also needs.
 func (s *Store) forget() {
 	clear(s.conns)
 	s.active = s.active[:0]
@@ -195,8 +193,8 @@ func (s *Store) forget() {
 	s.changed = nil
 }
 
-// SetHost makes h the host with a number: another one for an agent that has
-// changed, or a new one, with the next number. It is called by who calls Add.
+// SetHost sets the host with this number: an agent that has changed, or a new one with
+// the next number. Only the owner may call it.
 func (s *Store) SetHost(host int, h Host) {
 	if host == len(s.hosts) {
 		s.hosts = append(s.hosts, hostState{})
@@ -207,23 +205,23 @@ func (s *Store) SetHost(host int, h Host) {
 	}
 }
 
-// SetRow makes r the flow with a number: of a flow that there is, or a new one,
-// whose number is the next, above Config.Rows. It is called by who calls Add.
+// SetRow sets the flow with this number: an existing one, or a new one with the next
+// number, above Config.Rows. Only the owner may call it.
 func (s *Store) SetRow(row int, r Row) {
 	if s.cfg.Archive != nil {
 		s.cfg.Archive.setRow(row, r)
 	}
 }
 
-// Reclassify asks Config.Classify again for all conversations, which has changed.
-// It is called by who calls Add.
+// Reclassify calls Config.Classify, which has changed, again for all conversations.
+// Only the owner may call it.
 func (s *Store) Reclassify() {
 	s.flushAll()
 	clear(s.conns)
 }
 
-// Reset forgets all traffic, for a replay that goes back in time. Counters since
-// the start go on, except Snapshot.Sum; older snapshots keep what they have.
+// Reset forgets all traffic, for a replay that is rewound. Counters since the start
+// continue, except Snapshot.Sum; older snapshots stay unchanged.
 func (s *Store) Reset() {
 	s.forget()
 	for i := range s.hosts {
@@ -231,10 +229,10 @@ func (s *Store) Reset() {
 	}
 }
 
-// Add counts a record of a host's agent. now is the wall clock's time of its
-// arrival in nanoseconds since the epoch, as exact as ages are wanted; ByNewest
-// ignores it. Host statistics are taken too; what is not traffic is not counted.
-// It does not allocate, as a rule.
+// Add counts a record of a host's agent. now is the wall clock's time of its arrival in
+// nanoseconds since the epoch, as precise as ages should be; ByNewest ignores it. Host
+// statistics are stored; other records that are not traffic are ignored. It usually
+// does not allocate.
 func (s *Store) Add(now int64, host int, r *wire.Record) {
 	if s.cfg.Clock == ByNewest {
 		now = max(s.nowNS, r.Time)
@@ -254,7 +252,7 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	h.Records++
 	s.records++
 	h.Newest = max(h.Newest, r.Time)
-	if s.cfg.Clock == ByWall && r.Packets <= 1 { // sums wait for their end
+	if s.cfg.Clock == ByWall && r.Packets <= 1 { // aggregates are sent after their end
 		h.age(s.nowSec, time.Duration(now-r.Time))
 	}
 	sec := floorSec(r.Time)
@@ -279,7 +277,7 @@ func (s *Store) Add(now int64, host int, r *wire.Record) {
 	}
 }
 
-// floorSec is the second that t (nanoseconds) is in, also before 1970.
+// floorSec returns the second that contains t (nanoseconds), which may be before 1970.
 func floorSec(t int64) int64 {
 	sec := t / nsPerSec
 	if t%nsPerSec < 0 {
@@ -304,9 +302,9 @@ func (h *hostState) age(sec int64, age time.Duration) {
 	}
 }
 
-// misplaced counts a packet that is outside the open seconds, and says which of
-// them it goes to. It goes to none, and is not ok, if it had to wait until its
-// second was closed: that second is unknown, and others are not to be wrong.
+// misplaced counts a packet outside the open seconds, and returns the open second in
+// which it is counted. If it had to wait until its second was closed, it is counted in
+// none, and ok is false: that second is unknown, and others must not be distorted.
 func (s *Store) misplaced(h *hostState, sec int64) (nearest int64, ok bool) {
 	if sec < s.first {
 		h.Late++
@@ -324,7 +322,7 @@ func (s *Store) misplaced(h *hostState, sec int64) (nearest int64, ok bool) {
 	return s.nowSec + s.future, true
 }
 
-// advance moves the clock to now. Seconds that are no longer open go into
+// advance moves the clock to now. Seconds that are no longer open are moved to the
 // history.
 func (s *Store) advance(now int64) {
 	if s.started && now >= s.nowNS && now < s.nextNS {
@@ -362,7 +360,8 @@ func (s *Store) advance(now int64) {
 	}
 }
 
-// begin is for the first second, and for the first after the clock was set back.
+// begin starts with the first second, or restarts with the first one after the clock
+// was set back.
 func (s *Store) begin(sec int64) {
 	s.started = true
 	s.first = sec - s.late
@@ -375,7 +374,7 @@ func (s *Store) begin(sec int64) {
 	}
 }
 
-// seal puts a second into history.
+// seal moves a second to the history.
 func (s *Store) seal(x *second) {
 	if !x.used {
 		return
@@ -388,7 +387,7 @@ func (s *Store) seal(x *second) {
 	s.push(0, x.frame)
 }
 
-// push puts a frame into its tier, and into the sum for the next one.
+// push adds a frame to its tier, and to the sum for the next one.
 func (s *Store) push(i int, f *frame) {
 	s.tiers[i].push(f)
 	if i == 0 {
@@ -406,7 +405,7 @@ func (s *Store) push(i int, f *frame) {
 	t.sum.addFrame(f)
 }
 
-// finish makes a frame of what a tier has collected.
+// finish creates a frame from what a tier has collected.
 func (s *Store) finish(i int) {
 	t := &s.tiers[i]
 	var packed *frame
@@ -423,7 +422,7 @@ func (s *Store) finish(i int) {
 	s.push(i, packed)
 }
 
-// sealAll puts all that is counted into history, and into the archive.
+// sealAll moves everything counted to the history and the archive.
 func (s *Store) sealAll() {
 	s.flushAll()
 	if !s.started {
@@ -439,7 +438,7 @@ func (s *Store) sealAll() {
 	}
 }
 
-// freeze brings the frame of a second up to date.
+// freeze updates the frame of a second.
 func (s *Store) freeze(x *second) {
 	if !x.dirty {
 		return

@@ -8,9 +8,9 @@ import (
 	"github.com/pcapper/pcapper/wire"
 )
 
-// Refill counts records of a time that is Missing, up to to, and writes them; Run must be
-// running, and the archive's store not closed before it returns. The order of
-// records matters within a minute only as far as MGEN's numbers go. cfg is the
+// Refill counts records of a time that is Missing, up to to, and writes them. Run must
+// be running, and the archive's store must not be closed before Refill returns. Within
+// a minute, the order of records matters for MGEN sequence numbers only. cfg is the
 // store's.
 func (a *Archive) Refill(cfg Config, hole Hole, to int64, records iter.Seq2[int, *wire.Record]) {
 	cfg.Archive, cfg.Clock, cfg.Late = a, ByNewest, maxOpen*time.Second
@@ -24,7 +24,7 @@ func (a *Archive) Refill(cfg Config, hole Hole, to int64, records iter.Seq2[int,
 	a.jobs <- job{refilled: to, hole: hole}
 }
 
-// archive hands a frame over to the archive, if there is one.
+// archive passes a frame to the archive, if there is one.
 func (s *Store) archive(i int, f *frame) {
 	if s.cfg.Archive == nil {
 		return
@@ -37,7 +37,7 @@ func (s *Store) archive(i int, f *frame) {
 	s.cfg.Archive.offer(j, s.patient)
 }
 
-// Close puts all that is counted into the archive, and waits until it is written.
+// Close moves everything counted to the archive, and waits until it is written.
 // Nothing may be added after.
 func (s *Store) Close() {
 	if s.cfg.Archive == nil {

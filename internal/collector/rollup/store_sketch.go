@@ -1,19 +1,18 @@
 package rollup
 
-// sketch keeps the heaviest keys of a stream in bounded memory: weighted
-// space-saving (Metwally, Agrawal, El Abbadi: Efficient computation of frequent
-// and top-k elements in data streams, ICDT 2005). Any key with more than
-// 1/most of the whole weight is in it. A slot's value holds only what came
-// since its key got the slot: it is never too high, and exact as long as
-// nothing was evicted.
+// sketch keeps the heaviest keys of a stream in bounded memory: weighted space-saving
+// (Metwally, Agrawal, El Abbadi: Efficient computation of frequent and top-k elements
+// in data streams, ICDT 2005). Every key with more than 1/most of the total weight is
+// in it. A slot's value covers only what arrived since its key got the slot: it is
+// never too high, and exact as long as nothing has been evicted.
 type sketch[K comparable, V any] struct {
 	most  int
 	index map[K]int32
 	slots []slot[K, V]
-	// heap has slot numbers, the lightest first; it is made when the sketch is
-	// full, since until then nobody asks for the lightest.
+	// heap has slot numbers, lightest first. It is built when the sketch is full,
+	// because the lightest is not needed before that.
 	heap []int32
-	// evicted takes what a key had when it lost its slot.
+	// evicted is called with what a key had when it lost its slot.
 	evicted func(*K, *V)
 }
 
@@ -49,7 +48,7 @@ func (s *sketch[K, V]) addWeight(key *K, weight uint64) *V {
 	return &slot.value
 }
 
-// replace gives the lightest key's slot to another, which inherits its weight.
+// replace gives the lightest key's slot to another key, which inherits its weight.
 func (s *sketch[K, V]) replace(key *K) int32 {
 	if len(s.heap) == 0 {
 		for i := range s.slots {
@@ -70,7 +69,7 @@ func (s *sketch[K, V]) replace(key *K) int32 {
 	return i
 }
 
-// sink restores the heap's order below a slot that became heavier.
+// sink restores the heap order below a slot that became heavier.
 func (s *sketch[K, V]) sink(at int32) {
 	moved := s.heap[at]
 	weight := s.slots[moved].weight

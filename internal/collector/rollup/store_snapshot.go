@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// Tick publishes a new snapshot. It is to be called about once a second, best a
-// third of a second after the clock's seconds change; now as in Add.
+// Tick publishes a new snapshot. It should be called about once a second, preferably a
+// third of a second after the clock's seconds change; now is as in Add.
 func (s *Store) Tick(now int64) {
 	if s.cfg.Clock == ByWall {
 		s.advance(now)
@@ -82,7 +82,7 @@ func (s *Store) snapshot() *Snapshot {
 	return snap
 }
 
-// oldest is the first second that is known: a frame of a long span may begin
+// oldest returns the first second that is known: a frame of a long span may begin
 // before it.
 func (s *Store) oldest(h *timeline, runs []Run) int64 {
 	oldest, first := h.oldest(), s.kept
@@ -98,7 +98,7 @@ func (s *Store) oldest(h *timeline, runs []Run) int64 {
 	return max(oldest, first)
 }
 
-// blanks are those of an agent, those of earlier runs first.
+// blanks returns those of an agent, those of earlier runs first.
 func (s *Store) blanks(host int) []Blank {
 	if a := s.cfg.Archive; a != nil {
 		if earlier := a.earlierBlanks(host); len(earlier) > 0 {
@@ -144,7 +144,7 @@ func (s *Store) publish(snap *Snapshot) {
 	s.wake = make(chan struct{})
 }
 
-// Snapshot is the newest one. There always is one; it may be empty.
+// Snapshot returns the newest snapshot. There always is one; it may be empty.
 func (s *Store) Snapshot() *Snapshot { return s.last.Load() }
 
 // Next waits for a snapshot with a Seq above after, and returns the newest, or

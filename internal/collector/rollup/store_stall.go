@@ -1,27 +1,27 @@
 package rollup
 
 const (
-	// mostHeld is how many seconds back records may belong that had to wait.
+	// mostHeld is how many seconds late delayed records may be.
 	mostHeld = maxOpen
-	// catchUp is how many seconds it takes to count what had to wait.
+	// catchUp is the number of seconds for counting delayed records.
 	catchUp = 5
 )
 
-// hold keeps seconds open for longer than Config.Late, for records that had to
-// wait: at their sender or in between.
+// hold keeps seconds open for longer than Config.Late, for records that were delayed,
+// at their sender or in between.
 type hold struct {
 	// first is where the open seconds begin before until, or while paused.
 	first, until int64
 	paused       bool
-	// From lostFrom to lostTo, without lostTo, records had to wait for too long.
-	// They count in no second.
+	// Records of the seconds [lostFrom, lostTo) were delayed for too long. They are
+	// counted in no second.
 	lostFrom, lostTo int64
-	// complete is what Snapshot.Complete does not pass before settled.
+	// Until settled, Snapshot.Complete does not exceed complete.
 	complete, settled int64
 }
 
-// Pause says that from now on records have to wait somewhere, until Resume.
-// It is called by who calls Add.
+// Pause declares that records are delayed from now on, until Resume. Only the owner may
+// call it.
 func (s *Store) Pause(now int64) {
 	s.advance(now)
 	if !s.hold.paused {
@@ -30,7 +30,7 @@ func (s *Store) Pause(now int64) {
 	}
 }
 
-// Resume says that records that had to wait come now.
+// Resume declares that the delayed records arrive now.
 func (s *Store) Resume(now int64) {
 	s.advance(now)
 	if s.hold.paused {
@@ -38,17 +38,17 @@ func (s *Store) Resume(now int64) {
 	}
 }
 
-// holdFrom holds the seconds from first on, or earlier ones that are held already.
+// holdFrom keeps the seconds from first on open, in addition to those already held.
 func (s *Store) holdFrom(first int64) {
 	if h := &s.hold; s.nowSec >= h.until && !h.paused {
 		h.first = first
 	}
 }
 
-// Stalled says that nothing could be counted since the last call of Add or Tick,
-// as the program or the machine was stopped. What had to wait comes now, and goes
-// into its own seconds; what has waited for more than a minute goes into none,
-// and that time is unknown. It is called by who calls Add.
+// Stalled declares that nothing could be counted since the last call of Add or Tick,
+// because the program or the machine was suspended. Delayed records arrive now and are
+// counted in their own seconds; those delayed by more than a minute are counted in
+// none, and that time is unknown. Only the owner may call it.
 func (s *Store) Stalled(now int64) {
 	sec := floorSec(now)
 	if s.cfg.Clock != ByWall || !s.started || sec <= s.nowSec {
@@ -65,7 +65,7 @@ func (s *Store) Stalled(now int64) {
 	s.advance(now)
 }
 
-// opens is where the open seconds begin when the clock says sec.
+// opens returns where the open seconds begin at second sec.
 func (s *Store) opens(sec int64) int64 {
 	first := sec - s.late
 	if h := &s.hold; h.paused || sec < h.until {
@@ -77,7 +77,7 @@ func (s *Store) opens(sec int64) int64 {
 	return max(first, s.first)
 }
 
-// makeRoom has as many seconds as from first to last.
+// makeRoom allocates the seconds from first to last.
 func (s *Store) makeRoom(first, last int64) {
 	usual := int(s.late + s.future + 1)
 	n := max(int(last-first+1), usual)

@@ -2,13 +2,14 @@ package rollup
 
 import "slices"
 
-// mostBlanks bounds the blanks of a host that are remembered; the oldest go first.
+// mostBlanks is the number of blanks remembered per host; the oldest are forgotten
+// first.
 const mostBlanks = 1024
 
-// Watch says whether a host's agent is being watched from now (nanoseconds since
-// the epoch) on. A host of which Watch never says anything is taken for watched.
-// It is called by who calls Add. The second in which an agent comes or goes is
-// unknown too, as only a part of it was seen.
+// Watch declares whether a host's agent is being watched from now (nanoseconds since
+// the epoch) on. A host for which Watch is never called is considered watched. Only the
+// owner may call it. The second in which an agent comes or goes is unknown too, because
+// only a part of it was seen.
 func (s *Store) Watch(now int64, host int, watching bool) {
 	list := s.hosts[host].blanks
 	n := len(list)
@@ -27,8 +28,8 @@ func (s *Store) Watch(now int64, host int, watching bool) {
 	}
 }
 
-// Missed says that some records of a host's agent, of seconds from to to, without
-// to, were lost on their way. It is called by who calls Add.
+// Missed declares that some records of a host's agent, from the seconds [from, to),
+// were lost in transit. Only the owner may call it.
 func (s *Store) Missed(host int, from, to int64) {
 	list := s.hosts[host].blanks
 	n := len(list)
@@ -45,7 +46,7 @@ func (s *Store) Missed(host int, from, to int64) {
 	s.setBlanks(host, append(slices.Clone(list), Blank{Run{from, to}, true}))
 }
 
-// unwatch adds a time, until now, in which nobody was watching a host's agent.
+// unwatch adds a time range, until now, in which a host's agent was not being watched.
 func (s *Store) unwatch(host int, r Run) {
 	list := s.hosts[host].blanks
 	s.hosts[host].epoch++
@@ -54,12 +55,12 @@ func (s *Store) unwatch(host int, r Run) {
 	}
 }
 
-// Newest is the newest packet's time of a host, nanoseconds since the epoch. It is
-// called by who calls Add.
+// Newest returns the newest packet's time of a host, in nanoseconds since the epoch.
+// Only the owner may call it.
 func (s *Store) Newest(host int) int64 { return s.hosts[host].Newest }
 
-// setBlanks replaces the list, which snapshots have too, and tells the archive of
-// its last entry.
+// setBlanks replaces the list, which snapshots share, and tells the archive of its last
+// entry.
 func (s *Store) setBlanks(host int, list []Blank) {
 	if len(list) > mostBlanks {
 		list = list[len(list)-mostBlanks:]

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// others is what was put aside for want of room, as far as it counts once.
+// others is what there was no room for, as far as it counts once.
 type others struct {
 	pairs, talks, mgens Counts
 }
@@ -15,7 +15,7 @@ func (o *others) addOthers(p *others) {
 	o.pairs, o.talks, o.mgens = o.pairs.Plus(p.pairs), o.talks.Plus(p.talks), o.mgens.Plus(p.mgens)
 }
 
-// cellKey is host, row and level; or host, allRows and side.
+// cellKey is host, row, and level; or host, allRows, and side.
 type cellKey struct {
 	host, row uint32
 	which     uint8
@@ -29,14 +29,13 @@ type rowKey struct {
 	level uint8
 }
 
-// observed is what one observer saw in some time, and how much of that counts
-// once.
+// observed is what one observer saw in some time, and how much of that counts once.
 type observed struct {
 	seen, once Counts
 }
 
-// tally is the contents of a frame while they are being added up. Entries are
-// named by their number in the directory.
+// tally is the contents of a frame while it is being added up. Entries are identified
+// by their number in the directory.
 type tally struct {
 	total   Counts // once
 	rows    map[rowKey]Counts
@@ -63,14 +62,14 @@ func (t *tally) reset() {
 	t.total, t.other = Counts{}, others{}
 }
 
-// mgenStat is what is counted of one MGEN flow at one observer in some time.
+// mgenStat is what is counted for one MGEN flow at one observer in some time.
 type mgenStat struct {
 	packets, bytes, messages        uint64
 	expected                        uint64
 	duplicates, reordered, restarts uint64
 	delayed, negative               uint64
 	delaySum, delayMin, delayMax    int64 // ns; valid iff delayed > 0
-	jitter                          int64 // ns, after the last message
+	jitter                          int64 // in ns, after the last message
 }
 
 // addStat merges what came after.
@@ -95,8 +94,8 @@ func (m *mgenStat) addStat(n *mgenStat) {
 	m.jitter = n.jitter
 }
 
-// lost is how many messages are missing; in a short time it may be negative,
-// when some come that were missed earlier.
+// lost returns the number of missing messages. Over a short time it may be negative,
+// when messages arrive that were counted as missing earlier.
 func (m *mgenStat) lost() int64 {
 	return int64(m.expected) - int64(m.messages-m.duplicates)
 }
@@ -120,12 +119,12 @@ func (t *tally) addFrame(f *frame) {
 	})
 }
 
-// sizes are how many entries of each kind there are.
+// sizes returns the number of entries of each kind.
 func (t *tally) sizes() [nkinds]int {
 	return [...]int{pairs: len(t.entries[pairs]), talks: len(t.entries[talks]), mgens: len(t.mgens)}
 }
 
-// prune puts all but the heaviest entries aside.
+// prune merges all but the heaviest entries into others.
 func (t *tally) prune(limits *[nkinds]int) (forgotten uint64) {
 	for kind, entries := range t.entries {
 		if len(entries) <= limits[kind] {

@@ -484,6 +484,7 @@ func TestShared(t *testing.T) {
 // TestLabelsFollow: dashboards that were there before any agent show each agent under its
 // name, and so does one that has an archive which knows an agent from before.
 func TestLabelsFollow(t *testing.T) {
+	t.Parallel()
 	server := bustest.Start(t, "")
 	dir := filepath.Join(t.TempDir(), "store")
 	f := startFleet(t, 2)

@@ -8,6 +8,7 @@ import (
 
 // TestPageHasLedger: the page shows what has become of the records, and that it adds up.
 func TestPageHasLedger(t *testing.T) {
+	t.Parallel()
 	f := startFleet(t, 1)
 	r := startRecollect(t, nil, "-c", f.config(t), "-lines", "-http", "127.0.0.1:0", "-store", t.TempDir())
 	until(t, "the agent to be attached", f.all)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,10 +45,12 @@ func join(t *testing.T, h *nettest.Host, group string) *os.File {
 // TestMembers: of 20 hosts that all hear three groups, those are members whose sockets have joined, from
 // when to when they have; the one that receives nothing has a row, and is a problem.
 func TestMembers(t *testing.T) {
-	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", l.bin, ".", "../pcapper").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	t.Parallel()
+	programs, err := withPage()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &lab{t: t, dir: t.TempDir(), bin: programs}
 	const hosts = 20
 	l.hosts = nettest.Bridge(t, hosts+1)
 	collector := l.hosts[hosts]
@@ -93,15 +94,21 @@ func TestMembers(t *testing.T) {
 		}
 		all.Wait()
 	}
+	var last path.Report
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last report: %+v", last)
+		}
+	})
 	// tree is what is known of a group, once that many packets are.
 	tree := func(group string, packets uint64) (f path.Flow, byNumber map[int]path.Role) {
 		t.Helper()
 		l.await(fmt.Sprintf("%d packets to %s", packets, group), func() bool {
-			var r path.Report
-			if !ask("tree?group="+group, &r) || len(r.Flows) == 0 {
+			last = path.Report{}
+			if !ask("tree?group="+group, &last) || len(last.Flows) == 0 {
 				return false
 			}
-			f = r.Flows[0]
+			f = last.Flows[0]
 			return f.Packets >= packets
 		})
 		byNumber = map[int]path.Role{}

@@ -8,6 +8,7 @@ import (
 // TestPathsPage: flows and hops of the demo are listed, the worst first, with columns that add up; a
 // chosen flow has its way, its hops, and the packets that did not arrive with reasons.
 func TestPathsPage(t *testing.T) {
+	t.Parallel()
 	_, url := startCommand(t, t.TempDir(), "demo", "-lines")
 	p := openPage(t, url, t.TempDir())
 	p.show("paths")

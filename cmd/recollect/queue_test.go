@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -51,10 +50,11 @@ func (l *traced) flow(port uint16) path.Flow {
 // queueLab is a host whose queue delays and drops what it sends, one that receives it, and one for the
 // collector.
 func queueLab(t *testing.T) *lab {
-	l := &lab{t: t, dir: t.TempDir(), bin: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", l.bin, ".", "../pcapper").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	programs, err := withPage()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &lab{t: t, dir: t.TempDir(), bin: programs}
 	l.hosts = nettest.Bridge(t, 3)
 	l.run(l.hosts[0], "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1mbit", "burst", "2kb", "limit", "5000")
 	return l
@@ -65,15 +65,16 @@ var queued = regexp.MustCompile(`(?s)qdisc tbf.*?Sent \d+ bytes (\d+) pkt \(drop
 // TestQueue: with -point both, a queue is a hop, whose loss is what tc counts, and whose delay is that
 // of a full queue.
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	nettest.NeedTCX(t)
 	for _, many := range []bool{false, true} {
 		t.Run(map[bool]string{false: "one", true: "many"}[many], func(t *testing.T) {
 			l := queueLab(t)
 			at := l.hosts[2]
 			from := "10.9.0.1"
-			args := []string{"trace", "-dst", l.hosts[1].Interface.IPv4.String(), "-format", "json", "-every", "1s", "-window", "1s"}
+			args := []string{"trace", "-dst", l.hosts[1].Interface.IPv4.String(), "-format", "json", "-every", "1s", "-window", "3s"}
 			if many {
-				prefix := fmt.Sprintf("pcapper-%d-", os.Getpid())
+				prefix := fmt.Sprintf("pcapper-%d-queue-", os.Getpid())
 				agent := []string{"-listen", "127.0.0.1", "-p", "0", "-ipfix-port", "7300", "-m", "none", "-f", os.DevNull, "-ports", "collector.conf", "-point", "both"}
 				for _, h := range l.hosts[:2] {
 					h.Named(t, prefix+h.Name)
@@ -136,11 +137,13 @@ func TestQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			for i := range n { // twice as much as the queue lets through
+			for i := range n { // in bursts, of which the queue holds half, however late we are
 				if _, err := c.Write(fmt.Appendf(nil, "%0500d", i)); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(2 * time.Millisecond)
+				if i%20 == 19 {
+					time.Sleep(40 * time.Millisecond)
+				}
 			}
 			l.await("all packets", func() bool { return lines.flow(5000).Packets == n })
 			f := lines.flow(5000)

@@ -22,7 +22,7 @@ import (
 
 const (
 	// dropsNap is how long Drops lets events accumulate before it reads on.
-	dropsNap = 10 * time.Millisecond
+	dropsNap = 5 * time.Millisecond
 	// dropsWait bounds the time that Drops spends in one system call. Go 1.26 can miss
 	// a thread that enters one just as it stops the world (for garbage collection, or
 	// to drop privileges on all threads), and then waits until the call returns.

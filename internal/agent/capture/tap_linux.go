@@ -26,8 +26,9 @@ const (
 	// The least is 3,200 small frames.
 	tapRingMin = 256 << 10
 	tapRingMax = 256 << 20
-	// tapRingBytes is Config.RingBytes unless it is set: with two processors
-	// room for 100,000 small frames, 15 ms at 3.5 million a second on each.
+	// tapRingBytes is the default for Config.RingBytes: with two processors, room for
+	// 100,000 small frames, 15 ms at 3.5 million per second on each. If the programs
+	// parse them, half of it suffices for 130,000.
 	tapRingBytes = 8 << 20
 	// tapHotMax is how much of a processor's ring is used until it is full: it
 	// stays in the processor's cache.
@@ -183,10 +184,16 @@ func (p *Taps) Open(cfg Config) (*Tap, error) {
 	fail := func(err error) (*Tap, error) {
 		return nil, &Error{Interface: cfg.Interface, Err: err, hint: tapHint(err)}
 	}
-	cfg.RingBytes = cmp.Or(cfg.RingBytes, tapRingBytes)
+	ownRing := cfg.RingBytes == 0
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return fail(err)
+	}
+	if ownRing {
+		cfg.RingBytes = tapRingBytes
+		if cfg.parses() {
+			cfg.RingBytes /= 2
+		}
 	}
 	t := &Tap{cfg: cfg, taps: p}
 	if err := t.open(tapRingSize(cfg.RingBytes)); err != nil {

@@ -120,7 +120,7 @@ struct event {
 #define UINT(name, val) int(*name)[val]
 struct {
 	UINT(type, BPF_MAP_TYPE_RINGBUF);
-	UINT(max_entries, 4 << 20);
+	UINT(max_entries, 2 << 20); // a process that maps it has twice as much
 } events SEC(".maps");
 
 struct place {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -76,6 +77,22 @@ func TestCPUClocks(t *testing.T) {
 	}
 	if rss, err := peakRSS(os.Getpid()); err != nil || rss < 1<<20 {
 		t.Errorf("this process had at most %d bytes, %v", rss, err)
+	}
+}
+
+// TestResetPeak: memory that was given back before does not count.
+func TestResetPeak(t *testing.T) {
+	pid := os.Getpid()
+	const size = 64 << 20
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	high, err1 := peakRSS(pid)
+	err2 := errors.Join(unix.Munmap(mem), resetPeak(pid))
+	low, err3 := peakRSS(pid)
+	if err := errors.Join(err1, err2, err3, resetPeak(0)); err != nil || high < size || low > high-size/2 {
+		t.Errorf("%d bytes at most, and %d since; %v", high, low, err)
 	}
 }
 

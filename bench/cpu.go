@@ -116,7 +116,15 @@ func parseStat(stat string) (idle time.Duration, cpus int, err error) {
 	return time.Duration(ticks) * tick, cpus, nil
 }
 
-// peakRSS is the most memory that the process has had, in bytes: VmHWM.
+// resetPeak begins peakRSS anew: see clear_refs in proc(5).
+func resetPeak(pid int) error {
+	if pid == 0 {
+		return nil
+	}
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
+}
+
+// peakRSS is the most memory that the process has had since resetPeak, in bytes: VmHWM.
 func peakRSS(pid int) (uint64, error) {
 	if pid == 0 {
 		return 0, nil

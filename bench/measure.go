@@ -297,8 +297,10 @@ func (o *observer) begin(ctx context.Context, t traffic) error {
 	if err != nil {
 		return err
 	}
-	o.recorded, o.dropped, err = o.tap.seen(o.units(l))
-	return err
+	if o.recorded, o.dropped, err = o.tap.seen(o.units(l)); err != nil {
+		return err
+	}
+	return resetPeak(o.tap.pid())
 }
 
 // units is what was sent as the tap counts it.

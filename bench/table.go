@@ -271,7 +271,7 @@ and system CPU time of the tap's process per packet. *Machine +ns* is the time p
 the sender's without the tap: sender's path, tap and collector together, and whatever else ran. *Lost* is what was sent less what was recorded, in all rounds: what
 the collector that got least received, or the tap's own count of packets; *own count* is what the tap itself says it has lost.
 *Lossless* is full speed if nothing was lost at that, else the highest rate that a search found. *RSS* is the most memory at any
-time, rings shared with the kernel included.
+time once the tap has seen its first packets, rings shared with the kernel included.
 `
 
 const otherText = `With offloads a packet is one on the wire, as our agent reports it; tcpdump, softflowd and the counting program see super-packets of

@@ -1,6 +1,6 @@
 // Package minimal is the least that an agent with pcapper's kernel program can
 // be: one thread that reads the rings, makes 28 bytes of each frame, and sends
-// them to the only collector. It has no filter, decodes IPv4 UDP frames only,
+// them to the only collector. It has no filter, takes plain IPv4 UDP datagrams only,
 // merges nothing by time and counts no losses. It is there to be compared with.
 package minimal
 
@@ -19,6 +19,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/pcapper/pcapper/internal/agent/packet"
 )
 
 // The layout of bpf/tap.c: per processor a header, the ring, and what frames
@@ -29,17 +31,13 @@ const (
 	beyond      = 1024
 	stride      = headerSize + ringSize + beyond
 	unit        = 16
-	slotSize    = 16
 	tailOffset  = 64
 	sleepOffset = 72
 )
 
-// Of an Ethernet frame with an IPv4 header without options.
 const (
-	totalLength = 16
-	protocol    = 23
-	addresses   = 26
-	ports       = 34
+	parsed = 32 // the flag of a frame that the kernel program has parsed
+	udp    = 17
 )
 
 const (
@@ -125,7 +123,7 @@ func (a *agent) load(object, direction string) (*ebpf.Program, error) {
 			delete(spec.Programs, name)
 		}
 	}
-	for name, value := range map[string]uint32{"mask": ringSize - 1, "hot": ringSize - 1, "link_len": 14, "turn": 1} {
+	for name, value := range map[string]uint32{"mask": ringSize - 1, "hot": ringSize - 1, "link_len": 14, "turn": 1, "parse": 1} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, err
 		}
@@ -230,9 +228,12 @@ func (a *agent) read() (n uint64, err error) {
 		n += end - r.pos
 		for r.pos != end {
 			slot := unsafe.Add(r.data, r.pos%ringSize)
-			units := *(*uint8)(unsafe.Add(slot, 14))
-			a.encode(slot)
-			r.pos += uint64(units) * unit
+			if frame := (*packet.Parsed)(slot); frame.Flags&parsed != 0 {
+				a.encode(frame)
+				r.pos += uint64(unsafe.Sizeof(*frame))
+			} else { // none of the sender's
+				r.pos += uint64(*(*uint8)(unsafe.Add(slot, 14))) * unit
+			}
 			if len(a.out) == atOnce {
 				if err := a.flush(); err != nil {
 					return n, err
@@ -244,18 +245,18 @@ func (a *agent) read() (n uint64, err error) {
 	return n, a.flush()
 }
 
-func (a *agent) encode(slot unsafe.Pointer) {
-	at := *(*int64)(slot) + a.offset
-	frame := unsafe.Slice((*byte)(unsafe.Add(slot, slotSize)), 48)
+func (a *agent) encode(f *packet.Parsed) {
+	at := f.Time + a.offset
 	n := len(a.out)
 	a.out = a.out[:n+recordSize]
 	b := a.out[n : n+recordSize : n+recordSize]
 	sec := uint64(at) / 1e9
 	binary.BigEndian.PutUint64(b, sec<<32|(uint64(at)-sec*1e9)/1e3)
-	copy(b[8:20], frame[addresses:ports+4])
-	copy(b[20:22], frame[totalLength:])
+	copy(b[8:16], f.Addrs[:])
+	copy(b[16:20], f.Ports[:])
+	binary.BigEndian.PutUint16(b[20:], f.Length)
 	clear(b[22:])
-	b[26] = frame[protocol]
+	b[26] = udp
 }
 
 func (a *agent) flush() error {

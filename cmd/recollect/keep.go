@@ -110,7 +110,7 @@ func (o *options) openKeeper(cfg *collector.Config) (*keep.Keeper, error) {
 		cfg.Writes = append(cfg.Writes, dir)
 	}
 	if s := k.Agents(); s != nil {
-		cfg.Share = s
+		cfg.Share, cfg.AllBatches = s, k.Follow
 	}
 	if !collecting && (o.http != "" || o.keep.dir == "" && o.keep.table == nil) {
 		cfg.Follow = &collector.Follow{Agents: known(k), Run: k.Follow, Connected: k.Connected}

@@ -69,6 +69,7 @@ func newTraceFlags(t *tracing) *flag.FlagSet {
 	flags.Func("dst", "", address(&t.query.Dst))
 	flags.Func("group", "", address(&t.query.Dst))
 	flags.StringVar(&t.keep.dir, "store", "", "")
+	flags.StringVar(&t.keep.bus, "bus", "", "")
 	flags.Func("from", "", func(text string) (err error) { t.from, err = parseTime(text, time.Now()); return err })
 	flags.Func("to", "", func(text string) (err error) { t.to, err = parseTime(text, time.Now()); return err })
 	flags.Func("packets", "", word(&t.lost, "lost", ""))
@@ -101,6 +102,9 @@ func parseTrace(args []string) (*tracing, error) {
 	if t.window <= 0 || t.every < 0 || t.end < 0 || t.top < 1 {
 		return nil, errors.New("-window, -every, -for and -top: want more than 0")
 	}
+	if t.keep.bus != "" && t.hosts != nil {
+		return nil, fmt.Errorf("%q and -bus: want agents to dial, or those that others have", t.hosts[0])
+	}
 	t.screen = t.screen && !t.json && !t.lost
 	if t.every == 0 && (t.screen || t.json || t.lost) {
 		t.every = 2 * time.Second
@@ -113,7 +117,7 @@ func (t *tracing) checkPast(given []string) error {
 	if t.to.IsZero() {
 		t.to = time.Now()
 	}
-	for _, name := range []string{"c", "every", "for", "window"} {
+	for _, name := range []string{"bus", "c", "every", "for", "window"} {
 		if slices.Contains(given, name) {
 			return fmt.Errorf("-%s and -from: want one of them; what was kept is printed once", name)
 		}
@@ -221,6 +225,16 @@ func (t *tracing) run() error {
 	if err := t.read(&cfg); err != nil {
 		return err
 	}
+	bus := func(ctx context.Context) error { <-ctx.Done(); return nil }
+	if t.keep.bus != "" {
+		cfg.Reload, cfg.File.Hosts = "", nil
+		k, err := keep.Open(keep.Config{URL: t.keep.bus, Say: say})
+		if err != nil {
+			return err
+		}
+		bus = k.Run
+		cfg.Follow = &collector.Follow{Agents: known(k), Run: k.Follow, Connected: k.Connected}
+	}
 	for _, h := range cfg.File.Hosts {
 		if !h.IPFIX && !h.From {
 			say("%s: sends 28-byte records, which no packet can be recognized by", h.Label)
@@ -243,6 +257,7 @@ func (t *tracing) run() error {
 		defer cancel()
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return bus(ctx) })
 	g.Go(func() error { return collector.Run(ctx, cfg) })
 	g.Go(func() error { return t.show(ctx) })
 	if err := g.Wait(); err != nil {

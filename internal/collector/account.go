@@ -16,7 +16,7 @@ func (c *collector) account(out output) []ledger.Entry {
 		}
 	}
 	if c.paths != nil {
-		list = append(list, readerEntry(ledger.Paths, c.paths.reader.Status()))
+		list = append(list, c.paths.account())
 	}
 	if c.batcher != nil {
 		list = append(list, c.batcher.account()...)

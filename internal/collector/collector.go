@@ -27,6 +27,7 @@ import (
 	"github.com/pcapper/pcapper/internal/transport/feed"
 	"github.com/pcapper/pcapper/internal/transport/hub"
 	"github.com/pcapper/pcapper/internal/transport/ledger"
+	"github.com/pcapper/pcapper/wire/batch"
 )
 
 // Config configures a collector.
@@ -70,6 +71,9 @@ type Config struct {
 	Detail  *downsample.Rules
 	// Paths, if not nil, combines agents' observations of the same packets.
 	Paths *path.Engine
+	// AllBatches, if not nil, passes the batches of all agents on a bus to take, one at a time, until ctx is done: for Paths,
+	// which needs those of other collectors' agents, too. take retains nothing.
+	AllBatches func(ctx context.Context, take func(*batch.Batch)) error
 	// Share, if not nil, decides which agents this collector connects to, rather than
 	// another one.
 	Share Share
@@ -208,6 +212,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Paths != nil {
 		c.paths = newPathReader(c, cfg.Paths)
+		if cfg.AllBatches != nil || cfg.Follow != nil {
+			c.paths.bus = map[string]*busAgent{}
+		}
 	}
 	told := ctx // done when somebody else ends the collector
 	ctx, c.quit = context.WithCancel(ctx)
@@ -304,6 +311,9 @@ func (c *collector) run(ctx context.Context, cfg Config, out output) error {
 	}
 	if c.paths != nil {
 		start(c.paths.run)
+		if cfg.AllBatches != nil {
+			start(func() error { return cfg.AllBatches(ctx, c.paths.batch) })
+		}
 	}
 	if cfg.View != nil {
 		start(func() error { return cfg.View(ctx, c.view) })

@@ -108,6 +108,9 @@ func (f *Follow) take(b *batch.Batch) {
 		a.state.Store(&feed.ClientState{Phase: feed.Connected})
 	}
 	a.followed.see(b)
+	if paths := f.c.paths; paths != nil {
+		paths.batch(b)
+	}
 	records := b.Records
 	if b.Level == batch.Top {
 		f.spread = f.spread[:0]

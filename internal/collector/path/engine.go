@@ -103,6 +103,9 @@ type agent struct {
 	drops   bool // it has reported a drop
 	records uint64
 	groups  memberships
+	// unsure: nobody says whether it is watching. It surely was near its records.
+	unsure bool
+	heard  int64 // when the last one came
 }
 
 type span struct{ from, to int64 }
@@ -226,6 +229,28 @@ func (e *Engine) Watch(agent int, now int64, comes bool) {
 	}
 }
 
+// Unsure says that it is not known of an agent when its records would come, as they are read from a bus that carries
+// nothing else: it was surely watching while some came.
+func (e *Engine) Unsure(agent int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.agents[agent].unsure = true
+}
+
+// silence is how long nothing may come of an agent that is unsure.
+const silence = int64(2 * time.Second)
+
+// hear notes that records of an agent have come.
+func (a *agent) hear(now int64) {
+	if a.since == 0 {
+		a.since = now
+	}
+	if a.unsure && a.heard != 0 && now-a.heard > silence {
+		a.gap(span{a.heard, now})
+	}
+	a.heard = now
+}
+
 // Missed declares that some of an agent's records from a time range are missing.
 func (e *Engine) Missed(agent int, from, to int64) {
 	e.mu.Lock()
@@ -255,7 +280,7 @@ const slack = int64(time.Second)
 // observed reports whether an agent would certainly have reported a packet that arrived
 // elsewhere at a time.
 func (a *agent) observed(at int64) bool {
-	if a.since == 0 || at < a.since {
+	if a.since == 0 || at < a.since || a.unsure && at > a.heard-slack {
 		return false
 	}
 	for i := len(a.gaps) - 1; i >= 0; i-- {
@@ -272,10 +297,7 @@ func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.now = max(e.now, now)
-	a := &e.agents[agent]
-	if a.since == 0 {
-		a.since = now
-	}
+	e.agents[agent].hear(now)
 	for i := range records {
 		e.add(now, int32(agent), &records[i])
 	}
@@ -285,9 +307,7 @@ func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
 func (e *Engine) AddOne(now int64, agent int, r *wire.Record) {
 	e.mu.Lock()
 	e.now = max(e.now, now)
-	if a := &e.agents[agent]; a.since == 0 {
-		a.since = now
-	}
+	e.agents[agent].hear(now)
 	e.add(now, int32(agent), r)
 	e.mu.Unlock()
 }

@@ -581,3 +581,27 @@ func sumOf(list []Bucket) (n uint64) {
 	}
 	return n
 }
+
+// TestUnsure: an agent of which nobody says whether it is watching makes no link lossy while it is silent, or by what it
+// would have seen just before that.
+func TestUnsure(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.e.Unsure(w.e.Agent("d"))
+	send := func(n int, heard func(i int) bool) {
+		for i := range n {
+			w.now += 49e6
+			p := w.packet("10.0.0.1", "10.0.0.2", 5000).sent("s")
+			if heard(i) {
+				p.got("d")
+			}
+		}
+	}
+	send(100, func(i int) bool { return i < 30 || i > 60 || i%2 == 0 }) // 15 are lost
+	send(200, func(int) bool { return false })                          // the agent is gone
+	send(100, func(i int) bool { return i != 50 })
+	send(10, func(int) bool { return false })
+	f := w.one()
+	if h := hopOf(t, &f, "s out", "d in"); h.Packets != 85+99 || h.Lost != 16 || h.Unobserved != 210 {
+		t.Errorf("%+v", h.Counts)
+	}
+}

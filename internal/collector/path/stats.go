@@ -138,7 +138,8 @@ func (h *histogram) quantile(q float64) int64 {
 			if i == 0 {
 				from = float64(min(h.min-h.base, 0))
 			}
-			v := from + (bucketStart(i+1)-from)*(rank-seen)/float64(n)
+			from = max(from, float64(h.min-h.base))
+			v := from + (min(bucketStart(i+1), float64(h.max-h.base))-from)*(rank-seen)/float64(n)
 			return min(max(int64(v)+h.base, h.min), h.max)
 		}
 		seen += float64(n)

@@ -28,6 +28,8 @@ type lab struct {
 	t       *testing.T
 	hosts   map[string]*nettest.Host
 	watched []*watch
+	settled bool
+	skew    map[string]time.Duration // how far hosts' clocks are ahead, which share one: their agents' stamps are shifted
 }
 
 // watch is a capture and the decoder of its frames.
@@ -188,22 +190,38 @@ func (l *lab) member(host, group string) {
 	l.t.Cleanup(func() { c.Close() })
 }
 
+// settle ends the captures.
+func (l *lab) settle() {
+	l.t.Helper()
+	if l.settled {
+		return
+	}
+	l.settled = true
+	time.Sleep(300 * time.Millisecond) // packets under way
+	for _, w := range l.watched {
+		w.source.Drain()
+		<-w.done
+		if s := w.source.Stats(); s.Dropped != 0 {
+			l.t.Fatalf("%s: the capture lost %d frames", w.label, s.Dropped)
+		}
+	}
+}
+
 // join ends the captures and joins what they saw.
 func (l *lab) join() *path.Engine {
 	l.t.Helper()
-	time.Sleep(300 * time.Millisecond) // packets under way
+	l.settle()
 	e := path.New(path.Config{Window: time.Hour, Memory: 1 << 30})
 	for _, w := range l.watched {
 		e.Watch(e.Agent(w.label), 1, true)
 		e.Add(1, e.Agent(w.label), w.groups...)
 	}
 	for _, w := range l.watched {
-		w.source.Drain()
-		<-w.done
-		e.Add(time.Now().UnixNano(), e.Agent(w.label), w.recs...)
-		if s := w.source.Stats(); s.Dropped != 0 {
-			l.t.Fatalf("%s: the capture lost %d frames", w.label, s.Dropped)
+		recs := slices.Clone(w.recs)
+		for i := range recs {
+			recs[i].Time += int64(l.skew[path.NodeOf(w.label)])
 		}
+		e.Add(time.Now().UnixNano(), e.Agent(w.label), recs...)
 	}
 	e.Flush()
 	return e

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,10 @@ import (
 	"github.com/pcapper/pcapper/internal/test/nettest"
 )
 
-const agentPort = 7073
+const (
+	agentPort = 7073
+	ipfixPort = 4739
+)
 
 // agent is pcapper, ours or C, with collectors.
 type agent struct {
@@ -27,10 +31,13 @@ type agent struct {
 	silent     bool // they say nothing, as C collectors do
 	log        bool
 	minimal    bool // bench/minimal instead of pcapper
+	ipfix      bool // there is also a collector of IPFIX, so that digests are computed
+	flags      []string
 
 	logFile string
 	readers []*collector
-	note    string // what the agent says of its engine
+	digests *collector // of IPFIX, or nil
+	note    string     // what the agent says of its engine
 }
 
 var (
@@ -58,7 +65,10 @@ func (a *agent) start(ctx context.Context, b *bench, s *scene) (err error) {
 		args[5] = "dst"
 	}
 	if a.ours() {
-		args = append(args, "-engine", a.engine)
+		args = append(append(args, "-engine", a.engine), a.flags...)
+		if a.ipfix {
+			args = append(args, "-ipfix-port", strconv.Itoa(ipfixPort))
+		}
 	} else if path = b.opt.cAgent; path == "" {
 		return skipped{errors.New("BENCH_C_PCAPPER names no C agent")}
 	}
@@ -72,6 +82,16 @@ func (a *agent) start(ctx context.Context, b *bench, s *scene) (err error) {
 		if err := a.attach(s); err != nil {
 			return err
 		}
+	}
+	if a.ipfix {
+		conn, err := s.host.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ipfixPort))
+		if err != nil {
+			return err
+		}
+		if a.digests, err = newCollector(conn.(*net.TCPConn), ""); err != nil {
+			return err
+		}
+		a.digests.variable = true
 	}
 	return a.warm(ctx, b, s)
 }
@@ -205,7 +225,7 @@ func (a *agent) seen(want uint64) (got, dropped uint64, err error) {
 
 func (a *agent) stop() error {
 	err := a.program.stop()
-	for _, c := range a.readers {
+	for _, c := range a.all() {
 		err = errors.Join(err, c.close())
 	}
 	if a.log {
@@ -216,8 +236,16 @@ func (a *agent) stop() error {
 
 // cpu is what all collectors have used.
 func (a *agent) collectorCPU() (d time.Duration) {
-	for _, c := range a.readers {
+	for _, c := range a.all() {
 		d += c.cpu()
 	}
 	return d
+}
+
+// all are the collectors, that of IPFIX included.
+func (a *agent) all() []*collector {
+	if a.digests == nil {
+		return a.readers
+	}
+	return append(slices.Clone(a.readers), a.digests)
 }

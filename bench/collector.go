@@ -24,6 +24,8 @@ type collector struct {
 	worked atomic.Int64 // CPU time of the thread so far, ns
 	done   chan error
 
+	variable bool // records are not all of the same size
+
 	looking atomic.Bool
 	mu      sync.Mutex
 	delays  histogram
@@ -66,7 +68,7 @@ func (c *collector) read(fd int) error {
 		}
 		c.worked.Store(int64(threadCPU()))
 	})
-	if rest := c.bytes.Load() % wire.Size; err == nil && rest != 0 {
+	if rest := c.bytes.Load() % wire.Size; err == nil && rest != 0 && !c.variable {
 		err = fmt.Errorf("collector: the feed ended %d bytes into a record", rest)
 	}
 	return err

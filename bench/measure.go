@@ -40,6 +40,8 @@ const (
 	oneBulk   = ", 1 collector"
 	oneLog    = ", 1 collector, log"
 	oneSilent = ", 1 silent collector"
+	// withDigests: IPFIX has them.
+	withDigests = ", 1 collector, 1 of IPFIX"
 )
 
 // contenders in the order of each round.
@@ -58,6 +60,15 @@ func contenders() []contender {
 			ours(engine, ", 3 collectors", agent{collectors: 3}),
 			ours(engine, ", 3 collectors, log", agent{collectors: 3, log: true}),
 		)
+		if engine == "ebpf" { // what following packets' paths costs, each next to the one before
+			list = append(list,
+				ours(engine, ", 2 collectors", agent{collectors: 2}),
+				ours(engine, withDigests+", no drops, no members", agent{collectors: 1, ipfix: true, flags: []string{"-drops=false", "-members=false"}}),
+				ours(engine, withDigests+", no members", agent{collectors: 1, ipfix: true, flags: []string{"-members=false"}}),
+				ours(engine, withDigests, agent{collectors: 1, ipfix: true}),
+				ours(engine, withDigests+", both points", agent{collectors: 1, ipfix: true, flags: []string{"-point", "both"}}),
+			)
+		}
 	}
 	return append(list,
 		contender{name: minimalTap, tap: func() tap { return &agent{minimal: true, collectors: 1} }, others: true, slow: true, frames: true},
@@ -73,7 +84,9 @@ func ours(engine, name string, like agent) contender {
 	return contender{
 		name: engine + name, engine: engine, collected: like.collectors > 0, log: like.log,
 		tap: func() tap {
-			return &agent{engine: engine, collectors: like.collectors, silent: like.silent, log: like.log}
+			a := like
+			a.engine = engine
+			return &a
 		},
 		others: name == oneBulk || name == oneLog || name == oneSilent, slow: name == oneBulk || name == oneLog,
 	}

@@ -33,17 +33,20 @@ const (
 	// tapHotMax is how much of a processor's ring is used until it is full: it
 	// stays in the processor's cache.
 	tapHotMax = 1 << 20
-	// tapNap is how long Next waits between blocks that follow each other
-	// closely: waking costs more than reading a hundred frames does, and so does
-	// telling readers of a few frames. It is most of the delay between a packet
-	// and its record: half of that when many come, a quarter when they fill a
-	// quarter of the ring's hot part, and nothing when they fill half of it.
+	// tapNap is how long Next waits between blocks that closely follow each other:
+	// waking up costs more than reading a hundred frames, and so does sending a few
+	// records. It is most of the delay between a packet and its record.
 	tapNap = 8 * time.Millisecond
+	// tapShortNap replaces it when many frames arrive, and tapShortestNap when they
+	// fill a quarter of the ring's hot part. When they fill half of it there is none.
+	tapShortNap    = 3 * time.Millisecond
+	tapShortestNap = 2 * time.Millisecond
 	// tapOften is what closely means. A packet that comes alone is told at once,
 	// and no more than some 120 wake-ups a second are asked for when few come.
 	tapOften = 5 * time.Millisecond
-	// tapMany is how many bytes of a ring are many frames: a thousand or more.
-	tapMany = 64 << 10
+	// tapMany is the number of bytes in a ring that count as many frames: a thousand
+	// if they are parsed.
+	tapMany = 32 << 10
 	// tapConfirm is how long a wake-up may be missed after busy times. Then the
 	// kernel's half writes a frame and looks whether we are asleep without the
 	// barrier that would make it certain that we see the one or it the other.
@@ -446,9 +449,9 @@ func (t *Tap) load(draining bool) bool {
 	t.held = true
 	switch {
 	case most > (t.hot+1)/4:
-		t.nap = tapNap / 4
+		t.nap = tapShortestNap
 	case most > tapMany:
-		t.nap = tapNap / 2
+		t.nap = tapShortNap
 	case now-t.last-int64(t.napped) < int64(tapOften):
 		t.nap = tapNap
 		if t.shared {

@@ -301,6 +301,10 @@ plugin_pipe_size: 100000000
 			}
 			return last >= packets || time.Since(quiet) > 3*time.Second // three times print_refresh_time
 		})
+		// All may be in the file before the process that the plugin writes with has ended.
+		if !nettest.Eventually(20*time.Second, func() bool { return descendants(pid) <= 1 }) {
+			t.Errorf("nfacctd has %d processes of its own, want its plugin alone: it is still writing", descendants(pid))
+		}
 		stop()
 		got := pmacctSums(t, dir+"/out.csv")
 		if got.packets() != packets {
@@ -308,6 +312,17 @@ plugin_pipe_size: 100000000
 		}
 		return got
 	}
+}
+
+// descendants is how many processes a process has started, and these in turn.
+func descendants(pid int) (n int) {
+	list, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	for _, f := range strings.Fields(string(list)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			n += 1 + descendants(child)
+		}
+	}
+	return n
 }
 
 // pmacctSums is what the print plugin of pmacct has written so far.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/netip"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/pcapper/pcapper/internal/collector/demo"
 	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/test/openapi"
 	"github.com/pcapper/pcapper/internal/test/screentest"
 	"github.com/pcapper/pcapper/wire"
 )
@@ -52,6 +55,48 @@ func lintMetrics(t *testing.T, page string) {
 	lint.Stdin = answer.Body
 	if out, err := lint.CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+// checkAPI compares everything that a page's server answers in JSON with openapi.json.
+func checkAPI(t *testing.T, page string) {
+	t.Helper()
+	type answer struct {
+		Path   string          `json:"path"`
+		Status int             `json:"status"`
+		Body   json.RawMessage `json:"body"`
+	}
+	var lines []byte
+	ask := func(path, address string) {
+		r, err := http.Get(strings.TrimSuffix(page, "/") + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		line, err := json.Marshal(answer{path, r.StatusCode, body})
+		if err != nil {
+			t.Fatalf("%s: %v: %s", address, err, body)
+		}
+		lines = append(append(lines, line...), '\n')
+	}
+	for _, e := range openapi.Endpoints() {
+		switch {
+		case e.Method != "" || e.Type != "":
+			continue
+		case strings.Contains(e.Path, "{digest}"):
+			ask(e.Path, strings.Replace(e.Path, "{digest}", "1", 1))
+		case strings.HasSuffix(e.Path, "/mgen/history"):
+			ask(e.Path, e.Path+"?id=1&src=10.0.0.1&srcPort=1&dst=10.0.0.2&dstPort=2&proto=17")
+		default:
+			ask(e.Path, e.Path)
+		}
+		ask(e.Path, strings.Replace(e.Path, "{digest}", "x", 1)+"?no=1") // 400
+	}
+	check := exec.Command("node", "openapi.mjs")
+	check.Dir, check.Stdin = "../../web", bytes.NewReader(lines)
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("answers are not what openapi.json says: %v\n%s", err, out)
 	}
 }
 
@@ -91,6 +136,7 @@ func TestDemo(t *testing.T) {
 	if !strings.Contains(strings.ReplaceAll(string(body), " ", ""), `"connected":20`) {
 		t.Errorf("the page says %s", body)
 	}
+	checkAPI(t, url[1])
 	tty.Type(t, "c")
 	tty.Expect(t, 0, "maps.example")
 	tty.Type(t, "q")

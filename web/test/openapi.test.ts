@@ -1,0 +1,28 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+
+function check(answers: { path: string; status: number; body: unknown }[]): { status: number | null; text: string } {
+	const { status, stderr } = spawnSync(process.execPath, ['openapi.mjs'], { input: answers.map((a) => JSON.stringify(a)).join('\n'), encoding: 'utf8' });
+	return { status, text: stderr };
+}
+
+test('openapi.json is a valid document, and answers as it says pass', () => {
+	const { status, text } = check([
+		{ path: '/api/v1/problems', status: 200, body: { problems: [], more: 0 } },
+		{ path: '/api/v1/hops', status: 400, body: { error: 'limit=0' } },
+	]);
+	assert.equal(status, 0, text);
+});
+
+test('answers that are not as openapi.json says are found', () => {
+	for (const [answer, why] of [
+		[{ path: '/api/v1/problems', status: 200, body: { problems: null, more: 0 } }, 'must be array'],
+		[{ path: '/api/v1/hops', status: 400, body: { wrong: 'limit=0' } }, "required property 'error'"],
+		[{ path: '/api/v1/packets', status: 200, body: { packets: [{}] } }, "required property 'time_ns'"],
+		[{ path: '/api/v1/hops', status: 500, body: {} }, 'no such answer'],
+	] as const) {
+		const { status, text } = check([answer]);
+		assert.ok(status === 1 && text.includes(why), `${JSON.stringify(answer)}: ${text}; want ${why}`);
+	}
+});

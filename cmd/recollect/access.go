@@ -19,11 +19,16 @@ type pageOptions struct {
 	cert, key    string // files, for HTTPS
 	users, token string // files
 	open         bool
+	rules        string // a file: what is a problem, and who is told
+	origins      string // of other sites' pages that may read what the server has
 }
 
 // access reads the files.
 func (o *pageOptions) access() (a web.Access, err error) {
 	a.Open = o.open
+	if a.Origins, err = web.ParseOrigins(o.origins); err != nil {
+		return a, fmt.Errorf("-http-origin: %w", err)
+	}
 	if (o.cert == "") != (o.key == "") {
 		return a, fault.WithHint(errors.New("-http-cert and -http-key belong together"), `"pcapper cert -h" shows how to make both`)
 	}
@@ -43,6 +48,17 @@ func (o *pageOptions) access() (a web.Access, err error) {
 		}
 	}
 	return a, nil
+}
+
+func (o *pageOptions) readRules() (*web.Rules, error) {
+	if o.rules == "" {
+		return web.DefaultRules(), nil
+	}
+	rules, err := web.ReadRules(o.rules)
+	if err != nil {
+		return nil, fmt.Errorf("-http-rules: %w", err)
+	}
+	return rules, nil
 }
 
 // printUser asks for a password and prints a line for -http-users.

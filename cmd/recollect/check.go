@@ -25,6 +25,8 @@ func (o *options) checkFiles() int {
 	errs = append(errs, err)
 	_, err = o.page.access()
 	errs = append(errs, err)
+	_, err = o.page.readRules()
+	errs = append(errs, err)
 	failed := 0
 	for _, err := range errs {
 		failed = max(failed, explain(err))

@@ -87,6 +87,8 @@ func newFlags(o *options) *flag.FlagSet {
 	flags.StringVar(&o.page.users, "http-users", "", "")
 	flags.StringVar(&o.page.token, "http-token", "", "")
 	flags.BoolVar(&o.page.open, "http-open", false, "")
+	flags.StringVar(&o.page.origins, "http-origin", "", "")
+	flags.StringVar(&o.page.rules, "http-rules", "", "")
 	flags.StringVar(&o.password, "http-password", "", "")
 	flags.StringVar(&o.names, "names", "", "")
 	flags.BoolVar(&o.resolve, "resolve", false, "")

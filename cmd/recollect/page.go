@@ -24,6 +24,10 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	if err != nil {
 		return err
 	}
+	rules, err := o.readRules()
+	if err != nil {
+		return err
+	}
 	server, err := web.Listen(address, access)
 	if err != nil {
 		return err
@@ -38,7 +42,8 @@ func addPage(cfg *collector.Config, address string, o pageOptions, s sinks) erro
 	}
 	server.Measure(path.Metrics{Engine: cfg.Paths})
 	server.Add(path.Endpoints(cfg.Paths, s.past()))
-	server.Judge((&pathJudge{engine: cfg.Paths}).judge)
+	server.Alert(rules)
+	server.Judge((&pathJudge{engine: cfg.Paths, rules: rules}).judge)
 	cfg.Page = server.URL()
 	say("page at %s", cfg.Page)
 	if server.Open() {

@@ -21,6 +21,7 @@ const (
 // hops and of members of groups with those of a short time ago.
 type pathJudge struct {
 	engine       *path.Engine
+	rules        *web.Rules
 	before, next pathCounts
 	took         time.Time // when next was taken
 }
@@ -48,19 +49,19 @@ func (j *pathJudge) hops(counts *pathCounts) (list []web.Problem) {
 		if h.To == nil && h.Lost == 0 {
 			continue // no observer is known that should have seen them
 		}
-		key := fmt.Sprint(h.From)
+		key := fmt.Sprintf("%s %s %s", h.From.Node, h.From.Agent, h.From.Stage)
 		if h.To != nil {
-			key += fmt.Sprint(*h.To)
+			key += fmt.Sprintf(" > %s %s %s", h.To.Node, h.To.Agent, h.To.Stage)
 		}
 		counts.hops[key] = h.Counts
 		old := j.before.hops[key]
 		lost := increase(h.Lost, old.Lost)
 		all := lost + increase(h.Packets, old.Packets)
 		share := float64(lost) / float64(max(all, 1))
-		if all < web.LossPackets || share < web.LossShare {
+		if all < j.rules.LossPackets || share < j.rules.LossShare {
 			continue
 		}
-		list = append(list, web.Problem{Kind: "loss", View: "map", Pick: "@" + h.From.Node, Severity: web.SevereLoss + int(40*share),
+		list = append(list, web.Problem{ID: "loss:" + key, Kind: "loss", View: "map", Pick: "@" + h.From.Node, Severity: web.SevereLoss + int(40*share),
 			Text: fmt.Sprintf("%s loses %.0f %% (%d of %d packets in the last minute)%s", hopText(&h), 100*share, lost, all, dropText(&h))})
 	}
 	return list
@@ -129,8 +130,8 @@ func (j *pathJudge) members(counts *pathCounts) (list []web.Problem) {
 			member := key + " " + n.Node
 			now, old := received{n.Received, n.Expected}, j.before.members[member]
 			counts.members[member] = now
-			if increase(now.expected, old.expected) >= web.LossPackets && increase(now.packets, old.packets) == 0 {
-				list = append(list, web.Problem{Kind: "silent", View: "map", Pick: pickOf(&f), Severity: web.SevereSilent,
+			if increase(now.expected, old.expected) >= j.rules.SilentPackets && increase(now.packets, old.packets) == 0 {
+				list = append(list, web.Problem{ID: "silent:" + member, Kind: "silent", View: "map", Pick: pickOf(&f), Severity: web.SevereSilent,
 					Text: fmt.Sprintf("%s joined %s and receives nothing of what %s sends", n.Node, f.Dst, f.Src)})
 			}
 		}

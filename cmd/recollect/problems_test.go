@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pcapper/pcapper/internal/collector/path"
+	"github.com/pcapper/pcapper/internal/collector/web"
 	"github.com/pcapper/pcapper/wire"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestPathJudge(t *testing.T) {
 	t.Parallel()
 	e := path.New(path.Config{})
-	j := &pathJudge{engine: e}
+	j := &pathJudge{engine: e, rules: web.DefaultRules()}
 	now, digest := time.Unix(1_700_000_000, 0), uint64(1)
 	for _, label := range []string{"n1", "n2", "n3"} {
 		e.Watch(e.Agent(label), now.UnixNano(), true)

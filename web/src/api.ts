@@ -599,18 +599,22 @@ export interface PathTuple {
 
 /** Something that is wrong now. */
 export interface Problem {
+	/** ID stays the same while the problem lasts: its kind, a colon, and what it is about. */
+	id: string;
 	/** Loss, silent, agent, clock, drops, or failing. */
 	kind: 'loss' | 'silent' | 'agent' | 'clock' | 'drops' | 'failing';
 	/** Monitoring means that the monitoring is at fault, not the network. */
 	monitoring: boolean;
 	/** A sentence without a period */
 	text: string;
-	/** Seconds since 1970; 0 if unknown */
+	/** Seconds since 1970: when it was noticed first */
 	since?: number;
 	/** The page's view that shows it */
 	view: string;
 	/** What to select there: "@" and a node's name, or a flow as in the page's addresses */
 	pick?: string;
+	/** Of view and pick, relative to the page's address */
+	link: string;
 	/** 0 to 100, for sorting */
 	severity: number;
 }

@@ -29,6 +29,9 @@ type Access struct {
 	Token string
 	// Open allows anyone to see a page on any address, even unencrypted.
 	Open bool
+	// Origins are those of other sites whose pages may read what the server has, as ParseOrigins
+	// returns them. They have to show a user or a token like anyone.
+	Origins []string
 }
 
 const (

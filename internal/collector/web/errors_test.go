@@ -33,6 +33,8 @@ func TestErrorsAreJSON(t *testing.T) {
 			r.Method = http.MethodPost
 			r.Header.Set("Content-Type", "application/json")
 		}, 404},
+		{"no JSON wanted", "/api/v1/frame", plain, func(r *http.Request) { r.Header.Set("Accept", "text/html, application/json;q=0") }, 406},
+		{"no text wanted", "/metrics", plain, func(r *http.Request) { r.Header.Set("Accept", "application/json") }, 406},
 		{"DELETE", "/api/v1/frame", plain, func(r *http.Request) { r.Method = http.MethodDelete }, 405},
 		{"GET of what takes a POST", "/api/v1/replay", plain, nil, 405},
 	} {
@@ -104,6 +106,66 @@ func TestUnknownParameters(t *testing.T) {
 		answer, body := get(t, s, "/api/v1/"+path, nil)
 		if text := wantError(t, path, answer, body); answer.StatusCode != 400 || !strings.Contains(text, want) {
 			t.Errorf("%s: status %d, %s; want %s", path, answer.StatusCode, text, want)
+		}
+	}
+}
+
+// TestOrigins: pages of named sites may read, and only read; those of others may not.
+func TestOrigins(t *testing.T) {
+	origins, err := ParseOrigins("https://Grafana.example, http://lab:3000,https://other.example:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := Listen("127.0.0.1:0", Access{Origins: origins, Token: strings.Repeat("x", minToken)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, s, newSource())
+	from := func(origin string, edit func(*http.Request)) func(*http.Request) {
+		return func(r *http.Request) {
+			r.Header.Set("Origin", origin)
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Authorization", "Bearer "+s.access.Token)
+			if edit != nil {
+				edit(r)
+			}
+		}
+	}
+	preflight := func(r *http.Request) {
+		r.Method = http.MethodOptions
+		r.Header.Set("Access-Control-Request-Method", "GET")
+		r.Header.Del("Authorization")
+	}
+	post := func(r *http.Request) {
+		r.Method = http.MethodPost
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for _, test := range []struct {
+		name, path, origin string
+		edit               func(*http.Request)
+		code               int
+		allowed            string
+	}{
+		{"a named site", "/api/v1/setup", "https://grafana.example", nil, 200, "https://grafana.example"},
+		{"its usual port", "/api/v1/setup", "https://other.example", nil, 200, "https://other.example"},
+		{"before credentials", "/api/v1/setup", "http://lab:3000", preflight, 204, "http://lab:3000"},
+		{"without credentials", "/api/v1/setup", "http://lab:3000", func(r *http.Request) { r.Header.Del("Authorization") }, 401, "http://lab:3000"},
+		{"another port", "/api/v1/setup", "http://lab:3001", nil, 403, ""},
+		{"another site", "/api/v1/setup", "https://evil.example", nil, 403, ""},
+		{"another site, before credentials", "/api/v1/setup", "https://evil.example", preflight, 405, ""},
+		{"a change", replayPath, "http://lab:3000", post, 403, ""},
+	} {
+		answer, body := get(t, s, test.path, from(test.origin, test.edit))
+		if got := answer.Header.Get("Access-Control-Allow-Origin"); answer.StatusCode != test.code || got != test.allowed {
+			t.Errorf("%s: status %d for %q, want %d for %q", test.name, answer.StatusCode, got, test.code, test.allowed)
+		}
+		if test.code >= 400 {
+			wantError(t, test.name, answer, body)
+		}
+	}
+	for _, bad := range []string{"*", "grafana.example", "https://grafana.example/", "https://a:b@grafana.example", "https://,", "ftp://x"} {
+		if got, err := ParseOrigins(bad); err == nil {
+			t.Errorf("%q is read as %q", bad, got)
 		}
 	}
 }

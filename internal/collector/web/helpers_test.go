@@ -3,6 +3,8 @@ package web
 import (
 	"net/http"
 	"net/url"
+	"testing"
+	"time"
 )
 
 // recorder is a response that only keeps its status.
@@ -21,4 +23,14 @@ func mustURL(s string) *url.URL {
 		panic(err)
 	}
 	return u
+}
+
+// until waits for something that happens soon.
+func until(t *testing.T, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !happened(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it has not happened for 30 s")
+		}
+	}
 }

@@ -152,6 +152,7 @@ func (s *Server) metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		&metrics{source: s.source, streams: &s.streams, totals: &s.totals, admission: s.listener},
+		&s.problems,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

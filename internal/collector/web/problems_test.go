@@ -21,7 +21,7 @@ func TestProblems(t *testing.T) {
 	src := &losing{source: newSource()}
 	src.agents[0].Losses = []Loss{{"capture", 3}}
 	src.agents[0].Detail.Lost = 0
-	s := &Server{source: src}
+	s := &Server{source: src, rules: DefaultRules()}
 	broken := ""
 	s.Watch(func() string { return broken })
 	s.Judge(func(time.Time) []Problem {
@@ -48,7 +48,7 @@ func TestProblems(t *testing.T) {
 	}
 	// The old drop is over, another is new; the agent is down since then.
 	broken, src.lost = "the disk is full", 0
-	now = now.Add(dropsShown + time.Second)
+	now = now.Add(DefaultRules().Drops + time.Second)
 	if got := kinds(now, &rollup.Snapshot{}); got != "failing agent loss " {
 		t.Errorf("got %q", got)
 	}

@@ -1,11 +1,14 @@
 package web
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,7 +21,7 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-sr
 
 // secure rejects requests that no page of ours makes, and tells browsers what our page
 // may do. host is the address that the server listens on.
-func secure(host string, next http.Handler) http.Handler {
+func secure(host string, origins []string, next http.Handler) http.Handler {
 	local := isLoopback(host)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -29,7 +32,21 @@ func secure(host string, next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=()")
+		allowed := slices.Contains(origins, r.Header.Get("Origin")) && (r.Method != http.MethodPost)
+		if len(origins) > 0 {
+			h.Add("Vary", "Origin")
+		}
+		if allowed {
+			h.Set("Access-Control-Allow-Origin", r.Header.Get("Origin"))
+			h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		}
 		switch {
+		case allowed && r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "":
+			// A browser asks before it sends credentials (Fetch Standard, 3.2.3).
+			h.Set("Access-Control-Allow-Methods", "GET, HEAD")
+			h.Set("Access-Control-Allow-Headers", "Authorization")
+			h.Set("Access-Control-Max-Age", "600")
+			w.WriteHeader(http.StatusNoContent)
 		case r.Method != http.MethodGet && r.Method != http.MethodHead && (r.Method != http.MethodPost || r.URL.Path != replayPath):
 			h.Set("Allow", "GET, HEAD")
 			fail(w, http.StatusMethodNotAllowed, "only GET and HEAD: nothing can be changed here")
@@ -37,7 +54,7 @@ func secure(host string, next http.Handler) http.Handler {
 			// A foreign name that resolves to this machine (DNS rebinding) would let
 			// its page read ours.
 			fail(w, http.StatusForbidden, "this server is for this machine alone: open it as http://localhost or by the address that it printed")
-		case r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
+		case !allowed && r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate":
 			fail(w, http.StatusForbidden, "not for the pages of other sites")
 		default:
 			if r.URL.Path != streamPath {
@@ -46,6 +63,25 @@ func secure(host string, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// ParseOrigins reads origins (RFC 6454) with commas between them: https://HOST[:PORT].
+func ParseOrigins(list string) (origins []string, err error) {
+	for word := range strings.SplitSeq(list, ",") {
+		if list == "" {
+			break
+		}
+		word = strings.TrimSpace(word)
+		u, err := url.Parse(word)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != word {
+			return nil, fmt.Errorf("%.60q: want https://HOST or http://HOST:PORT, with nothing behind", word)
+		}
+		// As browsers write it: in lower case, without the usual port.
+		host := strings.ToLower(u.Host)
+		host = strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
+		origins = append(origins, u.Scheme+"://"+host)
+	}
+	return origins, nil
 }
 
 // hostname returns a Host header without its port.

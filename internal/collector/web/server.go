@@ -54,6 +54,8 @@ type Server struct {
 	failing  []func() string
 	judges   []func(time.Time) []Problem
 	problems problems
+	rules    *Rules
+	address  string       // of the page
 	book     *ledger.Book // nil means empty
 	more     []api.Endpoint
 	newest   atomic.Int64 // when the newest snapshot arrived, UNIX nanoseconds
@@ -71,7 +73,7 @@ func Listen(address string, access Access) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{access: access}
+	s := &Server{access: access, rules: DefaultRules()}
 	host, _, _ := net.SplitHostPort(address)
 	if err := access.check(address, host); err != nil {
 		return nil, err
@@ -175,7 +177,11 @@ func (s *Server) Run(ctx context.Context, source Source) error {
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	s.address = s.URL()
 	g.Go(func() error { return s.watch(ctx) })
+	for _, h := range s.rules.webhooks {
+		g.Go(func() error { h.run(ctx); return nil })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		s.end()
@@ -235,5 +241,5 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusNotFound, "no such address; /api/v1/openapi.json describes them")
 	})
-	return secure(s.host, newGuard(s.access, welcoming(mux)))
+	return secure(s.host, s.access.Origins, newGuard(s.access, welcoming(mux)))
 }

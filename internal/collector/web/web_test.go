@@ -162,7 +162,7 @@ func TestRefuses(t *testing.T) {
 // TestForeignHostsElsewhere: who asked for all addresses may be called by any name.
 func TestForeignHostsElsewhere(t *testing.T) {
 	for host, want := range map[string]int{"0.0.0.0": 200, "::": 200, "127.0.0.1": 403, "::1": 403} {
-		h := secure(host, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+		h := secure(host, nil, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
 		w := &recorder{header: http.Header{}, code: 200}
 		h.ServeHTTP(w, &http.Request{Method: "GET", Host: "lab.example", URL: mustURL("/")})
 		if w.code != want {

@@ -27,6 +27,7 @@ const (
 	Files      = "files"      // committed files: compacted, and removed after their retention time
 	Aggregates = "aggregates" // from the page's seconds to the disk
 	Sink       = "sink"       // from batches to an external server
+	Webhook    = "webhook"    // from what is wrong now to an external server
 	Capture    = "capture"    // in the agent: from the kernel to the agent's hub
 	Collectors = "collectors" // in the agent: from the hub to the collectors' sockets
 	Log        = "log"        // in the agent: from the hub to the log file
@@ -34,7 +35,7 @@ const (
 )
 
 // order is the order of the stages.
-var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink}
+var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink, Webhook}
 
 // Loss is the number of items lost for one reason.
 type Loss struct {

@@ -10,7 +10,7 @@ export function wrong(app: App, most = 10): { el: HTMLElement; update: () => voi
 	let all = false;
 	const more = h('button', { type: 'button', class: 'tool', onclick: () => { all = !all; draw(); } });
 	const el = h('section', { class: 'panel wrong', hidden: true }, h('header', {}, title), list, more);
-	const items = new List<Problem>(list, (p) => p.kind + key(p), (item) => {
+	const items = new List<Problem>(list, (p) => p.id, (item) => {
 		const what = h('b', {});
 		const since = h('span', { class: 'faint' });
 		const mark = h('i', { class: 'dot' });
@@ -47,9 +47,4 @@ export function wrong(app: App, most = 10): { el: HTMLElement; update: () => voi
 		more.hidden ||= !all && shown.length === answer.problems.length;
 	}
 	return { el, update: draw };
-}
-
-/** A problem is the same while only its numbers change. */
-function key(p: Problem): string {
-	return p.text.replace(/[\d.]+ %.*$/, '').replace(/: \d+ since the start$/, '');
 }

@@ -543,38 +543,6 @@ func TestNoFalseJoins(t *testing.T) {
 	}
 }
 
-// BenchmarkAdd is what a record costs on a path of four observations.
-func BenchmarkAdd(b *testing.B) {
-	for _, flows := range []int{10, 1000} {
-		b.Run(fmt.Sprintf("flows=%d", flows), func(b *testing.B) {
-			e := New(Config{Window: 1e8, Memory: 1 << 30})
-			s, ra, rb, d := e.Agent("s"), e.Agent("r/a"), e.Agent("r/b"), e.Agent("d")
-			rnd := rand.New(rand.NewPCG(1, 2))
-			now := start
-			r := wire.Record{Proto: wire.ProtoUDP, Length: 100, DstPort: 5000}
-			r.SetSrc4([4]byte{10, 0, 0, 1})
-			r.SetDst4([4]byte{10, 0, 0, 2})
-			b.ReportAllocs()
-			for i := 0; i < b.N; i += 4 {
-				now += 4000
-				r.Digest, r.SrcPort = rnd.Uint64(), uint16(i/4%flows)
-				r.Time, r.TTL, r.Flags = now, 64, wire.Outgoing
-				e.AddOne(now, s, &r)
-				r.Time, r.Flags = now+1e5, wire.Incoming
-				e.AddOne(now, ra, &r)
-				r.Time, r.TTL, r.Flags = now+2e5, 63, wire.Outgoing|wire.Relayed
-				e.AddOne(now, rb, &r)
-				r.Time, r.Flags = now+3e5, wire.Incoming
-				e.AddOne(now, d, &r)
-				if i%1000 == 0 {
-					e.Tick(now)
-				}
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
-		})
-	}
-}
-
 func sumOf(list []Bucket) (n uint64) {
 	for _, b := range list {
 		n += b.Count

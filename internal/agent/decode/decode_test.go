@@ -548,7 +548,17 @@ func TestAllocations(t *testing.T) {
 			t.Errorf("%s: %v allocations", w.name, n)
 		}
 	}
-	d := New(Config{TCPEntries: 16, FragmentEntries: 16})
+	d := New(Config{NoDigest: true, MarkRelayed: true})
+	d.SetLocal(Local{MAC: []byte{2, 0, 0, 0, 0, 0x0a}, Addrs: []netip.Addr{netip.MustParseAddr("10.77.0.7")}})
+	parsed := []packet.Parsed{{Source: [6]byte{2, 0, 0, 0, 0, 0x0a}, Addrs: [8]byte{10, 77, 0, 7}}, {Source: [6]byte{2, 0, 0, 0, 0, 0x0a}, Addrs: [8]byte{10, 77, 0, 8}}}
+	recs := make([]wire.Record, len(parsed))
+	if n := testing.AllocsPerRun(100, func() { d.DecodeParsed(parsed, 0, recs) }); n != 0 {
+		t.Errorf("parsed frames: %v allocations", n)
+	}
+	if recs[0].Flags&wire.Relayed != 0 || recs[1].Flags&wire.Relayed == 0 {
+		t.Errorf("flags %v and %v; want the second relayed, and not the first", recs[0].Flags, recs[1].Flags)
+	}
+	d = New(Config{TCPEntries: 16, FragmentEntries: 16})
 	big := gso(ether(etherIPv4, ip4(6, 1, 0, tcp(4101, 5001, 1, 0x10, message(60000, 1, 1)))), packet.GSOTCPv4, 1448, 256)
 	seq := uint32(0)
 	dst := make([]wire.Record, 4)

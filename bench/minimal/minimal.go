@@ -1,6 +1,6 @@
 // Package minimal is the least that an agent with pcapper's kernel program can
 // be: one thread that reads the rings, makes 28 bytes of each frame, and sends
-// them to the only collector. It has no filter, takes plain IPv4 UDP datagrams only,
+// them to the only collector. It has no filter, decodes IPv4 UDP frames only,
 // merges nothing by time and counts no losses. It is there to be compared with.
 package minimal
 
@@ -31,8 +31,17 @@ const (
 	beyond      = 1024
 	stride      = headerSize + ringSize + beyond
 	unit        = 16
+	slotSize    = 16
 	tailOffset  = 64
 	sleepOffset = 72
+)
+
+// Of an Ethernet frame with an IPv4 header without options.
+const (
+	totalLength = 16
+	protocol    = 23
+	addresses   = 26
+	ports       = 34
 )
 
 const (
@@ -231,7 +240,8 @@ func (a *agent) read() (n uint64, err error) {
 			if frame := (*packet.Parsed)(slot); frame.Flags&parsed != 0 {
 				a.encode(frame)
 				r.pos += uint64(unsafe.Sizeof(*frame))
-			} else { // none of the sender's
+			} else {
+				a.encodeBytes(slot)
 				r.pos += uint64(*(*uint8)(unsafe.Add(slot, 14))) * unit
 			}
 			if len(a.out) == atOnce {
@@ -246,17 +256,32 @@ func (a *agent) read() (n uint64, err error) {
 }
 
 func (a *agent) encode(f *packet.Parsed) {
-	at := f.Time + a.offset
+	b := a.record(f.Time)
+	copy(b[8:16], f.Addrs[:])
+	copy(b[16:20], f.Ports[:])
+	binary.BigEndian.PutUint16(b[20:], f.Length)
+	b[26] = udp
+}
+
+// encodeBytes encodes a frame that the kernel program has not parsed, such as a super-packet.
+func (a *agent) encodeBytes(slot unsafe.Pointer) {
+	frame := unsafe.Slice((*byte)(unsafe.Add(slot, slotSize)), 48)
+	b := a.record(*(*int64)(slot))
+	copy(b[8:20], frame[addresses:ports+4])
+	copy(b[20:22], frame[totalLength:])
+	b[26] = frame[protocol]
+}
+
+// record appends a record with nothing but its time.
+func (a *agent) record(at int64) []byte {
+	at += a.offset
 	n := len(a.out)
 	a.out = a.out[:n+recordSize]
 	b := a.out[n : n+recordSize : n+recordSize]
 	sec := uint64(at) / 1e9
 	binary.BigEndian.PutUint64(b, sec<<32|(uint64(at)-sec*1e9)/1e3)
-	copy(b[8:16], f.Addrs[:])
-	copy(b[16:20], f.Ports[:])
-	binary.BigEndian.PutUint16(b[20:], f.Length)
-	clear(b[22:])
-	b[26] = udp
+	clear(b[8:])
+	return b
 }
 
 func (a *agent) flush() error {

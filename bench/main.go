@@ -50,7 +50,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&opt.agent, "agent", "bin/pcapper", "the agent's program")
 	f.StringVar(&opt.object, "object", "internal/agent/capture/tap_bpfel_linux.o", "the agent's kernel program, for the minimal agent")
 	f.StringVar(&opt.out, "o", "bench/RESULTS.md", "write the results to this `file` as well; none if empty")
-	f.DurationVar(&opt.duration, "t", 800*time.Millisecond, "time of one measurement")
+	f.DurationVar(&opt.duration, "t", 500*time.Millisecond, "time of one measurement")
 	f.IntVar(&opt.rounds, "rounds", 3, "measurements of each cell, in turn")
 	cells := f.String("cells", "", "measure only cells whose name matches this `regexp`")
 	quick := f.Bool("quick", false, "one short round, and no file: to see whether all works")

@@ -21,6 +21,7 @@ type contender struct {
 	engine    string // of our agent
 	collected bool   // it has a collector
 	log       bool
+	few       bool // of the others only those next to a busy process
 }
 
 // Names that figures are looked up by.
@@ -71,7 +72,7 @@ func contenders() []contender {
 		}
 	}
 	return append(list,
-		contender{name: minimalTap, tap: func() tap { return &agent{minimal: true, collectors: 1} }, others: true, slow: true, frames: true},
+		contender{name: minimalTap, tap: func() tap { return &agent{minimal: true, collectors: 1} }, others: true, few: true, slow: true, frames: true},
 		contender{name: dumpTap, tap: func() tap { return &dump{} }, others: true, frames: true},
 		contender{name: flowTap, tap: func() tap { return &flows{} }, others: true, frames: true},
 		contender{name: cTap, tap: func() tap { return &agent{collectors: 1, silent: true, log: true} }, slow: true, log: true},
@@ -88,7 +89,7 @@ func ours(engine, name string, like agent) contender {
 			a.engine = engine
 			return &a
 		},
-		others: name == oneBulk || name == oneLog || name == oneSilent, slow: name == oneBulk || name == oneLog,
+		others: name == oneBulk || name == oneLog || name == oneSilent, few: name == oneSilent, slow: name == oneBulk,
 	}
 }
 
@@ -173,7 +174,7 @@ func (c contender) traffics() []traffic {
 	list := []traffic{basic}
 	for _, t := range others {
 		// With the log, flows are what makes a difference.
-		if c.others && (!c.log || t.manyFlows || t.busy) {
+		if c.others && (!c.log || t.manyFlows || t.busy) && (!c.few || t.busy) {
 			list = append(list, t)
 		}
 	}

@@ -24,7 +24,7 @@ type keepOptions struct {
 	dir, bus, keep string
 	digests        string // of packets: how long; "" is not at all
 	spool          spool.Spec
-	table          *clickhouse.Store // nil if there is none
+	table          *clickhouse.TableStore // nil if there is none
 }
 
 // openPaths has what an engine joins kept beside the records, if there is a history. On a bus one that shows

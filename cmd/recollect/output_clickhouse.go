@@ -12,7 +12,7 @@ func init() {
 		Schemes: []string{"clickhouse+http", "clickhouse+https"},
 		Form:    "clickhouse+http[s]://[USER@]HOST[:PORT][/DATABASE]",
 		Help:    "a table of ClickHouse",
-		Params:  new(clickhouse.Target).Params(),
+		Params:  new(clickhouse.TableURL).Params(),
 		New: func(url string) (destination, error) {
 			t, err := clickhouse.Parse(url)
 			return openedBy(func() (sink, error) { return openClickHouse(t) }), err
@@ -20,7 +20,7 @@ func init() {
 	})
 }
 
-func openClickHouse(t *clickhouse.Target) (sink, error) {
+func openClickHouse(t *clickhouse.TableURL) (sink, error) {
 	if t.Spool != "" {
 		return openTable(t)
 	}
@@ -33,12 +33,12 @@ func openClickHouse(t *clickhouse.Target) (sink, error) {
 
 // tableSink is a table for the contents of a bus; the Keeper of the bus writes to it.
 type tableSink struct {
-	store *clickhouse.Store
+	store *clickhouse.TableStore
 	dir   string
 	sink
 }
 
-func openTable(t *clickhouse.Target) (sink, error) {
+func openTable(t *clickhouse.TableURL) (sink, error) {
 	dir, err := filepath.Abs(t.Spool)
 	if err != nil {
 		return nil, err

@@ -13,5 +13,5 @@ var kafkaKind = output.Kind[destination]{
 	Schemes: []string{"kafka", "kafka+tls"},
 	Form:    "kafka[+tls]://[USER@]BROKER[:PORT][,BROKER...]/TOPIC",
 	Help:    "a topic of Kafka",
-	Params:  new(kafka.Target).Params(), Elsewhere: `"make kafka" builds recollect-kafka, which has it`,
+	Params:  new(kafka.TopicURL).Params(), Elsewhere: `"make kafka" builds recollect-kafka, which has it`,
 }

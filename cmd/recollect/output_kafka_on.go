@@ -13,7 +13,7 @@ func init() {
 	outputs.Register(k)
 }
 
-func openKafka(t *kafka.Target) (sink, error) {
+func openKafka(t *kafka.TopicURL) (sink, error) {
 	s, err := kafka.New(t, say)
 	return serverSink{s, t.String(), func() sinkCounts {
 		st := s.Status()

@@ -10,7 +10,7 @@ func init() {
 		Schemes: []string{"nats", "nats+tls", "tls"},
 		Form:    "nats[+tls]://[USER@]HOST[:PORT][,HOST...]",
 		Help:    "the same as -bus",
-		Params:  new(bus.Target).Params(),
+		Params:  new(bus.ClusterURL).Params(),
 		New: func(url string) (destination, error) {
 			_, err := bus.Parse(url)
 			return func(o *options) error { return setOnce(&o.keep.bus, url, "one bus") }, err

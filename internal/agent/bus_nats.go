@@ -16,7 +16,7 @@ import (
 
 func init() {
 	k := export.BusKind
-	k.Params = append(export.BusParams(), new(bus.Target).Params()...)
+	k.Params = append(export.BusParams(), new(bus.ClusterURL).Params()...)
 	k.New = func(url string) (export.Target, error) {
 		t, err := export.ParseBus(url)
 		if err == nil {

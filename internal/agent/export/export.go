@@ -47,8 +47,8 @@ const (
 	complainEvery = 30 * time.Second
 )
 
-// Reader is an export's position in the agent's stream.
-type Reader interface {
+// RecordReader is an export's position in the agent's stream.
+type RecordReader interface {
 	// Wait blocks until there is something to send. It returns io.EOF at the end of the
 	// stream.
 	Wait(context.Context) error
@@ -71,7 +71,7 @@ type Config struct {
 	Domain, PEN uint32
 	// Names identify what the domain observes, if collectors need to know.
 	Names  ipfix.Names
-	Reader Reader
+	Reader RecordReader
 	Format int // of Reader.Encoded
 	// TLS returns the configuration for each connection. Valid iff Target.Kind is TLS.
 	TLS func() (*tls.Config, error)

@@ -40,7 +40,7 @@ type Config struct {
 	// in memory. Used with Collect only.
 	Spool spool.Spec
 	// Table, if not nil, also receives everything on the bus, through separate writers.
-	Table *clickhouse.Store
+	Table *clickhouse.TableStore
 	// Say prints a message for the user.
 	Say func(format string, args ...any)
 }
@@ -153,7 +153,7 @@ func (k *Keeper) assemble() {
 		k.tableShare = bus.NewShare(k.conn, tableGroup, name)
 		k.tables = bus.NewWriter(k.conn, bus.WriterConfig{
 			Store: k.cfg.Table, Streams: k.streams, Group: tableGroup, Share: k.tableShare, Age: tableAge,
-			NewSegment: func(id string) (bus.Segment, error) { return k.cfg.Table.NewSegment(id) },
+			NewSegment: func(id string) (bus.SegmentWriter, error) { return k.cfg.Table.NewSegment(id) },
 		})
 	}
 	if k.store == nil {
@@ -162,7 +162,7 @@ func (k *Keeper) assemble() {
 	k.parts = bus.NewShare(k.conn, "writers", name)
 	k.writer = bus.NewWriter(k.conn, bus.WriterConfig{
 		Store: k.store, Streams: k.streams, Share: k.parts,
-		NewSegment: func(id string) (bus.Segment, error) { return k.store.NewSegment(id) },
+		NewSegment: func(id string) (bus.SegmentWriter, error) { return k.store.NewSegment(id) },
 	})
 }
 

@@ -17,7 +17,7 @@ type edge struct {
 	any   bool
 }
 
-func (e *edge) add(d int64) {
+func (e *edge) addDifference(d int64) {
 	if !e.any || d < e.least {
 		e.least, e.any = d, true
 	}
@@ -29,9 +29,9 @@ type clocks struct{ of map[pair]*clock }
 // maxClocks bounds the number of pairs of nodes that are remembered.
 const maxClocks = 1 << 14
 
-// see adds the difference d between a packet's reception at node to and its sending at
+// addHop adds the difference d between a packet's reception at node to and its sending at
 // node from, at time at.
-func (c *clocks) see(from, to int32, at, d int64) {
+func (c *clocks) addHop(from, to int32, at, d int64) {
 	k, forward := pair{from, to}, true
 	if from > to {
 		k, forward = pair{to, from}, false
@@ -52,9 +52,9 @@ func (c *clocks) see(from, to int32, at, d int64) {
 		p.ab, p.ba, p.span = edge{}, edge{}, span
 	}
 	if forward {
-		p.ab.add(d)
+		p.ab.addDifference(d)
 	} else {
-		p.ba.add(d)
+		p.ba.addDifference(d)
 	}
 }
 
@@ -83,7 +83,7 @@ func (c *clocks) offset(from, to int32) (offset, uncertainty int64, known bool) 
 
 func merge(a, b edge) edge {
 	if b.any {
-		a.add(b.least)
+		a.addDifference(b.least)
 	}
 	return a
 }

@@ -93,7 +93,7 @@ const (
 	maxObservations = 64
 )
 
-type agent struct {
+type observer struct {
 	label   string
 	node    int32
 	since   int64 // when watching began; 0 if it has not
@@ -117,7 +117,7 @@ type Engine struct {
 	window int64
 	now    int64
 
-	agents []agent
+	agents []observer
 	labels map[string]int32
 	nodes  []string
 	nodeOf map[string]int32
@@ -189,7 +189,7 @@ func (e *Engine) Agent(label string) int {
 	}
 	i := int32(len(e.agents))
 	e.labels[label] = i
-	e.agents = append(e.agents, agent{label: label, node: e.node(e.cfg.Node(label))})
+	e.agents = append(e.agents, observer{label: label, node: e.node(e.cfg.Node(label))})
 	return int(i)
 }
 
@@ -241,7 +241,7 @@ func (e *Engine) Unsure(agent int) {
 const silence = int64(2 * time.Second)
 
 // hear notes that records of an agent have come.
-func (a *agent) hear(now int64) {
+func (a *observer) hear(now int64) {
 	if a.since == 0 {
 		a.since = now
 	}
@@ -263,7 +263,7 @@ func (e *Engine) Missed(agent int, from, to int64) {
 // maxGaps is the number of gaps remembered per agent, the newest.
 const maxGaps = 64
 
-func (a *agent) gap(s span) {
+func (a *observer) gap(s span) {
 	if n := len(a.gaps); n > 0 && s.from <= a.gaps[n-1].to {
 		a.gaps[n-1].to = max(a.gaps[n-1].to, s.to)
 		return
@@ -279,7 +279,7 @@ const slack = int64(time.Second)
 
 // observed reports whether an agent would certainly have reported a packet that arrived
 // elsewhere at a time.
-func (a *agent) observed(at int64) bool {
+func (a *observer) observed(at int64) bool {
 	if a.since == 0 || at < a.since || a.unsure && at > a.heard-slack {
 		return false
 	}
@@ -299,7 +299,7 @@ func (e *Engine) Add(now int64, agent int, records ...wire.Record) {
 	e.now = max(e.now, now)
 	e.agents[agent].hear(now)
 	for i := range records {
-		e.add(now, int32(agent), &records[i])
+		e.addRecord(now, int32(agent), &records[i])
 	}
 }
 
@@ -308,7 +308,7 @@ func (e *Engine) AddOne(now int64, agent int, r *wire.Record) {
 	e.mu.Lock()
 	e.now = max(e.now, now)
 	e.agents[agent].hear(now)
-	e.add(now, int32(agent), r)
+	e.addRecord(now, int32(agent), r)
 	e.mu.Unlock()
 }
 
@@ -324,7 +324,7 @@ func stageOf(r *wire.Record) stage {
 	return out
 }
 
-func (e *Engine) add(now int64, number int32, r *wire.Record) {
+func (e *Engine) addRecord(now int64, number int32, r *wire.Record) {
 	switch {
 	case r.Flags&wire.HostStat != 0:
 		return

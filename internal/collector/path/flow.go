@@ -261,7 +261,7 @@ func (e *Engine) passed(f *flow, from, to *seen, at int64) {
 	}
 	d := to.time - from.time
 	if from.node != to.node {
-		e.clocks.see(from.node, to.node, at, d)
+		e.clocks.addHop(from.node, to.node, at, d)
 	}
 	late := h.any && from.time > h.lastFrom && to.time < h.lastTo
 	for _, s := range []*stats{&h.stats, e.link(l)} {
@@ -389,7 +389,7 @@ func (e *Engine) arrived(f *flow, p *packet, list []seen, i int32) {
 	if owner, ok := e.owners[f.key.dst]; ok && owner == list[i].node {
 		f.reached++
 	} else {
-		f.end(list[i].place, p.arrived) // unless it turns out that this node forwards the flow
+		f.endAt(list[i].place, p.arrived) // unless it turns out that this node forwards the flow
 	}
 	e.crossed(&f.transit, list, i)
 	hops := max(list[0].ttl, list[i].ttl) - list[i].ttl
@@ -429,8 +429,8 @@ func (e *Engine) crossed(t **transit, list []seen, i int32) {
 	(*t).delay(e.now, d)
 }
 
-// end counts a packet that was last seen at a place.
-func (f *flow) end(from place, at int64) {
+// endAt counts a packet that was last seen at a place.
+func (f *flow) endAt(from place, at int64) {
 	for i := range f.ends {
 		if f.ends[i].from == from {
 			f.ends[i].packets++
@@ -505,7 +505,7 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 		e.lose(f, e.hop(f, link{o.place, nowhere}), 1)
 		w.Outcome = Lost
 	case h == nil || f == &e.others:
-		f.end(o.place, p.arrived)
+		f.endAt(o.place, p.arrived)
 		w.Outcome = Unheard
 	case h.to == nowhere || e.agents[h.to.agent()].observed(p.arrived):
 		e.lose(f, h, 1)
@@ -516,7 +516,7 @@ func (e *Engine) endedAt(f *flow, p *packet, list []seen, i int32) {
 	if h != nil && h.to != nowhere {
 		w.Towards = e.at(h.to)
 	}
-	e.end(w)
+	e.keepEnded(w)
 }
 
 // ownedElsewhere reports whether another node has the packet's destination address. A
@@ -589,7 +589,7 @@ func (e *Engine) multicast(f *flow, p *packet, list []seen) {
 				f.dropped = map[wire.Reason]uint64{}
 			}
 			f.dropped[o.reason]++
-			e.end(Ended{Time: o.time, Digest: p.digest, key: p.flow, seq: p.seq, At: e.at(o.place), Outcome: Dropped, Reason: o.reason.String()})
+			e.keepEnded(Ended{Time: o.time, Digest: p.digest, key: p.flow, seq: p.seq, At: e.at(o.place), Outcome: Dropped, Reason: o.reason.String()})
 		}
 		e.missing(f, p, list, i)
 	}

@@ -78,9 +78,9 @@ func (e *Engine) TakePackets() (rows []PacketRow, shed uint64) {
 	return rows, e.kept.shed
 }
 
-// end notes that a packet did not arrive.
-func (e *Engine) end(w Ended) {
-	e.ended.add(w)
+// keepEnded notes that a packet did not arrive.
+func (e *Engine) keepEnded(w Ended) {
+	e.ended.addEnded(w)
 	if e.kept.on {
 		e.kept.ended = &w
 	}

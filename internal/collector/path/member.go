@@ -66,7 +66,7 @@ type membership struct {
 
 // tell processes a record of an agent's memberships. A list ends with its length, and
 // counts only if it is complete.
-func (g *groups) tell(a *agent, number int32, now int64, r *wire.Record) {
+func (g *groups) tell(a *observer, number int32, now int64, r *wire.Record) {
 	m := &a.groups
 	if r.Time != m.listing {
 		m.listing, m.listed = r.Time, m.listed[:0]
@@ -162,7 +162,7 @@ func (e *Engine) apply(c *membership) {
 		g.members[c.group] = append(list, m)
 		g.count++
 	case !c.joined && at >= 0:
-		g.end(ended{list[at], c.group, c.at})
+		g.endMembership(ended{list[at], c.group, c.at})
 		g.members[c.group] = slices.Delete(list, at, at+1)
 		g.count--
 		if len(list) == 1 {
@@ -174,7 +174,7 @@ func (e *Engine) apply(c *membership) {
 	}
 }
 
-func (g *groups) end(m ended) {
+func (g *groups) endMembership(m ended) {
 	if len(g.ended) < maxLeft {
 		g.ended = append(g.ended, m)
 		return

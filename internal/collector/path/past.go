@@ -57,7 +57,7 @@ func NewPast(q Query) *Past {
 // Add adds rows, in any order.
 func (p *Past) Add(rows []Row) {
 	for i := range rows {
-		p.add(&rows[i])
+		p.addRow(&rows[i])
 	}
 }
 
@@ -65,12 +65,12 @@ func (p *Past) Add(rows []Row) {
 func (p *Past) AddBetween(rows []Row, from, to int64) {
 	for i := range rows {
 		if first, last := rows[i].Span(); first < to && last >= from {
-			p.add(&rows[i])
+			p.addRow(&rows[i])
 		}
 	}
 }
 
-func (p *Past) add(r *Row) {
+func (p *Past) addRow(r *Row) {
 	if r.Kind == KindAll {
 		if p.to == 0 || r.Time < p.from {
 			p.from = r.Time
@@ -115,7 +115,7 @@ func (p *Past) add(r *Row) {
 	}
 	switch r.Kind {
 	case KindFlow:
-		f.add(r)
+		f.addRow(r)
 	case KindHop:
 		p.hop(f.hops, r)
 	case KindPath:
@@ -143,7 +143,7 @@ func (t *Tuple) multicast() bool {
 	return t.Dst.IsMulticast() || t.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-func (f *pastFlow) add(r *Row) {
+func (f *pastFlow) addRow(r *Row) {
 	f.Packets += r.Packets
 	f.Bytes += r.Bytes
 	f.Arrived += r.Arrived

@@ -54,7 +54,7 @@ type ring struct {
 
 const ringSize = 4096
 
-func (r *ring) add(w Ended) {
+func (r *ring) addEnded(w Ended) {
 	if len(r.list) < ringSize {
 		r.list = append(r.list, w)
 		return

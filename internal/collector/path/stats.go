@@ -79,7 +79,7 @@ func bucketStart(i int) float64 {
 	return math.Ldexp(1+float64(i&(1<<histSub-1))/(1<<histSub), e)
 }
 
-func (h *histogram) add(d int64) {
+func (h *histogram) addDelay(d int64) {
 	if h.count == 0 {
 		h.min, h.max = d, d
 	}
@@ -197,7 +197,7 @@ func (s *stats) delay(at, d int64) {
 		}
 		s.span = span
 	}
-	s.recent[0].add(d)
+	s.recent[0].addDelay(d)
 }
 
 func (s *stats) drop(r wire.Reason) {
@@ -254,7 +254,7 @@ func (e *Engine) keepDelay(h *hop, d int64) {
 			h.fresh = new(histogram)
 		}
 	}
-	h.fresh.add(d)
+	h.fresh.addDelay(d)
 	e.adjust(h.fresh, h.link)
 }
 

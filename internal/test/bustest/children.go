@@ -107,7 +107,7 @@ func (r *Role) writer(c *bus.Conn, streams bus.Streams) (func(ctx context.Contex
 		return nil, err
 	}
 	cfg := bus.WriterConfig{
-		Store: store, NewSegment: func(id string) (bus.Segment, error) { return store.NewSegment(id) },
+		Store: store, NewSegment: func(id string) (bus.SegmentWriter, error) { return store.NewSegment(id) },
 		Streams: streams, Rows: r.Rows, Age: r.Age, Share: bus.NewShare(c, "writers", "test"),
 	}
 	w := bus.NewWriter(c, cfg)

@@ -20,7 +20,7 @@ import (
 type Files struct{ Dir string }
 
 // NewSegment begins one.
-func (f Files) NewSegment(id string) (bus.Segment, error) {
+func (f Files) NewSegment(id string) (bus.SegmentWriter, error) {
 	file, err := os.Create(filepath.Join(f.Dir, id+".tmp"))
 	if err != nil {
 		return nil, err

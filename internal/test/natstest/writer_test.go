@@ -149,18 +149,18 @@ func (b broken) Commit(id string) error {
 	return b.Files.Commit(id)
 }
 
-func (b broken) newSegment(id string) (bus.Segment, error) {
+func (b broken) newSegment(id string) (bus.SegmentWriter, error) {
 	s, err := b.NewSegment(id)
 	return brokenSegment{s, b.seal}, err
 }
 
 type brokenSegment struct {
-	bus.Segment
+	bus.SegmentWriter
 	after func() error
 }
 
 func (s brokenSegment) Seal() error {
-	err := s.Segment.Seal()
+	err := s.SegmentWriter.Seal()
 	if err == nil && s.after != nil {
 		err = s.after()
 	}

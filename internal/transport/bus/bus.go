@@ -42,11 +42,11 @@ func Partition(agent string, n int) int {
 }
 
 // streamName returns the name of a partition's stream.
-func (t *Target) streamName(partition int) string {
+func (t *ClusterURL) streamName(partition int) string {
 	return fmt.Sprintf("%s%02d", t.streamPrefix(), partition)
 }
 
-func (t *Target) streamPrefix() string {
+func (t *ClusterURL) streamPrefix() string {
 	if t.Tenant == "default" {
 		return "PC_"
 	}
@@ -54,12 +54,12 @@ func (t *Target) streamPrefix() string {
 }
 
 // streamSubjects returns the subjects that a partition's stream stores.
-func (t *Target) streamSubjects(partition int) string {
+func (t *ClusterURL) streamSubjects(partition int) string {
 	return fmt.Sprintf("pcapper.v1.%s.%02d.>", t.Tenant, partition)
 }
 
 // subject returns the subject of a batch, given the number of partitions.
-func (t *Target) subject(h *batch.Header, partitions int) string {
+func (t *ClusterURL) subject(h *batch.Header, partitions int) string {
 	kind := [...]string{batch.Packets: "pkt", batch.Flows: "flow1s", batch.Top: "top10s"}[h.Level]
 	return fmt.Sprintf("pcapper.v1.%s.%02d.%s.%s.%s", t.Tenant, Partition(h.Agent, partitions), kind, token(t.Site), token(h.Agent))
 }

@@ -34,7 +34,7 @@ const (
 
 // Config configures a connection.
 type Config struct {
-	Target *Target
+	Target *ClusterURL
 	// Name is the name shown in the servers' lists of clients.
 	Name string
 	// InProcess is a server in this process, used instead of Target's.
@@ -51,7 +51,7 @@ type Config struct {
 type Conn struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	target *Target
+	target *ClusterURL
 	cfg    Config
 	say    func(format string, args ...any)
 	away   atomic.Bool // it has been reported that the bus is away
@@ -142,7 +142,7 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 	}
 	if cfg.InProcess != nil {
 		o.InProcessServer = cfg.InProcess
-		c.target = &Target{Servers: []string{"in this process"}, Tenant: "default", Site: "default"}
+		c.target = &ClusterURL{Servers: []string{"in this process"}, Tenant: "default", Site: "default"}
 		return &o, nil
 	}
 	o.Servers = cfg.Target.Servers
@@ -158,7 +158,7 @@ func (c *Conn) options(cfg Config) (*nats.Options, error) {
 }
 
 // identify sets our identity, and how to verify the servers'.
-func (t *Target) identify(o *nats.Options) error {
+func (t *ClusterURL) identify(o *nats.Options) error {
 	if t.Creds != "" {
 		if _, err := os.ReadFile(t.Creds); err != nil {
 			return fault.WithHint(fmt.Errorf("bus %s: credentials: %w", t, err), "creds names a file with a JWT and its seed, as nsc writes it")
@@ -185,7 +185,7 @@ func (t *Target) identify(o *nats.Options) error {
 	return err
 }
 
-func (t *Target) tls() (*tls.Config, error) {
+func (t *ClusterURL) tls() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12} // the servers' administrators decide
 	if t.CA != "" {
 		var err error

@@ -33,9 +33,9 @@ type mark struct {
 	Seen    uint64 `json:"s"`           // when, by the clock of marks
 }
 
-// take returns the parts of [from, to) that have not been received before, and marks
+// markReceived returns the parts of [from, to) that have not been received before, and marks
 // them as received.
-func (m *mark) take(from, to uint64) (fresh []span) {
+func (m *mark) markReceived(from, to uint64) (fresh []span) {
 	fresh = m.fill(from, min(to, m.Next))
 	if from > m.Next {
 		m.Holes = append(m.Holes, span{m.Next, from})
@@ -85,40 +85,40 @@ func (m *mark) missing() (n uint64) {
 
 // marks are the marks of many streams of records.
 type marks struct {
-	of    map[source]*mark
+	of    map[streamID]*mark
 	clock uint64
 }
 
-type source struct {
+type streamID struct {
 	agent string
 	boot  uint64
 }
 
 func newMarks(list []mark) *marks {
-	m := &marks{of: make(map[source]*mark, len(list))}
+	m := &marks{of: make(map[streamID]*mark, len(list))}
 	for _, k := range list {
 		k.Holes = slices.Clone(k.Holes)
-		m.of[source{k.Agent, k.Boot}] = &k
+		m.of[streamID{k.Agent, k.Boot}] = &k
 		m.clock = max(m.clock, k.Seen)
 	}
 	return m
 }
 
-// take returns the spans of b's records that have not been received before.
-func (m *marks) take(b *batch.Batch) []span {
-	k := m.of[source{b.Agent, b.Boot}]
+// newSpans returns the spans of b's records that have not been received before.
+func (m *marks) newSpans(b *batch.Batch) []span {
+	k := m.of[streamID{b.Agent, b.Boot}]
 	if k == nil {
 		k = &mark{Agent: b.Agent, Boot: b.Boot}
-		m.of[source{b.Agent, b.Boot}] = k
+		m.of[streamID{b.Agent, b.Boot}] = k
 		if len(m.of) > 2*maxMarks {
 			m.of = newMarks(m.list()).of
-			k = m.of[source{b.Agent, b.Boot}]
+			k = m.of[streamID{b.Agent, b.Boot}]
 		}
 	}
 	m.clock++
 	k.Seen = m.clock
 	k.Dropped = max(k.Dropped, b.Dropped)
-	return k.take(b.First, b.Next())
+	return k.markReceived(b.First, b.Next())
 }
 
 // list returns all marks, without the least recently seen if there are too many.
@@ -141,7 +141,7 @@ func (m *marks) list() (list []mark) {
 // each calls f with those records of b that have not been received before, as a
 // separate batch per span. f must not keep it.
 func (m *marks) each(b *batch.Batch, f func(*batch.Batch) error) error {
-	for _, s := range m.take(b) {
+	for _, s := range m.newSpans(b) {
 		part := *b
 		part.First, part.Records = s.From, b.Records[s.From-b.First:s.To-b.First]
 		if err := f(&part); err != nil {

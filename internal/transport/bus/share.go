@@ -272,14 +272,14 @@ func (s *Share) publish(b beat) {
 // heard processes a heartbeat.
 func (s *Share) heard(b *beat, now time.Time) {
 	s.mu.Lock()
-	fresh := s.take(b, now)
+	fresh := s.countBeat(b, now)
 	s.mu.Unlock()
 	if fresh { // a member that joins hears from us immediately
 		s.send(now)
 	}
 }
 
-func (s *Share) take(b *beat, now time.Time) (fresh bool) {
+func (s *Share) countBeat(b *beat, now time.Time) (fresh bool) {
 	switch {
 	case b.ID == s.id:
 		if !b.Left {

@@ -60,8 +60,8 @@ func decodeState(data []byte) (*state, error) {
 	return s, json.Unmarshal(plain, s)
 }
 
-// ledger gives access to the bucket.
-type ledger struct {
+// stateBucket gives access to the bucket.
+type stateBucket struct {
 	conn *Conn
 	kv   jetstream.KeyValue
 	id   string // of the bus: segments of other buses are not judged by it
@@ -80,7 +80,7 @@ func (c *Conn) ensureBucket(ctx context.Context, name string, cfg jetstream.Stre
 	return c.js.KeyValue(ctx, name)
 }
 
-func (t *Target) bucket(what string) string {
+func (t *ClusterURL) bucket(what string) string {
 	if t.Tenant == "default" {
 		return "PC_" + what
 	}
@@ -88,8 +88,8 @@ func (t *Target) bucket(what string) string {
 }
 
 // openLedger opens the bucket, and creates it if necessary.
-func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*ledger, error) {
-	l := &ledger{conn: c}
+func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*stateBucket, error) {
+	l := &stateBucket{conn: c}
 	bucket := c.target.bucket("STATE")
 	if group != "" {
 		bucket += "-" + group
@@ -107,7 +107,7 @@ func (c *Conn) openLedger(ctx context.Context, group string, cfg Streams) (*ledg
 }
 
 // identity returns the name that the first writer gave the bus.
-func (l *ledger) identity(ctx context.Context) (string, error) {
+func (l *stateBucket) identity(ctx context.Context) (string, error) {
 	if _, err := l.kv.Create(ctx, "bus", fmt.Appendf(nil, "%08x", rand.Uint32())); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 		return "", err
 	}
@@ -122,7 +122,7 @@ func key(partition int) string { return fmt.Sprintf("partition.%02d", partition)
 
 // get reads a partition's key, whose value may be slightly out of date. revision 0
 // means that there is none.
-func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uint64, err error) {
+func (l *stateBucket) get(ctx context.Context, partition int) (s *state, revision uint64, err error) {
 	e, err := l.kv.Get(ctx, key(partition))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return &state{Next: 1}, 0, nil
@@ -138,7 +138,7 @@ func (l *ledger) get(ctx context.Context, partition int) (s *state, revision uin
 
 // set replaces a key's value if it has this revision, and returns the new revision.
 // After an error other than errChanged, it may have succeeded nevertheless.
-func (l *ledger) set(ctx context.Context, partition int, s *state, revision uint64) (uint64, error) {
+func (l *stateBucket) set(ctx context.Context, partition int, s *state, revision uint64) (uint64, error) {
 	data, err := s.encode()
 	if err != nil {
 		return 0, err
@@ -158,7 +158,7 @@ func (l *ledger) set(ctx context.Context, partition int, s *state, revision uint
 var errChanged = errors.New("the partition's key was changed")
 
 // fresh reads a key's current value, reliably, by writing it.
-func (l *ledger) fresh(ctx context.Context, partition int) (s *state, err error) {
+func (l *stateBucket) fresh(ctx context.Context, partition int) (s *state, err error) {
 	for {
 		var revision uint64
 		if s, revision, err = l.get(ctx, partition); err != nil {
@@ -173,7 +173,7 @@ func (l *ledger) fresh(ctx context.Context, partition int) (s *state, err error)
 // seal makes a segment count by changing a partition's key from base, which has the
 // given revision, to want. It retries until the outcome is known. The error is ctx's, a
 // *fault.Error, or a *taken.
-func (l *ledger) seal(ctx context.Context, partition int, base, want *state, revision uint64, segment string) (now uint64, err error) {
+func (l *stateBucket) seal(ctx context.Context, partition int, base, want *state, revision uint64, segment string) (now uint64, err error) {
 	err = l.conn.retry(ctx, key(partition), func() error {
 		for {
 			if now, err = l.set(ctx, partition, want, revision); !errors.Is(err, errChanged) {

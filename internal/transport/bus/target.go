@@ -12,12 +12,12 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is a parsed URL of servers:
+// ClusterURL is a parsed URL of servers:
 //
 //	nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST...][?KEY=VALUE[&...]]
 //
 // With nats+tls://, TLS is used; tls:// is an older spelling. Params lists the keys.
-type Target struct {
+type ClusterURL struct {
 	// Servers are URLs, each with a scheme, a port, and our identity.
 	Servers []string
 	// Secure means TLS from the first byte sent.
@@ -36,16 +36,16 @@ type Target struct {
 // defaultPort is NATS's.
 const defaultPort = 4222
 
-// Parse parses a Target. Its errors say what is expected, and contain no passwords.
-func Parse(text string) (*Target, error) {
-	t := &Target{Tenant: "default", Site: "default"}
+// Parse parses a ClusterURL. Its errors say what is expected, and contain no passwords.
+func Parse(text string) (*ClusterURL, error) {
+	t := &ClusterURL{Tenant: "default", Site: "default"}
 	if err := t.parse(text); err != nil {
 		return nil, fmt.Errorf("bus %q: %w", option.Redact(text), err)
 	}
 	return t, nil
 }
 
-func (t *Target) parse(text string) error {
+func (t *ClusterURL) parse(text string) error {
 	scheme, rest, query := option.CutURL(text)
 	switch scheme {
 	case "nats":
@@ -72,7 +72,7 @@ func (t *Target) parse(text string) error {
 
 // setServers builds the URLs that the NATS client expects. The first server's user
 // applies to servers without one.
-func (t *Target) setServers(list []option.Server) {
+func (t *ClusterURL) setServers(list []option.Server) {
 	u := url.URL{Scheme: "nats"}
 	if t.Secure {
 		u.Scheme = "tls"
@@ -85,7 +85,7 @@ func (t *Target) setServers(list []option.Server) {
 }
 
 // Params returns the URL's parameters, which set t's fields.
-func (t *Target) Params() option.Params {
+func (t *ClusterURL) Params() option.Params {
 	return option.Params{
 		option.Text("creds", "FILE", "who we are: a JWT and its seed, as nsc writes it", &t.Creds),
 		option.Text("nkey", "FILE", "who we are: a seed", &t.NKey),
@@ -102,7 +102,7 @@ func (t *Target) Params() option.Params {
 }
 
 // check validates combinations of parameters.
-func (t *Target) check() error {
+func (t *ClusterURL) check() error {
 	switch {
 	case token(t.Tenant) != t.Tenant:
 		return fmt.Errorf("tenant %q: want letters, digits, - and _", t.Tenant)
@@ -117,7 +117,7 @@ func (t *Target) check() error {
 }
 
 // Files returns the files that t names, which the process must be able to read.
-func (t *Target) Files() (files []string) {
+func (t *ClusterURL) Files() (files []string) {
 	for _, f := range []string{t.Creds, t.NKey, t.Cert, t.Key, t.CA} {
 		if f != "" {
 			files = append(files, f)
@@ -127,7 +127,7 @@ func (t *Target) Files() (files []string) {
 }
 
 // String returns t for display, without passwords and tokens.
-func (t *Target) String() string {
+func (t *ClusterURL) String() string {
 	list := make([]string, len(t.Servers))
 	for i, s := range t.Servers {
 		list[i] = option.Redact(s)

@@ -60,7 +60,7 @@ func TestParseRefuses(t *testing.T) {
 
 // TestSubjects: names with what NATS gives a meaning, and back.
 func TestSubjects(t *testing.T) {
-	target := &Target{Tenant: "default", Site: "east wing"}
+	target := &ClusterURL{Tenant: "default", Site: "east wing"}
 	for _, name := range []string{"a", "node 1.lan", "*", ">", "é", "a=b", "\x00"} {
 		s := target.subject(&batch.Header{Agent: name, Level: batch.Top}, 4)
 		if n := strings.Count(s, "."); n != 6 || strings.ContainsAny(s, " *>\x00") {
@@ -109,7 +109,7 @@ func TestMarks(t *testing.T) {
 		to := from + 1 + rnd.Uint64N(40)
 		waited := slices.Clone(m.Holes)
 		next := m.Next
-		for _, s := range m.take(from, to) {
+		for _, s := range m.markReceived(from, to) {
 			for i := s.From; i < s.To; i++ {
 				if fresh[i] {
 					t.Fatalf("record %d is new twice", i)

@@ -16,8 +16,8 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Store holds segments.
-type Store interface {
+// SegmentStore holds segments.
+type SegmentStore interface {
 	// Pending returns the segments that are sealed but not committed.
 	Pending() []string
 	// Commit makes a sealed segment permanent. It is not an error if it is committed
@@ -27,8 +27,8 @@ type Store interface {
 	Discard(id string) error
 }
 
-// Segment is a group of records that are kept together.
-type Segment interface {
+// SegmentWriter is a group of records that are kept together.
+type SegmentWriter interface {
 	// Add adds the records of a batch, which it does not retain.
 	Add(b *batch.Batch) error
 	// Seal makes the segment survive a kill and a loss of power, as pending.
@@ -48,9 +48,9 @@ const (
 
 // WriterConfig configures a Writer.
 type WriterConfig struct {
-	Store Store
+	Store SegmentStore
 	// NewSegment begins a segment in Store. id consists of letters, digits, and "-".
-	NewSegment func(id string) (Segment, error)
+	NewSegment func(id string) (SegmentWriter, error)
 	Streams    Streams // the streams to create if there are none
 	// Group identifies the progress: each group of writers processes all records. "" is
 	// the group that writes the history. It consists of letters, digits, and "-".
@@ -76,7 +76,7 @@ type WriterConfig struct {
 type Writer struct {
 	conn   *Conn
 	cfg    WriterConfig
-	ledger *ledger
+	ledger *stateBucket
 
 	mu     sync.Mutex
 	status WriterStatus
@@ -249,7 +249,7 @@ func (w *Writer) write(ctx context.Context, i int) error {
 		return err
 	}
 	defer p.close()
-	return p.run(ctx)
+	return p.runPartition(ctx)
 }
 
 // partition is a partition that is being written.
@@ -263,7 +263,7 @@ type partition struct {
 	cursor    cursor
 	decoder   batch.Decoder
 	batch     batch.Batch
-	segment   Segment
+	segment   SegmentWriter
 	id        string
 	rows      int
 	begun     time.Time
@@ -326,13 +326,13 @@ func (p *partition) close() {
 	})
 }
 
-func (p *partition) run(ctx context.Context) error {
+func (p *partition) runPartition(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
 		m, ok, err := p.cursor.read(ctx, look.C)
 		if ctx.Err() != nil {
-			return p.end(ctx)
+			return p.finishOpen(ctx)
 		}
 		if err != nil {
 			return err
@@ -341,7 +341,7 @@ func (p *partition) run(ctx context.Context) error {
 			return nil // what was begun is left to the next writer
 		}
 		if ok {
-			if err := p.take(&m); err != nil {
+			if err := p.takeMessage(&m); err != nil {
 				return err
 			}
 		}
@@ -353,8 +353,8 @@ func (p *partition) run(ctx context.Context) error {
 	}
 }
 
-// end finishes writing what was begun, for a limited time.
-func (p *partition) end(ctx context.Context) error {
+// finishOpen finishes writing what was begun, for a limited time.
+func (p *partition) finishOpen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	return p.flush(ctx)
@@ -371,8 +371,8 @@ func (p *partition) full() bool {
 	return p.rows >= p.w.cfg.Rows/share || time.Since(p.begun) >= p.w.cfg.Age
 }
 
-// take adds a message's records to the segment.
-func (p *partition) take(m *message) error {
+// takeMessage adds a message's records to the segment.
+func (p *partition) takeMessage(m *message) error {
 	if m.seq < p.now.Next {
 		return nil
 	}
@@ -395,14 +395,14 @@ func (p *partition) take(m *message) error {
 		return nil
 	}
 	rows := p.rows
-	if err := p.marks.each(&p.batch, p.add); err != nil {
+	if err := p.marks.each(&p.batch, p.addBatch); err != nil {
 		return err
 	}
 	p.counted.duplicates += uint64(len(p.batch.Records) - (p.rows - rows))
 	return nil
 }
 
-func (p *partition) add(b *batch.Batch) (err error) {
+func (p *partition) addBatch(b *batch.Batch) (err error) {
 	if p.segment == nil {
 		p.id = p.w.segmentID(p.number, p.base.Next)
 		if p.segment, err = p.w.cfg.NewSegment(p.id); err != nil {

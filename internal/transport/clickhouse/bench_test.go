@@ -29,7 +29,7 @@ func BenchmarkSink(b *testing.B) {
 
 // BenchmarkPublish: what the collector pays.
 func BenchmarkPublish(b *testing.B) {
-	s, err := New(&Target{URL: "http://127.0.0.1:1", Memory: defaultMemory}, func(string, ...any) {})
+	s, err := New(&TableURL{URL: "http://127.0.0.1:1", Memory: defaultMemory}, func(string, ...any) {})
 	if err != nil {
 		b.Fatal(err)
 	}

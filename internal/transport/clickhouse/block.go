@@ -54,10 +54,10 @@ type block struct {
 	first, last uint32
 }
 
-// add appends b's traffic, and returns the number of records that a row cannot
+// addTraffic appends b's traffic, and returns the number of records that a row cannot
 // represent, because DateTime ends in 2106. Drops and second observations have no rows,
 // because users would count them as traffic.
-func (k *block) add(b *batch.Batch) (unfit int) {
+func (k *block) addTraffic(b *batch.Batch) (unfit int) {
 	for i := range b.Records {
 		r := &b.Records[i]
 		if !r.IsTraffic() {
@@ -141,10 +141,10 @@ func direction(f wire.Flags) byte {
 }
 
 // without returns the block without the rows that already exist.
-func (k *block) without(there map[source]map[uint64]bool) *block {
+func (k *block) without(there map[rowStream]map[uint64]bool) *block {
 	left := &block{id: k.id, first: k.first, last: k.last}
 	for _, r := range k.runs {
-		had := there[source{r.agent, r.boot}]
+		had := there[rowStream{r.agent, r.boot}]
 		at := r.begin
 		for number := r.from; number < r.to; number++ {
 			end := at + rowLength(k.data[at:])
@@ -160,7 +160,7 @@ func (k *block) without(there map[source]map[uint64]bool) *block {
 	return left
 }
 
-type source struct {
+type rowStream struct {
 	agent string
 	boot  uint64
 }

@@ -220,7 +220,7 @@ func TestRefusals(t *testing.T) {
 	wrong := server.target("")
 	wrong.Password = "open"
 	for _, c := range []struct {
-		target     *Target
+		target     *TableURL
 		text, hint string
 	}{
 		{wrong, "rong password", "CLICKHOUSE_PASSWORD"},

@@ -34,12 +34,12 @@ const (
 // client sends requests to the server. It must not be used by several goroutines at
 // once.
 type client struct {
-	t    *Target
+	t    *TableURL
 	http *http.Client
 	zip  bytes.Buffer
 }
 
-func newClient(t *Target) (*client, error) {
+func newClient(t *TableURL) (*client, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, MaxIdleConns: 2, IdleConnTimeout: 9 * time.Second, // a server's is 10 s
 		TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true,
@@ -180,8 +180,8 @@ func (c *client) running(ctx context.Context, id string) (bool, error) {
 }
 
 // there returns the numbers of those rows of a block that are in the table.
-func (c *client) there(ctx context.Context, k *block) (map[source]map[uint64]bool, error) {
-	found := map[source]map[uint64]bool{}
+func (c *client) there(ctx context.Context, k *block) (map[rowStream]map[uint64]bool, error) {
+	found := map[rowStream]map[uint64]bool{}
 	for runs := range slices.Chunk(k.runs, askRuns) {
 		body, err := c.do(ctx, c.question(k, runs), "", nil)
 		if err != nil {
@@ -193,7 +193,7 @@ func (c *client) there(ctx context.Context, k *block) (map[source]map[uint64]boo
 				return nil, errors.New("the server's answer is cut short")
 			}
 			rest := body[n+int(name):]
-			s := source{string(body[n : n+int(name)]), binary.LittleEndian.Uint64(rest)}
+			s := rowStream{string(body[n : n+int(name)]), binary.LittleEndian.Uint64(rest)}
 			if found[s] == nil {
 				found[s] = map[uint64]bool{}
 			}

@@ -31,12 +31,12 @@ func startServer(t testing.TB) *server {
 	return &server{clickhousetest.Start(t, string(sql)), t}
 }
 
-func (s *server) target(query string) *Target {
+func (s *server) target(query string) *TableURL {
 	s.t.Helper()
 	return s.at(s.Port, query)
 }
 
-func (s *server) at(port int, query string) *Target {
+func (s *server) at(port int, query string) *TableURL {
 	s.t.Helper()
 	t, err := Parse(fmt.Sprintf("clickhouse+http://ann:sesame%%27%%23@127.0.0.1:%d/lab%s", port, query))
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *server) at(port int, query string) *Target {
 }
 
 // runSink starts a sink; the function ends it, and waits.
-func runSink(t testing.TB, target *Target) (*Sink, func() error) {
+func runSink(t testing.TB, target *TableURL) (*Sink, func() error) {
 	t.Helper()
 	s, err := New(target, t.Logf)
 	if err != nil {

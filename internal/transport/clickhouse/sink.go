@@ -54,7 +54,7 @@ type Sink struct {
 }
 
 // New returns a sink. say prints messages for the user.
-func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
+func New(t *TableURL, say func(format string, args ...any)) (*Sink, error) {
 	c, err := newClient(t)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (s *Sink) Publish(b *batch.Batch) {
 	}
 	k := s.filling
 	before := k.cost()
-	unfit := k.add(b)
+	unfit := k.addTraffic(b)
 	s.bytes += k.cost() - before
 	s.status.Dropped += uint64(unfit)
 	if k.rows >= blockRows {

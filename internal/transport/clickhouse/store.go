@@ -20,11 +20,11 @@ import (
 	"github.com/pcapper/pcapper/wire/batch"
 )
 
-// Store writes segments of records to a table, for a bus.Writer, which decides which
+// TableStore writes segments of records to a table, for a bus.Writer, which decides which
 // segments count. A sealed segment is a file, which survives a kill. A committed one is
 // renamed; Run inserts it into the table and then removes it. Rows that a killed
 // process may have written are looked up before they are sent again.
-type Store struct {
+type TableStore struct {
 	inserter
 	dir  string
 	lock *os.File
@@ -45,7 +45,7 @@ const (
 )
 
 // OpenStore opens a store whose files are in dir, which is created if necessary.
-func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*Store, error) {
+func OpenStore(t *TableURL, dir string, say func(format string, args ...any)) (*TableStore, error) {
 	c, err := newClient(t)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*St
 		lock.Close()
 		return nil, fault.WithHint(fmt.Errorf("spool %q: another recollect has it", dir), "give each a directory of its own")
 	}
-	s := &Store{inserter: inserter{client: c, say: say}, dir: dir, lock: lock, wake: make(chan struct{}, 1), fresh: map[string]bool{}}
+	s := &TableStore{inserter: inserter{client: c, say: say}, dir: dir, lock: lock, wake: make(chan struct{}, 1), fresh: map[string]bool{}}
 	for _, id := range s.list(ready) {
 		if info, err := os.Stat(s.path(id, ready)); err == nil {
 			s.bytes.Add(info.Size())
@@ -70,10 +70,10 @@ func OpenStore(t *Target, dir string, say func(format string, args ...any)) (*St
 	return s, nil
 }
 
-func (s *Store) path(id, kind string) string { return filepath.Join(s.dir, id+kind) }
+func (s *TableStore) path(id, kind string) string { return filepath.Join(s.dir, id+kind) }
 
 // list returns the segments of a kind, oldest first.
-func (s *Store) list(kind string) (ids []string) {
+func (s *TableStore) list(kind string) (ids []string) {
 	entries, _ := os.ReadDir(s.dir)
 	for _, e := range entries {
 		if id, ok := strings.CutSuffix(e.Name(), kind); ok {
@@ -84,27 +84,27 @@ func (s *Store) list(kind string) (ids []string) {
 	return ids
 }
 
-// Segment is a segment that is being filled.
-type Segment struct {
-	s      *Store
+// TableSegment is a segment that is being filled.
+type TableSegment struct {
+	s      *TableStore
 	id     string
 	blocks []*block
 }
 
 // NewSegment begins a segment. id consists of letters, digits, and "-".
-func (s *Store) NewSegment(id string) (*Segment, error) {
+func (s *TableStore) NewSegment(id string) (*TableSegment, error) {
 	if s.bytes.Load() > maxReady {
 		return nil, fmt.Errorf("clickhouse %s: %d MiB wait for it", s.client.t, s.bytes.Load()>>20)
 	}
-	return &Segment{s: s, id: id}, nil
+	return &TableSegment{s: s, id: id}, nil
 }
 
 // Add adds the records of a batch, which it does not retain.
-func (g *Segment) Add(b *batch.Batch) error {
+func (g *TableSegment) Add(b *batch.Batch) error {
 	if n := len(g.blocks); n == 0 || g.blocks[n-1].rows >= blockRows {
 		g.blocks = append(g.blocks, newBlock())
 	}
-	g.blocks[len(g.blocks)-1].add(b)
+	g.blocks[len(g.blocks)-1].addTraffic(b)
 	return nil
 }
 
@@ -124,7 +124,7 @@ type storedRun struct {
 }
 
 // Seal writes the segment to a file that survives a kill and a loss of power.
-func (g *Segment) Seal() error {
+func (g *TableSegment) Seal() error {
 	list := make([]stored, len(g.blocks))
 	for i, k := range g.blocks {
 		list[i] = stored{ID: k.id, Data: k.data, Rows: k.rows, First: k.first, Last: k.last}
@@ -146,10 +146,10 @@ func (g *Segment) Seal() error {
 }
 
 // Abort discards the segment.
-func (g *Segment) Abort() { _ = os.Remove(g.s.path(g.id, ".tmp")) }
+func (g *TableSegment) Abort() { _ = os.Remove(g.s.path(g.id, ".tmp")) }
 
 // rename renames a file durably.
-func (s *Store) rename(from, to string) error {
+func (s *TableStore) rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
@@ -162,11 +162,11 @@ func (s *Store) rename(from, to string) error {
 }
 
 // Pending returns the segments that are sealed but not committed.
-func (s *Store) Pending() []string { return s.list(sealed) }
+func (s *TableStore) Pending() []string { return s.list(sealed) }
 
 // Commit makes Run insert a sealed segment into the table. It is not an error if it is
 // committed already.
-func (s *Store) Commit(id string) error {
+func (s *TableStore) Commit(id string) error {
 	info, err := os.Stat(s.path(id, sealed))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -189,17 +189,17 @@ func (s *Store) Commit(id string) error {
 }
 
 // Discard removes a sealed segment.
-func (s *Store) Discard(id string) error { return os.Remove(s.path(id, sealed)) }
+func (s *TableStore) Discard(id string) error { return os.Remove(s.path(id, sealed)) }
 
 // Close releases the directory for other processes.
-func (s *Store) Close() error { return s.lock.Close() }
+func (s *TableStore) Close() error { return s.lock.Close() }
 
 // Written returns the number of rows written to the table by this process.
-func (s *Store) Written() uint64 { return s.written.Load() }
+func (s *TableStore) Written() uint64 { return s.written.Load() }
 
 // Run inserts committed segments into the table until ctx is done, and then, for a few
 // seconds, those that are left. The error is for the user.
-func (s *Store) Run(ctx context.Context) error {
+func (s *TableStore) Run(ctx context.Context) error {
 	defer s.client.http.CloseIdleConnections()
 	sending, stop := lasting(ctx)
 	defer stop()
@@ -224,7 +224,7 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // send inserts a segment into the table.
-func (s *Store) send(ctx context.Context, id string) error {
+func (s *TableStore) send(ctx context.Context, id string) error {
 	f, err := os.Open(s.path(id, ready))
 	if err != nil {
 		return fault.WithHint(err, "spool=DIR is recollect's own")

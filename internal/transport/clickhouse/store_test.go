@@ -58,7 +58,7 @@ func (s *sums) add(o sums) {
 
 // writeFor writes for a while, and then ends without letting an INSERT end, as when
 // the process is killed; or until it is done and nothing waits.
-func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *Target, dir string, d time.Duration, done func() bool) *Store {
+func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *TableURL, dir string, d time.Duration, done func() bool) *TableStore {
 	t.Helper()
 	s, err := OpenStore(target, dir, t.Logf)
 	if err != nil {
@@ -66,7 +66,7 @@ func writeFor(t *testing.T, conn *bus.Conn, streams bus.Streams, target *Target,
 	}
 	w := bus.NewWriter(conn, bus.WriterConfig{
 		Store: s, Streams: streams, Group: "clickhouse", Age: 100 * time.Millisecond,
-		NewSegment: func(id string) (bus.Segment, error) { return s.NewSegment(id) },
+		NewSegment: func(id string) (bus.SegmentWriter, error) { return s.NewSegment(id) },
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
@@ -141,7 +141,7 @@ func TestStoreRun(t *testing.T) {
 
 type segmentPublisher struct {
 	t *testing.T
-	g *Segment
+	g *TableSegment
 }
 
 func (p segmentPublisher) Publish(b *batch.Batch) {

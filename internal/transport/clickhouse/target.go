@@ -12,12 +12,12 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is a parsed URL:
+// TableURL is a parsed URL:
 //
 //	clickhouse+http://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?KEY=VALUE[&...]]
 //
 // With clickhouse+https://, TLS is used. Params lists the keys.
-type Target struct {
+type TableURL struct {
 	URL             string // http://HOST:PORT
 	User, Password  string
 	Database, Table string
@@ -36,10 +36,10 @@ const (
 
 var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// Parse parses a Target. A user or password that it does not contain is taken from
+// Parse parses a TableURL. A user or password that it does not contain is taken from
 // CLICKHOUSE_USER or CLICKHOUSE_PASSWORD, as in ClickHouse's own client. Errors contain
 // no passwords.
-func Parse(text string) (*Target, error) {
+func Parse(text string) (*TableURL, error) {
 	u, err := option.ParseURL(text)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func Parse(text string) (*Target, error) {
 	case len(u.Servers) != 1:
 		return nil, errors.New("several servers: want one: clickhouse+http://USER@HOST:8123/DATABASE")
 	}
-	t := &Target{Database: "default", Table: "records", Memory: defaultMemory}
+	t := &TableURL{Database: "default", Table: "records", Memory: defaultMemory}
 	t.URL = strings.TrimPrefix(u.Scheme, "clickhouse+") + "://" + u.Servers[0].Address(port)
 	if name := strings.Trim(u.Path, "/"); name != "" {
 		t.Database = name
@@ -69,7 +69,7 @@ func Parse(text string) (*Target, error) {
 }
 
 // Params returns the URL's parameters, which set t's fields.
-func (t *Target) Params() option.Params {
+func (t *TableURL) Params() option.Params {
 	return option.Params{
 		option.Text("table", "NAME", "the table (records)", &t.Table),
 		option.Secret("password-file", "file with the user's password", &t.Password),
@@ -80,7 +80,7 @@ func (t *Target) Params() option.Params {
 	}
 }
 
-func (t *Target) credentials(user *url.Userinfo) {
+func (t *TableURL) credentials(user *url.Userinfo) {
 	t.User = cmp.Or(user.Username(), os.Getenv("CLICKHOUSE_USER"))
 	if password, ok := user.Password(); ok {
 		t.Password = password
@@ -89,6 +89,6 @@ func (t *Target) credentials(user *url.Userinfo) {
 }
 
 // String returns t for display, without its password.
-func (t *Target) String() string {
+func (t *TableURL) String() string {
 	return fmt.Sprintf("%s/%s?table=%s", t.URL, t.Database, t.Table)
 }

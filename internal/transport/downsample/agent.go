@@ -282,7 +282,7 @@ func (a *Agent) enter(to batch.Level) {
 func (a *Agent) give(f *flow.Flow) {
 	if a.top != nil {
 		if f.Flags&wire.Dropped == 0 {
-			a.top.add(&f.Record)
+			a.top.addFlow(&f.Record)
 		}
 		return
 	}

@@ -39,8 +39,8 @@ func newTop(keep int, emit func(batch.Level, *wire.Record)) *top {
 	return t
 }
 
-// add adds a flow of one second.
-func (t *top) add(r *wire.Record) {
+// addFlow adds a flow of one second.
+func (t *top) addFlow(r *wire.Record) {
 	if t.heavy.Len() >= t.room {
 		t.heavy.Shrink(t.room/2, t.sum)
 	}

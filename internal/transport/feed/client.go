@@ -318,7 +318,7 @@ func (c *Client) deliver(b []byte) (used int, err error) {
 		n := 0
 		for n < len(c.batch) && len(b)-used >= wire.Size && bad == nil {
 			if bad = wire.DecodeBinary(b[used:], &c.batch[n]); bad == nil {
-				c.sense.see(nil)
+				c.sense.seeRecord(nil)
 				used += wire.Size
 				n++
 			}
@@ -343,7 +343,7 @@ func (c *Client) noRecord(b []byte, bad error) error {
 	if ok {
 		return nil
 	}
-	c.sense.see(bad)
+	c.sense.seeRecord(bad)
 	c.losses.malformed.Add(1)
 	return c.sense.verdict(judgeFrom)
 }
@@ -360,8 +360,8 @@ type sense struct {
 	why  error  // the reason for the last invalid one
 }
 
-// see adds the next record; bad is what is wrong with it, or nil.
-func (s *sense) see(bad error) {
+// seeRecord adds the next record; bad is what is wrong with it, or nil.
+func (s *sense) seeRecord(bad error) {
 	s.seen = min(s.seen+1, 64)
 	s.bad <<= 1
 	if bad != nil {

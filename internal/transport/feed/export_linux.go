@@ -18,7 +18,7 @@ const (
 )
 
 // Exporter describes the agent to collectors of IPFIX.
-type Exporter[R Reader] struct {
+type Exporter[R ItemReader] struct {
 	// Domain and PEN are those of ipfix.Writer.
 	Domain, PEN uint32
 	// Names identify what the domain observes, if the collector needs to know.
@@ -61,7 +61,7 @@ func (c *collector[R]) export(left context.Context, raw syscall.RawConn) error {
 }
 
 // exporting is the state of one session.
-type exporting[R Reader] struct {
+type exporting[R ItemReader] struct {
 	c      *collector[R]
 	writer ipfix.Writer
 	due    time.Time // of the next statistics

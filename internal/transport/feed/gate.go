@@ -56,7 +56,7 @@ type gate struct {
 	say    func(string, ...any)
 
 	mu          sync.Mutex
-	sources     map[netip.Addr]*source
+	sources     map[netip.Addr]*sourceState
 	handshaking int
 	counts      Refused
 
@@ -65,14 +65,14 @@ type gate struct {
 	periodAt time.Time
 }
 
-// source is the state of one address.
-type source struct {
+// sourceState is the state of one address.
+type sourceState struct {
 	open        int // connections, including those in a handshake
 	handshaking int
 }
 
 func newGate(l Limits, say func(string, ...any)) *gate {
-	return &gate{limits: l, say: say, sources: map[netip.Addr]*source{}}
+	return &gate{limits: l, say: say, sources: map[netip.Addr]*sourceState{}}
 }
 
 // sourceOf returns the address by which limits are counted.
@@ -95,7 +95,7 @@ func (g *gate) enter(a netip.Addr, secure bool) error {
 	key := sourceOf(a)
 	s := g.sources[key]
 	if s == nil {
-		s = &source{}
+		s = &sourceState{}
 	}
 	if g.limits.PerSource > 0 && s.open >= g.limits.PerSource {
 		return errTooMany

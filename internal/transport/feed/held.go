@@ -23,9 +23,9 @@ type held struct {
 	since    time.Time
 }
 
-// hold keeps a message if it must wait for its template. Otherwise, if it contains
+// holdMessage keeps a message if it must wait for its template. Otherwise, if it contains
 // templates, it first passes the messages that have waited for them to the decoder.
-func (r *Receiver) hold(s *session, b []byte) (waits bool) {
+func (r *Receiver) holdMessage(s *session, b []byte) (waits bool) {
 	if s.decoder.Knows(b) {
 		if len(s.held.messages) > 0 {
 			s.decoder.Teach(b)
@@ -60,7 +60,7 @@ func (r *Receiver) release(s *session, ready func([]byte) bool) {
 			continue
 		}
 		r.holding -= len(b)
-		if r.take(s, b) != nil {
+		if r.decodeMessage(s, b) != nil {
 			r.refuse(s.from, b)
 		}
 	}

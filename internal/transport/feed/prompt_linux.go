@@ -11,7 +11,7 @@ import (
 // delegate lets the goroutine that publishes records send them to a collector directly,
 // as long as the connection accepts them, so that no goroutine has to be woken. When it
 // does not, the collector's own goroutine takes over again.
-type delegate[R Reader] struct {
+type delegate[R ItemReader] struct {
 	c        *collector[R]
 	raw      syscall.RawConn
 	w        *writer
@@ -23,7 +23,7 @@ type delegate[R Reader] struct {
 	over     func()
 }
 
-func newDelegate[R Reader](c *collector[R], raw syscall.RawConn, w *writer, encoding int) *delegate[R] {
+func newDelegate[R ItemReader](c *collector[R], raw syscall.RawConn, w *writer, encoding int) *delegate[R] {
 	d := &delegate[R]{c: c, raw: raw, w: w, encoding: encoding, back: make(chan struct{}, 1)}
 	d.attempt = func(fd uintptr) bool {
 		d.failed = d.c.drain(int(fd), d.w, d.encoding) != nil

@@ -222,13 +222,13 @@ func (r *Receiver) datagram(from netip.AddrPort, b []byte) {
 		return
 	}
 	s := r.session(from)
-	if r.hold(s, b) {
+	if r.holdMessage(s, b) {
 		return
 	}
-	if err := r.take(s, b); err != nil {
+	if err := r.decodeMessage(s, b); err != nil {
 		r.refuse(from, b)
 		if s.decoder.Counts().Messages == 0 {
-			r.end(s) // not an exporter
+			r.endSession(s) // not an exporter
 		}
 		return
 	}
@@ -312,7 +312,7 @@ func (r *Receiver) evict() {
 	r.status.Evicted++
 	r.complain("evicted", "%d sessions so far were forgotten to make room for others, the last of %v: more than %d exporters, or %d MiB of templates",
 		r.status.Evicted, s.from, maxSessions, maxTemplateTotal>>20)
-	r.end(s)
+	r.endSession(s)
 }
 
 // limitTemplates bounds the memory of unknown exporters' templates after a message of
@@ -329,8 +329,8 @@ func (r *Receiver) limitTemplates(s *session) {
 	}
 }
 
-// end removes a session, but keeps its losses.
-func (r *Receiver) end(s *session) {
+// endSession removes a session, but keeps its losses.
+func (r *Receiver) endSession(s *session) {
 	if r.sessions[s.from] != s {
 		return // it was evicted
 	}
@@ -363,8 +363,8 @@ func (r *Receiver) continued(s *session, says uint64) (before uint64) {
 	return before
 }
 
-// take decodes a message and passes on its records.
-func (r *Receiver) take(s *session, b []byte) (err error) {
+// decodeMessage decodes a message and passes on its records.
+func (r *Receiver) decodeMessage(s *session, b []byte) (err error) {
 	r.batch, err = s.decoder.Decode(b, r.batch[:0])
 	var names ipfix.Names
 	if len(b) >= ipfix.HeaderSize { // a datagram may contain anything
@@ -464,7 +464,7 @@ func (r *Receiver) ask(s *session, to netip.AddrPort) bool {
 	readMessages(conn, func(b []byte) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.take(s, b)
+		return r.decodeMessage(s, b)
 	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -575,14 +575,14 @@ func (r *Receiver) stream(ctx context.Context, conn *net.TCPConn) {
 		}
 		r.placeOf(s).MoveToFront(s.place)
 		defer r.limitTemplates(s)
-		return r.take(s, b)
+		return r.decodeMessage(s, b)
 	})
 	if errors.Is(err, ipfix.ErrMalformed) {
 		r.cfg.Say("%v: %v: %v", r, from, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.end(s)
+	r.endSession(s)
 }
 
 // errEvicted ends a connection whose session was evicted.

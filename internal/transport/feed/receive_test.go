@@ -305,18 +305,18 @@ func TestTemplatesComeLate(t *testing.T) {
 		s.decoder = ipfix.Decoder{}
 		m := data()
 		for range holdLimit/len(m) + 2 {
-			if !g.r.hold(s, m) {
-				g.r.take(s, m)
+			if !g.r.holdMessage(s, m) {
+				g.r.decodeMessage(s, m)
 			}
 		}
 		if c := s.decoder.Counts(); g.r.holding > holdLimit || c.Unknown != 2 {
 			t.Errorf("%d bytes wait, %d sets are unknown", g.r.holding, c.Unknown)
 		}
 		s.held.since = time.Now().Add(-2 * holdTime)
-		if !g.r.hold(s, m) || g.r.holding != len(m) {
+		if !g.r.holdMessage(s, m) || g.r.holding != len(m) {
 			t.Errorf("%d bytes wait after the others have waited too long", g.r.holding)
 		}
-		g.r.end(s)
+		g.r.endSession(s)
 		if g.r.holding != 0 {
 			t.Errorf("%d bytes wait after the session's end", g.r.holding)
 		}
@@ -462,7 +462,7 @@ func TestNamesThatComeLate(t *testing.T) {
 	}
 	take := func(msg []byte) {
 		t.Helper()
-		if err := r.take(s, msg); err != nil {
+		if err := r.decodeMessage(s, msg); err != nil {
 			t.Fatal(err)
 		}
 	}

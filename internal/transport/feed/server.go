@@ -49,8 +49,8 @@ const (
 // nothing to send. If there is, see dead.
 var peerKeepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4}
 
-// Reader is one collector's position in the agent's stream.
-type Reader interface {
+// ItemReader is one collector's position in the agent's stream.
+type ItemReader interface {
 	// Wait blocks until there is something to send. It returns io.EOF at the end of the
 	// stream.
 	Wait(context.Context) error
@@ -79,7 +79,7 @@ type Reader interface {
 }
 
 // ServerConfig configures a Server.
-type ServerConfig[R Reader] struct {
+type ServerConfig[R ItemReader] struct {
 	// NewReader returns a reader that starts at the current position.
 	NewReader func() R
 	// Binary, Text, and IPFIX are the reader's formats for 28-byte records, lines, and
@@ -107,7 +107,7 @@ type ServerConfig[R Reader] struct {
 
 // Server sends records to every collector that connects. A slow or stalled collector
 // delays no other: it loses its own oldest records.
-type Server[R Reader] struct {
+type Server[R ItemReader] struct {
 	cfg  ServerConfig[R]
 	gate *gate
 
@@ -120,7 +120,7 @@ type Server[R Reader] struct {
 }
 
 // NewServer returns a server. It does nothing until Serve.
-func NewServer[R Reader](cfg ServerConfig[R]) *Server[R] {
+func NewServer[R ItemReader](cfg ServerConfig[R]) *Server[R] {
 	return &Server[R]{cfg: cfg, gate: newGate(cfg.Limits, cfg.Say), attached: map[*collector[R]]struct{}{}}
 }
 
@@ -135,7 +135,7 @@ type Listener struct {
 }
 
 // Collector describes an attached collector.
-type Collector[R Reader] struct {
+type Collector[R ItemReader] struct {
 	Addr   netip.AddrPort
 	Since  time.Time
 	Format string // "records", "bulk", "text", "ipfix"; "" while it may still announce one
@@ -356,7 +356,7 @@ func (b *backoff) sleep(ctx context.Context) {
 }
 
 // collector is one connection.
-type collector[R Reader] struct {
+type collector[R ItemReader] struct {
 	server  *Server[R]
 	conn    *net.TCPConn
 	stream  net.Conn  // conn, or session
@@ -384,7 +384,7 @@ const (
 var formatNames = [...]string{unknown: "", records: "records", bulk: "bulk", text: "text", messages: "ipfix"}
 
 // newCollector returns a collector whose stream begins now.
-func newCollector[R Reader](s *Server[R], conn *net.TCPConn, ln Listener) *collector[R] {
+func newCollector[R ItemReader](s *Server[R], conn *net.TCPConn, ln Listener) *collector[R] {
 	c := &collector[R]{
 		server: s, conn: conn, stream: conn, since: time.Now(), reader: s.cfg.NewReader(), addr: peer(conn),
 		next: math.MaxUint64,

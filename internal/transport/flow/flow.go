@@ -76,7 +76,7 @@ func (t *Table) Add(r *wire.Record) (begun bool) {
 	if i, ok := t.index[k]; ok {
 		f := &t.flows[i]
 		if uint64(f.Packets)+r.Count() <= math.MaxUint32 && f.Length <= math.MaxUint32-r.Length {
-			f.add(r)
+			f.addRecord(r)
 			return false
 		}
 		t.emit(f) // the table is full: reuse the slot of an emitted flow
@@ -97,9 +97,9 @@ func begin(r *wire.Record) *Flow {
 	return f
 }
 
-// add counts another record. A flow begins with its earliest packet, which may arrive
+// addRecord counts another record. A flow begins with its earliest packet, which may arrive
 // late, because processors capture in parallel.
-func (f *Flow) add(r *wire.Record) {
+func (f *Flow) addRecord(r *wire.Record) {
 	f.Packets += uint32(r.Count())
 	f.Length += r.Length
 	f.End = max(f.End, r.Time)

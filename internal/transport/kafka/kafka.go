@@ -42,7 +42,7 @@ func (st Status) String() string {
 
 // Sink sends batches. One goroutine may call Publish, and another one Run.
 type Sink struct {
-	t       *Target
+	t       *TopicURL
 	access  []kgo.Opt
 	client  *kgo.Client
 	say     func(format string, args ...any)
@@ -54,7 +54,7 @@ type Sink struct {
 
 // New returns a sink, which connects when it has something to send. say prints messages
 // for the user.
-func New(t *Target, say func(format string, args ...any)) (*Sink, error) {
+func New(t *TopicURL, say func(format string, args ...any)) (*Sink, error) {
 	access, err := t.access()
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (s *Sink) ask(ctx context.Context, client *kgo.Client) error {
 }
 
 // access returns the options for connecting.
-func (t *Target) access() (options []kgo.Opt, err error) {
+func (t *TopicURL) access() (options []kgo.Opt, err error) {
 	if t.TLS {
 		cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 		if t.CA != "" {

@@ -12,12 +12,12 @@ import (
 	"github.com/pcapper/pcapper/internal/host/option"
 )
 
-// Target is a parsed URL:
+// TopicURL is a parsed URL:
 //
 //	kafka://[USER[:PASSWORD]@]HOST[:PORT][,HOST...]/TOPIC[?KEY=VALUE[&...]]
 //
 // With kafka+tls://, TLS is used. Params lists the keys.
-type Target struct {
+type TopicURL struct {
 	Brokers        []string // HOST:PORT
 	Topic          string
 	User, Password string
@@ -36,9 +36,9 @@ var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 
 const example = "want kafka://BROKER:9092,BROKER:9092/TOPIC"
 
-// Parse parses a Target. A missing password of a user is taken from KAFKA_PASSWORD.
+// Parse parses a TopicURL. A missing password of a user is taken from KAFKA_PASSWORD.
 // Errors contain no passwords.
-func Parse(text string) (*Target, error) {
+func Parse(text string) (*TopicURL, error) {
 	u, err := option.ParseURL(text)
 	switch {
 	case err != nil:
@@ -46,7 +46,7 @@ func Parse(text string) (*Target, error) {
 	case u.Scheme != "kafka" && u.Scheme != "kafka+tls":
 		return nil, fmt.Errorf("%q: not a kind of Kafka URL: %s", u.Scheme, example)
 	}
-	t := &Target{Topic: u.Path, Memory: defaultMemory, SASL: "plain", TLS: u.Scheme == "kafka+tls"}
+	t := &TopicURL{Topic: u.Path, Memory: defaultMemory, SASL: "plain", TLS: u.Scheme == "kafka+tls"}
 	if !topicName.MatchString(t.Topic) {
 		return nil, fmt.Errorf("%q: not a topic: %s", t.Topic, example)
 	}
@@ -65,7 +65,7 @@ func Parse(text string) (*Target, error) {
 }
 
 // Params returns the URL's parameters, which set t's fields.
-func (t *Target) Params() option.Params {
+func (t *TopicURL) Params() option.Params {
 	return option.Params{
 		option.Secret("password-file", "file with the user's password", &t.Password),
 		option.Text("ca", "FILE", "authorities to trust with kafka+tls instead of the system's, in PEM", &t.CA),
@@ -74,7 +74,7 @@ func (t *Target) Params() option.Params {
 	}
 }
 
-func (t *Target) credentials(user *url.Userinfo) {
+func (t *TopicURL) credentials(user *url.Userinfo) {
 	if t.User = user.Username(); t.User == "" {
 		return
 	}
@@ -83,7 +83,7 @@ func (t *Target) credentials(user *url.Userinfo) {
 }
 
 // String returns t for display, without its password.
-func (t *Target) String() string {
+func (t *TopicURL) String() string {
 	scheme := "kafka"
 	if t.TLS {
 		scheme = "kafka+tls"

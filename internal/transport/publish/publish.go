@@ -30,9 +30,9 @@ const (
 	flowDelay  = 200 * time.Millisecond
 )
 
-// Reader is an export's position in the agent's stream, implemented by the hub's
+// PacketReader is an export's position in the agent's stream, implemented by the hub's
 // readers.
-type Reader interface {
+type PacketReader interface {
 	// Wait blocks until there are Items. It returns io.EOF at the end of the stream.
 	Wait(context.Context) error
 	Items() []wire.Record
@@ -49,7 +49,7 @@ type Config struct {
 	Agent string
 	// PerSecond means one record per flow and second instead of one per packet.
 	PerSecond bool
-	Reader    Reader
+	Reader    PacketReader
 	// Lost returns the number of packets lost by the reader so far.
 	Lost func() uint64
 }
@@ -176,7 +176,7 @@ func (e *Exporter) fill() {
 		ended := errors.Is(e.cfg.Reader.Wait(wait), io.EOF)
 		cancel()
 		now := time.Now()
-		e.take()
+		e.takeRecords()
 		switch {
 		case e.table == nil:
 		case ended:
@@ -193,8 +193,8 @@ func (e *Exporter) fill() {
 	}
 }
 
-// take reads everything available from the reader.
-func (e *Exporter) take() {
+// takeRecords reads everything available from the reader.
+func (e *Exporter) takeRecords() {
 	for items := e.cfg.Reader.Items(); len(items) > 0; items = e.cfg.Reader.Items() {
 		if lost := e.cfg.Lost(); lost > e.seen { // they precede these items
 			e.flush()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// run writes what has been in memory for too long, until Close.
-func (q *Queue) run() {
+// runFlusher writes what has been in memory for too long, until Close.
+func (q *Queue) runFlusher() {
 	defer q.alarm.Stop()
 	for {
 		select {

@@ -31,7 +31,7 @@ func (d *Dir) Open(cfg Config) (*Queue, error) {
 		q.state.Close()
 		return nil, err
 	}
-	q.running.Go(q.run)
+	q.running.Go(q.runFlusher)
 	q.running.Go(q.runSync)
 	return q, nil
 }

@@ -117,7 +117,7 @@ func newOptions() *options {
 	o.UintVar(&o.pen, "pen", ipfix.DefaultPEN, "private enterprise `number` of PCapper's IPFIX elements")
 	o.StringVar(&cfg.User, "user", "", "`user` to switch to after startup (default: pcapper or nobody, if possible)")
 	o.BoolVar(&cfg.Unconfined, "unconfined", false, "keep all privileges")
-	o.BoolVar(&cfg.Verbose, "v", false, "report at startup which privileges were given up")
+	o.BoolVar(&cfg.Verbose, "v", false, "report at startup which privileges were dropped")
 	o.Func("export", "send records to this `URL`, such as ipfix+udp://10.0.0.9, see below; repeatable", func(v string) error {
 		t, err := export.Parse(v)
 		cfg.Exports = append(cfg.Exports, t)

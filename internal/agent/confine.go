@@ -37,8 +37,8 @@ func (f *fleet) giveUp() (err error) {
 	}
 	f.members.needs(&cfg)
 	if f.report, err = sandbox.Apply(cfg); err != nil {
-		return fault.WithCode(ExitConfine, fault.WithHint(fmt.Errorf("cannot give up privileges: %w", err),
-			"-user takes another user, -unconfined gives up nothing"))
+		return fault.WithCode(ExitConfine, fault.WithHint(fmt.Errorf("cannot drop privileges: %w", err),
+			"-user selects another user, -unconfined keeps all privileges"))
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (a *agent) prepareExports() error {
 
 // notReady wraps err, which says what an export lacks, with a hint.
 func notReady(t *export.Target, err error) error {
-	hint := "make the directory first; the agent gives up the right to"
+	hint := "create the directory first; the agent drops the right to"
 	if t.Kind != export.File {
 		hint = "pcapper -D lists this host's interfaces; without -check the agent waits for this one"
 	}

@@ -114,7 +114,7 @@ func (a *agent) announcePorts() {
 		for i, p := range a.cfg.Allow {
 			networks[i] = p.String()
 		}
-		a.out.printf("collectors are let in from %s only", strings.Join(networks, ", "))
+		a.out.printf("collectors are accepted from %s only", strings.Join(networks, ", "))
 	case a.cfg.Listen.IsLoopback(): // reachable from this host only
 	case a.cfg.Port != 0 || a.cfg.IPFIXPort != 0:
 		a.out.printf("the feed is open to anyone who can reach this port: it has no authentication")

@@ -58,7 +58,7 @@ func mergeFiles(ctx context.Context, dir string, names []name, id string, out *o
 		return name{}, err
 	}
 	if out.rows != m.rows {
-		return name{}, fmt.Errorf("compaction made %d rows of %d: it is given up", out.rows, m.rows)
+		return name{}, fmt.Errorf("compaction turned %[2]d rows into %[1]d: discarded", out.rows, m.rows)
 	}
 	return out.finish(generation+1, id, &m.ranges, m.segments)
 }

@@ -114,7 +114,7 @@ func (g *Segment) Abort() {
 	}
 	g.out.file.remove()
 	g.release()
-	g.err = errors.New("the segment was given up")
+	g.err = errors.New("the segment was aborted")
 }
 
 func (g *Segment) release() {

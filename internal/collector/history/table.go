@@ -156,7 +156,7 @@ func (t titled[T]) merge(ctx context.Context, dir string, old []name, out, id st
 		}
 	}
 	if n.rows != want {
-		return n, fmt.Errorf("compaction made %d rows of %d: it is given up", n.rows, want)
+		return n, fmt.Errorf("compaction turned %[2]d rows into %[1]d: discarded", n.rows, want)
 	}
 	return n, errors.Join(w.Close(), f.finish())
 }

@@ -305,7 +305,7 @@ func (p *partition) checkStream(ctx context.Context) error {
 		return err
 	}
 	if have := s.CachedInfo().State; have.LastSeq+1 < p.now.Next {
-		p.w.conn.say("bus %s: stream %s ends at message %d, and %d were written: it was made anew; reading all of it",
+		p.w.conn.say("bus %s: stream %s ends at message %d, and %d were written: it was recreated; reading all of it",
 			p.w.conn.target, s.CachedInfo().Config.Name, have.LastSeq, p.now.Next-1)
 		p.now.Next = max(have.FirstSeq, 1)
 	}

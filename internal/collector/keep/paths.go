@@ -34,8 +34,7 @@ type PathsConfig struct {
 	Say     func(format string, args ...any)
 }
 
-// Paths writes what an engine counts, and perhaps packets, to tables. Its methods may be called by any
-// goroutine.
+// Paths writes what an engine counts, and optionally packets, to tables. It is safe for concurrent use.
 type Paths struct {
 	cfg     PathsConfig
 	rows    *tableWriter[path.Row]

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Past adds up rows of intervals. It is for one goroutine.
+// Past adds up rows of intervals. It must not be used by several goroutines at once.
 type Past struct {
 	q     Query
 	flows map[pastKey]*pastFlow

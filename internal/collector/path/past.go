@@ -38,7 +38,6 @@ type pastFlow struct {
 	known bool // a row told the hops by TTL
 	hops  map[pastLink]*pastHop
 	nodes map[string]*Role
-	sent  map[string]bool
 }
 
 type pastHop struct {

@@ -766,6 +766,8 @@ export interface Talkers {
 	other: Count;
 	talkers: Talker[];
 	names: Record<string, string>;
+	/** The agents whose addresses are among those of talkers. */
+	hosts: Record<string, number>;
 }
 
 /** What GET of an address below /api/v1/ answers. */

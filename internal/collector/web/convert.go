@@ -216,11 +216,18 @@ func lossOf(l rollup.Loss) *lostJSON {
 }
 
 func talkersOf(source Source, snap *rollup.Snapshot, t *rollup.Talkers) *talkersJSON {
-	n := newNamer(source)
+	n, hosts := newNamer(source), map[string]int{}
+	for i := range t.Talkers {
+		for _, a := range []netip.Addr{t.Talkers[i].Src, t.Talkers[i].Dst} {
+			if host := snap.Owner(a); host >= 0 {
+				hosts[n.text(a)] = host
+			}
+		}
+	}
 	return &talkersJSON{windowOf(snap, t.Window), countOf(t.Total), countOf(t.Other),
 		each(t.Talkers, func(t *rollup.Talker) talkerJSON {
 			return talkerJSON{n.tuple(t.Tuple), t.Row, countOf(t.Once), countOf(t.Sent), countOf(t.Relayed), countOf(t.Received)}
-		}), n.names}
+		}), n.names, hosts}
 }
 
 func messagesOf(c rollup.MGENCounts) messagesJSON {

@@ -320,6 +320,8 @@ type talkersJSON struct {
 	Other   countJSON    `json:"other"`
 	Talkers []talkerJSON `json:"talkers"`
 	Names   namesJSON    `json:"names"`
+	// Hosts are the agents whose addresses are among those of talkers.
+	Hosts map[string]int `json:"hosts"`
 }
 
 type tupleJSON struct {

@@ -142,7 +142,8 @@ func download(g *generator, p *packet) {
 		return
 	}
 	p.ip(wire.ProtoTCP, maps, g.addr(truck), 443, port, 1480)
-	g.along(p, 0, gateway, truck)
+	g.seen(p, gateway, wire.Outgoing|wire.Relayed, 0)
+	g.seen(p, truck, wire.Incoming, p.hop(0))
 }
 
 // lookup queries the gateway for a name, and gets an answer.

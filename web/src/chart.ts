@@ -162,6 +162,36 @@ export class Chart {
 				}],
 			},
 		}, this.data(), this.frame);
+		if (!spark) this.touch(this.plot);
+	}
+
+	/** A finger shows what is there; two mark a range, to which the charts zoom when they are lifted. */
+	private touch(u: uPlot): void {
+		const fingers = new Map<number, number>();
+		const at = (e: PointerEvent) => Math.min(Math.max(e.clientX - u.over.getBoundingClientRect().left, 0), u.over.clientWidth);
+		const show = () => {
+			const xs = [...fingers.values()].sort((a, b) => a - b);
+			if (xs.length === 1) u.setCursor({ left: xs[0]!, top: 1 });
+			else if (xs.length === 2) u.setSelect({ left: xs[0]!, top: 0, width: xs[1]! - xs[0]!, height: u.over.clientHeight }, false);
+		};
+		const of = (f: (e: PointerEvent) => void) => (e: PointerEvent) => { if (e.pointerType === 'touch') f(e); };
+		u.over.addEventListener('pointerdown', of((e) => { fingers.set(e.pointerId, at(e)); show(); }));
+		u.over.addEventListener('pointermove', of((e) => {
+			if (!fingers.has(e.pointerId)) return;
+			fingers.set(e.pointerId, at(e));
+			show();
+		}));
+		const lift = of((e) => {
+			const { left, width } = u.select;
+			const two = fingers.size === 2;
+			fingers.delete(e.pointerId);
+			if (!two) return;
+			fingers.clear();
+			u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+			if (e.type === 'pointerup' && width > 12) this.options.zoom?.(u.posToVal(left, 'x'), u.posToVal(left + width, 'x'));
+		});
+		u.over.addEventListener('pointerup', lift);
+		u.over.addEventListener('pointercancel', lift);
 	}
 
 	private paintGaps(u: uPlot, color: string): void {

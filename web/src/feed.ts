@@ -28,6 +28,8 @@ export class Feed {
 	link: Link = 'connecting';
 	/** Frames that this page skipped, as it could not keep up. */
 	skipped = 0;
+	/** When the last of them was skipped, by performance.now(). */
+	skippedAt = -Infinity;
 	/** When the newest frame came, by performance.now(). */
 	arrived = 0;
 	/** Why the last request failed. */
@@ -112,7 +114,7 @@ export class Feed {
 		on('matrix', (data) => { if (this.state.end === null && this.setup) this.matrix = data as Matrix; });
 		on('talkers', (data) => { if (this.state.end === null && this.setup) this.talkers = data as Talkers; });
 		on('mgen', (data) => { if (this.state.end === null && this.setup) this.mgen = data as MGEN; });
-		on('skipped', (data) => { this.skipped += Number(data); });
+		on('skipped', (data) => { this.skipped += Number(data); this.skippedAt = performance.now(); });
 		stream.onerror = () => {
 			if (this.stream !== stream) return;
 			this.link = 'broken';
@@ -296,11 +298,18 @@ export class Feed {
 		this.changed();
 	}
 
+	/** What is shown is of another time: an answer is waited for. */
+	get busy(): boolean {
+		const { topic, overview } = this.needs(this.state.view);
+		return (!!topic && this.fetching.has(topic)) || (!!overview && this.fetching.has('overview'));
+	}
+
 	/** One request of a kind at a time: a newer one ends the older. */
 	private async get<T>(kind: string, query: string, use: (data: T) => void, path = kind): Promise<void> {
 		this.fetching.get(kind)?.abort();
 		const abort = new AbortController();
 		this.fetching.set(kind, abort);
+		this.changed();
 		try {
 			const answer = await fetch(`/api/v1/${path}${query ? `?${query}` : ''}`, { signal: abort.signal });
 			const data: unknown = await answer.json();

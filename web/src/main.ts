@@ -81,6 +81,8 @@ const time = h('span', { class: 'time' });
 const themeButton = h('button', { type: 'button', class: 'tool', title: 'Dark or light (T)', 'aria-label': 'Dark or light', onclick: switchTheme }, icon('M10 3a7 7 0 1 0 0 14z', 'M10 3a7 7 0 1 1 0 14'));
 const csvButton = h('button', { type: 'button', class: 'tool label', title: 'Download this view as CSV (C)', onclick: saveCSV }, icon('M10 4v8m-3.500-3.500L10 12l3.500-3.500M4 16h12'), 'CSV');
 const pngButton = h('button', { type: 'button', class: 'tool label', title: 'Download this view as PNG (P)', onclick: savePNG }, icon('M10 4v8m-3.500-3.500L10 12l3.500-3.500M4 16h12'), 'PNG');
+const filter = h('input', { type: 'search', class: 'filter', placeholder: 'Filter', title: 'Hosts, addresses, flows, ports: all words must be there, in every view (/)', 'aria-label': 'Filter all views', maxlength: 100 });
+filter.addEventListener('input', () => state.set({ filter: filter.value }));
 const helpButton = h('button', { type: 'button', class: 'tool', title: 'Keys (?)', 'aria-label': 'Keys', onclick: openHelp }, icon('M7.500 7.500a2.500 2.500 0 1 1 3.600 2.200c-.8.4-1.100.9-1.100 1.800M10 14.500v.1'));
 
 const main = h('main', { id: 'view', tabindex: -1 });
@@ -99,9 +101,10 @@ const keys: [string, string][] = [
 	['U', 'bits, bytes, or packets'],
 	['T', 'dark or light'],
 	['C  P', 'download this view as CSV or PNG'],
-	['/', 'filter a table'],
+	['/', 'filter hosts and flows in all views'],
 	['A', 'show all flows again'],
 	['↑ ↓ Enter', 'select a row of a table'],
+	['→ ←', 'in a table: unfold or fold a row'],
 	['R', 'replay: pause or resume'],
 	['[ ]', 'replay: slower, faster'],
 	['N', 'replay: skip to the next traffic'],
@@ -114,12 +117,14 @@ const help = h('dialog', { class: 'help', 'aria-label': 'Keys' },
 	h('p', {}, 'Drag in a chart to zoom, drag the handle of the time strip to go back. This page\u2019s address restores what you see. Its data is available under /api/v1/, and Prometheus metrics under /metrics.'),
 	h('form', { method: 'dialog' }, h('button', { class: 'primary' }, 'Close')));
 
+const heading = h('h1', { class: 'unseen' });
+
 document.getElementById('app')!.append(
 	h('header', { class: 'top' },
-		h('a', { class: 'brand', href: `#${state.home}`, title: 'PCapper' }, logo(), h('b', {}, 'PCapper')),
+		h('a', { class: 'brand', href: `#${state.home}`, title: 'PCapper' }, logo(), h('b', {}, 'PCapper')), heading,
 		h('nav', { class: 'tabs', 'aria-label': 'Views' }, ...tabs),
-		h('div', { class: 'tools' }, units.el, csvButton, pngButton, themeButton, helpButton)),
-	h('div', { class: 'when' }, h('div', { class: 'player' }, play, live, time, calendar.el), timebar.el, spans.el),
+		h('div', { class: 'tools' }, filter, units.el, csvButton, pngButton, themeButton, helpButton)),
+	h('section', { class: 'when', 'aria-label': 'Time' }, h('div', { class: 'player' }, play, live, time, calendar.el), timebar.el, spans.el),
 	replay.el, notice, main,
 	h('footer', { class: 'bottom' }, link, footText), help);
 
@@ -214,7 +219,7 @@ addEventListener('keydown', (e) => {
 	else if (e.key === 'c' || e.key === 'C') saveCSV();
 	else if (e.key === 'p' || e.key === 'P') savePNG();
 	else if (e.key === 'a' || e.key === 'A') state.showAll();
-	else if (e.key === '/') main.querySelector<HTMLInputElement>('.filter')?.focus();
+	else if (e.key === '/') filter.focus();
 	else if (e.key === '?') openHelp();
 	else if (e.key === 'Escape' && state.flow >= 0) state.set({ flow: -1 });
 	else return;
@@ -253,6 +258,8 @@ function update(): void {
 		else tab.removeAttribute('aria-current');
 	}
 	units.set(state.unit);
+	if (document.activeElement !== filter) filter.value = state.filter;
+	toggle(filter, 'on', state.filter !== '');
 	spans.set(state.whole ? 0 : state.window, feed.frame?.store.archive ? long : short);
 	const paused = state.end !== null;
 	toggle(document.body, 'paused', paused);
@@ -268,6 +275,8 @@ function update(): void {
 	text(liveText, paused ? 'Go live' : feed.link === 'live' ? 'Live' : feed.link === 'broken' ? 'Offline' : 'Connecting');
 	text(time, t ? (paused ? range(t - state.window, t) : state.whole ? `since ${date(t - state.window)}` : moment(t)) : '');
 	time.title = t ? `${day(t)}: ${timebar.title()}` : '';
+	toggle(main, 'busy', feed.busy);
+	main.setAttribute('aria-busy', String(feed.busy));
 	timebar.draw();
 	replay.draw();
 	page!.update();
@@ -283,11 +292,12 @@ function update(): void {
 		if (s.lost) words.push(`${whole(s.lost)} lost by the collector`);
 		if (s.forgotten) words.push(`${whole(s.forgotten)} small entries merged into Other`);
 	}
+	if (feed.skipped) words.push(`${whole(feed.skipped)} ${feed.skipped === 1 ? 'update' : 'updates'} skipped by this page`);
 	if (feed.setup) words.push(`recollect ${feed.setup.version}`);
 	text(footText, words.join(' · '));
 	const notices: string[] = [];
 	if (feed.link === 'broken') notices.push('Connection to recollect lost. You see the last data received; the page reconnects by itself.');
-	if (feed.skipped) notices.push(`Skipped ${whole(feed.skipped)} ${feed.skipped === 1 ? 'update' : 'updates'}, as the page could not keep up. The charts are complete.`);
+	if (performance.now() - feed.skippedAt < 15_000) notices.push(`Updates are skipped (${whole(feed.skipped)} so far), as this page cannot keep up. The charts are complete.`);
 	const archive = feed.frame?.store.archive;
 	if (archive?.error) {
 		notices.push(archive.full ? `The disk is full: history is not kept (${whole(archive.lost)} parts lost so far). Free some space; the collector keeps trying.`
@@ -295,6 +305,7 @@ function update(): void {
 	}
 	if (feed.problem && feed.link !== 'broken') notices.push(`The collector says: ${feed.problem}`);
 	say(notices.join(' '));
+	text(heading, viewOf(state.view).title);
 	document.title = `${viewOf(state.view).title} – PCapper`;
 	style(document.documentElement, '--tabs', String(views.length));
 }

@@ -73,6 +73,13 @@ export function values(app: App, series: Series, span: Span, unit: Unit): (numbe
 	});
 }
 
+/** Where nothing is known: what the server says, and the time before anything was kept, as the time strip has it. */
+export function gapsOf(app: App, span: Span): [number, number][] {
+	const oldest = app.feed.frame?.oldest ?? 0;
+	const gaps = span.gaps ?? [];
+	return oldest > span.from ? [[span.from, Math.min(oldest, span.to)], ...gaps.filter(([, to]) => to > oldest)] : gaps;
+}
+
 export function axisRange(span: Span): [number, number] {
 	return [span.from, span.from + (span.points - 1) * span.step];
 }
@@ -130,7 +137,12 @@ export function emptyState(): { el: HTMLElement; say: (title: string, ...lines: 
 export function whyNothing(app: App): [string, ...(string | { code: string })[]] {
 	const { setup, frame } = app.feed;
 	if (!setup || !frame) return ['Waiting for the collector', 'The page retries once a second.'];
+	const topic = feedTopic(app);
+	if (topic && !app.feed[topic] || !topic && app.views.find((v) => v.route === app.state.view)?.overview && !app.feed.overview) return ['Loading', 'The collector is asked for this time.'];
 	const agents = frame.hosts.map((s, i) => ({ s, host: setup.hosts[i] })).filter(({ s }) => s.state !== 'removed');
+	if (agents.length === 0) {
+		return ['No agent is configured', 'Name agents in collector.conf; the collector reads it again when it changes:', { code: 'LABEL:ipfix://ADDRESS:4739' }, 'and start one on each of these hosts:', { code: 'pcapper -i eth0 -m none -ipfix-port 4739' }];
+	}
 	const failed = agents.filter(({ s }) => s.state !== 'connected');
 	if (failed.length === agents.length) {
 		const first = failed[0];
@@ -152,6 +164,10 @@ export function whyNothing(app: App): [string, ...(string | { code: string })[]]
 		{ code: 'ping -c 3 ADDRESS\nmgen event "on 1 udp src 4001 dst ADDRESS/5001 periodic [10 512]"' },
 		'For what a host receives, start its agent with -m dst; for everything, with -m none.',
 	];
+}
+
+function feedTopic(app: App) {
+	return app.views.find((v) => v.route === app.state.view)?.topic;
 }
 
 function feedSpan(app: App): Span | undefined {

@@ -1,10 +1,10 @@
 import { Chart, rateOptions, type Line } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
-import { measure, rate } from '../format';
+import { matches, measure, rate } from '../format';
 import type { FlowCounts } from '../model';
 import type { App, Page, View } from '../view';
 import {
-	axisRange, colors, emptyState, flowName, hostName, swatch, times, total, values, whyNothing,
+	axisRange, gapsOf, colors, emptyState, flowName, hostName, swatch, times, total, values, whyNothing,
 } from './common';
 
 interface Bar { host: number; counts: FlowCounts }
@@ -75,13 +75,13 @@ function open(app: App): Page {
 				if (!o) return;
 				const f = o.flows.find((x) => x.row === row);
 				if (!f) {
-					chart.set(times(o.window), [], axisRange(o.window), o.window.gaps);
+					chart.set(times(o.window), [], axisRange(o.window), gapsOf(app, o.window));
 					return;
 				}
 				const lines: Line[] = [{ name: 'primary', color: c.primary, values: values(app, f.primarySeries, o.window, state.unit) }];
 				const relayed = f.secondary.packets > 0;
 				if (relayed) lines.push({ name: 'relayed or secondary', color: c.secondary, values: values(app, f.secondarySeries, o.window, state.unit) });
-				chart.set(times(o.window), lines, axisRange(o.window), o.window.gaps);
+				chart.set(times(o.window), lines, axisRange(o.window), gapsOf(app, o.window));
 				secondary.hidden = !relayed;
 				if (relayed && !secondary.firstChild) secondary.append(swatch(c.primary), 'primary', swatch(c.secondary), 'relayed or secondary');
 			},
@@ -92,7 +92,7 @@ function open(app: App): Page {
 		el,
 		update() {
 			const rows = (feed.setup?.flows ?? []).map((_, row) => row)
-				.filter((row) => (state.flow >= 0 ? row === state.flow : !state.hidden.has(row) || false))
+				.filter((row) => (state.flow >= 0 ? row === state.flow : !state.hidden.has(row) && matches(state.filter, flowName(feed.setup, row), feed.setup?.flows[row]?.detail)))
 				.filter((row) => (feed.setup?.flows[row] && feed.setup.flows[row].id !== 'X' && !feed.setup.flows[row].former) || state.flow === row || feed.overview?.flows.some((f) => f.row === row));
 			back.hidden = state.flow < 0;
 			toggle(grid, 'solo', state.flow >= 0);
@@ -103,11 +103,13 @@ function open(app: App): Page {
 			list.set(rows);
 		},
 		table() {
-			const out: (string | number | null)[][] = [['flow', 'host', `primary (${state.unit}/s)`, `secondary (${state.unit}/s)`]];
-			for (const host of feed.current?.hosts ?? []) {
-				for (const f of host.flows) out.push([flowName(feed.setup, f.row), hostName(feed.setup, host.host), measure(f.primary, state.unit), measure(f.secondary, state.unit)]);
-			}
-			return out;
+			const o = feed.overview;
+			if (!o) return [];
+			const levels = o.flows.filter((f) => (state.flow < 0 || f.row === state.flow) && matches(state.filter, flowName(feed.setup, f.row))).flatMap((f) => [
+				{ name: flowName(feed.setup, f.row), v: values(app, f.primarySeries, o.window, state.unit) },
+				{ name: `${flowName(feed.setup, f.row)} relayed or secondary`, v: values(app, f.secondarySeries, o.window, state.unit) },
+			]);
+			return [['time', ...levels.map((l) => `${l.name} (${state.unit}/s)`)], ...times(o.window).map((t, i) => [t, ...levels.map((l) => l.v[i] ?? null)])];
 		},
 		destroy() { for (const c of charts.values()) c.destroy(); },
 	};

@@ -1,11 +1,11 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text } from '../dom';
-import { bytes, delay, measure, rate, whole } from '../format';
+import { bytes, delay, matches, measure, rate, whole } from '../format';
 import type { FlowCounts, HostView } from '../model';
 import { sideColors } from '../palette';
 import type { App, Page, View } from '../view';
 import {
-	axisRange, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
+	axisRange, gapsOf, badges, colors, emptyState, flowName, hostName, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
 import { keptWords } from './kept';
 
@@ -22,10 +22,8 @@ function open(app: App): Page {
 	const grid = h('div', { class: 'cards' });
 	const charts: Chart[] = [];
 	const empty = emptyState();
-	const filter = h('input', { type: 'search', class: 'filter', placeholder: 'Filter', 'aria-label': 'Filter hosts', maxlength: 100 });
-	filter.addEventListener('input', () => state.set({ filter: filter.value }));
 	const more = h('span', { class: 'rest' });
-	const bar = h('div', { class: 'bar-above' }, filter, more);
+	const bar = h('div', { class: 'bar-above' }, more);
 	const el = h('div', { class: 'page hosts' }, empty.el, bar, grid);
 	const view = (host: number): HostView | undefined => feed.hosts?.hosts.find((x) => x.host === host);
 
@@ -92,7 +90,7 @@ function open(app: App): Page {
 				if (!span) return;
 				chart.set(times(span), v ? sides.filter((side) => v[side].packets > 0).map((side) => ({
 					name: side, color: c[side], values: values(app, v[`${side}Series`], span, state.unit),
-				})) : [], axisRange(span), span.gaps);
+				})) : [], axisRange(span), gapsOf(app, span));
 				const shown = (v?.flows ?? []).filter((f) => total(f).packets > 0).sort((a, b) => a.row - b.row).slice(0, 12);
 				sum = Math.max(1, ...shown.map((f) => measure(total(f), state.unit)));
 				shares.set(shown);
@@ -103,14 +101,15 @@ function open(app: App): Page {
 	return {
 		el,
 		update() {
-			empty.el.hidden = feed.setup !== null && feed.frame !== null;
-			if (!empty.el.hidden) empty.say(...whyNothing(app));
-			if (document.activeElement !== filter) filter.value = state.filter;
-			const q = state.filter.toLowerCase();
+			const q = state.filter;
 			const all = feed.setup?.hosts ?? [];
-			const found = all.map((_, i) => i).filter((i) => !all[i]!.former || view(i)).filter((i) => !q || `${hostName(feed.setup, i)} ${all[i]!.label} ${all[i]!.address}`.toLowerCase().includes(q));
-			bar.hidden = all.length <= 12 && !q;
+			const found = all.map((_, i) => i).filter((i) => !all[i]!.former || view(i)).filter((i) => matches(q, hostName(feed.setup, i), all[i]!.label, all[i]!.address));
 			text(more, found.length > most ? `${most} of ${found.length} hosts are drawn` : q ? `${found.length} of ${all.length} hosts` : '');
+			bar.hidden = more.textContent === '';
+			const none = !all.some((_, i) => !all[i]!.former || view(i));
+			empty.el.hidden = feed.frame !== null && !none && found.length > 0;
+			if (!feed.frame || none) empty.say(...whyNothing(app));
+			else if (!found.length) empty.say('No host matches the filter', 'Press / to change it, and Escape in it to clear it.');
 			list.set(found.slice(0, most));
 		},
 		table() {

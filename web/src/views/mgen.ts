@@ -6,7 +6,7 @@ import type { MGENDelivery, MGENFlow, MGENReceiver } from '../model';
 import { sideColors } from '../palette';
 import { Table, foldButton, type Column, type Drawn, type Row } from '../table';
 import type { App, Page, View } from '../view';
-import { axisRange, emptyState, hostName, panel, place, rateOf, swatch, times, values, whyNothing } from './common';
+import { axisRange, emptyState, gapsOf, hostName, panel, place, rateOf, swatch, times, values, whyNothing } from './common';
 import { delays } from './delays';
 
 /** A flow, one of its receivers, or those that only see it pass. */
@@ -290,23 +290,23 @@ function open(app: App): Page {
 		const sent: Line = { name: 'sent', color: c.sent, values: values(app, hist.sent, span, state.unit) };
 		charts.rate.set(t, [...(flow?.watched ?? true ? [sent] : []), ...receivers.map((r, i) => ({
 			name: name(r.host, 'received'), color: hue[i % hue.length]!, values: values(app, r.received, span, state.unit),
-		}))], range, span.gaps);
+		}))], range, gapsOf(app, span));
 		charts.loss.set(t, receivers.map((r, i) => ({
 			name: name(r.host, 'loss'), color: hue[i % hue.length]!,
 			values: r.expected.map((n, j) => (n !== null && n > 0 ? Math.min(1, Math.max(0, (r.lost[j] ?? 0) / n)) : null)),
-		})), range, span.gaps);
+		})), range, gapsOf(app, span));
 		charts.delay.set(t, receivers.flatMap((r, i): Line[] => {
 			const color = hue[i % hue.length]!;
 			const soft = `${color}66`;
 			return many ? [{ name: name(r.host, 'mean'), color, values: r.meanDelay }] : [
 				{ name: 'lowest', color: soft, values: r.minDelay }, { name: 'highest', color: soft, values: r.maxDelay }, { name: 'mean', color, values: r.meanDelay },
 			];
-		}), range);
-		charts.jitter.set(t, receivers.map((r, i) => ({ name: name(r.host, 'jitter'), color: hue[i % hue.length]!, values: r.jitter })), range, span.gaps);
+		}), range, gapsOf(app, span));
+		charts.jitter.set(t, receivers.map((r, i) => ({ name: name(r.host, 'jitter'), color: hue[i % hue.length]!, values: r.jitter })), range, gapsOf(app, span));
 		charts.order.set(t, receivers.flatMap((r, i): Line[] => [
 			{ name: name(r.host, 'reordered'), color: hue[i % hue.length]!, values: r.reordered },
 			{ name: name(r.host, 'duplicates'), color: hue[(i + 1) % hue.length]!, values: r.duplicates },
-		]), range);
+		]), range, gapsOf(app, span));
 	}
 
 	return {

@@ -60,7 +60,7 @@ function open(_app: App): Page {
 	const head: [string, string][] = [['Stage', ''], ['Received', 'num'], ['Passed on', 'num'], ['Lost', 'num'], ['Held', 'num'], ['', ''], ['Lost because', '']];
 	const el = h('div', { class: 'page monitoring' },
 		panel('What has become of the records', 'since the start of the collector; losses in the network are in the other views', state, failing,
-			h('div', { class: 'scroll' }, h('table', { class: 'rows' }, h('thead', {}, h('tr', {}, ...head.map(([n, c]) => h('th', { class: c, scope: 'col' }, n)))), body))));
+			h('div', { class: 'scroll' }, h('table', { class: 'rows' }, h('thead', {}, h('tr', {}, ...head.map(([n, c]) => h('th', { class: c, scope: 'col' }, n || h('span', { class: 'unseen' }, 'Unit'))))), body))));
 
 	const stages = new List<Entry>(body, (e) => `${e.stage} ${e.name}`, (first) => {
 		const cells = [0, 1, 2, 3].map(() => h('td', { class: 'num' }));

@@ -1,10 +1,10 @@
 import { Chart, rateOptions } from '../chart';
 import { List, h, style, text, toggle } from '../dom';
-import { delay, measure, moment, rate, seconds, short, whole } from '../format';
+import { delay, matches, measure, moment, rate, seconds, short, whole } from '../format';
 import type { FlowCounts, HostCounts } from '../model';
 import type { App, Page, View } from '../view';
 import {
-	axisRange, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
+	axisRange, gapsOf, badges, colors, emptyState, flowName, hostName, panel, primaryLine, problems, rateOf, swatch, times, total, values, whyNothing,
 } from './common';
 import { headline } from './headline';
 import { wrong } from './wrong';
@@ -36,7 +36,7 @@ function open(app: App): Page {
 		};
 	});
 
-	const bars = h('div', { class: 'bars' });
+	const bars = h('div', { class: 'bars', tabindex: 0, role: 'group', 'aria-label': 'Traffic of hosts' });
 	const barNote = h('span', {});
 	let most = 1;
 	const barList = new List<HostCounts>(bars, (x) => String(x.host), (item) => {
@@ -145,11 +145,11 @@ function open(app: App): Page {
 			for (let i = 0; i < frame.hosts.length; i++) if (frame.hosts[i]!.state !== 'removed' && !list.some((x) => x.host === i)) list.push({ host: i, sent: zero, relayed: zero, received: zero, flows: [] });
 			list.sort((a, b) => a.host - b.host);
 			most = Math.max(1, ...list.map((x) => x.flows.filter((f) => !state.hidden.has(f.row)).reduce((sum, f) => sum + measure(total(f), state.unit), 0)));
-			barList.set(list);
+			barList.set(list.filter((x) => matches(state.filter, hostName(setup, x.host), setup.hosts[x.host]?.address)));
 			text(barNote, state.end === null ? 'as each sees it, now' : `as each sees it, ${moment(state.end - 1)}`);
-			rows.set(frame.hosts.map((_, i) => i).filter((i) => frame.hosts[i]!.state !== 'removed'));
+			rows.set(frame.hosts.map((_, i) => i).filter((i) => frame.hosts[i]!.state !== 'removed' && matches(state.filter, hostName(setup, i), setup.hosts[i]?.address)));
 			if (!o) return;
-			chart.set(times(o.window), o.flows.filter((f) => !state.hidden.has(f.row)).map((f) => primaryLine(app, o, f)), axisRange(o.window), o.window.gaps);
+			chart.set(times(o.window), o.flows.filter((f) => !state.hidden.has(f.row)).map((f) => primaryLine(app, o, f)), axisRange(o.window), gapsOf(app, o.window));
 			legendList.set(o.flows.map((f) => f.row));
 			const mean = rateOf(app, o.total, o.window);
 			text(chartNote, `${rate(mean, state.unit)} on average${o.window.step > 1 ? `, steps of ${seconds(o.window.step)}` : ''}`);

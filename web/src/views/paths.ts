@@ -1,6 +1,6 @@
 import { List, h, style, text, toggle } from '../dom';
 import { flowKey } from '../feed';
-import { delay, moment, percent, short, whole } from '../format';
+import { delay, matches, moment, percent, short, whole } from '../format';
 import { delivered } from '../map/scene';
 import type { At, Brief, Ended, Hop } from '../model';
 import type { App, Page, View } from '../view';
@@ -102,8 +102,6 @@ function open(app: App): Page {
 	function draw(): void { flowList.set(more.cut(found)); }
 	const body = h('tbody', {});
 	rowKeys(body);
-	const filter = h('input', { type: 'search', class: 'filter', placeholder: 'Filter', 'aria-label': 'Filter flows', maxlength: 100 });
-	filter.addEventListener('input', () => state.set({ filter: filter.value }));
 	const rest = h('p', { class: 'rest' });
 	const columns: [string, string, string][] = [
 		['Flow', '', ''], ['From', '', ''], ['To', '', ''], ['Delivered', 'num', 'Of those whose arrival could be observed; a packet to a group counts once for each member'],
@@ -140,7 +138,7 @@ function open(app: App): Page {
 			},
 		};
 	});
-	const flowPanel = panel('Flows, the worst first', filter, h('div', { class: 'scroll' }, h('table', { class: 'rows' }, h('thead', {}, h('tr', {}, ...columns.map(([n, cls, title]) => h('th', { class: cls, scope: 'col', title }, n)))), body)), more.el, rest);
+	const flowPanel = panel('Flows, the worst first', null, h('div', { class: 'scroll' }, h('table', { class: 'rows' }, h('thead', {}, h('tr', {}, ...columns.map(([n, cls, title]) => h('th', { class: cls, scope: 'col', title }, n)))), body)), more.el, rest);
 
 	// One flow in detail, beside the list.
 	const title = h('h2', {});
@@ -187,14 +185,12 @@ function open(app: App): Page {
 			if (nothing) empty.say('No packets can be followed', 'Agents report digests of packets over an IPFIX feed: start them with -ipfix-port, and name them in collector.conf as ipfix://HOST:PORT.');
 			else if (!feed.briefs) empty.say(...whyNothing(app));
 			flowPanel.hidden = hopPanel.hidden = !feed.briefs || nothing;
-			if (document.activeElement !== filter) filter.value = state.filter;
-			const q = state.filter.toLowerCase();
-			found = (feed.briefs?.flows ?? []).filter((b) => !q || `${name(b)} ${b.src_name ?? ''} ${b.src} ${b.dst_name ?? ''} ${b.dst} ${b.src_port} ${b.dst_port}`.toLowerCase().includes(q));
+			found = (feed.briefs?.flows ?? []).filter((b) => matches(state.filter, name(b), b.src_name, b.src, b.dst_name, b.dst, b.src_port, b.dst_port));
 			draw();
 			const left = feed.briefs?.more ?? 0;
 			rest.hidden = left === 0;
 			text(rest, `${whole(left)} more flows, which lose less, are not listed; the filter finds those among the worst 200. All figures are since the flow began.`);
-			allHops.set(feed.hops?.hops.filter((hop) => hop.to || hop.lost > 0) ?? []);
+			allHops.set(feed.hops?.hops.filter((hop) => (hop.to || hop.lost > 0) && matches(state.filter, hop.from.agent, hop.to?.agent)) ?? []);
 			text(hopNote, feed.hops?.more ? `${feed.hops.more} hops with fewer packets are left out` : 'since the collector started');
 			showFlow();
 		},

@@ -29,24 +29,26 @@ func TestPageAccessible(t *testing.T) {
 		"flows": `document.querySelectorAll('.flow .u-over').length > 3`, "overview": `document.querySelectorAll('.bar').length > 3`,
 		"monitoring": `document.querySelectorAll('tr[data-stage]').length > 1`,
 	}
-	for _, theme := range []string{"light", "dark"} {
-		for _, view := range append([]string{"monitoring"}, pageViews...) {
-			p.show(view + "?theme=" + theme)
-			p.await(ready[view])
-			if js := open[view]; js != "" {
-				p.do(chromedp.Evaluate(js, nil))
+	for _, view := range append([]string{"monitoring"}, pageViews...) {
+		p.show(view + "?theme=light")
+		p.await(ready[view])
+		if js := open[view]; js != "" {
+			p.do(chromedp.Evaluate(js, nil))
+		}
+		p.do(chromedp.Evaluate(string(axe)+";0", nil))
+		for _, theme := range []string{"light", "dark"} {
+			// In the dark, only contrasts are others.
+			rules := "{}"
+			if theme == "dark" {
+				rules = "{ runOnly: ['color-contrast'] }"
 			}
-			p.do(chromedp.Evaluate(string(axe)+";0", nil))
 			var found []string
-			p.do(chromedp.Evaluate(`axe.run(document, { resultTypes: ['violations'] }).then((r) => r.violations.flatMap((v) => v.nodes.slice(0, 4).map((n) => v.id + ' (' + v.impact + '): ' + n.target.join(' ') + ': ' + n.failureSummary.replace(/\s+/g, ' ').slice(0, 300))))`, &found,
+			p.do(chromedp.Evaluate(`document.documentElement.dataset.theme = '`+theme+`'; axe.run(document, `+rules+`).then((r) => r.violations.flatMap((v) => v.nodes.slice(0, 4).map((n) => v.id + ' (' + v.impact + '): ' + n.target.join(' ') + ': ' + n.failureSummary.replace(/\s+/g, ' ').slice(0, 300))).concat(r.passes.length ? [] : ['nothing was checked']))`, &found,
 				func(e *runtime.EvaluateParams) *runtime.EvaluateParams { return e.WithAwaitPromise(true) }))
 			for _, f := range found {
 				t.Errorf("%s, %s: %s", view, theme, f)
 			}
 		}
-	}
-	if passed := p.text(`axe.version`); passed == "" {
-		t.Error("axe-core did not run")
 	}
 	p.check()
 }

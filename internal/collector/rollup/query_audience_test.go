@@ -44,6 +44,11 @@ func TestReceivers(t *testing.T) {
 		add(1, multicast, 2, wire.Outgoing|wire.Relayed)
 		add(2, multicast, 2, wire.Incoming)
 		add(3, multicast, 2, wire.Incoming)
+		if i == 100 { // a report of a membership, which only a router sees
+			for host, flags := range map[int]wire.Flags{3: wire.Outgoing, 1: wire.Incoming} {
+				s.Add(at, host, &wire.Record{Time: at, Src: hostAddr(3), Dst: multicast, Proto: 2, Length: 32, Flags: flags})
+			}
+		}
 		add(4, hostAddr(4), 3, wire.Incoming) // so its agent reports what it receives
 		add(5, hostAddr(5), 3, wire.Incoming)
 	}
@@ -91,6 +96,11 @@ func TestReceivers(t *testing.T) {
 	}
 	if n := len(snap.Groups(w).Groups); n != 1 {
 		t.Fatalf("%d groups", n)
+	}
+	for _, sender := range snap.Groups(w).Groups[0].Senders {
+		if sender.Host == 3 && (len(sender.Receivers) != 1 || sender.Receivers[0].Host != 1) {
+			t.Errorf("the report of a membership is for %+v, want the router alone", sender.Receivers)
+		}
 	}
 	roles := map[int]Role{}
 	for _, r := range snap.Groups(w).Groups[0].Senders[0].Receivers {

@@ -215,6 +215,12 @@ func (s *Snapshot) Groups(w Window) *Groups {
 	list, _ := s.find(pairs, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) })
 	receives := make(map[int]bool)
 	s.timeline.each(w, func(f *frame) { f.receiving(receives) })
+	// What hosts tell routers of their memberships (RFC 2236, RFC 2710) goes to the group, and no member waits for it.
+	waited, _ := s.find(talks, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) && k.proto != 2 && k.proto != 58 })
+	data := make(map[[2][16]byte]bool)
+	for _, x := range waited {
+		data[[2][16]byte{x.key.src, x.key.dst}] = true
+	}
 	slices.SortFunc(list, heavierFirst)
 	of := make(map[[16]byte]*Group)
 	g := &Groups{Window: w}
@@ -227,7 +233,11 @@ func (s *Snapshot) Groups(w Window) *Groups {
 			order = append(order, group)
 		}
 		group.Once = group.Once.Plus(x.once)
-		group.Senders = append(group.Senders, s.groupSender(x, group.Addr, receives, w))
+		m := s.groupSender(x, group.Addr, receives, w)
+		if !data[[2][16]byte{x.key.src, x.key.dst}] {
+			m.Receivers = slices.DeleteFunc(m.Receivers, func(r GroupReceiver) bool { return r.Received.Packets == 0 })
+		}
+		group.Senders = append(group.Senders, m)
 	}
 	slices.SortStableFunc(order, func(a, b *Group) int { return cmp.Compare(b.Once.Bytes, a.Once.Bytes) })
 	for _, group := range order {

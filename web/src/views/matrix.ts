@@ -154,7 +154,7 @@ function open(app: App): Page {
 				const speed = rateOf(app, s.once, span);
 				const strength = Math.min(1, Math.sqrt(weight(s.once) / full));
 				style(cell, '--heat', strength.toFixed(3));
-				cell.className = strength > 0.72 ? 'on strong' : 'on';
+				cell.className = 'on';
 				// By counts, packets on their way at the window's ends look like a few lost ones.
 				const lost = s.loss && s.loss.lost > (s.loss.bySequence ? 0 : Math.max(3, s.loss.expected / 500)) ? percent(s.loss.fraction) : '';
 				const wanted = `${rate(speed, state.unit)}|${lost}`;

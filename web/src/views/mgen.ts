@@ -84,7 +84,7 @@ function open(app: App): Page {
 		jitter: new Chart({ height: 150, stacked: false, axis: msAxis, format: delay, label: 'Jitter of the flow', zoom: app.zoom }),
 		order: new Chart({ height: 150, stacked: false, axis: (v) => (Number.isInteger(v) ? String(v) : ''), format: whole, label: 'Reordered and duplicate messages', zoom: app.zoom, least: 4 }),
 	};
-	const title = h('h3', { class: 'detail-title' });
+	const title = h('h3', { class: 'detail-title' }, 'Flow');
 	const delayNote = h('span', {});
 	const histogram = delays();
 	const small = (name: string, note: Node | null, ...children: Node[]) => h('section', { class: 'small-panel' }, h('header', {}, h('h4', {}, name), note), ...children);
@@ -267,11 +267,11 @@ function open(app: App): Page {
 		if (!state.mgen) return;
 		const flow = feed.mgen?.flows.find((f) => keyOf(f) === state.mgen);
 		drawHistogram(flow);
-		toggle(detail, 'loading', !hist);
+		text(title, flow ? `Flow ${flow.id}: ${place(feed.setup, flow.src, flow.srcHost, feed.mgen?.names)} to ${endpoint(flow.dst, flow.dstPort)}` : `Flow ${state.mgen.split('~')[0]}`);
+		detail.setAttribute('aria-busy', String(!hist));
 		if (!hist || hist.window.points === 0) return;
 		// Those that overhear it are no part of the picture.
 		const receivers = hist.receivers.filter((r) => !flow || flow.receivers.some((x) => x.host === r.host && wants(x)));
-		text(title, flow ? `Flow ${flow.id}: ${place(feed.setup, flow.src, flow.srcHost, feed.mgen?.names)} to ${endpoint(flow.dst, flow.dstPort)}` : `Flow ${state.mgen.split('~')[0]}`);
 		const span = hist.window;
 		const t = times(span);
 		const range = axisRange(span);

@@ -68,6 +68,7 @@ type Agent struct {
 
 	packets, flows pressure // reasons for level flows, and for level top
 
+	left  uint64      // see LeftOut
 	table *flow.Table // one second; nil at level packets
 	top   *top        // ten seconds; nil unless at level top
 }
@@ -105,6 +106,22 @@ func NewAgent(limits Limits, emit func(batch.Level, *wire.Record), change func(C
 // Status returns the agent's level. It may be called concurrently.
 func (a *Agent) Status() Status { return *a.status.Load() }
 
+// Held returns the number of packets in flows that have not been emitted yet. It must be
+// called by the goroutine that calls Add.
+func (a *Agent) Held() (packets uint64) {
+	if a.table != nil {
+		packets += a.table.Packets()
+	}
+	if a.top != nil {
+		packets += a.top.heavy.Packets() + a.top.rest.Packets()
+	}
+	return packets
+}
+
+// LeftOut returns the number of packets that reduced detail says nothing of: drops, and
+// second observations of packets. It must be called by the goroutine that calls Add.
+func (a *Agent) LeftOut() uint64 { return a.left }
+
 // Add adds a packet, or a record that stands for several; not a host statistic.
 func (a *Agent) Add(r *wire.Record) {
 	if r.Flags&wire.Member != 0 { // there are few, and every level includes them
@@ -127,6 +144,7 @@ func (a *Agent) Add(r *wire.Record) {
 		return
 	}
 	if r.Flags&wire.Uncounted != 0 {
+		a.left += r.Count()
 		return // another record counts it; without a digest it has no further use
 	}
 	if a.table.Add(r) {
@@ -283,6 +301,8 @@ func (a *Agent) give(f *flow.Flow) {
 	if a.top != nil {
 		if f.Flags&wire.Dropped == 0 {
 			a.top.addFlow(&f.Record)
+		} else {
+			a.left += uint64(f.Packets)
 		}
 		return
 	}

@@ -50,6 +50,8 @@ type Table struct {
 	flows []Flow
 	index map[key]int32
 	emit  func(*Flow)
+
+	packets uint64 // in flows
 }
 
 // New returns a table of at most limit flows of one second that passes each
@@ -62,8 +64,15 @@ func NewSpan(span time.Duration, limit int, emit func(*Flow)) *Table {
 	return &Table{span: int64(span), limit: limit, index: make(map[key]int32), emit: emit}
 }
 
-// Len returns the number of flows in the table.
-func (t *Table) Len() int { return len(t.flows) }
+// Len returns the number of flows in the table, Packets how many packets they stand for.
+func (t *Table) Len() int        { return len(t.flows) }
+func (t *Table) Packets() uint64 { return t.packets }
+
+// give emits a flow of the table.
+func (t *Table) give(f *Flow, to func(*Flow)) {
+	t.packets -= uint64(f.Packets)
+	to(f)
+}
 
 // Add counts a packet, or the packets that a record stands for. It reports whether this
 // began a new flow. Each host statistic or membership is a flow of its own.
@@ -72,6 +81,7 @@ func (t *Table) Add(r *wire.Record) (begun bool) {
 		t.emit(begin(r))
 		return true
 	}
+	t.packets += r.Count()
 	k := t.keyOf(r)
 	if i, ok := t.index[k]; ok {
 		f := &t.flows[i]
@@ -79,7 +89,7 @@ func (t *Table) Add(r *wire.Record) (begun bool) {
 			f.addRecord(r)
 			return false
 		}
-		t.emit(f) // the table is full: reuse the slot of an emitted flow
+		t.give(f, t.emit) // the table is full: reuse the slot of an emitted flow
 		*f = *begin(r)
 		return true
 	}
@@ -117,7 +127,7 @@ func (f *Flow) addRecord(r *wire.Record) {
 // Flush emits all flows.
 func (t *Table) Flush() {
 	for i := range t.flows {
-		t.emit(&t.flows[i])
+		t.give(&t.flows[i], t.emit)
 	}
 	t.flows = t.flows[:0]
 	clear(t.index)
@@ -130,7 +140,7 @@ func (t *Table) FlushBefore(now int64) {
 	for i := range t.flows {
 		f := &t.flows[i]
 		if t.spanOf(f.Time) < current {
-			t.emit(f)
+			t.give(f, t.emit)
 		} else {
 			kept = append(kept, *f)
 		}
@@ -157,7 +167,7 @@ func (t *Table) Shrink(n int, rest func(*Flow)) {
 	}
 	slices.SortFunc(t.flows, Heavier)
 	for i := n; i < len(t.flows); i++ {
-		rest(&t.flows[i])
+		t.give(&t.flows[i], rest)
 	}
 	t.flows = t.flows[:n]
 	t.reindex()

@@ -32,6 +32,8 @@ const (
 	// countTime is how long nothing must have succeeded before the number of partitions
 	// is queried again.
 	countTime = 15 * time.Second
+	// goneTime replaces countTime if no stream answers, and we may create streams.
+	goneTime = 1 * time.Second
 	// stuckTime is how long an outage must last before it is reported.
 	stuckTime = 3 * time.Second
 	// drainTime is how long Run continues at its end to send what is queued.
@@ -44,6 +46,8 @@ type PublisherConfig struct {
 	Queue Queue
 	// Memory bounds the queue in memory, in bytes. 0 means DefaultMemory.
 	Memory int64
+	// Streams has the Publisher make streams that somebody has deleted. Nil: it waits for somebody who does.
+	Streams *Streams
 }
 
 // Publisher sends batches to a bus. One goroutine may call Publish, and another one
@@ -51,6 +55,7 @@ type PublisherConfig struct {
 type Publisher struct {
 	conn    *Conn
 	queue   Queue
+	streams *Streams
 	encoder batch.Encoder
 	buf     []byte
 	failed  bool // it has been reported that a batch cannot be encoded
@@ -65,6 +70,7 @@ type Publisher struct {
 	patience     time.Duration
 	failing      time.Time // when acknowledgements stopped; zero if they have not
 	stuck        bool      // that has been reported
+	gone         bool      // no stream answered the last attempt
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 
@@ -88,7 +94,7 @@ var errAgain = errors.New("sent again")
 
 // NewPublisher returns a Publisher. It sends nothing until Run.
 func NewPublisher(conn *Conn, cfg PublisherConfig) *Publisher {
-	p := &Publisher{conn: conn, queue: cfg.Queue, lossByAgent: map[string]given{}, patience: ackTime}
+	p := &Publisher{conn: conn, queue: cfg.Queue, streams: cfg.Streams, lossByAgent: map[string]given{}, patience: ackTime}
 	if p.queue == nil {
 		if cfg.Memory == 0 {
 			cfg.Memory = DefaultMemory
@@ -216,6 +222,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 func (p *Publisher) complain(err error) {
+	p.gone = errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound)
 	if p.failing.IsZero() {
 		p.failing = time.Now()
 	}
@@ -258,6 +265,11 @@ func (p *Publisher) count(ctx context.Context) error {
 	if p.partitions != 0 && !p.mayCount() {
 		return nil
 	}
+	if p.gone && p.streams != nil && p.partitions != 0 {
+		if err := p.conn.remakeStreams(ctx, *p.streams, p.partitions); err != nil {
+			return err
+		}
+	}
 	n, err := p.conn.partitions(ctx)
 	p.counted = time.Now()
 	if err == nil {
@@ -274,7 +286,11 @@ func (p *Publisher) count(ctx context.Context) error {
 // mayCount reports, periodically while nothing is acknowledged, whether to query the
 // number of partitions again.
 func (p *Publisher) mayCount() bool {
-	return !p.failing.IsZero() && time.Since(p.failing) > countTime && time.Since(p.counted) > countTime
+	wait := countTime
+	if p.gone && p.streams != nil {
+		wait = goneTime
+	}
+	return !p.failing.IsZero() && time.Since(p.failing) > wait && time.Since(p.counted) > wait
 }
 
 // last sends what was queued when ctx ended.
@@ -373,6 +389,7 @@ func (p *Publisher) probe(sending context.Context, why error) error {
 				}
 				p.patience = min(2*p.patience, maxAckTime)
 				return nil
+			case why = <-f.Err():
 			default:
 			}
 		}
@@ -392,7 +409,7 @@ func (p *Publisher) acknowledge(ack *jetstream.PubAck) {
 	if ack.Duplicate {
 		p.duplicates.Add(1)
 	}
-	p.failing = time.Time{}
+	p.failing, p.gone = time.Time{}, false
 	if p.stuck {
 		p.stuck = false
 		p.conn.say("bus %s: batches are taken again", p.conn.target)

@@ -84,6 +84,30 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	return c.partitions(ctx)
 }
 
+// remakeStreams creates those of so many streams that somebody has deleted.
+func (c *Conn) remakeStreams(ctx context.Context, cfg Streams, partitions int) error {
+	there := map[string]bool{}
+	names := c.js.StreamNames(ctx)
+	for name := range names.Name() {
+		there[name] = true
+	}
+	if err := names.Err(); err != nil {
+		return err
+	}
+	cfg.Partitions = partitions
+	for i := partitions - 1; i >= 0; i-- {
+		want := c.streamConfig(i, cfg)
+		if there[want.Name] {
+			continue
+		}
+		if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return c.explain(want.Name, err)
+		}
+		c.say("bus %s: stream %s was deleted; it has been created again", c.target, want.Name)
+	}
+	return nil
+}
+
 // minServer is the oldest nats-server that stores metadata of streams.
 const minServer = "2.10.0"
 

@@ -142,7 +142,7 @@ func (q *Queue) sync() error {
 	q.syncing.Lock()
 	defer q.syncing.Unlock()
 	q.mu.Lock()
-	full, open, names := q.unsynced, q.open, q.unnamed
+	full, open, names, state := q.unsynced, q.open, q.unnamed, q.state.File
 	q.unsynced, q.unnamed = nil, false
 	q.mu.Unlock()
 	var errs []error
@@ -157,7 +157,10 @@ func (q *Queue) sync() error {
 	if names {
 		errs = append(errs, q.dir.sync())
 	}
-	err := errors.Join(append(errs, q.state.Sync())...)
+	if err := state.Sync(); !errors.Is(err, os.ErrClosed) { // it was removed
+		errs = append(errs, err)
+	}
+	err := errors.Join(errs...)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err != nil {
@@ -326,6 +329,9 @@ func (q *Queue) last() (*segment, error) {
 	}
 	q.retire()
 	q.discardEmpty()
+	if err := q.revive(); err != nil {
+		return nil, err
+	}
 	s := segment{path: q.dir.segment(q.cfg.Name, q.written), first: q.written, next: q.written, before: q.weight, size: segmentHeader}
 	if err := q.create(&s); err != nil {
 		return nil, err
@@ -337,6 +343,25 @@ func (q *Queue) last() (*segment, error) {
 	q.open, q.unnamed = q.out.file, true
 	q.remember()
 	return &q.segs[len(q.segs)-1], nil
+}
+
+// revive makes anew what else somebody has removed.
+func (q *Queue) revive() error {
+	if err := q.dir.revive(); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if linked(q.state.File) {
+		return nil
+	}
+	f, err := os.OpenFile(q.state.Name(), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	q.state.Close()
+	q.state.File = f
+	return nil
 }
 
 // retire leaves the open segment to sync.

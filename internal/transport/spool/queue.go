@@ -39,10 +39,15 @@ type Status struct {
 	Dropped Amount
 	// WaitingNew and DroppedNew are the weights of entries appended since Open.
 	WaitingNew, DroppedNew uint64
+	// Missed was lost before it could be appended, since the queue was created: see Queue.Missed.
+	Missed uint64
 	// Unwritten is the weight of entries that are only in memory: a kill loses them.
 	Unwritten      uint64
 	Disk, InMemory int64  // bytes
 	Errors         uint64 // of the disk, since the queue was created
+	// Since is when the first entry was appended after the queue had been empty: nothing
+	// that waits is older. It is zero if nothing waits, or only entries of an earlier life do.
+	Since time.Time
 	// Failing is the disk's last error, or "" if it works.
 	Failing string
 }
@@ -78,6 +83,8 @@ type Queue struct {
 	opened        uint64 // number of the first entry since Open,
 	openedWeight  uint64 // and the weight of all before it
 	droppedNew    uint64
+	since         time.Time // see Status
+	missedBefore  uint64    // state.missed when it was opened
 	disk          int64     // bytes of segs
 	failing       string    // the last error, until some time after it
 	failed        time.Time // when that was
@@ -115,6 +122,9 @@ func (q *Queue) Append(data []byte, weight uint32) error {
 	if q.closed {
 		return errClosed
 	}
+	if head, _ := q.head(); head == q.next() {
+		q.since = time.Now()
+	}
 	e := entry{b: q.buffer(entryHeader + len(data)), weight: weight, at: time.Now()}
 	copy(e.data(), data)
 	q.push(e)
@@ -130,6 +140,14 @@ func (q *Queue) Append(data []byte, weight uint32) error {
 	}
 	notify(q.wake)
 	return nil
+}
+
+// Missed notes how much weight whoever appends has lost since Open. The queue remembers it as long as its
+// data, together with what was lost in earlier lives.
+func (q *Queue) Missed(weight uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.state.missed = q.missedBefore + weight
 }
 
 var errClosed = errors.New("the spool is closed")
@@ -385,13 +403,18 @@ func (q *Queue) Status() Status {
 	if len(q.mem) == 0 { // nothing waits for the disk
 		q.fine()
 	}
-	_, before := q.head()
+	head, before := q.head()
 	end := q.weight + q.memWeight
+	since := q.since
+	if head == q.next() {
+		since = time.Time{}
+	}
 	return Status{
+		Since:   since,
 		Waiting: Amount{q.waiting(), end - before}, Dropped: q.state.dropped,
 		WaitingNew: end - min(max(before, q.openedWeight), end), DroppedNew: q.droppedNew,
-		Unwritten: q.memWeight,
-		Disk:      q.disk, InMemory: q.memBytes, Errors: q.state.errors, Failing: q.failing,
+		Unwritten: q.memWeight, Missed: q.state.missed,
+		Disk: q.disk, InMemory: q.memBytes, Errors: q.state.errors, Failing: q.failing,
 	}
 }
 

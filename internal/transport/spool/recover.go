@@ -153,5 +153,6 @@ func (q *Queue) begin() {
 		}
 	}
 	q.opened, q.openedWeight = q.written, q.weight
+	q.missedBefore = q.state.missed
 	q.remove(q.settle())
 }

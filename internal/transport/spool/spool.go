@@ -55,6 +55,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -114,6 +115,8 @@ func Parse(text string) (Spec, error) {
 // Dir is a directory of queues, locked for this process.
 type Dir struct {
 	path string
+
+	mu   sync.Mutex
 	lock *os.File
 }
 
@@ -137,7 +140,23 @@ func OpenDir(path string) (*Dir, error) {
 		}
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return &Dir{path, lock}, nil
+	return &Dir{path: path, lock: lock}, nil
+}
+
+// revive makes and locks the directory anew if somebody has removed it.
+func (d *Dir) revive() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if linked(d.lock) {
+		return nil
+	}
+	again, err := OpenDir(d.path)
+	if err != nil {
+		return err
+	}
+	d.lock.Close()
+	d.lock = again.lock
+	return nil
 }
 
 // Close unlocks the directory. Its queues must have been closed.

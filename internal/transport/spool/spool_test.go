@@ -95,6 +95,35 @@ func (b *bench) saidOnce(part string) {
 	}
 }
 
+// TestMissed: what was lost before the queue is remembered with its data, also by one that was killed.
+func TestMissed(t *testing.T) {
+	b := begin(t, filepath.Join(t.TempDir(), "q"), MinSize)
+	want := func(want uint64) {
+		t.Helper()
+		if got := b.Status().Missed; got != want {
+			t.Errorf("got %d missed, want %d", got, want)
+		}
+	}
+	b.Missed(3)
+	b.Missed(7)
+	want(7)
+	b.reopen()
+	want(7)
+	b.Missed(5)
+	if err := b.Append([]byte("entry"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	killed := filepath.Join(t.TempDir(), "q")
+	if err := os.CopyFS(killed, os.DirFS(b.path)); err != nil {
+		t.Fatal(err)
+	}
+	b = begin(t, killed, MinSize)
+	want(12)
+}
+
 func (b *bench) end() {
 	b.Close()
 	b.dir.Close()
@@ -581,13 +610,18 @@ func TestAcknowledgedAfterFailedWrite(t *testing.T) {
 	wantRange(t, b.take(true), 2, 12)
 }
 
-// TestVanished: the directory is removed, and made again.
+// TestVanished: the directory is removed, together with the one above. Once that is there again, the queue
+// makes its own, and nobody else can use it.
 func TestVanished(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "spool")
+	above := filepath.Join(t.TempDir(), "above")
+	if err := os.Mkdir(above, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(above, "spool")
 	b := begin(t, path, MinSize)
 	b.append(0, 100, 1000)
 	b.Sync()
-	os.RemoveAll(path)
+	os.RemoveAll(above)
 	b.append(100, 200, 1000)
 	if err := b.Sync(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
@@ -598,9 +632,12 @@ func TestVanished(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	b.append(200, 300, 1000)
-	os.Mkdir(path, 0o750)
+	os.Mkdir(above, 0o750)
 	if err := b.Sync(); err != nil || b.Status().Disk == 0 {
 		t.Errorf("%v, %+v", err, b.Status())
+	}
+	if _, err := OpenDir(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v from opening it once more, want %v", err, ErrInUse)
 	}
 	wantRange(t, b.take(true), 200, 300)
 }

@@ -20,12 +20,13 @@ type state struct {
 	before  uint64 // weight of all entries before it
 	dropped Amount // since the queue was created
 	errors  uint64 // disk errors, likewise
+	missed  uint64 // weight that was lost before it could be appended, likewise
 }
 
 func (s *state) append(b []byte) []byte {
 	at := len(b)
 	b = append(b, stateMagic+"\x00\x00\x00\x00"...)
-	for _, n := range [...]uint64{s.serial, s.head, s.before, s.dropped.Entries, s.dropped.Weight, s.errors, 0} {
+	for _, n := range [...]uint64{s.serial, s.head, s.before, s.dropped.Entries, s.dropped.Weight, s.errors, s.missed} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
 	binary.BigEndian.PutUint32(b[at+4:], crc32.Checksum(b[at+8:], castagnoli))
@@ -38,7 +39,7 @@ func (s *state) read(b []byte) bool {
 		crc32.Checksum(b[8:slotSize], castagnoli) != binary.BigEndian.Uint32(b[4:]) {
 		return false
 	}
-	for i, p := range []*uint64{&s.serial, &s.head, &s.before, &s.dropped.Entries, &s.dropped.Weight, &s.errors} {
+	for i, p := range []*uint64{&s.serial, &s.head, &s.before, &s.dropped.Entries, &s.dropped.Weight, &s.errors, &s.missed} {
 		*p = binary.BigEndian.Uint64(b[8+8*i:])
 	}
 	return true

@@ -377,7 +377,11 @@ func TestStoreFullDisk(t *testing.T) {
 	until(t, "a healthy page", func() bool { return p.health(t) == http.StatusOK })
 
 	for _, name := range []string{"records", "queue"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		name = filepath.Join(dir, name)
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o600); err != nil { // so that it cannot be made anew
 			t.Fatal(err)
 		}
 	}

@@ -108,6 +108,7 @@ func (s *Store) retire(h kept, enough int64) (freed int64, err error) {
 		s.mu.Lock()
 		s.status.Retired++
 		s.status.RetiredRows += uint64(n.rows)
+		s.hours[h.hour] -= min(uint64(n.rows), s.hours[h.hour])
 		s.mu.Unlock()
 	}
 	return freed, s.removeEmpty(h.hour)

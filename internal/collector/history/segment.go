@@ -35,6 +35,9 @@ func (s *Store) NewSegment(id string) (*Segment, error) {
 	if !validID(id) {
 		return nil, fmt.Errorf("segment %q: want a name of 1 to 100 letters, digits, dots and dashes", id)
 	}
+	if err := s.revive(); err != nil {
+		return nil, s.explain(err)
+	}
 	out, err := newOutput(filepath.Join(s.dir, tmpDir, id+suffix))
 	if err != nil {
 		return nil, s.explain(err)

@@ -33,6 +33,8 @@ type Store struct {
 	cfg  Config
 	lock *os.File
 
+	locking sync.Mutex // held while the lock is taken again
+
 	summarizer *summarizer // Maintain's alone
 	renewed    bool        // likewise: no summaries of an earlier format are left
 
@@ -50,6 +52,9 @@ type Store struct {
 	counting sync.Mutex
 	counted  map[string]hourRows // for Count
 	atOpen   uint64              // rows
+	hours    map[string]uint64   // rows that each hour's directory should have; guarded by mu
+	removed  uint64              // rows of directories that others have removed and that are there again; guarded by mu
+	left     map[string]struct{} // pending when it was opened; guarded by mu
 }
 
 // maxRemembered bounds Store.committed.
@@ -58,6 +63,7 @@ const maxRemembered = 10_000
 // Status is the state of a store.
 type Status struct {
 	Segments, Rows uint64 // committed since Open
+	RecoveredRows  uint64 // of these, those that had been sealed before
 	// Damaged are the files that could not be read and were set aside since Open.
 	Damaged []string
 	// Compacted is the number of files that were replaced by compaction. Retired and
@@ -77,10 +83,8 @@ func Open(dir string, cfg Config) (*Store, error) {
 	if s.cfg.Logf == nil {
 		s.cfg.Logf = func(string, ...any) {}
 	}
-	for _, d := range []string{tmpDir, pendingDir, damagedDir} {
-		if err := makeDirs(filepath.Join(dir, d)); err != nil {
-			return nil, s.explain(err)
-		}
+	if err := s.makeDirs(); err != nil {
+		return nil, s.explain(err)
 	}
 	if err := s.takeLock(); err != nil {
 		return nil, err
@@ -90,11 +94,46 @@ func Open(dir string, cfg Config) (*Store, error) {
 		return nil, s.explain(err)
 	}
 	var err error
-	if s.atOpen, err = s.rows(); err != nil {
+	if s.hours, err = s.rows(); err != nil {
 		s.Close()
 		return nil, s.explain(err)
 	}
+	for _, n := range s.hours {
+		s.atOpen += n
+	}
+	s.left = make(map[string]struct{})
+	for id := range s.pending {
+		s.left[id] = struct{}{}
+	}
 	return s, nil
+}
+
+func (s *Store) makeDirs() error {
+	for _, d := range []string{tmpDir, pendingDir, damagedDir} {
+		if err := makeDirs(filepath.Join(s.dir, d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revive creates the directory again if another program has removed it.
+func (s *Store) revive() error {
+	s.locking.Lock()
+	defer s.locking.Unlock()
+	var st syscall.Stat_t
+	if syscall.Fstat(int(s.lock.Fd()), &st) != nil || st.Nlink > 0 {
+		return nil
+	}
+	if err := s.makeDirs(); err != nil {
+		return err
+	}
+	old := s.lock
+	if err := s.takeLock(); err != nil {
+		s.lock = old
+		return err
+	}
+	return old.Close()
 }
 
 // Close releases the directory. Segments that are not sealed are lost.
@@ -166,8 +205,10 @@ func (s *Store) Commit(id string) error {
 	if !ok {
 		return s.committedBefore(id)
 	}
+	hour := time.Now().UTC().Format(hourLayout)
+	to := filepath.Join(s.dir, hour, n.String())
 	from := filepath.Join(s.dir, pendingDir, n.String())
-	to := filepath.Join(s.dir, time.Now().UTC().Format(hourLayout), n.String())
+	_, missing := os.Stat(filepath.Dir(to))
 	err := move(from, to)
 	if _, gone := os.Lstat(from); err != nil && !errors.Is(gone, fs.ErrNotExist) {
 		return s.explain(err)
@@ -182,6 +223,14 @@ func (s *Store) Commit(id string) error {
 	s.committed[id] = struct{}{}
 	s.status.Segments++
 	s.status.Rows += uint64(n.rows)
+	if errors.Is(missing, fs.ErrNotExist) { // what was there others have removed
+		s.removed += s.hours[hour]
+		s.hours[hour] = 0
+	}
+	s.hours[hour] += uint64(n.rows)
+	if _, ok := s.left[id]; ok {
+		s.status.RecoveredRows += uint64(n.rows)
+	}
 	return s.explain(err)
 }
 

@@ -95,6 +95,8 @@ type WriterStatus struct {
 	Segments  uint64 // committed
 	Written   uint64 // in committed segments
 	Skipped   uint64 // already written before a restart
+	// Settled is the part of Skipped in segments that turned out to count after an error.
+	Settled   uint64
 	Malformed uint64 // weight of entries that are not batches
 	Refused   uint64 // could not be encoded, or not accepted by the queue
 	// Missing is the number of this process's records that were numbered and then
@@ -527,6 +529,7 @@ func (w *Writer) settle() error {
 	}
 	if p.Segment == w.id {
 		w.progress = p
+		w.update(func(s *WriterStatus) { s.Settled += uint64(w.pending.rows) })
 		return w.store.Commit(w.id)
 	}
 	return w.store.Discard(w.id)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pcapper/pcapper/internal/host/fault"
@@ -44,7 +45,8 @@ type LogFile struct {
 
 	reopen         atomic.Bool
 	written, lost  atomic.Uint64
-	reported, skip time.Time // time of the last report, and of the next attempt
+	waiting        atomic.Uint64 // a copy of lines
+	reported, skip time.Time     // time of the last report, and of the next attempt
 	failing        atomic.Pointer[logFailure]
 }
 
@@ -70,8 +72,10 @@ func NewLogFile(path string, report func(error)) *LogFile {
 }
 
 // Lines returns the number of lines written, and of lines lost because they could not
-// be written. Lines still in memory are in neither. It may be called concurrently.
+// be written. Lines still in memory are in neither: Waiting returns their number. Both
+// may be called concurrently.
 func (l *LogFile) Lines() (written, lost uint64) { return l.written.Load(), l.lost.Load() }
+func (l *LogFile) Waiting() uint64               { return l.waiting.Load() }
 
 // Reopen makes the next write reopen the file, as after a rotation. Earlier lines still
 // go to the old file. It may be called concurrently.
@@ -91,6 +95,7 @@ func (l *LogFile) Write(lines []byte, n int) {
 	}
 	l.buf = append(l.buf, lines...)
 	l.lines += uint64(n)
+	l.waiting.Store(l.lines)
 	if len(l.buf) >= logBuffer {
 		l.Flush()
 	}
@@ -110,6 +115,7 @@ func (l *LogFile) Flush() {
 		l.failing.Store(nil)
 	}
 	l.buf, l.lines = l.buf[:0], 0
+	l.waiting.Store(0)
 }
 
 // errWaiting means that the last failure was a moment ago.
@@ -199,7 +205,11 @@ func (l *LogFile) cutBack(n int64) bool {
 
 func (l *LogFile) open() error {
 	if l.file != nil {
-		return nil
+		var st syscall.Stat_t
+		if syscall.Fstat(int(l.file.Fd()), &st) != nil || st.Nlink > 0 {
+			return nil
+		}
+		l.forget() // somebody has removed it
 	}
 	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
@@ -245,6 +255,11 @@ func (l *LogFile) Close() {
 		return
 	}
 	l.unreserve()
+	l.forget()
+}
+
+// forget closes the file as it is.
+func (l *LogFile) forget() {
 	if err := l.file.Close(); err != nil {
 		l.fail(err)
 	}

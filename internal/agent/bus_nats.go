@@ -11,7 +11,6 @@ import (
 	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/bus"
 	"github.com/pcapper/pcapper/internal/transport/publish"
-	"github.com/pcapper/pcapper/internal/transport/spool"
 )
 
 func init() {
@@ -35,19 +34,8 @@ func (e busExporter) Reopen() {}
 
 func (e busExporter) Counts() export.Counts {
 	c := e.Exporter.Counts()
-	return export.Counts{Messages: c.Batches, Records: c.Records, Packets: c.Packets, Failed: c.Refused}
+	return export.Counts{Messages: c.Batches, Records: c.Records, Packets: c.Packets, Failed: c.Refused, Lost: c.GivenUp, Waiting: c.Waiting}
 }
-
-// Held returns the number of packets waiting in memory, and of those lost there.
-func (e busExporter) Held() (waiting, lost uint64) {
-	c := e.Exporter.Counts()
-	return c.Waiting, c.GivenUp
-}
-
-// busSpool adapts a queue to the interface of package publish.
-type busSpool struct{ *spool.Queue }
-
-func (s busSpool) GivenUp() uint64 { return s.Status().DroppedNew }
 
 // prepareBus creates the exporter. It reads the exporter's files once now, so that
 // errors in them are reported at startup.
@@ -70,6 +58,6 @@ func (x *exporting) prepareBus() error {
 		Agent: x.name(), PerSecond: x.target.PerSecond, Reader: x.reader,
 		Lost: func() uint64 { return x.reader.Status().Lost },
 	})
-	x.exporter, x.setSpool = busExporter{e}, func(q *spool.Queue) { e.SetSpool(busSpool{q}) }
+	x.exporter, x.setSpool = busExporter{e}, func(s countedSpool) { e.SetSpool(s) }
 	return nil
 }

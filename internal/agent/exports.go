@@ -32,9 +32,10 @@ type exporting struct {
 	a        *agent
 	target   export.Target
 	exporter exporter
-	setSpool func(*spool.Queue)
+	setSpool func(countedSpool)
 	reader   *recordReader
 	queue    *spool.Queue // nil without -spool
+	before   spool.Status // of queue, when it was opened
 	files    certs.Files  // for TLS
 	busFiles []string     // for NATS
 }
@@ -80,7 +81,7 @@ func (a *agent) prepareExports() error {
 			config.Listen = a.cfg.Listen.String()
 		}
 		e := export.New(config)
-		x.exporter, x.setSpool = e, func(q *spool.Queue) { e.SetSpool(q) }
+		x.exporter, x.setSpool = e, func(s countedSpool) { e.SetSpool(s) }
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ type logTask struct {
 	// meant for the log.
 	always  bool
 	skipped atomic.Uint64 // records
+	waiting atomic.Int64  // lines that were gathered and not given to file
 
 	open bool // there may be lines to flush or a file to close
 
@@ -199,7 +200,9 @@ func (l *logTask) gather(lines []byte, ends []uint32) int {
 		}
 	}
 	g.text = append(g.text, lines[:ends[n]-ends[0]]...)
-	g.n += l.count(ends[:n+1])
+	whole := l.count(ends[:n+1])
+	g.n += whole
+	l.waiting.Add(int64(whole))
 	if n < len(ends)-1 || len(g.text) >= logWrite {
 		l.full <- g // has room for all buffers
 		l.gathering = nil
@@ -247,6 +250,7 @@ func (l *logTask) gathered() bool {
 // put writes a buffer and returns it to the free ones.
 func (l *logTask) put(g *logLines) {
 	l.file.Write(g.text, g.n)
+	l.waiting.Add(-int64(g.n))
 	l.open = true
 	g.text, g.n = g.text[:0], 0
 	l.free <- g

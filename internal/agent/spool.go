@@ -101,7 +101,8 @@ func (a *agent) openSpool() (err error) {
 			a.closeSpool()
 			return spoolError(a.cfg.Spool.Dir, err)
 		}
-		x.setSpool(x.queue)
+		x.before = x.queue.Status()
+		x.setSpool(countedSpool{x.queue, x.reader})
 	}
 	for name, bytes := range a.spoolDir.Others(names...) {
 		a.out.printf("spool %q: %s bytes wait for %q, which is not among the exports: export there again, or remove its files",
@@ -109,6 +110,21 @@ func (a *agent) openSpool() (err error) {
 	}
 	return nil
 }
+
+// countedSpool is an export's queue, which also remembers how many packets its reader was
+// too slow for: the collector must be told even if the agent is killed.
+type countedSpool struct {
+	*spool.Queue
+	reader *recordReader
+}
+
+func (s countedSpool) Append(data []byte, packets uint32) error {
+	s.Missed(s.reader.Status().Lost)
+	return s.Queue.Append(data, packets)
+}
+
+// GivenUp is needed by publish.Exporter.
+func (s countedSpool) GivenUp() uint64 { return s.Status().DroppedNew }
 
 // spoolName derives the name of an export's queue from its destination only: if
 // parameters change, it is still the same receiver's.
@@ -155,27 +171,28 @@ func (x *exporting) status() hub.Status {
 	return s
 }
 
-// lost returns the number of packets that the receiver is told it will not get. The
-// spool's drops are counted since its directory was created, because the receiver gets
+// lost returns the number of packets that the receiver is told it will not get. With a
+// spool they are counted since its directory was created, because the receiver gets
 // everything captured since then.
 func (x *exporting) lost() uint64 {
-	if x.queue == nil {
-		return x.status().Lost
+	lost := x.reader.Status().Lost
+	if x.queue != nil {
+		lost += x.queue.Status().Dropped.Weight + x.before.Missed
 	}
-	return x.reader.Status().Lost + x.queue.Status().Dropped.Weight
+	return lost
 }
 
 // held returns how many of the packets delivered by the reader are waiting in a queue,
 // and how many were dropped there.
 func (x *exporting) held() (waiting, lost uint64) {
+	c := x.exporter.Counts()
+	waiting, lost = c.Waiting, c.Lost
 	if x.queue != nil {
 		s := x.queue.Status()
-		return s.WaitingNew, s.DroppedNew
+		waiting += s.WaitingNew
+		lost += s.DroppedNew
 	}
-	if h, ok := x.exporter.(interface{ Held() (waiting, lost uint64) }); ok {
-		return h.Held()
-	}
-	return 0, 0
+	return waiting, lost
 }
 
 // spooled returns the summary of a queue.
@@ -183,6 +200,9 @@ func spooled(s spool.Status) string {
 	line := fmt.Sprintf("spool: %s packets in %s bytes wait", number(s.Waiting.Weight), number(uint64(s.Disk+s.InMemory)))
 	if s.Dropped.Weight > 0 {
 		line += fmt.Sprintf(", %s were dropped in all its runs", number(s.Dropped.Weight))
+	}
+	if s.Missed > 0 {
+		line += fmt.Sprintf(", %s came too fast for it", number(s.Missed))
 	}
 	if s.Errors > 0 {
 		line += fmt.Sprintf(", %s disk errors", number(s.Errors))

@@ -96,6 +96,10 @@ type Counts struct {
 	Packets  uint64 // that those records stand for
 	Failed   uint64 // flow records in messages that could not be sent; the reader counts those of single packets
 	Repaired uint64 // messages that were sent again
+	// Lost and Waiting are of the packets that the reader has delivered: those that were
+	// neither sent nor spooled, or were damaged in the spool; and those in flows or messages
+	// that are not sent yet.
+	Lost, Waiting uint64
 }
 
 // Exporter is one export.
@@ -105,6 +109,7 @@ type Exporter struct {
 	cells  []byte      // data records of flows waiting to be sent
 	ends   []uint32    // their ends; the first element is 0
 	packs  []uint32    // the number of packets in each
+	packed uint64      // the sum of packs
 	msg    []byte
 	repair *repairs // nil without the parameter repair
 
@@ -120,7 +125,7 @@ type Exporter struct {
 
 	state    atomic.Pointer[string]
 	reopen   atomic.Bool
-	counters struct{ messages, records, packets, failed atomic.Uint64 }
+	counters struct{ messages, records, packets, failed, lost, waiting atomic.Uint64 }
 
 	said     string // the last failure reported
 	complain time.Time
@@ -168,6 +173,7 @@ func (e *Exporter) Counts() Counts {
 	c := Counts{
 		Messages: e.counters.messages.Load(), Records: e.counters.records.Load(),
 		Packets: e.counters.packets.Load(), Failed: e.counters.failed.Load(),
+		Lost: e.counters.lost.Load(), Waiting: e.counters.waiting.Load(),
 	}
 	if e.repair != nil {
 		c.Repaired = e.repair.served.Load()
@@ -395,8 +401,11 @@ func (s *session) sendPackets() error {
 			n += k
 			b.add(len(b.buf)-before, expressed(rest[:k+1]))
 		}
+		waiting := &s.e.counters.waiting
+		waiting.Store(uint64(b.records)) // sending may take a while
 		r.Advance(n)
 		sent, err := s.write(&b, b.records)
+		waiting.Store(0)
 		if !sent {
 			r.Disown(b.records)
 		}
@@ -469,6 +478,7 @@ func (s *session) sendFlows(all bool) error {
 			e.table.Add(&items[i])
 		}
 		e.cfg.Reader.Advance(len(items))
+		e.counters.waiting.Store(e.table.Packets() + e.packed)
 		if len(items) == 0 {
 			break
 		}
@@ -499,10 +509,19 @@ func (e *Exporter) emit(f *flow.Flow) {
 	}
 	if !ok { // before 1970
 		e.counters.failed.Add(1)
+		e.counters.lost.Add(uint64(f.Packets))
 		return
 	}
+	e.packed += uint64(f.Packets)
 	e.ends = append(e.ends, uint32(len(e.cells)))
 	e.packs = append(e.packs, f.Packets)
+}
+
+// unpack removes the first n cells, which stand for the given number of packets.
+func (e *Exporter) unpack(n int, packets uint64) {
+	e.ends, e.packs = e.ends[n:], e.packs[n:]
+	e.packed -= packets
+	e.counters.waiting.Store(e.table.Packets() + e.packed)
 }
 
 // sendCells sends the waiting flows. Those that could not be sent on a stream are sent
@@ -511,11 +530,12 @@ func (s *session) sendCells() error {
 	e := s.e
 	for len(e.ends) > 1 {
 		msg, n := s.writer.Message(e.msg[:0], time.Now(), s.t.limit(), e.cells[e.ends[0]:], e.ends)
-		packets := int(sum(e.packs[:n]))
-		e.ends, e.packs = e.ends[n:], e.packs[n:]
-		sent, err := s.write(one(msg, n), packets)
+		packets := sum(e.packs[:n])
+		sent, err := s.write(one(msg, n), int(packets))
+		e.unpack(n, packets)
 		if !sent {
 			e.counters.failed.Add(uint64(n))
+			e.counters.lost.Add(packets)
 		}
 		if err != nil {
 			return err

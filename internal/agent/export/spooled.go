@@ -142,6 +142,7 @@ func (e *Exporter) fillFlows(all bool) {
 			e.table.Add(&items[i])
 		}
 		e.cfg.Reader.Advance(len(items))
+		e.counters.waiting.Store(e.table.Packets() + e.packed)
 		e.fillCells() // there are some if the table was full
 	}
 	e.flush(all)
@@ -152,8 +153,9 @@ func (e *Exporter) fillCells() {
 	for len(e.ends) > 1 {
 		n := take(e.ends)
 		e.entry, _ = appendEntry(e.entry[:0], e.cells[e.ends[0]:], e.ends, n)
-		e.spool(uint32(sum(e.packs[:n])))
-		e.ends, e.packs = e.ends[n:], e.packs[n:]
+		packets := sum(e.packs[:n])
+		e.spool(uint32(packets))
+		e.unpack(n, packets)
 	}
 	e.cells, e.ends, e.packs = e.cells[:0], append(e.ends[:0], 0), e.packs[:0]
 }
@@ -169,6 +171,7 @@ func sum(list []uint32) (n uint64) {
 func (e *Exporter) spool(packets uint32) {
 	if err := e.queue.Append(e.entry, packets); err != nil {
 		e.counters.failed.Add(uint64(packets))
+		e.counters.lost.Add(uint64(packets))
 	}
 }
 
@@ -176,6 +179,7 @@ func (e *Exporter) spool(packets uint32) {
 type flown struct {
 	end                        uint64 // number of bytes written to the connection up to its end
 	messages, records, packets uint64
+	lost                       uint64 // packets of an entry that cannot be read
 }
 
 // confirmEvery is the interval at which the kernel is asked what has arrived while
@@ -249,7 +253,7 @@ func (s *session) sendEntry(packets uint32) error {
 	s.ends = ends
 	f := flown{packets: uint64(packets)}
 	if err != nil {
-		e.counters.failed.Add(uint64(packets))
+		f.packets, f.lost = 0, uint64(packets)
 		e.cfg.Say("%v: %v in the spool is left out", e, err)
 		ends = ends[:0]
 	}
@@ -277,6 +281,8 @@ func (s *session) confirm() {
 		c.messages.Add(f.messages)
 		c.records.Add(f.records)
 		c.packets.Add(f.packets)
+		c.failed.Add(f.lost)
+		c.lost.Add(f.lost)
 		n++
 	}
 	if n > 0 {

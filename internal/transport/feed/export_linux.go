@@ -107,13 +107,14 @@ func (e *exporting[R]) sendMessages(raw syscall.RawConn) error {
 		msg, n := e.writer.Message(plain[:0], now, maxPlain, buf, ends)
 		whole := expressed(ends[:n+1])
 		c.reader.Advance(n)
+		c.sent.Add(int64(n))
 		var err error
 		if len(msg) > 0 {
 			_, err = c.stream.Write(msg)
 		}
 		plainBuffers.Put(plain)
 		if err != nil {
-			c.reader.Disown(whole) // part of a message is useless
+			c.disown(whole) // part of a message is useless
 			return err
 		}
 		if err := e.tell(now); err != nil {

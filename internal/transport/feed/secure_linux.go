@@ -49,7 +49,7 @@ func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 		size := mark + copy(plain[mark:], buf[:ends[items]-ends[0]])
 		whole := expressed(ends[:items+1])
 		c.reader.Advance(items)
-		c.sent += items
+		c.sent.Add(int64(items))
 		c.next += uint64(items)
 		var err error
 		if size > 0 {
@@ -57,7 +57,7 @@ func (c *collector[R]) sendSecure(raw syscall.RawConn, encoding int) error {
 		}
 		plainBuffers.Put(plain)
 		if err != nil {
-			c.reader.Disown(whole) // a partial TLS record cannot be decrypted
+			c.disown(whole) // a partial TLS record cannot be decrypted
 			return err
 		}
 	}

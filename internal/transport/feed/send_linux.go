@@ -49,7 +49,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 	var w writer
 	defer func() {
 		if len(w.carry) > w.mark {
-			c.reader.Disown(1) // it was sent in part, at the end of the connection
+			c.disown(1) // it was sent in part, at the end of the connection
 		}
 	}()
 	raw.Control(func(fd uintptr) {
@@ -76,7 +76,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 				return err
 			}
 		}
-		begin, sent := time.Now(), c.sent
+		begin, sent := time.Now(), c.sent.Load()
 		if len(w.carry) == 0 {
 			if err := c.reader.Wait(left); err != nil {
 				if errors.Is(err, io.EOF) {
@@ -91,7 +91,7 @@ func (c *collector[R]) send(left context.Context, format int32) error {
 		if w.starved {
 			rest(left, windowPoll)
 		}
-		if c.sent-sent < manyRecords {
+		if c.sent.Load()-sent < manyRecords {
 			rest(left, c.server.space()-time.Since(begin))
 		}
 	}
@@ -134,7 +134,7 @@ func (c *collector[R]) drain(fd int, w *writer, encoding int) error {
 		n, err := w.write(fd, buf, ends)
 		if len(ends) > 0 {
 			c.reader.Advance(n)
-			c.sent += n
+			c.sent.Add(int64(n))
 			c.next += uint64(n)
 		}
 		if err != nil || w.starved {

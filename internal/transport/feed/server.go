@@ -141,6 +141,7 @@ type Collector[R ItemReader] struct {
 	Format string // "records", "bulk", "text", "ipfix"; "" while it may still announce one
 	TLS    bool
 	Name   string // common name of its certificate. Valid iff TLS
+	Sent   uint64 // items that the kernel took, or that the format cannot express
 	Reader R      // for its counters only
 }
 
@@ -365,7 +366,7 @@ type collector[R ItemReader] struct {
 	addr    netip.AddrPort
 	since   time.Time
 	reader  R
-	sent    int          // items so far; used by send only
+	sent    atomic.Int64 // items so far; written by send only
 	numbers atomic.Bool  // it has requested the records' numbers
 	next    uint64       // position of the item that needs no mark; used by send only
 	format  atomic.Int32 // unknown until the announcement, or until the window has passed
@@ -403,8 +404,14 @@ func peer(conn *net.TCPConn) netip.AddrPort {
 func (c *collector[R]) describe() Collector[R] {
 	return Collector[R]{
 		Addr: c.addr, Since: c.since, Reader: c.reader, Format: formatNames[c.format.Load()],
-		TLS: c.session != nil, Name: c.name,
+		TLS: c.session != nil, Name: c.name, Sent: uint64(c.sent.Load()),
 	}
+}
+
+// disown counts n items that were sent as lost.
+func (c *collector[R]) disown(n int) {
+	c.sent.Add(-int64(n))
+	c.reader.Disown(n)
 }
 
 var (

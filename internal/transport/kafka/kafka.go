@@ -34,7 +34,7 @@ const (
 // Status holds the counters of a sink, in records.
 //
 //	Published = Written + Dropped + what waits
-type Status struct{ Published, Written, Dropped uint64 }
+type Status struct{ Published, Written, Dropped, Waiting uint64 }
 
 func (st Status) String() string {
 	return fmt.Sprintf("%d records in Kafka, %d dropped", st.Written, st.Dropped)
@@ -49,7 +49,7 @@ type Sink struct {
 	encoder batch.Encoder
 	once    sync.Once // guards the message that records are dropped
 
-	published, written, dropped atomic.Uint64
+	published, written, dropped, waiting atomic.Uint64
 }
 
 // New returns a sink, which connects when it has something to send. say prints messages
@@ -74,7 +74,7 @@ func New(t *TopicURL, say func(format string, args ...any)) (*Sink, error) {
 
 // Status returns the counters. It may be called concurrently.
 func (s *Sink) Status() Status {
-	return Status{Written: s.written.Load(), Dropped: s.dropped.Load(), Published: s.published.Load()}
+	return Status{Written: s.written.Load(), Dropped: s.dropped.Load(), Published: s.published.Load(), Waiting: s.waiting.Load()}
 }
 
 // Publish queues a batch without blocking. It does not retain b.
@@ -89,7 +89,9 @@ func (s *Sink) Publish(b *batch.Batch) {
 	message := &kgo.Record{Key: []byte(b.Agent), Value: data, Headers: []kgo.RecordHeader{
 		{Key: "id", Value: []byte(b.ID())}, {Key: "content-type", Value: []byte("application/x-pcapper-batch")},
 	}}
+	s.waiting.Add(n)
 	s.client.TryProduce(context.Background(), message, func(_ *kgo.Record, err error) {
+		s.waiting.Add(-n)
 		if err != nil {
 			s.giveUp(n, err)
 			return

@@ -63,7 +63,7 @@ type Counts struct {
 	// contain.
 	Refused uint64
 	// GivenUp are packets dropped to make room in memory, where they wait without a
-	// spool. Waiting are those waiting there.
+	// spool, or because the bus cannot take them. Waiting are those waiting in memory.
 	GivenUp, Waiting uint64
 }
 
@@ -81,7 +81,7 @@ type Exporter struct {
 
 	conn      atomic.Pointer[bus.Conn]
 	publisher atomic.Pointer[bus.Publisher]
-	made      atomic.Uint64 // packets in batches
+	waiting   atomic.Uint64 // packets in flows that are not over, and in out
 	refused   atomic.Uint64
 }
 
@@ -131,18 +131,28 @@ func (e *Exporter) Failing() string {
 
 // Counts returns the counters. It may be called concurrently.
 func (e *Exporter) Counts() Counts {
-	c := Counts{Refused: e.refused.Load()}
+	c := Counts{Refused: e.refused.Load(), Waiting: e.waiting.Load()}
 	p := e.publisher.Load()
 	if p == nil {
 		return c
 	}
 	s := p.Status()
 	c.Batches, c.Records, c.Packets = s.Batches, s.Acknowledged, s.Packets
-	if e.spool == nil {
-		c.GivenUp = s.Dropped
-		c.Waiting = e.made.Load() - min(s.Packets+s.Dropped, e.made.Load())
-	}
+	c.GivenUp = s.DroppedPackets
+	c.Waiting += s.WaitingPackets
 	return c
+}
+
+// note makes the number of packets that are not in the queue yet available to Counts.
+func (e *Exporter) note() {
+	n := uint64(0)
+	for i := range e.out.Records {
+		n += e.out.Records[i].Count()
+	}
+	if e.table != nil {
+		n += e.table.Packets()
+	}
+	e.waiting.Store(n)
 }
 
 // Run exports until the reader's stream ends, and then, for some seconds, what is left.
@@ -187,6 +197,7 @@ func (e *Exporter) fill() {
 		if ended || now.Sub(e.since) >= batchAge {
 			e.flush()
 		}
+		e.note()
 		if ended {
 			return
 		}
@@ -229,7 +240,6 @@ func (e *Exporter) append(r *wire.Record) {
 		e.since = time.Now()
 	}
 	e.out.Records = append(e.out.Records, *r)
-	e.made.Add(r.Count())
 	if len(e.out.Records) >= batchRecords {
 		e.flush()
 	}

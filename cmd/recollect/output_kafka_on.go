@@ -17,6 +17,6 @@ func openKafka(t *kafka.TopicURL) (sink, error) {
 	s, err := kafka.New(t, say)
 	return serverSink{s, t.String(), func() sinkCounts {
 		st := s.Status()
-		return sinkCounts{st.Published, st.Written, st.Dropped, st.Published - min(st.Published, st.Written+st.Dropped), st.String()}
+		return sinkCounts{st.Published, st.Written, st.Dropped, st.Waiting, st.String()}
 	}}, err
 }

@@ -55,7 +55,7 @@ func (s serverSink) measure(m meter) {
 
 func (s serverSink) account() []ledger.Entry {
 	c := s.counts()
-	e := ledger.Entry{Stage: ledger.Sink, Name: s.name, Unit: "records", Received: c.published, Passed: c.written, Held: c.waiting}
+	e := ledger.Entry{Stage: ledger.Sink, Name: s.name, Unit: "records", Source: ledger.Detail, Received: c.published, Passed: c.written, Held: c.waiting}
 	e.Lose("dropped", c.dropped)
 	return []ledger.Entry{e}
 }

@@ -92,6 +92,7 @@ type agent struct {
 	spoolDir *spool.Dir // nil without -spool
 	started  time.Time
 	past     departed // collectors that have left
+	losing   losing
 	self     *self
 	groups   *groups                          // nil if nobody receives group memberships
 	drops    atomic.Pointer[drops]            // nil before run, and without drop events

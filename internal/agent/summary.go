@@ -23,6 +23,7 @@ type departed struct {
 	mu    sync.Mutex
 	n     int
 	total hub.Status
+	sent  uint64
 	last  []string // newest last
 }
 
@@ -46,6 +47,7 @@ func (a *agent) gone(c collector) {
 	defer d.mu.Unlock()
 	d.n++
 	addStatus(&d.total, c.Reader.Status())
+	d.sent += c.Sent
 }
 
 func addStatus(sum *hub.Status, s hub.Status) {

@@ -51,11 +51,20 @@ type batcher struct {
 	changes []change // of detail, not reported yet
 
 	batches atomic.Uint64 // published
-	taken   atomic.Uint64 // items taken from the hub
-	// Packets of traffic that records stand for: those received, those in batches, and
-	// those that no batch can contain.
-	in, out, untimely atomic.Uint64
-	inNow             uint64 // part of in, not added yet
+	sum     batchCounts   // so far
+
+	mu    sync.Mutex
+	noted batchCounts // sum, as others may read it
+}
+
+// batchCounts are what a batcher has done.
+type batchCounts struct {
+	taken   uint64 // items taken from the hub
+	records uint64 // in batches
+	// Packets that records stand for: those received, those in batches, those from before
+	// 1970, which no batch can contain, those that less detail leaves out, and those waiting
+	// for the end of their second or of their batch.
+	in, out, untimely, leftOut, held uint64
 }
 
 // outgoing is an agent's streams of batches: one numbered by us and, if the agent
@@ -68,6 +77,7 @@ type outgoing struct {
 	ours        sequence
 	theirs      sequence // boot 0 if the records have no numbers
 	number      uint64   // in theirs, of the record being added
+	packets     uint64   // in Records
 	downsample  *downsample.Agent
 	enlisted    bool      // owned by the batcher, like everything below except published and lost
 	next        uint32    // the expected number of the hub's next item of this agent
@@ -179,6 +189,7 @@ func (b *batcher) run() error {
 		b.fleet.Tick(now.UnixNano())
 		b.take()
 		b.flushOlder(now.Add(-batchAge))
+		b.note()
 		b.tellChanges()
 		if ended(b.reader) {
 			break
@@ -189,6 +200,7 @@ func (b *batcher) run() error {
 		o.downsample.Flush()
 		b.flush(o)
 	}
+	b.note()
 	return nil
 }
 
@@ -200,9 +212,9 @@ func (b *batcher) take() {
 				b.add(&items[i])
 			}
 		}
-		b.count()
-		b.taken.Add(uint64(len(items)))
+		b.sum.taken += uint64(len(items))
 		b.reader.Advance(len(items))
+		b.note()
 	}
 }
 
@@ -218,7 +230,7 @@ func (b *batcher) add(item *Item) {
 		b.drop(o, uint64(gap))
 	}
 	o.next = item.number + 1
-	b.inNow += packets(&item.Record)
+	b.sum.in += item.Count()
 	if m, ok := o.marks.upto(item.number); ok {
 		if o.theirs.boot != m.boot {
 			o.theirs = sequence{boot: m.boot}
@@ -226,7 +238,7 @@ func (b *batcher) add(item *Item) {
 		o.number = m.number + uint64(item.number-m.at)
 	}
 	if item.Time < 0 {
-		b.untimely.Add(packets(&item.Record))
+		b.sum.untimely += item.Count()
 		b.drop(o, 1)
 	} else {
 		o.downsample.Add(&item.Record)
@@ -240,18 +252,22 @@ func (b *batcher) add(item *Item) {
 	}
 }
 
-// count adds to the received packets.
-func (b *batcher) count() {
-	b.in.Add(b.inNow)
-	b.inNow = 0
+// note makes the counts so far available to other goroutines.
+func (b *batcher) note() {
+	b.sum.held, b.sum.leftOut = 0, 0
+	for _, o := range b.agents {
+		b.sum.held += o.packets + o.downsample.Held()
+		b.sum.leftOut += o.downsample.LeftOut()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noted = b.sum
 }
 
-// packets returns the number of packets of traffic that a record stands for.
-func packets(r *wire.Record) uint64 {
-	if !r.IsTraffic() {
-		return 0
-	}
-	return r.Count()
+func (b *batcher) counts() batchCounts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.noted
 }
 
 // drop counts records that will be in no batch.
@@ -283,6 +299,7 @@ func (b *batcher) append(o *outgoing, level batch.Level, r *wire.Record) {
 	s.next = number + 1
 	o.Dropped = s.dropped
 	o.Records = append(o.Records, *r)
+	o.packets += r.Count()
 	if len(o.Records) >= batchRecords {
 		b.flush(o)
 	}
@@ -294,18 +311,17 @@ func (b *batcher) flush(o *outgoing) {
 	if n == 0 {
 		return
 	}
-	sum := uint64(0)
 	for i := range o.Records {
-		sum += packets(&o.Records[i])
+		b.sum.out += o.Records[i].Count()
 	}
+	b.sum.records += uint64(n)
+	o.packets = 0
 	b.to.Publish(&o.Batch)
 	o.First = o.Next()
 	o.Records = o.Records[:0]
 	if cap(o.Records) > mostSpare*n {
 		o.Records = nil // ten thousand agents may each have had a burst
 	}
-	b.count()
-	b.out.Add(sum)
 	o.published.Add(uint64(n))
 	b.batches.Add(1)
 }

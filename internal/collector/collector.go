@@ -181,6 +181,8 @@ type output interface {
 type outputStatus struct {
 	done string     // what the records became: "123 lines written"
 	hub  hub.Status // what it has read, and what it was too slow for
+	// taken is how many records it says that it has read.
+	taken uint64
 }
 
 // Run collects until ctx is done or the reader of stdout closes it, and returns nil in

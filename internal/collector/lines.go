@@ -23,6 +23,7 @@ type lineWriter struct {
 	graph  *sink.Grapher
 	wrote  atomic.Uint64 // lines that stdout has accepted
 	missed atomic.Uint64 // lines that it did not accept within drainTime
+	taken  atomic.Uint64 // records read
 
 	// asPlayed means that lines have the time at which they were played, because a
 	// grapher ignores lines that are older than itself.
@@ -57,7 +58,9 @@ func (w *lineWriter) run() error {
 	for {
 		items := w.reader.Items()
 		for i := range items {
-			if err := w.write(&items[i]); err != nil {
+			err := w.write(&items[i])
+			w.taken.Add(1)
+			if err != nil {
 				w.reader.Advance(i + 1) // it is in the buffer
 				return w.failed(err)
 			}
@@ -191,5 +194,5 @@ func (w *lineWriter) status() outputStatus {
 	if n := w.missed.Load(); n > 0 {
 		done += fmt.Sprintf(", %d not taken", n)
 	}
-	return outputStatus{done: done, hub: w.reader.Status()}
+	return outputStatus{done: done, hub: w.reader.Status(), taken: w.taken.Load()}
 }

@@ -539,5 +539,5 @@ func (l *liveView) stop() {
 }
 
 func (l *liveView) status() outputStatus {
-	return outputStatus{done: count(l.counted.Load(), "record") + " shown", hub: l.reader.Status()}
+	return outputStatus{done: count(l.counted.Load(), "record") + " shown", hub: l.reader.Status(), taken: l.counted.Load()}
 }

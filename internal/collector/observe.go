@@ -43,6 +43,7 @@ func (v *View) observe(now time.Time) {
 			v.store.Missed(i, v.lostAt, sec+1)
 		}
 		v.lost, v.lostAt = lost, sec
+		v.losing.Store(sec)
 	} else {
 		v.lostAt = sec
 	}

@@ -24,7 +24,7 @@ type pathReader struct {
 	lost   uint64      // items lost because it was too slow
 	looked int64
 	bus    map[string]*busAgent // by name; nil without a bus
-	taken  atomic.Uint64        // records of bus
+	taken  atomic.Uint64        // records
 }
 
 // busAgent is one whose batches are on a bus.
@@ -69,6 +69,7 @@ func (p *pathReader) take(now int64) {
 				p.engine.AddOne(now, p.agent(items[i].Host).number, &items[i].Record)
 			}
 		}
+		p.taken.Add(uint64(len(items)))
 		p.reader.Advance(len(items))
 	}
 }
@@ -118,7 +119,7 @@ const lossesAge = int64(5 * time.Second)
 // account is this stage's part of the ledger. Between a bus and the engine nothing is queued.
 func (p *pathReader) account() ledger.Entry {
 	if p.bus == nil {
-		return readerEntry(ledger.Paths, p.reader.Status())
+		return readerEntry(ledger.Paths, p.reader.Status(), p.taken.Load())
 	}
 	n := p.taken.Load()
 	return ledger.Entry{Stage: ledger.Paths, Name: "of the bus", Unit: "records", Received: n, Passed: n}

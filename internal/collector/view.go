@@ -27,8 +27,10 @@ type View struct {
 	watched []watched // by agent, as known to store
 	lost    uint64    // of the reader, at lostAt (s)
 	lostAt  int64
-	away    bool  // the bus is away
-	looked  int64 // when count last returned, ns
+	away    bool         // the bus is away
+	looked  int64        // when count last returned, ns
+	emptied atomic.Int64 // when the hub was empty last, ns
+	losing  atomic.Int64 // when records were last lost before they could be counted, s; 0: never
 	edition atomic.Uint64
 	none    int // the row of traffic that belongs to no flow
 
@@ -379,4 +381,5 @@ func (v *View) count() {
 		v.counted.Add(uint64(len(items)))
 		v.reader.Advance(len(items))
 	}
+	v.emptied.Store(time.Now().UnixNano())
 }

@@ -327,6 +327,12 @@ export interface Ledger {
 	health: StageHealth[];
 }
 
+/** A count of something. */
+export interface LedgerAmount {
+	unit: string;
+	count: number;
+}
+
 /** One hand-off. Except for items being moved at that moment, Received = Passed + all of Lost + Held */
 export interface LedgerEntry {
 	stage: string;
@@ -334,13 +340,19 @@ export interface LedgerEntry {
 	name: string;
 	/** What is counted: records, packets, rows, frames */
 	unit: string;
-	/** The stage whose Passed equals Received here, or "" if there is none. */
+	/** The title of the entry whose Passed, in this entry's unit, equals Received here; "" if there is none. */
 	source: string;
 	received: number;
+	/** Of Received, what an earlier run held */
+	earlier: number;
 	passed: number;
+	/** Passed in the units of those who receive it, if they count something else. */
+	as?: LedgerAmount[];
 	/** Without reasons whose count is 0 */
 	lost: LedgerLoss[];
 	held: number;
+	/** How much more Source passed on than was received here. Book.Read sets it. */
+	adrift: number;
 }
 
 /** The number of items lost for one reason. */

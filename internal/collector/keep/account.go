@@ -21,7 +21,7 @@ func (k *Keeper) Account() (list []ledger.Entry) {
 		list = append(list, accountWriter("history", k.writer.Status()))
 	}
 	if k.store != nil {
-		list = append(list, accountFiles("", k.store)...)
+		list = append(list, accountFiles("", ledger.Writer+" history", k.store)...)
 	}
 	if k.tables != nil {
 		list = append(list, accountWriter("table", k.tables.Status()))
@@ -34,12 +34,13 @@ func (k *Keeper) Account() (list []ledger.Entry) {
 func (k *Keeper) accountLocal() ledger.Entry {
 	w, q := k.local.Status(), k.queue.Status()
 	e := ledger.Entry{
-		Stage: ledger.Writer, Name: "history", Unit: "records",
-		Received: w.Published + k.before.Waiting.Weight, Passed: w.Written + w.Skipped, Held: q.Waiting.Weight,
+		Stage: ledger.Writer, Name: "history", Unit: "records", Source: ledger.Detail,
+		Received: w.Published + k.before.Waiting.Weight, Earlier: k.before.Waiting.Weight, Passed: w.Written + w.Skipped, Held: q.Waiting.Weight,
 	}
 	e.Lose("queue full or not writable", q.Dropped.Weight-k.before.Dropped.Weight)
 	e.Lose("not queued", w.Refused)
 	e.Lose("malformed", w.Malformed)
+	e.As = []ledger.Amount{{Unit: "rows", Count: w.Written + w.Settled}}
 	return e
 }
 
@@ -47,7 +48,7 @@ func (k *Keeper) accountLocal() ledger.Entry {
 func (k *Keeper) accountPublisher() ledger.Entry {
 	ended := k.ended.Load()
 	s := k.publisher.Status()
-	e := ledger.Entry{Stage: ledger.Bus, Unit: "packets", Received: s.PublishedPackets, Passed: s.Packets, Held: s.WaitingPackets}
+	e := ledger.Entry{Stage: ledger.Bus, Unit: "packets", Source: ledger.Detail, Received: s.PublishedPackets, Passed: s.Packets, Held: s.WaitingPackets}
 	if k.queue == nil {
 		e.Lose("queue full", s.DroppedPackets)
 		if ended {
@@ -57,7 +58,8 @@ func (k *Keeper) accountPublisher() ledger.Entry {
 		return e
 	}
 	q := k.queue.Status()
-	e.Received += k.before.Waiting.Weight
+	e.Earlier = k.before.Waiting.Weight
+	e.Received += e.Earlier
 	e.Held = q.Waiting.Weight
 	e.Lose("spool full or not writable", q.Dropped.Weight-k.before.Dropped.Weight)
 	e.Lose("not queued", s.DroppedPackets)
@@ -72,20 +74,22 @@ func accountWriter(name string, s bus.WriterStatus) ledger.Entry {
 		Received: s.Read - s.Again + s.Missing, Passed: s.Records + s.Duplicates, Held: s.Open,
 	}
 	e.Lose("numbered and not arrived", s.Missing)
+	e.As = []ledger.Amount{{Unit: "rows", Count: s.Records}}
 	return e
 }
 
 // accountFiles is of the files of a history, or a table: what retention has removed was passed on, to
-// nobody.
-func accountFiles(name string, s *history.Store) []ledger.Entry {
+// nobody. Source is the entry that the rows come from, or "".
+func accountFiles(name, source string, s *history.Store) []ledger.Entry {
 	c, err := s.Count()
 	if err != nil {
 		return nil // its health reports the error
 	}
-	e := ledger.Entry{Stage: ledger.Files, Name: name, Unit: "rows", Received: c.AtOpen + c.Committed, Passed: c.Retired, Held: c.Held}
-	if gone := e.Unaccounted(); gone > 0 {
-		e.Lose("removed by others", uint64(gone))
+	e := ledger.Entry{
+		Stage: ledger.Files, Name: name, Unit: "rows", Source: source,
+		Received: c.AtOpen + c.Committed, Earlier: c.AtOpen + c.Recovered, Passed: c.Retired, Held: c.Held,
 	}
+	e.Lose("removed by others", c.Removed)
 	return []ledger.Entry{e}
 }
 
@@ -105,6 +109,7 @@ func (k *Keeper) Health() (list []ledger.Health) {
 	}
 	if s.Spool != nil {
 		add(ledger.Bus, "queue on disk", s.Spool.Failing, time.Time{})
+		list[len(list)-1].Oldest = s.Spool.Since
 		if s.Local != nil {
 			list[len(list)-1].Stage = ledger.Writer
 		}

@@ -142,7 +142,7 @@ func (k *Keeper) assemble() {
 	name, _ := os.Hostname() // for display only
 	name = cmp.Or(name, "recollect")
 	if k.cfg.Collect {
-		var p bus.PublisherConfig
+		p := bus.PublisherConfig{Streams: &k.streams}
 		if k.queue != nil {
 			p.Queue = k.queue
 		}

@@ -211,7 +211,7 @@ func (w *tableWriter[T]) account() []ledger.Entry {
 	e.Lose("too slow", w.shed)
 	e.Lose("not written", w.lost)
 	w.mu.Unlock()
-	return append([]ledger.Entry{e}, accountFiles(w.name, w.table.Store)...)
+	return append([]ledger.Entry{e}, accountFiles(w.name, "", w.table.Store)...)
 }
 
 func (w *tableWriter[T]) health() ledger.Health {

@@ -18,7 +18,7 @@ func Endpoints() []api.Endpoint { return append(web.Endpoints(nil), path.Endpoin
 // names are what the description calls types whose name is taken, or says too little outside their package.
 var names = map[string]string{
 	"web.Flow": "FlowSetup", "web.Host": "HostSetup", "web.healthOfAll": "Health", "web.healthJSON": "StageHealth",
-	"ledger.Entry": "LedgerEntry", "ledger.Loss": "LedgerLoss",
+	"ledger.Entry": "LedgerEntry", "ledger.Loss": "LedgerLoss", "ledger.Amount": "LedgerAmount",
 	"path.Map": "PathMap", "path.Node": "MapNode", "path.Link": "PathLink", "path.Tuple": "PathTuple", "path.Flow": "PathFlow",
 	"path.Report": "PathReport", "path.Delay": "HopDelay", "path.Change": "PathChange", "path.Packet": "PathPacket", "path.Path": "PathTaken",
 }

@@ -31,11 +31,12 @@ const (
 	Capture    = "capture"    // in the agent: from the kernel to the agent's hub
 	Collectors = "collectors" // in the agent: from the hub to the collectors' sockets
 	Log        = "log"        // in the agent: from the hub to the log file
+	Spool      = "spool"      // in the agent: what waits on disk for an export's receiver; part of the export's entry
 	Export     = "export"     // in the agent: from the hub to an export, via its spool
 )
 
 // order is the order of the stages.
-var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink, Webhook}
+var order = []string{Capture, Collectors, Spool, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink, Webhook}
 
 // Loss is the number of items lost for one reason.
 type Loss struct {
@@ -50,12 +51,36 @@ type Entry struct {
 	Stage string `json:"stage"`
 	Name  string `json:"name"` // to distinguish several of a stage; otherwise ""
 	Unit  string `json:"unit"` // what is counted: records, packets, rows, frames
-	// Source is the stage whose Passed equals Received here, or "" if there is none.
+	// Source is the title of the entry whose Passed, in this entry's unit, equals Received
+	// here; "" if there is none.
 	Source   string `json:"source"`
 	Received uint64 `json:"received"`
+	Earlier  uint64 `json:"earlier"` // of Received, what an earlier run held
 	Passed   uint64 `json:"passed"`
-	Lost     []Loss `json:"lost"` // without reasons whose count is 0
-	Held     uint64 `json:"held"`
+	// As is Passed in the units of those who receive it, if they count something else.
+	As   []Amount `json:"as,omitempty"`
+	Lost []Loss   `json:"lost"` // without reasons whose count is 0
+	Held uint64   `json:"held"`
+	// Adrift is how much more Source passed on than was received here. Book.Read sets it.
+	Adrift int64 `json:"adrift"`
+
+	moved uint64 // how much the counters changed while they were read
+}
+
+// Amount is a count of something.
+type Amount struct {
+	Unit  string `json:"unit"`
+	Count uint64 `json:"count"`
+}
+
+// passedIn returns Passed in a unit.
+func (e *Entry) passedIn(unit string) uint64 {
+	for _, a := range e.As {
+		if a.Unit == unit {
+			return a.Count
+		}
+	}
+	return e.Passed
 }
 
 // Lose adds a loss, unless it is 0.
@@ -88,7 +113,8 @@ func (e *Entry) Title() string {
 // String returns the entry's line of the table.
 func (e *Entry) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d %s received = %d passed on + %d lost", e.Title(), e.Received, e.Unit, e.Passed, e.LostSum())
+	fmt.Fprintf(&b, "%s: %d %s received%s = %d passed on%s + %d lost", e.Title(), e.Received, e.Unit, e.origin(),
+		e.Passed, e.inOtherUnits(), e.LostSum())
 	for i, l := range e.Lost {
 		b.WriteString([]string{" (", ", "}[min(i, 1)])
 		fmt.Fprintf(&b, "%d %s", l.Count, l.Reason)
@@ -97,51 +123,111 @@ func (e *Entry) String() string {
 		b.WriteString(")")
 	}
 	fmt.Fprintf(&b, " + %d held", e.Held)
-	if n := e.Unaccounted(); n != 0 {
+	if n := e.Unaccounted(); size(n) > e.moved {
 		fmt.Fprintf(&b, "; %d unaccounted for", n)
 	}
+	if e.Adrift != 0 {
+		fmt.Fprintf(&b, "; %d unaccounted for since %s", e.Adrift, e.Source)
+	}
 	return b.String()
+}
+
+// origin says where the items came from.
+func (e *Entry) origin() string {
+	switch {
+	case e.Earlier > 0 && e.Source != "":
+		return fmt.Sprintf(" (%d from %s, %d from an earlier run)", e.Received-e.Earlier, e.Source, e.Earlier)
+	case e.Earlier > 0:
+		return fmt.Sprintf(" (%d from an earlier run)", e.Earlier)
+	case e.Source != "":
+		return " from " + e.Source
+	}
+	return ""
+}
+
+func (e *Entry) inOtherUnits() string {
+	var list []string
+	for _, a := range e.As {
+		if a.Count != e.Passed {
+			list = append(list, fmt.Sprintf("%d %s", a.Count, a.Unit))
+		}
+	}
+	if list == nil {
+		return ""
+	}
+	return " (" + strings.Join(list, ", ") + ")"
 }
 
 // Ledger is a table of entries.
 type Ledger []Entry
 
-// Check returns an error that names the entries that do not add up.
-func (l Ledger) Check() error {
-	var list []error
-	passed := map[string]uint64{}
-	for i := range l {
-		passed[l[i].Stage] += l[i].Passed
-		if l[i].Unaccounted() != 0 {
-			list = append(list, fmt.Errorf("ledger: %v", &l[i]))
-		}
-	}
+// index returns the index of the entry with this title, or -1.
+func (l Ledger) index(title string) int {
+	return slices.IndexFunc(l, func(e Entry) bool { return e.Title() == title })
+}
+
+// join compares what entries received with what their sources passed on. A source that is
+// not in the table is removed.
+func (l Ledger) join() {
 	for i := range l {
 		e := &l[i]
-		if want, ok := passed[e.Source]; ok && e.Received != want {
-			list = append(list, fmt.Errorf("ledger: %s received %d %s, but %s passed on %d", e.Title(), e.Received, e.Unit, e.Source, want))
+		at := -1
+		if e.Source != "" {
+			at = l.index(e.Source)
+		}
+		if at < 0 {
+			e.Source, e.Adrift = "", 0
+			continue
+		}
+		e.Adrift = int64(l[at].passedIn(e.Unit) - (e.Received - e.Earlier))
+	}
+}
+
+// Check returns an error that names what does not add up, beyond what moved while it was read.
+func (l Ledger) Check() error {
+	var list []error
+	for i := range l {
+		e := &l[i]
+		moved := e.moved
+		if at := l.index(e.Source); at >= 0 {
+			moved += l[at].moved
+		}
+		if size(e.Unaccounted()) > e.moved || size(e.Adrift) > moved {
+			list = append(list, fmt.Errorf("ledger: %v", e))
 		}
 	}
 	return errors.Join(list...)
 }
 
+func size(n int64) uint64 { return uint64(max(n, -n)) }
+
 // Plus returns the sums of entries with the same stage, name, and unit.
 func (l Ledger) Plus(more Ledger) Ledger {
 	sum := slices.Clone(l)
 	for i := range sum {
-		sum[i].Lost = slices.Clone(sum[i].Lost)
+		sum[i].Lost, sum[i].As = slices.Clone(sum[i].Lost), slices.Clone(sum[i].As)
 	}
 	for _, e := range more {
 		at := slices.IndexFunc(sum, func(s Entry) bool { return s.Stage == e.Stage && s.Name == e.Name && s.Unit == e.Unit })
 		if at < 0 {
-			e.Lost = slices.Clone(e.Lost)
+			e.Lost, e.As = slices.Clone(e.Lost), slices.Clone(e.As)
 			sum = append(sum, e)
 			continue
 		}
 		s := &sum[at]
 		s.Received += e.Received
+		s.Earlier += e.Earlier
 		s.Passed += e.Passed
 		s.Held += e.Held
+		s.Adrift += e.Adrift
+		s.moved += e.moved
+		for _, as := range e.As {
+			if k := slices.IndexFunc(s.As, func(a Amount) bool { return a.Unit == as.Unit }); k >= 0 {
+				s.As[k].Count += as.Count
+			} else {
+				s.As = append(s.As, as)
+			}
+		}
 		for _, lost := range e.Lost {
 			if k := slices.IndexFunc(s.Lost, func(l Loss) bool { return l.Reason == lost.Reason }); k >= 0 {
 				s.Lost[k].Count += lost.Count
@@ -156,7 +242,7 @@ func (l Ledger) Plus(more Ledger) Ledger {
 // Lines returns the table as text, without empty entries.
 func (l Ledger) Lines() (lines []string) {
 	for i := range l {
-		if e := &l[i]; e.Received != 0 || e.Unaccounted() != 0 {
+		if e := &l[i]; e.Received != 0 || e.Unaccounted() != 0 || e.Adrift != 0 {
 			lines = append(lines, "ledger: "+e.String())
 		}
 	}
@@ -203,10 +289,13 @@ func (b *Book) Announced() bool {
 }
 
 // Counters are read one after another while records move, so a reading may not add up;
-// another reading does, unless something is wrong.
+// another reading does, unless something is wrong, or records never stop moving. A
+// difference counts only if it is larger than what moved during all readings, which last
+// as long as the slowest part takes to update its counters.
 const (
 	readings   = 10
 	readingGap = time.Millisecond
+	longestGap = 20 * time.Millisecond
 )
 
 // Read returns all entries.
@@ -217,17 +306,23 @@ func (b *Book) Read() (l Ledger) {
 	b.mu.Lock()
 	sources := slices.Clone(b.sources)
 	b.mu.Unlock()
-	for i := range readings {
-		if i > 0 {
-			time.Sleep(readingGap)
-		}
-		l = l[:0]
+	var first Ledger
+	gap := readingGap
+	for range readings {
+		l = nil
 		for _, source := range sources {
 			l = append(l, source()...)
 		}
-		if l.Check() == nil {
+		l.join()
+		if first == nil {
+			first = l
+		}
+		l.compare(first)
+		if l.adds() {
 			break
 		}
+		time.Sleep(gap)
+		gap = min(2*gap, longestGap)
 	}
 	slices.SortStableFunc(l, func(a, b Entry) int { return slices.Index(order, a.Stage) - slices.Index(order, b.Stage) })
 	for i := range l {
@@ -236,4 +331,19 @@ func (b *Book) Read() (l Ledger) {
 		}
 	}
 	return l
+}
+
+// adds reports whether the table adds up exactly.
+func (l Ledger) adds() bool {
+	return !slices.ContainsFunc(l, func(e Entry) bool { return e.Unaccounted() != 0 || e.Adrift != 0 })
+}
+
+// compare notes how much has changed since an earlier reading.
+func (l Ledger) compare(first Ledger) {
+	for i := range l {
+		if at := first.index(l[i].Title()); at >= 0 {
+			e, f := &l[i], &first[at]
+			e.moved = max(size(int64(e.Received-f.Received)), size(int64(e.Passed-f.Passed)), size(int64(e.Held-f.Held)))
+		}
+	}
 }

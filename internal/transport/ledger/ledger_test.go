@@ -21,12 +21,19 @@ func TestCheck(t *testing.T) {
 		{"closes", func(Ledger) {}, ""},
 		{"less", func(l Ledger) { l[0].Received = 12 }, "feed: 12 records received = 7 passed on + 2 lost (2 in transit) + 1 held; 2 unaccounted for"},
 		{"more", func(l Ledger) { l[0].Held = 4 }, "-3 unaccounted for"},
-		{"between stages", func(l Ledger) { l[1].Received, l[1].Passed = 6, 6 }, "page received 6 records, but feed passed on 7"},
+		{"between stages", func(l Ledger) { l[1].Received, l[1].Passed = 6, 6 }, "page: 6 records received from feed = 6 passed on + 0 lost + 0 held; 1 unaccounted for since feed"},
+		{"an earlier run's", func(l Ledger) { l[1].Received, l[1].Earlier, l[1].Held = 9, 2, 2 }, ""},
+		{"an earlier run's, too", func(l Ledger) { l[1].Received, l[1].Earlier, l[1].Held = 9, 3, 2 }, "page: 9 records received (6 from feed, 3 from an earlier run) = 7 passed on + 0 lost + 2 held; 1 unaccounted for since feed"},
+		{"another unit", func(l Ledger) { l[0].As = []Amount{{"rows", 9}}; l[1].Unit, l[1].Received, l[1].Passed = "rows", 9, 9 }, ""},
+		{"another unit, less", func(l Ledger) { l[0].As = []Amount{{"rows", 9}}; l[1].Unit = "rows" }, "page: 7 rows received from feed = 7 passed on + 0 lost + 0 held; 2 unaccounted for since feed"},
+		{"no source", func(l Ledger) { l[1].Source = Capture; l[1].Received, l[1].Passed = 6, 6 }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := Ledger{feed, page}
 			c.change(l)
-			err := l.Check()
+			var b Book
+			b.Add(func() []Entry { return l })
+			err := b.Read().Check()
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("got %v, want no error", err)
@@ -72,6 +79,22 @@ func TestBookReadsAgain(t *testing.T) {
 	})
 	if l := b.Read(); l.Check() != nil || n != 3 {
 		t.Errorf("got %v after %d readings, want one that adds up after 3", l, n)
+	}
+}
+
+// TestBookWhileMoving: what moves all the time is no difference, and a difference that is more than that is one.
+func TestBookWhileMoving(t *testing.T) {
+	for lost, want := range map[uint64]bool{0: true, 1000: false} {
+		var b Book
+		n := uint64(0)
+		b.Add(func() []Entry {
+			n += 10
+			return []Entry{{Stage: Bus, Received: n + 5, Passed: n - lost}, {Stage: Sink, Source: Bus, Received: n - lost - 2, Passed: n - lost - 2}}
+		})
+		n = lost
+		if err := b.Read().Check(); (err == nil) != want {
+			t.Errorf("%d lost: got %v, want that it closes: %t", lost, err, want)
+		}
 	}
 }
 

@@ -18,6 +18,8 @@ interface Entry {
 	passed: number;
 	lost: { reason: string; count: number }[];
 	held: number;
+	source: string;
+	adrift: number;
 }
 interface Health {
 	stage: string;
@@ -44,6 +46,15 @@ const explained: Record<string, string> = {
 	files: 'kept; passed on means removed, as too old or too many',
 	sink: 'to another server',
 };
+
+/** Why records were lost, and how many are missing for no reason. */
+export function reasons(e: Pick<Entry, 'received' | 'passed' | 'lost' | 'held' | 'source' | 'adrift'>): string[] {
+	const list = e.lost.map((l) => `${whole(l.count)} ${l.reason}`);
+	const missing = e.received - e.passed - lost(e) - e.held;
+	if (missing) list.push(`${whole(missing)} unaccounted for`);
+	if (e.adrift) list.push(`${whole(e.adrift)} unaccounted for since ${e.source}`);
+	return list;
+}
 
 /** What has become of the records: losses of the monitoring, not of the network. */
 export const monitoring: View = { route: 'monitoring', title: 'Monitoring', open };
@@ -73,7 +84,7 @@ function open(_app: App): Page {
 				[e.received, e.passed, lost(e), e.held].forEach((n, i) => text(cells[i]!, whole(n)));
 				toggle(cells[2]!, 'severe', lost(e) > 0);
 				text(unit, e.unit);
-				text(why, e.lost.map((l) => `${whole(l.count)} ${l.reason}`).join(', '));
+				text(why, reasons(e).join(', '));
 			},
 		};
 	});
@@ -122,13 +133,13 @@ function open(_app: App): Page {
 		table() {
 			return [
 				['stage', 'name', 'unit', 'received', 'passed on', 'lost', 'held', 'lost because'],
-				...(ledger?.entries ?? []).map((e) => [e.stage, e.name, e.unit, e.received, e.passed, lost(e), e.held, e.lost.map((l) => `${l.count} ${l.reason}`).join(', ')]),
+				...(ledger?.entries ?? []).map((e) => [e.stage, e.name, e.unit, e.received, e.passed, lost(e), e.held, reasons(e).join(', ')]),
 			];
 		},
 		destroy() { abort.abort(); },
 	};
 }
 
-function lost(e: Entry): number {
+function lost(e: Pick<Entry, 'lost'>): number {
 	return e.lost.reduce((sum, l) => sum + l.count, 0);
 }

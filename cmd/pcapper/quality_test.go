@@ -126,7 +126,7 @@ func startView(t *testing.T, conf string) *collector.View {
 	views, done := make(chan *collector.View, 1), make(chan error, 1)
 	go func() {
 		done <- collector.Run(ctx, collector.Config{
-			File: file, Stdout: null, Stderr: null, Lines: true,
+			File: file, Stdout: null, Stderr: null, Lines: true, Unconfined: true, // this process is the test
 			View: func(ctx context.Context, v *collector.View) error {
 				views <- v
 				<-ctx.Done()

@@ -188,7 +188,8 @@ func madeUpHosts(t *testing.T, n int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := collector.Config{Stdout: null, Stderr: null, Lines: true, Source: source, File: &collector.File{}, Palette: &collector.Palette{}, Names: collector.NewNames(&collector.NameFile{}, false)}
+	cfg := collector.Config{Unconfined: true, // this process is the test, which starts a browser
+		Stdout: null, Stderr: null, Lines: true, Source: source, File: &collector.File{}, Palette: &collector.Palette{}, Names: collector.NewNames(&collector.NameFile{}, false)}
 	if err := addLocalPage(&cfg, "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}

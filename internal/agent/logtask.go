@@ -206,7 +206,7 @@ func (l *logTask) gather(lines []byte, ends []uint32) int {
 	if n < len(ends)-1 || len(g.text) >= logWrite {
 		l.full <- g // has room for all buffers
 		l.gathering = nil
-	} else if l.resting {
+	} else if l.resting && g.n > 0 { // what has no line does not start the timer
 		l.resting = false
 		l.wake()
 	}

@@ -163,7 +163,7 @@ func TestConfinedCheck(t *testing.T) {
 		{"-check -f /dev/null", 0, []string{"user: nobody", "writes nowhere", "all is well"}},
 		{"-check -f /dev/null -user root", 0, []string{"user: root without its capabilities: as asked", "all is well"}},
 		{"-check -unconfined", 0, []string{"confined: no, as asked", "all is well"}},
-		{"-check -f /dev/null -user no-such", 10, []string{`no user "no-such"`, "hint: -user takes another user"}},
+		{"-check -f /dev/null -user no-such", 10, []string{`no user "no-such"`, "hint: -user selects another user"}},
 		{"-check -f /root/log -user nobody", 10, []string{"user nobody may not write in /root"}},
 		{"-check -f /root/log", 0, []string{"user: root without its capabilities: user nobody may not write in /root", "all is well"}},
 	} {

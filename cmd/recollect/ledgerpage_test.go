@@ -34,7 +34,8 @@ func TestPageHasLedger(t *testing.T) {
 	p.show("monitoring")
 	p.await(`document.querySelector('tr[data-stage="page"]')`)
 	if wide := p.text(`document.documentElement.scrollWidth`); wide != "390" {
-		t.Errorf("%s pixels wide on a phone of 390", wide)
+		beyond := p.text(`[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > 391).map((e) => e.tagName + '.' + e.className).join(' ')`)
+		t.Errorf("%s pixels wide on a phone of 390; beyond it are %s", wide, beyond)
 	}
 	p.do(emulation.ClearDeviceMetricsOverride())
 	p.check()

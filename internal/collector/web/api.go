@@ -237,5 +237,5 @@ func (s *Server) unhealthy(snapshotAge time.Duration) string {
 			return why
 		}
 	}
-	return ""
+	return s.book.Failing()
 }

@@ -11,7 +11,6 @@ import (
 // before Run.
 func (s *Server) Account(book *ledger.Book) {
 	s.book = book
-	s.Watch(book.Failing)
 	s.Measure(ledgerMetrics{book})
 }
 

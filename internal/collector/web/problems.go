@@ -108,6 +108,14 @@ func (s *Server) judge(now time.Time, snap *rollup.Snapshot) {
 			list = append(list, Problem{ID: fmt.Sprint("failing:", i), Kind: "failing", Monitoring: true, Text: why, View: "overview", Severity: severeFailing})
 		}
 	}
+	// Each agent that is not connected is a problem of its own, so the feed's is none.
+	for _, h := range s.book.Health() {
+		if h.Failing != "" && h.Stage != ledger.Feed {
+			list = append(list, Problem{
+				ID: "failing:" + h.Stage + " " + h.Name, Kind: "failing", Monitoring: true, Text: h.Sentence(), View: "monitoring", Severity: severeFailing,
+			})
+		}
+	}
 	for _, judge := range s.judges {
 		list = append(list, judge(now)...)
 	}

@@ -650,18 +650,22 @@ type wallClock struct {
 const wallSet = 50 * time.Microsecond
 
 func (w *wallClock) read() int64 {
+	narrowest := int64(math.MaxInt64) // the first offset stays: the best of all readings
+	var best int64
 	for range 10 {
 		before := tapClock()
 		t := time.Now()
 		after := tapClock()
-		if after-before > int64(wallSet/2) {
-			continue // interrupted in between
+		if width := after - before; width < narrowest {
+			narrowest, best = width, t.UnixNano()-(before+after)/2
 		}
-		offset := t.UnixNano() - (before+after)/2
-		if d := offset - w.offset; !w.known || d > int64(wallSet) || d < -int64(wallSet) {
-			w.offset, w.known = offset, true
+		if w.known && narrowest <= int64(wallSet/2) { // not interrupted in between
+			break
 		}
-		break
+	}
+	d := best - w.offset
+	if !w.known || narrowest <= int64(wallSet/2) && (d > int64(wallSet) || d < -int64(wallSet)) {
+		w.offset, w.known = best, true
 	}
 	return w.offset
 }

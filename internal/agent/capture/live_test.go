@@ -868,9 +868,10 @@ func testLatency(t *testing.T, e liveEngine) {
 	late := <-done
 	slices.Sort(late)
 	t.Logf("from packet to program: median %v, 99 of 100 within %v", late[len(late)/2], late[len(late)*99/100])
-	// 10 ms on a quiet machine; tests run beside others.
-	if median := late[len(late)/2]; median > 10*time.Millisecond {
-		t.Errorf("median latency %v, want at most 10 ms", median)
+	// 2 to 3 ms on a quiet machine; tests run beside others. What waits for a timer that
+	// it should not wait for takes a second.
+	if median := late[len(late)/2]; median > 100*time.Millisecond {
+		t.Errorf("median latency %v, want at most 100 ms", median)
 	}
 }
 

@@ -48,10 +48,10 @@ run: root build ## watch this host's own traffic
 lab: root build ## watch three hosts, in namespaces, that talk to each other with mgen
 	@scripts/lab
 
-check: go ## what every change should pass: no root, nothing beyond Go, under a minute
+check: go ## what every change should pass: no root, nothing beyond Go, about a minute once compiled
 	@scripts/check
 
-test: go ## everything, as root, in under ten minutes
+test: go ## everything, as root: some twelve minutes on two processors
 	@scripts/test
 
 lint: go ## format, vet, staticcheck

@@ -3,6 +3,7 @@ package history_test
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/pcapper/pcapper/internal/collector/history"
@@ -40,4 +41,29 @@ func TestCount(t *testing.T) {
 	want(history.Count{AtOpen: 10, Committed: 20, Recovered: 20, Removed: 30})
 	commit(t, s, "a-3", makeBatch("n1", 30, 5))
 	want(history.Count{AtOpen: 10, Committed: 25, Recovered: 20, Removed: 30, Held: 5})
+}
+
+// TestCountTogether: segments that are committed at the same time all find that there is
+// no directory yet. None of them takes the others' rows for removed.
+func TestCountTogether(t *testing.T) {
+	for range 30 {
+		s := open(t, filepath.Join(t.TempDir(), "records"), history.Config{})
+		ids := []string{"a", "b", "c", "d"}
+		for i, id := range ids {
+			seal(t, s, id, makeBatch("n1", uint64(10*i), 10))
+		}
+		var all sync.WaitGroup
+		for _, id := range ids {
+			all.Go(func() {
+				if err := s.Commit(id); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if got, err := s.Count(); err != nil || got.Removed != 0 || got.Held != 40 {
+			t.Fatalf("got %+v, %v, want 40 rows held and none removed", got, err)
+		}
+		s.Close()
+	}
 }

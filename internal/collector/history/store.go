@@ -208,6 +208,9 @@ func (s *Store) Commit(id string) error {
 	hour := time.Now().UTC().Format(hourLayout)
 	to := filepath.Join(s.dir, hour, n.String())
 	from := filepath.Join(s.dir, pendingDir, n.String())
+	s.mu.Lock()
+	had, removed := s.hours[hour], s.removed
+	s.mu.Unlock()
 	_, missing := os.Stat(filepath.Dir(to))
 	err := move(from, to)
 	if _, gone := os.Lstat(from); err != nil && !errors.Is(gone, fs.ErrNotExist) {
@@ -223,9 +226,11 @@ func (s *Store) Commit(id string) error {
 	s.committed[id] = struct{}{}
 	s.status.Segments++
 	s.status.Rows += uint64(n.rows)
-	if errors.Is(missing, fs.ErrNotExist) { // what was there others have removed
-		s.removed += s.hours[hour]
-		s.hours[hour] = 0
+	// Others have removed what was there, unless another commit has noticed that first.
+	// What was committed since is not among it: that commit has made the directory.
+	if errors.Is(missing, fs.ErrNotExist) && s.removed == removed {
+		s.removed += had
+		s.hours[hour] -= had
 	}
 	s.hours[hour] += uint64(n.rows)
 	if _, ok := s.left[id]; ok {

@@ -29,6 +29,11 @@ func TestWorse(t *testing.T) { t.Error("why it is worse") }
 import "testing"
 func TestPanics(t *testing.T) { panic("what it panicked with") }
 `,
+	"leaks/leaks_test.go": `package leaks
+import ("os"; "testing")
+func TestLeaks(t *testing.T) {}
+func TestMain(m *testing.M) { m.Run(); println("goleak: a goroutine is left"); os.Exit(1) }
+`,
 	"broken/broken_test.go": "package broken\n\nfunc {\n",
 	// It passes the second time.
 	"unstable/unstable_test.go": `package unstable
@@ -93,11 +98,12 @@ func inFailures(t *testing.T, dir, input, command string) (string, error) {
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	dir := failing(t)
-	log := testLog(t, dir, "good", "bad", "panics", "broken", "good")
+	log := testLog(t, dir, "good", "bad", "panics", "leaks", "broken", "good")
 	log += "FAIL: scripts/test names TestGone, which is not in cmd/pcapper\nFAIL: lint\n# lint: 1 s, 0 s of processor time\nFAIL: vet\n# vet: 1 s, 0 s of processor time\n"
 	got, err := inFailures(t, dir, log, "failures")
 	want := "phase of bad\texample.com/m/bad\t^(TestBad|TestWorse)$\n" +
 		"phase of panics\texample.com/m/panics\t-\n" +
+		"phase of leaks\texample.com/m/leaks\t.\n" +
 		"phase of broken\texample.com/m/broken\t-\n" +
 		"lint\t-\t-\n" +
 		"vet\t-\t-\n"

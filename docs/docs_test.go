@@ -4,6 +4,7 @@ package docs
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +41,35 @@ func TestIndex(t *testing.T) {
 		if page != "README.md" && !strings.Contains(string(index), "]("+page+")") {
 			t.Errorf("README.md does not link to %s", page)
 		}
+	}
+}
+
+// TestNamedPaths: files and packages that documents name as internal/... or cmd/... are there.
+func TestNamedPaths(t *testing.T) {
+	pages, err := filepath.Glob("*.md")
+	if err != nil || len(pages) < 10 {
+		t.Fatal(pages, err)
+	}
+	path := regexp.MustCompile("`((?:internal|cmd)/[^`\\s]*)`")
+	found := 0
+	for _, page := range append(pages, "../ARCHITECTURE.md", "../CONTRIBUTING.md", "../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range path.FindAllSubmatch(text, -1) {
+			name := string(m[1])
+			found++
+			if name == "cmd/recollect/output_NAME.go" { // a pattern
+				continue
+			}
+			if _, err := os.Stat(filepath.Join("..", name)); err != nil {
+				t.Errorf("%s names %s, which is not there", page, name)
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("found %d paths, want 20 or more", found)
 	}
 }
 

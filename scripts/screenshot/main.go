@@ -75,6 +75,9 @@ func shootOne(ctx context.Context, url, file string) error {
 
 // shootAll takes pictures of all views: VIEW-light.png, -dark.png and -phone.png.
 func shootAll(ctx context.Context, url, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	var views []string
 	err := chromedp.Run(ctx, chromedp.Navigate(url), await(`document.querySelector('.link-state.connected') !== null`, time.Minute),
 		chromedp.Evaluate(`[...document.querySelectorAll('.tab')].map((t) => t.dataset.view)`, &views))

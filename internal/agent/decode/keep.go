@@ -2,6 +2,7 @@ package decode
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/pcapper/pcapper/internal/agent/mgen"
 	"github.com/pcapper/pcapper/internal/agent/packet"
@@ -75,22 +76,29 @@ const (
 	mgenFlags   = 3
 )
 
-// keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame. They test
-// a payload as mgen.UDP does.
-var keepIPv4 = append(append([]keepRule{
+// notPlainUDP are the rules for frames that are not plain UDP datagrams over IPv4.
+var notPlainUDP = []keepRule{
 	{when: []keepTest{superPacket}, bytes: keepMost},
 	{when: []keepTest{wordAt(ethernetType).isNot(etherIPv4)}, bytes: keepMost},
 	{when: []keepTest{byteAt(plainIP).isNot(0x45)}, bytes: keepMost},
 	{when: []keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}, bytes: keepMost},
 	{when: []keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}, bytes: keepMost},
-}, keepInsidePorts(plainUDP+2)...), []keepRule{
-	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, bytes: keepPlain},
-	{when: []keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, bytes: keepPlain},
-	{when: []keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, bytes: keepPlain},
-	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, bytes: keepPlain},
+}
+
+// notMGEN are the rules for plain UDP datagrams that are certainly not MGEN's. They test a
+// payload as mgen.UDP does.
+var notMGEN = []keepRule{
+	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, bytes: keepPlain, reason: mgen.Short},
+	{when: []keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, bytes: keepPlain, reason: mgen.BadVersion},
+	{when: []keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, bytes: keepPlain, reason: mgen.BadSize},
+	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, bytes: keepPlain, reason: mgen.BadFlags},
+}
+
+// keepIPv4 are the rules for the first keepFirst bytes of an Ethernet frame.
+var keepIPv4 = slices.Concat(notPlainUDP, keepInsidePorts(plainUDP+2), notMGEN, []keepRule{
 	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0x04).isNot(0)}, bytes: keepMost}, // a checksum to verify
 	{bytes: keepHeaders},
-}...)
+})
 
 // keepIPv6 are the rules for the first keepHeaders bytes of frames for which keepIPv4
 // yields keepMost.
@@ -106,21 +114,12 @@ var keepIPv6 = append(append([]keepRule{
 // parsedUDP are the rules for what the kernel may parse itself where no digests are
 // wanted: datagrams that Decoder.plain decodes and that are certainly not MGEN's. They
 // give a reason why not, or mgen.Accepted for all else.
-var parsedUDP = append(append([]keepRule{
-	{when: []keepTest{superPacket}},
-	{when: []keepTest{wordAt(ethernetType).isNot(etherIPv4)}},
-	{when: []keepTest{byteAt(plainIP).isNot(0x45)}},
-	{when: []keepTest{byteAt(plainIP + 9).isNot(wire.ProtoUDP)}},
-	{when: []keepTest{wordAt(plainIP + 6).and(moreFragments | fragmentOffset).isNot(0)}},
+var parsedUDP = slices.Concat(notPlainUDP, []keepRule{
 	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen)}}},
 	{when: []keepTest{{wordAt(plainIP + 2), "<", wordAt(plainUDP + 4).plus(ipv4Len)}}},
-}, keepInsidePorts(plainUDP+2)...), []keepRule{
-	{when: []keepTest{{wordAt(plainUDP + 4), "<", number(udpLen + 28)}}, reason: mgen.Short},
-	{when: []keepTest{byteAt(plainPayload + mgenVersion).isNot(2), byteAt(plainPayload + mgenVersion).isNot(4)}, reason: mgen.BadVersion},
-	{when: []keepTest{{wordAt(plainPayload).plus(udpLen), "!=", wordAt(plainUDP + 4)}}, reason: mgen.BadSize},
-	{when: []keepTest{byteAt(plainPayload + mgenFlags).and(0xe0).isNot(0)}, reason: mgen.BadFlags},
+}, keepInsidePorts(plainUDP+2), notMGEN, []keepRule{
 	{}, // may be MGEN's
-}...)
+})
 
 func keepInsidePorts(at int) []keepRule {
 	var rules []keepRule

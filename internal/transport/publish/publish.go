@@ -69,15 +69,16 @@ type Counts struct {
 
 // Exporter is one export.
 type Exporter struct {
-	cfg   Config
-	queue bus.Queue // nil for a queue in memory
-	spool Spool     // the same, nil without one
-	to    *bus.Publisher
-	out   batch.Batch
-	since time.Time // when out got its first record
-	table *flow.Table
-	seen  uint64 // of Config.Lost
-	lost  uint64 // packets lost before those in out, which are in no batch
+	cfg    Config
+	queue  bus.Queue // nil for a queue in memory
+	spool  Spool     // the same, nil without one
+	to     *bus.Publisher
+	out    batch.Batch
+	since  time.Time // when out got its first record
+	packed uint64    // packets in out
+	table  *flow.Table
+	seen   uint64 // of Config.Lost
+	lost   uint64 // packets lost before those in out, which are in no batch
 
 	conn      atomic.Pointer[bus.Conn]
 	publisher atomic.Pointer[bus.Publisher]
@@ -145,10 +146,7 @@ func (e *Exporter) Counts() Counts {
 
 // note makes the number of packets that are not in the queue yet available to Counts.
 func (e *Exporter) note() {
-	n := uint64(0)
-	for i := range e.out.Records {
-		n += e.out.Records[i].Count()
-	}
+	n := e.packed
 	if e.table != nil {
 		n += e.table.Packets()
 	}
@@ -240,6 +238,7 @@ func (e *Exporter) append(r *wire.Record) {
 		e.since = time.Now()
 	}
 	e.out.Records = append(e.out.Records, *r)
+	e.packed += r.Count()
 	if len(e.out.Records) >= batchRecords {
 		e.flush()
 	}
@@ -257,5 +256,5 @@ func (e *Exporter) flush() {
 	}
 	e.to.Publish(&e.out)
 	e.out.First = e.out.Next()
-	e.out.Records = e.out.Records[:0]
+	e.out.Records, e.packed = e.out.Records[:0], 0
 }

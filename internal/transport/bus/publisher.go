@@ -70,7 +70,7 @@ type Publisher struct {
 	patience     time.Duration
 	failing      time.Time // when acknowledgements stopped; zero if they have not
 	stuck        bool      // that has been reported
-	gone         bool      // no stream answered the last attempt
+	gone         bool      // no stream answered the last attempt, and we may create them
 
 	published, acknowledged, batches, packets, duplicates, dropped, again atomic.Uint64
 
@@ -222,7 +222,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 }
 
 func (p *Publisher) complain(err error) {
-	p.gone = errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound)
+	p.gone = p.streams != nil && (errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, jetstream.ErrStreamNotFound))
 	if p.failing.IsZero() {
 		p.failing = time.Now()
 	}
@@ -265,7 +265,7 @@ func (p *Publisher) count(ctx context.Context) error {
 	if p.partitions != 0 && !p.mayCount() {
 		return nil
 	}
-	if p.gone && p.streams != nil && p.partitions != 0 {
+	if p.gone && p.partitions != 0 {
 		if err := p.conn.remakeStreams(ctx, *p.streams, p.partitions); err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (p *Publisher) count(ctx context.Context) error {
 // number of partitions again.
 func (p *Publisher) mayCount() bool {
 	wait := countTime
-	if p.gone && p.streams != nil {
+	if p.gone {
 		wait = goneTime
 	}
 	return !p.failing.IsZero() && time.Since(p.failing) > wait && time.Since(p.counted) > wait

@@ -75,13 +75,20 @@ func (c *Conn) ensureStreams(ctx context.Context, cfg Streams) (int, error) {
 	}
 	// The first stream records their number, so it is created last.
 	for i := cfg.Partitions - 1; i >= 0; i-- {
-		want := c.streamConfig(i, cfg)
-		// An existing stream is suitable if partitions says so.
-		if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return 0, c.explain(want.Name, err)
+		if err := c.createStream(ctx, c.streamConfig(i, cfg)); err != nil {
+			return 0, err
 		}
 	}
 	return c.partitions(ctx)
+}
+
+// createStream creates a stream that does not exist. An existing one is suitable if
+// partitions says so.
+func (c *Conn) createStream(ctx context.Context, want jetstream.StreamConfig) error {
+	if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return c.explain(want.Name, err)
+	}
+	return nil
 }
 
 // remakeStreams creates those of so many streams that somebody has deleted.
@@ -100,8 +107,8 @@ func (c *Conn) remakeStreams(ctx context.Context, cfg Streams, partitions int) e
 		if there[want.Name] {
 			continue
 		}
-		if _, err := c.js.CreateStream(ctx, want); err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return c.explain(want.Name, err)
+		if err := c.createStream(ctx, want); err != nil {
+			return err
 		}
 		c.say("bus %s: stream %s was deleted; it has been created again", c.target, want.Name)
 	}

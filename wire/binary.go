@@ -31,12 +31,17 @@ const (
 	endOfTime = nsPerSec << 32 // the first that 32 bits of seconds cannot hold; as an unsigned number no time before 1970 is below it
 )
 
+// fits reports whether r fits in 28 bytes.
+func (r *Record) fits() bool {
+	return r.Flags&(IPv6|NotTraffic) == 0 && r.Length <= 0xffff && uint64(r.Time) < endOfTime
+}
+
 // AppendBinary appends r's 28-byte encoding to dst. It reports false, and appends
 // nothing, if r does not fit in 28 bytes: an IPv6 address, a length above 65,535, a
 // time before 1970 or after 2106, or a record that is [NotTraffic]. Values are never
 // truncated or wrapped.
 func AppendBinary(dst []byte, r *Record) ([]byte, bool) {
-	if r.Flags&(IPv6|NotTraffic) != 0 || r.Length > 0xffff || uint64(r.Time) >= endOfTime {
+	if !r.fits() {
 		return dst, false
 	}
 	sec := uint64(r.Time) / nsPerSec

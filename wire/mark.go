@@ -35,7 +35,7 @@ func ParseMark(b []byte) (boot, number uint64, ok bool) {
 // Numbered reports whether r has a number in the agent's stream: it fits in 28 bytes
 // and is not a host statistic.
 func (r *Record) Numbered() bool {
-	if r.Flags&(IPv6|NotTraffic|HostStat) != 0 || r.Length > 0xffff || uint64(r.Time) >= endOfTime {
+	if !r.fits() || r.Flags&HostStat != 0 {
 		return false
 	}
 	return r.Proto != ProtoHostStat || !r.looksLikeHostStat()

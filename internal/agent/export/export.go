@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -14,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pcapper/pcapper/internal/host/fault"
 	"github.com/pcapper/pcapper/internal/transport/flow"
 	"github.com/pcapper/pcapper/wire"
 	"github.com/pcapper/pcapper/wire/ipfix"
@@ -478,7 +478,7 @@ func (s *session) sendFlows(all bool) error {
 			e.table.Add(&items[i])
 		}
 		e.cfg.Reader.Advance(len(items))
-		e.counters.waiting.Store(e.table.Packets() + e.packed)
+		e.note()
 		if len(items) == 0 {
 			break
 		}
@@ -517,11 +517,14 @@ func (e *Exporter) emit(f *flow.Flow) {
 	e.packs = append(e.packs, f.Packets)
 }
 
+// note makes the number of packets that are not sent yet available to Counts.
+func (e *Exporter) note() { e.counters.waiting.Store(e.table.Packets() + e.packed) }
+
 // unpack removes the first n cells, which stand for the given number of packets.
 func (e *Exporter) unpack(n int, packets uint64) {
 	e.ends, e.packs = e.ends[n:], e.packs[n:]
 	e.packed -= packets
-	e.counters.waiting.Store(e.table.Packets() + e.packed)
+	e.note()
 }
 
 // sendCells sends the waiting flows. Those that could not be sent on a stream are sent
@@ -586,11 +589,5 @@ func failure(err error) string {
 	if err == nil {
 		return "ended"
 	}
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return fmt.Sprint(err)
-		}
-		err = inner
-	}
+	return fault.Cause(err)
 }

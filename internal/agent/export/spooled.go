@@ -142,7 +142,7 @@ func (e *Exporter) fillFlows(all bool) {
 			e.table.Add(&items[i])
 		}
 		e.cfg.Reader.Advance(len(items))
-		e.counters.waiting.Store(e.table.Packets() + e.packed)
+		e.note()
 		e.fillCells() // there are some if the table was full
 	}
 	e.flush(all)

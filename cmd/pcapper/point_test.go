@@ -31,10 +31,6 @@ func TestPoint(t *testing.T) {
 				return string(out)
 			}
 			tc("qdisc add dev eth0 root tbf rate 4mbit burst 2kb limit 5000")
-			neighbour := strings.Fields(fmt.Sprintf("neigh replace %v lladdr %v dev eth0", b.Interface.IPv4, b.Interface.MAC))
-			if out, err := a.Command(context.Background(), "ip", neighbour...).CombinedOutput(); err != nil { // else some wait for ARP, and are dropped there
-				t.Fatalf("%v: %s", err, out)
-			}
 			p := launch(t, a, "-i", "eth0", "-point", point, "-m", "udp", "-drops=false", "-ipfix-port", "4739")
 			p.await("listening on", 1)
 			c := p.dialIPFIX(a)

@@ -36,7 +36,7 @@ const (
 )
 
 // order is the order of the stages.
-var order = []string{Capture, Collectors, Spool, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink, Webhook}
+var order = []string{Capture, Collectors, Export, Log, Feed, Lines, Page, Paths, Aggregates, Batches, Detail, Bus, Writer, Files, Sink, Webhook}
 
 // Loss is the number of items lost for one reason.
 type Loss struct {
@@ -171,10 +171,7 @@ func (l Ledger) index(title string) int {
 func (l Ledger) join() {
 	for i := range l {
 		e := &l[i]
-		at := -1
-		if e.Source != "" {
-			at = l.index(e.Source)
-		}
+		at := l.index(e.Source)
 		if at < 0 {
 			e.Source, e.Adrift = "", 0
 			continue
@@ -308,7 +305,11 @@ func (b *Book) Read() (l Ledger) {
 	b.mu.Unlock()
 	var first Ledger
 	gap := readingGap
-	for range readings {
+	for i := range readings {
+		if i > 0 {
+			time.Sleep(gap)
+			gap = min(2*gap, longestGap)
+		}
 		l = nil
 		for _, source := range sources {
 			l = append(l, source()...)
@@ -321,8 +322,6 @@ func (b *Book) Read() (l Ledger) {
 		if l.adds() {
 			break
 		}
-		time.Sleep(gap)
-		gap = min(2*gap, longestGap)
 	}
 	slices.SortStableFunc(l, func(a, b Entry) int { return slices.Index(order, a.Stage) - slices.Index(order, b.Stage) })
 	for i := range l {

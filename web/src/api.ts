@@ -353,6 +353,8 @@ export interface LedgerEntry {
 	held: number;
 	/** How much more Source passed on than was received here. Book.Read sets it. */
 	adrift: number;
+	/** Unaccounted. Book.Read sets it. */
+	unaccounted: number;
 }
 
 /** The number of items lost for one reason. */

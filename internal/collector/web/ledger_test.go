@@ -27,7 +27,7 @@ func TestLedger(t *testing.T) {
 	serve(t, s, src)
 	src.tick()
 	_, body := get(t, s, "/api/v1/ledger", nil)
-	want := `{"closes":true,"error":"","entries":[{"stage":"writer","name":"history","unit":"records","source":"","received":10,"earlier":0,"passed":6,"lost":[{"reason":"queue full","count":3}],"held":1,"adrift":0}],` +
+	want := `{"closes":true,"error":"","entries":[{"stage":"writer","name":"history","unit":"records","source":"","received":10,"earlier":0,"passed":6,"lost":[{"reason":"queue full","count":3}],"held":1,"adrift":0,"unaccounted":0}],` +
 		`"health":[{"stage":"writer","name":"history","failing":"disk full","since":1000.5,"oldest":999}]}`
 	if got := strings.TrimSpace(string(body)); got != want {
 		t.Errorf("got\n%s, want\n%s", got, want)

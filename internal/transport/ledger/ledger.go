@@ -63,6 +63,8 @@ type Entry struct {
 	Held uint64   `json:"held"`
 	// Adrift is how much more Source passed on than was received here. Book.Read sets it.
 	Adrift int64 `json:"adrift"`
+	// Missing is Unaccounted. Book.Read sets it.
+	Missing int64 `json:"unaccounted"`
 
 	moved uint64 // how much the counters changed while they were read
 }
@@ -98,9 +100,20 @@ func (e *Entry) LostSum() (sum uint64) {
 	return sum
 }
 
-// Unaccounted returns how much of what was received is not accounted for. It is
-// negative if more is accounted for than was received.
-func (e *Entry) Unaccounted() int64 { return int64(e.Received - e.Passed - e.LostSum() - e.Held) }
+// Unaccounted returns how much of what was received is not accounted for, or 0 if that is
+// no more than what moved while the entry was read. It is negative if more is accounted for
+// than was received.
+func (e *Entry) Unaccounted() int64 { return beyond(e.difference(), e.moved) }
+
+func (e *Entry) difference() int64 { return int64(e.Received - e.Passed - e.LostSum() - e.Held) }
+
+// beyond returns n, or 0 if it is no larger than what moved.
+func beyond(n int64, moved uint64) int64 {
+	if size(n) <= moved {
+		return 0
+	}
+	return n
+}
 
 // Title returns the name of the entry: a stage, and which of several.
 func (e *Entry) Title() string {
@@ -123,7 +136,7 @@ func (e *Entry) String() string {
 		b.WriteString(")")
 	}
 	fmt.Fprintf(&b, " + %d held", e.Held)
-	if n := e.Unaccounted(); size(n) > e.moved {
+	if n := e.Unaccounted(); n != 0 {
 		fmt.Fprintf(&b, "; %d unaccounted for", n)
 	}
 	if e.Adrift != 0 {
@@ -184,12 +197,7 @@ func (l Ledger) join() {
 func (l Ledger) Check() error {
 	var list []error
 	for i := range l {
-		e := &l[i]
-		moved := e.moved
-		if at := l.index(e.Source); at >= 0 {
-			moved += l[at].moved
-		}
-		if size(e.Unaccounted()) > e.moved || size(e.Adrift) > moved {
+		if e := &l[i]; e.Unaccounted() != 0 || e.Adrift != 0 {
 			list = append(list, fmt.Errorf("ledger: %v", e))
 		}
 	}
@@ -217,6 +225,7 @@ func (l Ledger) Plus(more Ledger) Ledger {
 		s.Passed += e.Passed
 		s.Held += e.Held
 		s.Adrift += e.Adrift
+		s.Missing += e.Missing
 		s.moved += e.moved
 		for _, as := range e.As {
 			if k := slices.IndexFunc(s.As, func(a Amount) bool { return a.Unit == as.Unit }); k >= 0 {
@@ -300,9 +309,6 @@ func (b *Book) Read() (l Ledger) {
 	if b == nil {
 		return nil
 	}
-	b.mu.Lock()
-	sources := slices.Clone(b.sources)
-	b.mu.Unlock()
 	var first Ledger
 	gap := readingGap
 	for i := range readings {
@@ -310,10 +316,7 @@ func (b *Book) Read() (l Ledger) {
 			time.Sleep(gap)
 			gap = min(2*gap, longestGap)
 		}
-		l = nil
-		for _, source := range sources {
-			l = append(l, source()...)
-		}
+		l = b.Now()
 		l.join()
 		if first == nil {
 			first = l
@@ -323,18 +326,38 @@ func (b *Book) Read() (l Ledger) {
 			break
 		}
 	}
-	slices.SortStableFunc(l, func(a, b Entry) int { return slices.Index(order, a.Stage) - slices.Index(order, b.Stage) })
 	for i := range l {
-		if l[i].Lost == nil {
-			l[i].Lost = []Loss{}
+		e := &l[i]
+		if at := l.index(e.Source); at >= 0 {
+			e.Adrift = beyond(e.Adrift, e.moved+l[at].moved)
 		}
+		e.Missing = e.Unaccounted()
+		if e.Lost == nil {
+			e.Lost = []Loss{}
+		}
+	}
+	slices.SortStableFunc(l, func(a, b Entry) int { return slices.Index(order, a.Stage) - slices.Index(order, b.Stage) })
+	return l
+}
+
+// Now returns all entries by one reading, which need not add up while records move. It does
+// not wait.
+func (b *Book) Now() (l Ledger) {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	sources := slices.Clone(b.sources)
+	b.mu.Unlock()
+	for _, source := range sources {
+		l = append(l, source()...)
 	}
 	return l
 }
 
 // adds reports whether the table adds up exactly.
 func (l Ledger) adds() bool {
-	return !slices.ContainsFunc(l, func(e Entry) bool { return e.Unaccounted() != 0 || e.Adrift != 0 })
+	return !slices.ContainsFunc(l, func(e Entry) bool { return e.difference() != 0 || e.Adrift != 0 })
 }
 
 // compare notes how much has changed since an earlier reading.

@@ -92,8 +92,12 @@ func TestBookWhileMoving(t *testing.T) {
 			return []Entry{{Stage: Bus, Received: n + 5, Passed: n - lost}, {Stage: Sink, Source: Bus, Received: n - lost - 2, Passed: n - lost - 2}}
 		})
 		n = lost
-		if err := b.Read().Check(); (err == nil) != want {
+		l := b.Read()
+		if err := l.Check(); (err == nil) != want {
 			t.Errorf("%d lost: got %v, want that it closes: %t", lost, err, want)
+		}
+		if text := strings.Join(l.Lines(), "\n"); strings.Contains(text, "unaccounted") == want || (l[0].Missing == 0) != want {
+			t.Errorf("%d lost: got %d unaccounted in\n%s\nwant none: %t", lost, l[0].Missing, text, want)
 		}
 	}
 }

@@ -20,6 +20,7 @@ interface Entry {
 	held: number;
 	source: string;
 	adrift: number;
+	unaccounted: number;
 }
 interface Health {
 	stage: string;
@@ -48,10 +49,9 @@ const explained: Record<string, string> = {
 };
 
 /** Why records were lost, and how many are missing for no reason. */
-export function reasons(e: Pick<Entry, 'received' | 'passed' | 'lost' | 'held' | 'source' | 'adrift'>): string[] {
+export function reasons(e: Pick<Entry, 'lost' | 'source' | 'adrift' | 'unaccounted'>): string[] {
 	const list = e.lost.map((l) => `${whole(l.count)} ${l.reason}`);
-	const missing = e.received - e.passed - lost(e) - e.held;
-	if (missing) list.push(`${whole(missing)} unaccounted for`);
+	if (e.unaccounted) list.push(`${whole(e.unaccounted)} unaccounted for`);
 	if (e.adrift) list.push(`${whole(e.adrift)} unaccounted for since ${e.source}`);
 	return list;
 }

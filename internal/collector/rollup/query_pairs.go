@@ -105,7 +105,7 @@ func putAside(asides map[uint32]*aside, id, host uint32, blind []uint32, m *mgen
 // packets as senders, or as receivers, it uses the one that saw most; if dstHost, the
 // destination's, is known, no other is a receiver. sender and receiver are their parts,
 // or nil.
-func (x *found) counts(dstHost int, hostOf []int) (sent, relayed, received Counts, sender, receiver *foundBy) {
+func (h *timeline) counts(x *found, dstHost int) (sent, relayed, received Counts, sender, receiver *foundBy) {
 	for i := range x.by {
 		b := &x.by[i]
 		switch b.side {
@@ -116,8 +116,7 @@ func (x *found) counts(dstHost int, hostOf []int) (sent, relayed, received Count
 		case Relayed:
 			relayed = relayed.Plus(b.seen)
 		case Received:
-			at := dstHost < 0 || int(b.host) == dstHost || int(b.host) < len(hostOf) && hostOf[b.host] == dstHost
-			if at && (receiver == nil || b.seen.Packets > received.Packets) {
+			if (dstHost < 0 || h.on(int(b.host), dstHost)) && (receiver == nil || b.seen.Packets > received.Packets) {
 				received, receiver = b.seen, b
 			}
 		}
@@ -158,7 +157,7 @@ func (s *Snapshot) Matrix(w Window, most int) *Matrix {
 			SrcHost: s.timeline.owner(x.key.src), DstHost: s.timeline.owner(x.key.dst), Once: x.once,
 		}
 		var sender, receiver *foundBy
-		c.Sent, c.Relayed, c.Received, sender, receiver = x.counts(c.DstHost, s.timeline.hostOf)
+		c.Sent, c.Relayed, c.Received, sender, receiver = s.timeline.counts(x, c.DstHost)
 		if !isGroup(x.key.dst, x.key.v6) && s.watches(sender, x.key.src) && (receiver != nil || receives[c.DstHost]) {
 			c.Loss = lossBetween(sender, receiver, c.DstHost)
 		}
@@ -191,8 +190,12 @@ func (h *timeline) sends(host int, src [16]byte) bool {
 	if host < len(h.directions) && h.directions[host] {
 		return true
 	}
-	owner := h.owner(src)
-	return owner == host || host < len(h.hostOf) && h.hostOf[host] == owner
+	return h.on(host, h.owner(src))
+}
+
+// on reports whether an agent is on the host of owner, an address's.
+func (h *timeline) on(agent, owner int) bool {
+	return agent == owner || agent < len(h.hostOf) && h.hostOf[agent] == owner
 }
 
 // lossBetween compares what two agents saw while both were watching. receiver is nil if
@@ -248,7 +251,7 @@ func (s *Snapshot) Groups(w Window) *Groups {
 
 func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool, w Window) GroupSender {
 	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.timeline.owner(x.key.src), Once: x.once}
-	_, _, _, sender, best := x.counts(-1, nil)
+	_, _, _, sender, best := s.timeline.counts(x, -1)
 	m.Watched = s.watches(sender, x.key.src)
 	if m.Watched {
 		best = sender
@@ -293,7 +296,7 @@ func (s *Snapshot) Talkers(w Window, most int) *Talkers {
 			continue
 		}
 		k := Talker{Tuple: x.key.tuple(), Once: x.once, Row: int(x.key.row)}
-		k.Sent, k.Relayed, k.Received, _, _ = x.counts(s.timeline.owner(x.key.dst), s.timeline.hostOf)
+		k.Sent, k.Relayed, k.Received, _, _ = s.timeline.counts(x, s.timeline.owner(x.key.dst))
 		t.Talkers = append(t.Talkers, k)
 	}
 	return t

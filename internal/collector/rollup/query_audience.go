@@ -94,19 +94,13 @@ func (a *audience) role(host int, relays bool) Role {
 }
 
 // silent returns the agents that packets are for, and that report what they receive,
-// but have received none of them. For an agent that joined after that time, the number
-// of missed packets is unknown.
-func (a *audience) silent(receives map[int]bool, after int64, seen func(host int) bool) (hosts []int) {
-	anywhere := func(host int) bool {
-		for other := range receives {
-			if a.same(other, host) && seen(other) {
-				return true // through another of its interfaces
-			}
-		}
-		return false
-	}
+// but are not on the hosts of those that have seen some. For an agent that joined after
+// that time, the number of missed packets is unknown.
+func (a *audience) silent(receives map[int]bool, after int64, seen []int) (hosts []int) {
 	add := func(host int) {
-		if receives[host] && !anywhere(host) && !(a.sender >= 0 && a.same(host, a.sender)) {
+		// It may have received them through another of its interfaces.
+		anywhere := slices.ContainsFunc(seen, func(other int) bool { return receives[other] && a.same(other, host) })
+		if receives[host] && !anywhere && !(a.sender >= 0 && a.same(host, a.sender)) {
 			hosts = append(hosts, host)
 		}
 	}

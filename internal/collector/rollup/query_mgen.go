@@ -60,14 +60,14 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 	for i := range m.Flows {
 		f := &m.Flows[i]
 		who := s.audience(f.Dst, f.SrcHost, w)
+		var seen []int
 		for j := range f.Receivers {
 			r := &f.Receivers[j]
+			seen = append(seen, r.Host)
 			r.Role = who.role(r.Host, slices.Contains(flows[i].relays, r.Host))
 		}
 		if f.Watched {
-			for _, host := range who.silent(receives, max(w.From, s.Oldest), func(host int) bool {
-				return slices.ContainsFunc(f.Receivers, func(r MGENReceiver) bool { return r.Host == host })
-			}) {
+			for _, host := range who.silent(receives, max(w.From, s.Oldest), seen) {
 				f.Receivers = append(f.Receivers, MGENReceiver{Host: host, Role: who.role(host, false)})
 				flows[i].received = append(flows[i].received, &mgenFound{})
 			}

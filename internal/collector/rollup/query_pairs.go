@@ -257,6 +257,7 @@ func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool,
 		best = sender
 	}
 	who := s.audience(addr, m.Host, w)
+	var seen []int
 	for i := range x.by {
 		b := &x.by[i]
 		if b.side != Received {
@@ -269,11 +270,10 @@ func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool,
 			r.Fraction = min(float64(b.with(int(best.host)).Packets)/float64(of), 1)
 		}
 		m.Receivers = append(m.Receivers, r)
+		seen = append(seen, r.Host)
 	}
 	if m.Watched {
-		for _, host := range who.silent(receives, max(w.From, s.Oldest), func(host int) bool {
-			return slices.ContainsFunc(m.Receivers, func(r GroupReceiver) bool { return r.Host == host })
-		}) {
+		for _, host := range who.silent(receives, max(w.From, s.Oldest), seen) {
 			m.Receivers = append(m.Receivers, GroupReceiver{Host: host, Role: Member, Compared: sender.with(host).Packets > 0})
 		}
 	}

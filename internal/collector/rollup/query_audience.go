@@ -45,14 +45,21 @@ type audience struct {
 	Membership
 }
 
-func (s *Snapshot) audience(dst netip.Addr, sender int, w Window) audience {
+// audience of what sender sends to dst. known are the memberships that the query has asked
+// for already.
+func (s *Snapshot) audience(dst netip.Addr, sender int, w Window, known map[netip.Addr]Membership) audience {
 	h := s.timeline
 	a := audience{h: h, sender: sender, owner: -1}
 	if a.group = isGroup(dst.As16(), !dst.Is4()); !a.group {
 		a.owner = h.owner(dst.As16())
 	} else if h.members != nil {
-		w.From = max(w.From, s.Oldest)
-		a.Membership = h.members(dst, w)
+		m, ok := known[dst]
+		if !ok {
+			w.From = max(w.From, s.Oldest)
+			m = h.members(dst, w)
+			known[dst] = m
+		}
+		a.Membership = m
 	}
 	return a
 }

@@ -3,6 +3,7 @@ package rollup
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -57,9 +58,10 @@ func (s *Snapshot) MGEN(w Window) *MGEN {
 		}
 		m.Flows[n-1].addObserver(x, flows[n-1], s.timeline.sends(int(x.key.host), x.key.src))
 	}
+	known := map[netip.Addr]Membership{}
 	for i := range m.Flows {
 		f := &m.Flows[i]
-		who := s.audience(f.Dst, f.SrcHost, w)
+		who := s.audience(f.Dst, f.SrcHost, w, known)
 		var seen []int
 		for j := range f.Receivers {
 			r := &f.Receivers[j]

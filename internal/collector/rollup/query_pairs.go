@@ -226,6 +226,7 @@ func (s *Snapshot) Groups(w Window) *Groups {
 	}
 	slices.SortFunc(list, heavierFirst)
 	of := make(map[[16]byte]*Group)
+	known := map[netip.Addr]Membership{}
 	g := &Groups{Window: w}
 	var order []*Group
 	for _, x := range list {
@@ -236,7 +237,7 @@ func (s *Snapshot) Groups(w Window) *Groups {
 			order = append(order, group)
 		}
 		group.Once = group.Once.Plus(x.once)
-		m := s.groupSender(x, group.Addr, receives, w)
+		m := s.groupSender(x, group.Addr, receives, known, w)
 		if !data[[2][16]byte{x.key.src, x.key.dst}] {
 			m.Receivers = slices.DeleteFunc(m.Receivers, func(r GroupReceiver) bool { return r.Received.Packets == 0 })
 		}
@@ -249,14 +250,14 @@ func (s *Snapshot) Groups(w Window) *Groups {
 	return g
 }
 
-func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool, w Window) GroupSender {
+func (s *Snapshot) groupSender(x *found, addr netip.Addr, receives map[int]bool, known map[netip.Addr]Membership, w Window) GroupSender {
 	m := GroupSender{Src: x.key.addr(&x.key.src), Host: s.timeline.owner(x.key.src), Once: x.once}
 	_, _, _, sender, best := s.timeline.counts(x, -1)
 	m.Watched = s.watches(sender, x.key.src)
 	if m.Watched {
 		best = sender
 	}
-	who := s.audience(addr, m.Host, w)
+	who := s.audience(addr, m.Host, w, known)
 	var seen []int
 	for i := range x.by {
 		b := &x.by[i]

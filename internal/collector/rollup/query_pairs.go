@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
 // found is the traffic of one subject in a window, by observer.
@@ -216,18 +217,25 @@ func lossByCounts(sent, received uint64) Loss {
 func (s *Snapshot) Groups(w Window) *Groups {
 	w = s.Fit(w)
 	list, _ := s.find(pairs, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) })
+	g := &Groups{Window: w}
+	if len(list) == 0 {
+		return g
+	}
 	receives := make(map[int]bool)
 	s.timeline.each(w, func(f *frame) { f.receiving(receives) })
 	// What hosts tell routers of their memberships (RFC 2236, RFC 2710) goes to the group, and no member waits for it.
-	waited, _ := s.find(talks, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) && k.proto != 2 && k.proto != 58 })
-	data := make(map[[2][16]byte]bool)
-	for _, x := range waited {
-		data[[2][16]byte{x.key.src, x.key.dst}] = true
-	}
+	data := sync.OnceValue(func() map[[2][16]byte]bool {
+		waited, _ := s.find(talks, w, func(k *entryKey) bool { return isGroup(k.dst, k.v6) && k.proto != 2 && k.proto != 58 })
+		pairs := make(map[[2][16]byte]bool)
+		for _, x := range waited {
+			pairs[[2][16]byte{x.key.src, x.key.dst}] = true
+		}
+		return pairs
+	})
+	silent := func(r GroupReceiver) bool { return r.Received.Packets == 0 }
 	slices.SortFunc(list, heavierFirst)
 	of := make(map[[16]byte]*Group)
 	known := map[netip.Addr]Membership{}
-	g := &Groups{Window: w}
 	var order []*Group
 	for _, x := range list {
 		group := of[x.key.dst]
@@ -238,8 +246,8 @@ func (s *Snapshot) Groups(w Window) *Groups {
 		}
 		group.Once = group.Once.Plus(x.once)
 		m := s.groupSender(x, group.Addr, receives, known, w)
-		if !data[[2][16]byte{x.key.src, x.key.dst}] {
-			m.Receivers = slices.DeleteFunc(m.Receivers, func(r GroupReceiver) bool { return r.Received.Packets == 0 })
+		if slices.ContainsFunc(m.Receivers, silent) && !data()[[2][16]byte{x.key.src, x.key.dst}] {
+			m.Receivers = slices.DeleteFunc(m.Receivers, silent)
 		}
 		group.Senders = append(group.Senders, m)
 	}

@@ -135,8 +135,7 @@ func (s *scanner) hours(dir string) error {
 	return nil
 }
 
-// hour reads the files of a directory. All are opened before the first is read, so that
-// none can be compacted into a file that was not opened.
+// hour reads the files of a directory.
 func (s *scanner) hour(dir string) error {
 	files, err := s.openHour(dir)
 	defer closeAll(files)
@@ -164,6 +163,8 @@ func closeAll(files []source) {
 	}
 }
 
+// openHour opens all files of a directory before the first is read, so that none can be
+// compacted into a file that was not opened. After an error, some may be open.
 func (s *scanner) openHour(dir string) ([]source, error) {
 	for {
 		if err := s.ctx.Err(); err != nil {

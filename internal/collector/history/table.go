@@ -35,15 +35,12 @@ type table interface {
 	merge(ctx context.Context, dir string, old []name, out, id string) (name, error)
 }
 
-type titled[T any] struct {
-	name string
-	span func(*T) (from, to int64)
-}
+type titled[T any] struct{ name string }
 
 // OpenTable is Open for rows of a kind that name tells. span is the time of a row: the first and
 // the last nanosecond.
 func OpenTable[T any](dir, name string, cfg Config, span func(*T) (from, to int64)) (*Table[T], error) {
-	cfg.table = titled[T]{name, span}
+	cfg.table = titled[T]{name}
 	s, err := Open(dir, cfg)
 	if err != nil {
 		return nil, err
@@ -222,21 +219,23 @@ func ReadTable[T any](ctx context.Context, dir, table string, from, to int64, ea
 	if err != nil {
 		return nil, err
 	}
+	s := scanner{ctx: ctx, filter: &filter{from: from, to: to}}
 	for _, hour := range hours {
-		files, err := openTables(ctx, filepath.Join(dir, hour), from, to)
+		files, err := s.openHour(filepath.Join(dir, hour))
 		if err != nil {
+			closeAll(files)
 			return damaged, err
 		}
-		for i, f := range files {
-			err := readOne(ctx, f, table, each)
+		for i := range files {
+			err := readOne(ctx, files[i].file, table, each)
 			if bad := new(FileError); errors.As(err, &bad) {
 				damaged, err = append(damaged, bad), nil
 			}
 			if err != nil {
-				closeFiles(files[i:])
+				closeAll(files[i:])
 				return damaged, err
 			}
-			f.Close()
+			files[i].close()
 		}
 	}
 	return damaged, nil
@@ -248,35 +247,4 @@ func readOne[T any](ctx context.Context, f *os.File, table string, each func(row
 		return err
 	}
 	return eachRows(ctx, r, each)
-}
-
-// openTables opens all files of an hour before one is read, so that none is compacted into one that
-// was not.
-func openTables(ctx context.Context, dir string, from, to int64) (files []*os.File, err error) {
-	for ctx.Err() == nil {
-		names, err := listHour(dir)
-		for _, n := range names {
-			if n.min*1e9 < to && n.max*1e9 > from && err == nil {
-				var f *os.File
-				if f, err = os.Open(filepath.Join(dir, n.String())); err == nil {
-					files = append(files, f)
-				}
-			}
-		}
-		if err == nil {
-			return files, nil
-		}
-		closeFiles(files)
-		files = nil
-		if !vanished(err) { // else one went meanwhile: look again
-			return nil, err
-		}
-	}
-	return nil, ctx.Err()
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
 }

@@ -228,16 +228,13 @@ func (e *Engine) crossing(t *transit) *Delay {
 	if t == nil {
 		return nil
 	}
-	d := e.delay(t.link, &t.stats)
-	if d.Count == 0 {
+	c, all := e.clockOf(t.link), t.sum()
+	if all.count == 0 {
 		return nil
 	}
-	offset := int64(0)
-	if d.Clock == "estimated" {
-		offset = d.Offset
-	}
-	all := t.sum()
-	d.Histogram = all.list(offset)
+	d := all.report(c.correction())
+	d.Jitter, d.Clock, d.Offset, d.Uncertainty = int64(t.jitter), c.Clock, c.Offset, c.Uncertainty
+	d.Histogram = all.list(c.correction())
 	return &d
 }
 

@@ -82,7 +82,8 @@ func (e *Engine) TakePackets() (rows []PacketRow, shed uint64) {
 func (e *Engine) keepEnded(w Ended) {
 	e.ended.addEnded(w)
 	if e.kept.on {
-		e.kept.ended = &w
+		kept := w // w itself would be allocated also if nothing is kept
+		e.kept.ended = &kept
 	}
 }
 

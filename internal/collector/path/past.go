@@ -53,14 +53,7 @@ func NewPast(q Query) *Past {
 	return &Past{q: q, flows: map[pastKey]*pastFlow{}, links: map[pastLink]*pastHop{}, sampled: 1}
 }
 
-// Add adds rows, in any order.
-func (p *Past) Add(rows []Row) {
-	for i := range rows {
-		p.addRow(&rows[i])
-	}
-}
-
-// AddBetween adds those of the rows whose intervals have any of a time, in nanoseconds since 1970.
+// AddBetween adds those of the rows, in any order, whose intervals have any of a time, in nanoseconds since 1970.
 func (p *Past) AddBetween(rows []Row, from, to int64) {
 	for i := range rows {
 		if first, last := rows[i].Span(); first < to && last >= from {
@@ -239,10 +232,6 @@ func (f *pastFlow) node(r *Row) {
 	n.Expected += r.Expected
 	n.Unobserved += r.Unobserved
 }
-
-// Covered are the nanoseconds since 1970 from and up to which there were rows, and for how many
-// seconds of these.
-func (p *Past) Covered() (from, to, seconds int64) { return p.from, p.to, p.seconds }
 
 // Report is what the rows say, as Engine.Report has it: the flows with most packets first, at most
 // limit of them; 0 means all.

@@ -3,6 +3,7 @@ package path
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -64,8 +65,8 @@ func kept(t *testing.T) (w *world, rows []Row) {
 func TestPast(t *testing.T) {
 	w, rows := kept(t)
 	p := NewPast(Query{})
-	p.Add(rows)
-	from, to, seconds := p.Covered()
+	p.AddBetween(rows, 0, math.MaxInt64)
+	from, to, seconds := p.from, p.to, p.seconds
 	if from > start+1e9*int64(Interval/1e9) || to < w.now || seconds*1e9 != to-from || from%int64(Interval) != 0 {
 		t.Errorf("from %d to %d, %d s; the network ran from %d to %d", from, to, seconds, start, w.now)
 	}
@@ -102,7 +103,7 @@ func TestPast(t *testing.T) {
 		}
 	}
 	only := NewPast(Query{Dst: netip.MustParseAddr("239.1.2.3")})
-	only.Add(rows)
+	only.AddBetween(rows, 0, math.MaxInt64)
 	if r := only.Report(0); len(r.Flows) != 1 || !r.Flows[0].Multicast || len(only.Hops()) != 2 {
 		t.Errorf("a group alone: %+v", r)
 	}
@@ -150,7 +151,7 @@ func TestSkewedDelays(t *testing.T) {
 		r := w.report()
 		rows, _ := w.e.TakeRows()
 		p := NewPast(Query{})
-		p.Add(rows)
+		p.AddBetween(rows, 0, math.MaxInt64)
 		for name, r := range map[string]Report{"live": r, "past": p.Report(0)} {
 			for _, f := range r.Flows {
 				if f.DstPort != 5000 {

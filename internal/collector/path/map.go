@@ -373,8 +373,7 @@ func (e *Engine) Brief() []Brief {
 			var t told
 			t, b.Members, b.Silent = e.delivered(f)
 			b.Delivered, b.Lost, b.Unobserved = t.delivered, t.lost, t.unobserved
-		}
-		if !b.Multicast {
+		} else {
 			b.Unheard = f.unheard()
 		}
 		list = append(list, b)

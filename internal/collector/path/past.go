@@ -35,7 +35,6 @@ type pastLink struct{ from, to At }
 
 type pastFlow struct {
 	Flow
-	known bool // a row told the hops by TTL
 	hops  map[pastLink]*pastHop
 	nodes map[string]*Role
 }
@@ -136,6 +135,12 @@ func (t *Tuple) multicast() bool {
 }
 
 func (f *pastFlow) addRow(r *Row) {
+	if r.Arrived > 0 { // the row tells the hops by TTL
+		if f.Arrived == 0 {
+			f.MinHops, f.MaxHops = r.MinHops, r.MaxHops
+		}
+		f.MinHops, f.MaxHops = min(f.MinHops, r.MinHops), max(f.MaxHops, r.MaxHops)
+	}
 	f.Packets += r.Packets
 	f.Bytes += r.Bytes
 	f.Arrived += r.Arrived
@@ -144,12 +149,6 @@ func (f *pastFlow) addRow(r *Row) {
 	f.Unobserved += r.Unobserved
 	f.Loops += r.Loops
 	f.Drops = addDrops(f.Drops, r.Drops)
-	if !f.known && r.Arrived > 0 {
-		f.known, f.MinHops, f.MaxHops = true, r.MinHops, r.MaxHops
-	}
-	if r.Arrived > 0 {
-		f.MinHops, f.MaxHops = min(f.MinHops, r.MinHops), max(f.MaxHops, r.MaxHops)
-	}
 }
 
 func addDrops(to map[string]uint64, rows []DropRow) map[string]uint64 {
@@ -187,6 +186,9 @@ func (p *Past) hop(hops map[pastLink]*pastHop, r *Row) {
 	}
 }
 
+// clockRank is higher the less a clock tells of delays' truth.
+var clockRank = map[string]int{"same": 1, "common": 2, "estimated": 3, "unknown": 4}
+
 // delays adds a row's, which are corrected already.
 func (h *pastHop) delays(r *Row) {
 	o := histogram{min: r.DelayMin, max: r.DelayMax, sum: r.DelaySum}
@@ -199,8 +201,7 @@ func (h *pastHop) delays(r *Row) {
 	h.jitter += float64(r.Jitter) * float64(o.count)
 	h.weight += float64(o.count)
 	// The one that tells least of the delays' truth is told.
-	rank := map[string]int{"same": 1, "common": 2, "estimated": 3, "unknown": 4}
-	if is, was := rank[r.Clock], rank[h.clock.Clock]; is > was || is == was && r.Uncertain > h.clock.Uncertainty {
+	if is, was := clockRank[r.Clock], clockRank[h.clock.Clock]; is > was || is == was && r.Uncertain > h.clock.Uncertainty {
 		h.clock = hopClock{r.Clock, r.Offset, r.Uncertain}
 	}
 }

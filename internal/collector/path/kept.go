@@ -1,9 +1,6 @@
 package path
 
-import (
-	"net/netip"
-	"slices"
-)
+import "slices"
 
 // PacketRow is one packet and where it was seen, with tags for Parquet files.
 type PacketRow struct {
@@ -121,10 +118,7 @@ func (e *Engine) keepPacket(p *packet, list []seen, outcome Outcome) {
 }
 
 func (r *PacketRow) tuple() Tuple {
-	t := Tuple{SrcPort: r.SrcPort, DstPort: r.DstPort, Proto: r.Proto, MGEN: r.MGENFlow}
-	t.Src, _ = netip.ParseAddr(r.Src) // we have written it
-	t.Dst, _ = netip.ParseAddr(r.Dst)
-	return t
+	return tupleOf(r.Src, r.Dst, r.SrcPort, r.DstPort, r.Proto, r.MGENFlow)
 }
 
 func atOf(agent, stage string) At {

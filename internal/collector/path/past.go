@@ -84,7 +84,7 @@ func (p *Past) addRow(r *Row) {
 		}
 		return
 	}
-	t := r.tuple()
+	t := tupleOf(r.Src, r.Dst, r.SrcPort, r.DstPort, r.Proto, r.MGENFlow)
 	if !p.q.has(&t) {
 		return
 	}
@@ -101,7 +101,8 @@ func (p *Past) addRow(r *Row) {
 			p.counters.FlowsInRest += r.Packets
 			return
 		}
-		f = &pastFlow{Flow: Flow{Tuple: t, Multicast: t.multicast()}, hops: map[pastLink]*pastHop{}, nodes: map[string]*Role{}}
+		key := t.key()
+		f = &pastFlow{Flow: Flow{Tuple: t, Multicast: key.multicast()}, hops: map[pastLink]*pastHop{}, nodes: map[string]*Role{}}
 		p.flows[k] = f
 	}
 	switch r.Kind {
@@ -119,19 +120,12 @@ func (p *Past) addRow(r *Row) {
 	}
 }
 
-func (r *Row) tuple() Tuple {
-	t := Tuple{SrcPort: r.SrcPort, DstPort: r.DstPort, Proto: r.Proto}
-	t.Src, _ = netip.ParseAddr(r.Src) // we have written it
-	t.Dst, _ = netip.ParseAddr(r.Dst)
-	if r.MGENFlow != nil {
-		id := *r.MGENFlow
-		t.MGEN = &id
-	}
+// tupleOf makes a row's columns a tuple.
+func tupleOf(src, dst string, srcPort, dstPort uint16, proto uint8, mgen *uint32) Tuple {
+	t := Tuple{SrcPort: srcPort, DstPort: dstPort, Proto: proto, MGEN: mgen}
+	t.Src, _ = netip.ParseAddr(src) // we have written it
+	t.Dst, _ = netip.ParseAddr(dst)
 	return t
-}
-
-func (t *Tuple) multicast() bool {
-	return t.Dst.IsMulticast() || t.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func (f *pastFlow) addRow(r *Row) {

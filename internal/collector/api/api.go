@@ -42,11 +42,8 @@ func (e *Endpoint) method() string {
 }
 
 // Handler returns a handler that checks requests before it passes them on. send sends
-// the result of Get; nil means Send.
+// the result of Get.
 func (e *Endpoint) Handler(send func(http.ResponseWriter, *http.Request, []byte)) http.Handler {
-	if send == nil {
-		send = Send
-	}
 	kind := e.Type
 	if kind == "" {
 		kind = JSON
@@ -100,16 +97,6 @@ func Fail(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	w.Write(Encode(Failure{text}))
-}
-
-// Send sends a JSON response.
-func Send(w http.ResponseWriter, r *http.Request, body []byte) {
-	w.Header().Set("Content-Type", JSON)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	if r.Method != http.MethodHead {
-		w.Write(body)
-	}
 }
 
 // Encode returns v as JSON. If that fails, which it does only for numbers that are not

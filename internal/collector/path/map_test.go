@@ -96,7 +96,7 @@ func TestMap(t *testing.T) {
 
 	mux := http.NewServeMux()
 	for _, e := range Endpoints(w.e, nil) {
-		mux.Handle(e.Pattern(), e.Handler(nil))
+		mux.Handle(e.Pattern(), e.Handler(send))
 	}
 	get := func(path string, code int, to any) {
 		t.Helper()
@@ -137,7 +137,7 @@ func TestMap(t *testing.T) {
 func TestNothingYet(t *testing.T) {
 	mux := http.NewServeMux()
 	for _, e := range Endpoints(New(Config{}), nil) {
-		mux.Handle(e.Pattern(), e.Handler(nil))
+		mux.Handle(e.Pattern(), e.Handler(send))
 	}
 	for _, path := range []string{"paths", "hops", "tree", "packets", "map", "flows"} {
 		r := httptest.NewRecorder()

@@ -12,7 +12,7 @@ import (
 func TestParameters(t *testing.T) {
 	mux := http.NewServeMux()
 	for _, e := range Endpoints(New(Config{}), nil) {
-		mux.Handle(e.Pattern(), e.Handler(nil))
+		mux.Handle(e.Pattern(), e.Handler(send))
 	}
 	for path, want := range map[string]string{
 		"paths?grop=239.1.1.1": `"grop"`, "hops?dst=10.0.0.1": "takes only from, to, limit", "tree?limit=1&limit=2": "2 times", "packets?from=9&to=5": "from < to",

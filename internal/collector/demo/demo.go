@@ -126,9 +126,7 @@ const FlowsApart = 100
 
 func addrOf(column, host int) [4]byte { return [4]byte{10, 20, byte(column), byte(host + 1)} }
 
-// Group is the multicast group of the orders, in the first column.
-var Group = groupOf(0)
-
+// groupOf is the multicast group of a column's orders.
 func groupOf(column int) [4]byte { return [4]byte{239, 20, byte(column), 1} }
 
 // Member is an agent's number, and the group that its host has joined.
